@@ -1,0 +1,139 @@
+"""CLIP, small: a text encoder and an image encoder that agree on what a picture shows (arXiv:2103.00020).
+
+The text encoder becomes Stable Diffusion's own. There is no text projection: the pooled text state is the text's
+embedding, and the image encoder projects into the same space, so that neither half needs a third file.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import (
+    CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection,
+)  # fmt: skip
+
+import art
+
+WIDTH = 192  # of the text states, and of the shared space
+IMAGE_SIDE = 64  # pixels that the image encoder sees
+LOGIT_SCALE = 20.0
+
+
+def build(tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, CLIPVisionModelWithProjection]:
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=WIDTH * 4, num_hidden_layers=4,
+            num_attention_heads=3, max_position_embeddings=77, projection_dim=WIDTH, hidden_act="quick_gelu",
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    image = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=WIDTH, intermediate_size=WIDTH * 4, num_hidden_layers=5, num_attention_heads=3,
+            image_size=IMAGE_SIDE, patch_size=8, projection_dim=WIDTH, hidden_act="quick_gelu",
+        )
+    )  # fmt: skip
+    return text, image
+
+
+def image_processor() -> CLIPImageProcessor:
+    return CLIPImageProcessor(
+        size={"shortest_edge": IMAGE_SIDE}, crop_size=IMAGE_SIDE, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+
+
+def _captions(concepts: list[art.Concept], styles: list[str], colours: list[str], draw: torch.Generator) -> list[str]:
+    """One caption a picture: mostly whole, sometimes only a part, sometimes another word for the thing."""
+    out = []
+    for concept, style, colour in zip(concepts, styles, colours):
+        name, chance = concept.name, torch.rand(4, generator=draw).tolist()
+        if chance[0] < 0.12 and concept.keywords:
+            name = concept.keywords[int(chance[1] * len(concept.keywords))]
+        if chance[2] < 0.1:
+            name = f"a picture of a {name}"
+        out.append(art.caption(name, style if chance[3] < 0.6 else None, colour if 0.15 < chance[3] < 0.8 else None))
+    return out
+
+
+def _augment(x: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Change what a name does not depend on: hue, contrast, greyness, polarity, blur. x: (B, 3, s, s), -1..1."""
+    b = len(x)
+    chance = torch.rand(b, 4, generator=draw)
+    grey = x.mean(1, keepdim=True).expand_as(x)
+    x = torch.where((chance[:, 0] < 0.15)[:, None, None, None], grey, x)
+    high = torch.sigmoid((grey - grey.mean((1, 2, 3), keepdim=True)) * 12) * 2 - 1  # towards two tones
+    x = torch.where((chance[:, 1] < 0.1)[:, None, None, None], high, x)
+    gain = 0.75 + 0.5 * torch.rand(b, 3, 1, 1, generator=draw)
+    lift = 0.3 * (torch.rand(b, 1, 1, 1, generator=draw) - 0.5)
+    x = x * gain + lift
+    soft = F.avg_pool2d(x, 3, 1, 1)
+    return torch.where((chance[:, 2] < 0.2)[:, None, None, None], soft, x).clamp(-1, 1)
+
+
+def train(
+    known: list[art.Concept], pictures: dict[str, torch.Tensor], tokenizer: CLIPTokenizer, out: Path, steps: int,
+    batch: int = 96,
+):  # fmt: skip
+    """pictures: {style: (N, 4, SIZE, SIZE) uint8}. Saves out/text_encoder, out/image_encoder, out/feature_extractor."""
+    torch.manual_seed(0)
+    draw = torch.Generator().manual_seed(0)
+    text, image = build(tokenizer)
+    small = {s: F.interpolate(g.float(), size=(96, 96), mode="area").round().byte() for s, g in pictures.items()}
+    styles, palette, names = list(small), art.colours_tensor(), list(art.COLOURS)
+    parameters = [*text.parameters(), *image.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.08)
+    began = time.time()
+    for step in range(1, steps + 1):
+        pick = torch.randperm(len(known), generator=draw)[:batch].tolist()  # no name twice: no false negatives
+        style = [styles[i] for i in torch.randint(len(styles), (batch,), generator=draw).tolist()]
+        colour = torch.randint(len(palette), (batch,), generator=draw)
+        glyphs = torch.stack([small[s][i] for s, i in zip(style, pick)])
+        flip = torch.rand(batch, generator=draw) < 0.5
+        glyphs[flip] = glyphs[flip].flip(-1)
+        x = art.compose(
+            glyphs, palette[colour], IMAGE_SIDE, 0.65 + 0.4 * torch.rand(batch, generator=draw),
+            0.3 * (torch.rand(batch, 2, generator=draw) - 0.5),
+        )  # fmt: skip
+        captions = _captions([known[i] for i in pick], style, [names[c] for c in colour.tolist()], draw)
+        tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt")  # causal: padding is inert
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            seen = image(pixel_values=_augment(x, draw)).image_embeds
+            said = text(input_ids=tokens.input_ids).pooler_output
+        logits = LOGIT_SCALE * F.normalize(seen.float(), dim=-1) @ F.normalize(said.float(), dim=-1).T
+        target = torch.arange(batch)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+        if step % 50 == 0 or step == steps:
+            right = (logits.argmax(1) == target).float().mean()
+            print(f"clip {step}/{steps} loss {loss:.3f} right {right:.2f} {time.time() - began:.0f}s", flush=True)
+        if step % 200 == 0 or step == steps:
+            text.save_pretrained(out / "text_encoder")
+            image.save_pretrained(out / "image_encoder")
+    image_processor().save_pretrained(out / "feature_extractor")
+
+
+@torch.no_grad()
+def embed_pictures(image: CLIPVisionModelWithProjection, pictures: torch.Tensor) -> torch.Tensor:
+    """(N, 3, side, side), -1..1, to (N, WIDTH) unit vectors."""
+    small = F.interpolate(pictures, size=(IMAGE_SIDE, IMAGE_SIDE), mode="bicubic", antialias=True).clamp(-1, 1)
+    return F.normalize(torch.cat([image(pixel_values=c).image_embeds for c in small.split(128)]).float(), dim=-1)
+
+
+@torch.no_grad()
+def embed_texts(text: CLIPTextModel, tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
+    """Unit vectors (N, WIDTH) of the pooled text states."""
+    tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    return F.normalize(text(input_ids=tokens.input_ids).pooler_output.float(), dim=-1)
+
+
+def rank_of_names(seen: torch.Tensor, said: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Where the true name stands (0 = first) among all names, for each picture."""
+    scores = seen @ said.T
+    return (scores > scores.gather(1, truth[:, None])).sum(1)

@@ -1,0 +1,291 @@
+"""Adapter files: whatever program wrote them, one normal form inside; two layouts outside."""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from studio.adapters import names
+from studio.adapters.header import Entry, parse_json, read_header
+from studio.adapters.layers import Factors
+from studio.errors import AdapterError
+from studio.workspace import write_whole
+
+LAYOUTS = ("diffusers", "kohya")
+SETTINGS_KEY = "lora_adapter_metadata"  # where diffusers (0.35 and later) keeps rank and alpha
+_CHUNK = 2**20  # bytes
+_NOT_LORA = {  # parts of keys that belong to other kinds of adapter
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "lora_mid": "Tucker-factored LoRA",
+    "lora_B.bias": "LoRA with a bias",
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "oft_": "OFT",
+}
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """A file's contents in one form.
+
+    layers    {(component, key): factors in float32}; component is "" when the file names none, key is a dotted path or,
+              from kohya's layout, a flattened one
+    metadata  what the file says about itself, as it stands there
+    unknown   {key: why it is not used}: nothing is dropped silently
+    hash      SHA-256 of the whole file; size in bytes
+    """
+
+    name: str
+    path: Path
+    size: int
+    hash: str
+    layout: str
+    layers: dict[tuple[str, str], Factors] = field(repr=False)
+    metadata: dict[str, str] = field(repr=False)
+    unknown: dict[str, str] = field(repr=False)
+
+    @property
+    def ranks(self) -> Counter:
+        """{rank: number of layers}."""
+        return Counter(f.rank for f in self.layers.values())
+
+    @property
+    def alphas(self) -> Counter:
+        """{alpha: number of layers}."""
+        return Counter(f.alpha for f in self.layers.values())
+
+    @property
+    def rank(self) -> int:
+        """The commonest rank."""
+        return self.ranks.most_common(1)[0][0]
+
+    @property
+    def alpha(self) -> float:
+        """The commonest alpha."""
+        return self.alphas.most_common(1)[0][0]
+
+
+def read_adapter(path: str | Path) -> AdapterFile:
+    """Read an adapter file safely: no code in it is run, and what it claims is checked before memory is given.
+
+    Raises AdapterError in one sentence that says what is wrong and what to do.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AdapterError(f"There is no adapter file {path}: check the name.")
+    try:
+        with path.open("rb") as stream:
+            size = path.stat().st_size
+            entries, metadata, head = read_header(stream, path, size)
+            tensors, digest = _read_tensors(stream, entries, hashlib.sha256(head))
+    except OSError as error:
+        raise AdapterError(f"Can't read {path.name}: {error.strerror}.") from error
+    except ValueError as error:
+        raise AdapterError(f"{path.name} is damaged ({error}): save or download it again.") from error
+    try:
+        layers, unknown = _group(entries, tensors, _Settings.of(metadata, path))
+    except ValueError as error:
+        raise AdapterError(f"{path.name} can't be used ({error}): save or download it again.") from error
+    if not layers:
+        why = Counter(unknown.values()).most_common(1)
+        raise AdapterError(
+            f"{path.name} holds no LoRA layers ({why[0][0] if why else 'it has no tensors'}): choose a LoRA file."
+        )
+    layout = "kohya" if any(entry.name.startswith(tuple(names.KOHYA_PREFIXES)) for entry in entries) else "diffusers"
+    return AdapterFile(path.stem, path, size, digest, layout, layers, metadata, unknown)
+
+
+def _read_tensors(stream: BinaryIO, entries: list[Entry], digest: "hashlib._Hash") -> tuple[dict[str, Tensor], str]:
+    """The tensors that a LoRA is made of, as float32, and the SHA-256 of all the bytes that were read."""
+    tensors = {}
+    for entry in entries:
+        wanted = names.parse_key(entry.name) is not None
+        kept, left = bytearray(), entry.length
+        while left:
+            chunk = stream.read(min(left, _CHUNK))
+            if not chunk:
+                raise ValueError("it ends too early")
+            digest.update(chunk)
+            left -= len(chunk)
+            if wanted:
+                kept += chunk
+        if wanted:
+            tensor = torch.frombuffer(kept, dtype=entry.dtype).reshape(entry.shape).to(torch.float32)
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{entry.name} holds numbers that are not finite")
+            tensors[entry.name] = tensor
+    return tensors, digest.hexdigest()
+
+
+def _group(
+    entries: list[Entry], tensors: dict[str, Tensor], settings: "_Settings"
+) -> tuple[dict[tuple[str, str], Factors], dict[str, str]]:
+    """Layers from keys, and why each other key is not one. Raises ValueError for a layer that contradicts itself."""
+    parts: dict[tuple[str, str], dict[str, str]] = {}  # layer -> part -> key
+    unknown = {}
+    for entry in entries:
+        parsed = names.parse_key(entry.name)
+        if parsed is None:
+            unknown[entry.name] = _why_not(entry.name)
+            continue
+        component, layer, part = parsed
+        if parts.setdefault((component, layer), {}).setdefault(part, entry.name) != entry.name:
+            raise ValueError(f"it holds {layer} twice")
+    layers = {}
+    for (component, layer), keys in parts.items():
+        others = set(keys) - {"A", "B", "alpha"}
+        if others:
+            unknown.update(dict.fromkeys(keys.values(), _why_not(min(others))))
+        elif set(keys) == {"alpha"}:
+            unknown[keys["alpha"]] = "an alpha without a layer"
+        elif "A" not in keys or "B" not in keys:
+            raise ValueError(f"{layer} has only half of its pair")
+        else:
+            A, B = tensors[keys["A"]], tensors[keys["B"]]
+            if A.ndim not in (2, 4) or B.ndim not in (2, 4) or any(n != 1 for n in B.shape[2:]):
+                unknown.update(dict.fromkeys(keys.values(), "a kind of layer that is not supported"))
+                continue
+            if A.shape[0] != B.shape[1]:
+                raise ValueError(f"{layer} has rank {A.shape[0]} on one side and {B.shape[1]} on the other")
+            if "alpha" in keys and tensors[keys["alpha"]].numel() != 1:
+                raise ValueError(f"{layer} has an alpha that is not one number")
+            alpha = tensors[keys["alpha"]].item() if "alpha" in keys else settings.alpha(component, layer, A.shape[0])
+            layers[component, layer] = Factors(A, B, float(alpha))
+    return layers, unknown
+
+
+def _why_not(key: str) -> str:
+    for mark, kind in _NOT_LORA.items():
+        if mark in key:
+            return f"{kind} is not supported"
+    return "not a LoRA key"
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the file (or the adapter_config.json that PEFT writes beside it) says about alpha."""
+
+    values: dict
+    _KEYS = ("lora_alpha", "alpha_pattern", "use_rslora")
+
+    @classmethod
+    def of(cls, metadata: dict[str, str], path: Path) -> "_Settings":
+        """Raises ValueError for settings that can't be read: guessing an alpha would silently change the result."""
+        neighbour = path.with_name("adapter_config.json")
+        if SETTINGS_KEY in metadata:
+            return cls(parse_json(metadata[SETTINGS_KEY]))
+        if path.name == "adapter_model.safetensors" and neighbour.is_file() and neighbour.stat().st_size < _CHUNK:
+            return cls(parse_json(neighbour.read_bytes()))
+        return cls({})
+
+    def alpha(self, component: str, layer: str, rank: int) -> float:
+        """The layer's alpha, such that alpha / rank is its scale; the rank when nothing is said."""
+        said = {key: self.values.get(f"{component}.{key}", self.values.get(key)) for key in self._KEYS}
+        alpha = rank if said["lora_alpha"] is None else said["lora_alpha"]
+        patterns = said["alpha_pattern"] or {}
+        if not isinstance(patterns, dict):
+            raise ValueError("its alpha_pattern is not a table")
+        # PEFT takes these as regular expressions; they are written as ends of paths, and a stranger's are not run.
+        steps = layer.split(".")
+        for ending in (".".join(steps[i:]) for i in range(len(steps))):
+            found = patterns.get(ending, patterns.get(f"^{ending}") if ending == layer else None)
+            if found is not None:
+                alpha = found
+                break
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < 1e9:
+            raise ValueError("its alpha is not a number")
+        return alpha * math.sqrt(rank) if said["use_rslora"] is True else alpha
+
+
+def write_adapter(
+    path: str | Path,
+    layers: dict[tuple[str, str], Factors],
+    layout: str = "diffusers",
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Write layers {(component, dotted path): factors} as one .safetensors file, whole or not at all.
+
+    Raises AdapterError: an unknown layout, a component that the layout can't name, numbers that are not finite, or a
+    place that can't be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".safetensors":
+        raise AdapterError(f"{path.name} must end in .safetensors: change the name.")
+    if layout not in LAYOUTS:
+        raise AdapterError(f"The layout {layout!r} is unknown: use {' or '.join(LAYOUTS)}.")
+    if any(not (torch.isfinite(f.A).all() and torch.isfinite(f.B).all()) for f in layers.values()):
+        raise AdapterError(f"{path.name} was not written, because the adapter holds numbers that are not finite.")
+    tensors = _kohya_tensors(layers) if layout == "kohya" else _diffusers_tensors(layers)
+    said = {**_standard_metadata(path.stem, layers), **(metadata or {})}
+    if layout == "diffusers":
+        said[SETTINGS_KEY] = json.dumps(_diffusers_settings(layers), indent=2, sort_keys=True)
+    try:
+        write_whole(path, safetensors.torch.save({k: t.contiguous() for k, t in tensors.items()}, said))
+    except OSError as error:
+        raise AdapterError(f"Can't write {path}: {error.strerror}.") from error
+
+
+def _diffusers_tensors(layers: dict[tuple[str, str], Factors]) -> dict[str, Tensor]:
+    out = {}
+    for (component, path), factors in layers.items():
+        stem = ".".join(filter(None, (component, names.diffusers_path(component, path))))
+        out[f"{stem}.lora_A.weight"], out[f"{stem}.lora_B.weight"] = factors.A, factors.B
+    return out
+
+
+def _kohya_tensors(layers: dict[tuple[str, str], Factors]) -> dict[str, Tensor]:
+    two = any(component == "text_encoder_2" for component, _ in layers)
+    out = {}
+    for (component, path), factors in layers.items():
+        stem = names.kohya_name(component, path, two)
+        if f"{stem}.alpha" in out:
+            raise AdapterError(f"Two layers are both called {stem} in the kohya layout: use the diffusers layout.")
+        out[f"{stem}.lora_down.weight"], out[f"{stem}.lora_up.weight"] = factors.A, factors.B
+        out[f"{stem}.alpha"] = torch.tensor(factors.alpha)
+    return out
+
+
+def _diffusers_settings(layers: dict[tuple[str, str], Factors]) -> dict:
+    """PEFT's LoraConfig for each component, as diffusers reads it: without it, alpha would be taken to be the rank."""
+    settings: dict[str, object] = {}
+    for component in dict.fromkeys(component for component, _ in layers):
+        mine = {path: f for (c, path), f in layers.items() if c == component}
+        rank = Counter(f.rank for f in mine.values()).most_common(1)[0][0]
+        alpha = Counter(f.alpha for f in mine.values()).most_common(1)[0][0]
+        # "^" is the whole path; a text encoder's paths have one more level in older programs, so there an ending.
+        anchor = "" if component.startswith("text_encoder") else "^"
+        values = {
+            "r": rank,
+            "lora_alpha": _plain(alpha),
+            "target_modules": sorted(mine),
+            "rank_pattern": {anchor + path: f.rank for path, f in mine.items() if f.rank != rank},
+            "alpha_pattern": {anchor + path: _plain(f.alpha) for path, f in mine.items() if f.alpha != alpha},
+        }
+        settings |= {f"{component}.{key}" if component else key: value for key, value in values.items()}
+    return settings
+
+
+def _standard_metadata(title: str, layers: dict[tuple[str, str], Factors]) -> dict[str, str]:
+    """What other programs look for: kohya's ss_ keys and ModelSpec's (https://github.com/Stability-AI/ModelSpec)."""
+    ranks, alphas = {f.rank for f in layers.values()}, {f.alpha for f in layers.values()}
+    return {
+        "format": "pt",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(min(ranks)) if len(ranks) == 1 else "Dynamic",
+        "ss_network_alpha": str(_plain(min(alphas))) if len(alphas) == 1 else "Dynamic",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": title,
+    }
+
+
+def _plain(number: float) -> float | int:
+    return int(number) if float(number).is_integer() else number

@@ -1,0 +1,386 @@
+"""The command line: the studio's services without a page. `python -m studio --help` lists the commands.
+
+Progress goes to stderr, results to stdout. Exit codes: 0 done, 2 the user's input (one line on stderr), 130
+interrupted; anything unexpected keeps its traceback and exits 1. Heavy imports stay inside the commands, so that
+--help is quick.
+"""
+
+import argparse
+import inspect as introspection
+import json
+import math
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studio import __version__
+from studio.errors import AdapterError, ConfigError, DatasetError, GenerationError, RunError, StudioError
+from studio.settings import Parser
+from studio.workspace import Workspace
+
+if TYPE_CHECKING:
+    from studio.training.config import RunConfig
+
+DONE, USER, INTERRUPTED = 0, 2, 130  # exit codes
+EVERY = 2.0  # seconds between two lines about steps
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Unexpected errors are raised."""
+    try:
+        given = _parser().parse_args(arguments)
+        return given.command(given)
+    except StudioError as error:
+        print(error, file=sys.stderr)
+        return USER
+    except KeyboardInterrupt:
+        _say("Interrupted.")
+        return INTERRUPTED
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m studio", description="LoRA Studio on the command line.")
+    parser.add_argument("--version", action="version", version=f"LoRA Studio {__version__}")
+    parser.add_argument("--workspace", metavar="DIR", help="where datasets, runs and pictures are kept")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command_name")
+
+    def add(name: str, command, about: str) -> Parser:
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.add_argument("--workspace", metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        sub.set_defaults(command=command)
+        return sub
+
+    sub = add("train", train_command, "Train a LoRA on a folder of pictures.")
+    sub.add_argument("run", nargs="?", metavar="RUN.toml", help="a run's settings, as a run folder keeps them")
+    sub.add_argument("--data", metavar="FOLDER", help="the folder of pictures and captions")
+    sub.add_argument("--base", metavar="NAME", help="the base model (starter)")
+    sub.add_argument("--name", metavar="N", help="the run's name (the folder's name)")
+    sub.add_argument(
+        "--set", metavar="section.key=value", action="append", default=[], dest="changes", help="change one setting"
+    )
+    sub.add_argument("--resume", metavar="RUN_FOLDER", help="go on with an interrupted run")
+
+    sub = add("generate", generate_command, "Make a picture.")
+    sub.add_argument("--prompt", metavar="T", required=True)
+    sub.add_argument("--negative-prompt", metavar="T", help="what the picture should not show")
+    sub.add_argument("--base", metavar="NAME", help="the base model (starter)")
+    sub.add_argument(
+        "--adapter",
+        metavar="FILE[:STRENGTH]",
+        action="append",
+        default=[],
+        dest="adapters",
+        help="a .safetensors file or a finished run's name; strength 1 if not given; may be repeated",
+    )
+    sub.add_argument("--seed", metavar="N", type=int)
+    sub.add_argument("--steps", metavar="N", type=int)
+    sub.add_argument("--guidance", metavar="X", type=float)
+    sub.add_argument("--size", metavar="WxH", help="in pixels, like 128x128")
+    sub.add_argument("--out", metavar="F.png", help="the file to write (a new one in the workspace's outputs)")
+
+    sub = add("caption", caption_command, "Write a caption beside each picture of a folder.")
+    sub.add_argument("folder", metavar="FOLDER")
+    sub.add_argument("--captioner", metavar="NAME", default="starter")
+    sub.add_argument("--trigger", metavar="WORD", default="", help="put this word in front of every new caption")
+    sub.add_argument("--overwrite", action="store_true", help="replace captions that are there (they are kept if not)")
+
+    sub = add("inspect", inspect_command, "Say what is in an adapter file.")
+    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("--base", metavar="NAME", help="also say how it fits this base model")
+    sub.add_argument("--json", action="store_true", help="print it as JSON")
+
+    sub = add("doctor", doctor_command, "Say what this machine has and what works on it.")
+    sub.add_argument("--json", action="store_true", help="print it as JSON")
+    return parser
+
+
+# train
+
+
+def train_command(given: argparse.Namespace) -> int:
+    """Train and print a line at each preview, checkpoint and validation, and every two seconds for the steps.
+
+    Ctrl-C lets the run write its checkpoint and stops it; a second Ctrl-C breaks off at once.
+    """
+    if sum(map(bool, (given.run, given.data, given.resume))) != 1:
+        raise ConfigError("Say what to train on: --data FOLDER, or a RUN.toml, or --resume RUN_FOLDER.")
+    from studio.training import read_run, train
+    from studio.training.config import config_from_toml
+
+    workspace = Workspace.open(given.workspace)
+    more: dict[str, Any] = {}
+    if given.resume:
+        folder = Path(given.resume)
+        if not (folder / "run.toml").is_file():
+            raise RunError(f"{folder} is not a run folder: it has no run.toml.")
+        if "resume" not in introspection.signature(train).parameters:
+            raise RunError("Resuming a run arrives with a later version: start a new run instead.")
+        if given.changes or given.name or given.base:
+            raise ConfigError("--resume goes on with the run's own settings: leave out --set, --name and --base.")
+        config, more["resume"] = config_from_toml(folder / "run.toml"), folder
+    else:
+        config = _config(given)
+    with _stop_on_signals() as stop:
+        last = ""
+        for kind, line in _lines(train(config, workspace, stop=stop, **more), workspace, config.name, read_run):
+            _say(line)
+            last = kind
+    if last == "Failed":
+        return 1
+    adapter = read_run(workspace, config.name).adapter
+    if adapter:
+        print(adapter)
+    return INTERRUPTED if last == "Stopped" else DONE
+
+
+def _config(given: argparse.Namespace) -> "RunConfig":
+    """The run's settings: RUN.toml or --data, then --base, --name and every --set on top."""
+    from studio.training.config import config_from, config_from_toml
+
+    values: dict[str, Any] = {}
+    if given.run:
+        path = Path(given.run)
+        if not path.is_file():
+            raise ConfigError(f"There is no file {path}: give a RUN.toml, or --data FOLDER.")
+        values = dict(_dotted(config_from_toml(path).model_dump()))
+    else:
+        folder = Path(given.data).expanduser().resolve()
+        if not folder.is_dir():
+            raise DatasetError(f"There is no folder {given.data}: give a folder of pictures.")
+        values = {"data.folder": str(folder), "name": folder.name}
+    values |= {key: value for key, value in (("base", given.base), ("name", given.name)) if value}
+    return config_from(values | dict(map(_change, given.changes)))
+
+
+def _dotted(tree: dict[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{start}{key}.")
+        else:
+            yield f"{start}{key}", value
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """("section.key", value) of a --set; a value in brackets is a TOML list, anything else stays text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set needs section.key=value, like training.steps=400 (you gave {text!r}).")
+    key, value = key.strip(), value.strip()
+    if not value.startswith("["):
+        return key, value
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f'{key}: not a list; write it like ["one", "two"] (you gave {value[:60]!r}).') from error
+
+
+def _lines(events: Iterable, workspace: Workspace, name: str, read_run) -> Iterator[tuple[str, str]]:
+    """(kind, line) for the events worth a line; what it says is read from the run folder, as the page reads it."""
+    due = 0.0
+    for event in events:
+        kind = type(event).__name__
+        if kind == "Step":
+            if time.monotonic() < due:
+                continue
+            due = time.monotonic() + EVERY
+        yield kind, _line(kind, read_run(workspace, name), workspace.runs / name)
+
+
+def _line(kind: str, view, folder: Path) -> str:
+    at = f"step {view.step} of {view.steps}"
+    if kind == "Started":
+        return f"{view.name}: {view.steps} steps, in {folder}"
+    if kind == "Step" and view.losses:
+        speed = f"  {view.rate:.2f} steps/s" if view.rate else ""
+        left = f"  {_duration(view.seconds_left)} left" if view.seconds_left else ""
+        return f"{at}  loss {view.losses[-1][2]:.4f}{speed}{left}"
+    if kind == "Validation" and view.validation:
+        _, held, base = view.validation[-1]
+        against = f", {100 * (held / base - 1):+.0f} % against the base" if base else ""
+        return f"{at}  held-out loss {held:.4f}{against}"
+    if kind == "Preview" and view.previews:
+        return f"{at}  preview {view.previews[-1][2]}"
+    if kind == "Checkpoint":
+        return f"{at}  checkpoint saved"
+    if kind == "Finished":
+        return f"Finished after {view.step} steps."
+    if kind == "Stopped":
+        return f"Stopped at {at}; the checkpoint is in {folder}."
+    if kind in ("Warned", "Failed") and view.message:
+        return f"{at}  {view.message}"
+    return f"{at}  {kind.lower()}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+# generate
+
+
+def generate_command(given: argparse.Namespace) -> int:
+    """Make one picture, with its recipe inside, and print its path."""
+    workspace = Workspace.open(given.workspace)
+    width, height = _size(given.size) if given.size else (None, None)
+    values = {
+        "prompt": given.prompt,
+        "negative_prompt": given.negative_prompt,
+        "seed": given.seed,
+        "steps": given.steps,
+        "guidance": given.guidance,
+        "width": width,
+        "height": height,
+        "base": given.base,
+        "adapters": tuple(_adapter(text, workspace) for text in given.adapters),
+    }
+    out = _out(given.out) if given.out else None
+    from studio.generation import Recipe, generate, save_picture
+
+    recipe = Recipe(**{key: value for key, value in values.items() if value is not None})
+    picture = generate(recipe, progress=lambda step, total: _say(f"step {step} of {total}"))
+    if out is None:
+        path = save_picture(picture, recipe, workspace.outputs)
+    else:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".studio-") as folder:
+            path = save_picture(picture, recipe, Path(folder)).replace(out)
+    print(path)
+    return DONE
+
+
+def _adapter(text: str, workspace: Workspace) -> tuple[Path, float]:
+    """(file, strength) of FILE[:STRENGTH]. A colon that no number follows belongs to the name, as in C:\\a.bin."""
+    name, strength = text, 1.0
+    head, colon, tail = text.rpartition(":")
+    if colon and head and not Path(text).exists():
+        try:
+            name, strength = head, float(tail)
+        except ValueError:
+            if Path(head).exists():
+                raise AdapterError(f"The strength after the colon must be a number (you gave {tail!r}).") from None
+    if not math.isfinite(strength):
+        raise AdapterError(f"The strength after the colon must be an ordinary number (you gave {tail!r}).")
+    for path in (Path(name).expanduser(), workspace.runs / name / "adapter.safetensors"):
+        if path.is_file():
+            return path, strength
+    raise AdapterError(f"There is no adapter {name}: give a .safetensors file or the name of a finished run.")
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not all(side.isascii() and side.isdigit() for side in (width, height)):
+        raise GenerationError(f"--size needs WxH in pixels, like 128x128 (you gave {text!r}).")
+    return int(width), int(height)
+
+
+def _out(text: str) -> Path:
+    """The place for the picture, found wanting before minutes are spent on it."""
+    path = Path(text).expanduser()
+    if path.suffix.lower() != ".png":
+        raise GenerationError(f"--out must end in .png, because the recipe is kept inside (you gave {text!r}).")
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise GenerationError(f"Can't write {text}: choose a file in a folder that exists and can be written.")
+    return path
+
+
+# caption, inspect, doctor
+
+
+def caption_command(given: argparse.Namespace) -> int:
+    """Caption a folder; captions that are there are kept unless --overwrite."""
+    from studio.captioning import caption_dataset, list_captioners
+    from studio.datasets import open_dataset
+
+    if given.captioner not in list_captioners():
+        raise ConfigError(f"There is no captioner {given.captioner!r}: choose from {', '.join(list_captioners())}.")
+    dataset = open_dataset(Path(given.folder))
+    for problem in dataset.problems:
+        _say(problem)
+    with _stop_on_signals() as stop:
+        report = caption_dataset(
+            dataset,
+            captioner=given.captioner,
+            trigger=given.trigger,
+            overwrite=given.overwrite,
+            stop=stop,
+            progress=lambda done, total, path, caption: _say(f"{done} of {total}  {Path(path).name}: {caption}"),
+        )
+    for problem in report.unreadable:
+        _say(problem)
+    print(f"{report.written} written, {report.kept} kept, {len(report.unreadable)} unreadable")
+    return INTERRUPTED if report.stopped else DONE
+
+
+def inspect_command(given: argparse.Namespace) -> int:
+    """Describe an adapter file and, with --base, how it fits that model."""
+    from studio.adapters import attach_file, describe, describe_text, read_adapter
+
+    file = read_adapter(given.file)
+    description = describe(file)
+    fit = None
+    if given.base:
+        from studio.basemodels import load_base
+
+        fit = attach_file(file, load_base(given.base).modules()).report
+    if given.json:
+        if fit:
+            description["fit"] = {"base": given.base, "matched": fit.matched, "total": fit.total, "unused": fit.unused}
+        print(json.dumps(description, indent=2))
+    else:
+        print(describe_text(description))
+        if fit:
+            print(f"on {given.base}: {fit}")
+    return DONE
+
+
+def doctor_command(given: argparse.Namespace) -> int:
+    """Print what studio.doctor found."""
+    from studio.doctor import examine, report
+
+    found = examine(given.workspace)
+    print(json.dumps(found, indent=2) if given.json else report(found))
+    return DONE
+
+
+# shared
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C (or a polite kill) sets; the second one interrupts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(number, frame) -> None:
+        stop.set()
+        restore()
+        _say("Stopping after this step; once more breaks off at once.")
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        restore()

@@ -1,0 +1,124 @@
+"""What this machine has and what works on it: one report that a person can read or paste into a question."""
+
+import importlib.util
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from studio import __version__
+from studio.errors import StudioError
+from studio.workspace import ASSETS, Workspace
+
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "gradio", "safetensors", "pillow", "pydantic", "numpy")
+GIB = 2**30
+ROOM = 2.0  # GiB of disk below which a run may not fit
+
+
+def examine(workspace: str | os.PathLike | None = None) -> dict[str, Any]:
+    """Everything found, as plain JSON data; sizes in GiB. `works` has one row {name, works, note} a thing to do."""
+    works: list[dict[str, Any]] = []
+
+    def check(name: str, works_here: bool, note: str = "") -> bool:
+        works.append({"name": name, "works": bool(works_here), "note": note})
+        return works_here
+
+    place = _workspace(workspace, check)
+    free = _gib(shutil.disk_usage(place).free) if place else None
+    device = _device()
+    computes = check("compute", "error" not in device, device.get("error", f"on {device['name']}"))
+    starter = (ASSETS / "starter" / "model_index.json").is_file()
+    missing = "" if starter else "assets/starter is not complete: get the repository's assets again"
+    check("train", computes and starter and bool(place), missing or _short_of_room(free))
+    check("generate", computes and starter, missing)
+    names = (ASSETS / "starter" / "vocabulary.json").is_file() and (ASSETS / "starter" / "image_encoder").is_dir()
+    check("caption", computes and names, "" if names else "assets/starter has no image encoder or vocabulary.json")
+    page = importlib.util.find_spec("gradio") is not None
+    check("page", page, "" if page else "Gradio is missing: pip install -r requirements.txt")
+    return {
+        "studio": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": device,
+        "processors": os.cpu_count(),
+        "memory": _gib(psutil.virtual_memory().total),
+        "memory_free": _gib(psutil.virtual_memory().available),
+        "workspace": str(place) if place else None,
+        "disk_free": free,
+        "works": works,
+    }
+
+
+def report(found: dict[str, Any]) -> str:
+    """`examine`'s answer as lines for a terminal."""
+    device = found["device"]
+    memory = f", {device['memory']} GiB" if "memory" in device else ""
+    rows = {
+        "studio": f"{found['studio']}, Python {found['python']}",
+        "system": found["system"],
+        "packages": ", ".join(f"{name} {number or 'missing'}" for name, number in found["packages"].items()),
+        "device": f"{device['name']}{memory}; {found['processors']} processors, {device.get('threads', '?')} threads",
+        "memory": f"{found['memory']} GiB, {found['memory_free']} free",
+        "workspace": f"{found['workspace'] or 'none'}, {found['disk_free']} GiB free",
+    }
+    lines = [f"{label:<10} {value}" for label, value in rows.items()]
+    for row in found["works"]:
+        lines.append(f"{row['name']:<10} {'works' if row['works'] else 'does not work'}" + _after(row["note"]))
+    return "\n".join(lines)
+
+
+def _after(note: str) -> str:
+    return f" ({note})" if note else ""
+
+
+def _workspace(wanted: str | os.PathLike | None, check) -> Path | None:
+    try:
+        root = Workspace.open(wanted).root
+    except StudioError as error:
+        check("workspace", False, str(error))
+        return None
+    writable = os.access(root, os.W_OK)
+    check("workspace", writable, str(root) if writable else f"{root} can't be written: choose another with --workspace")
+    return root if writable else None
+
+
+def _device() -> dict[str, Any]:
+    """The device that training would use, tried with one small gradient. `error` says why nothing computes."""
+    try:
+        import torch
+
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        found: dict[str, Any] = {"kind": kind, "name": kind, "threads": torch.get_num_threads()}
+        if kind == "cuda":
+            card = torch.cuda.get_device_properties(0)
+            found |= {"name": card.name, "memory": _gib(card.total_memory), "bf16": torch.cuda.is_bf16_supported()}
+        elif kind == "cpu":
+            found["name"] = platform.processor() or platform.machine() or "cpu"
+        x = torch.ones(4, 4, device=kind, requires_grad=True)
+        (x @ x).sum().backward()
+        if x.grad is None or not bool((x.grad == 8).all()):
+            found["error"] = "a small product came out wrong: check the driver and reinstall torch"
+    except Exception as error:  # a doctor reports whatever a broken installation throws
+        line = str(error).strip().splitlines()
+        return {"kind": "none", "name": "none", "error": f"{type(error).__name__}: {line[0] if line else 'no message'}"}
+    return found
+
+
+def _short_of_room(free: float | None) -> str:
+    return f"only {free} GiB of disk left: a run may not fit" if free is not None and free < ROOM else ""
+
+
+def _gib(count: int) -> float:
+    return round(count / GIB, 1)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

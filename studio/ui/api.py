@@ -1,0 +1,204 @@
+"""The same actions for programs: named, typed endpoints for gradio_client, described under "Use via API".
+
+from gradio_client import Client, handle_file
+studio = Client("http://127.0.0.1:7860")
+studio.predict("silhouette", api_name="/open_dataset")
+"""
+
+import functools
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+
+from studio.errors import GenerationError, StudioError
+from studio.ui import actions
+from studio.ui.widgets import SIDE, one_line, setting
+from studio.workspace import Workspace
+
+
+def endpoints(workspace: Workspace) -> None:
+    """Add every endpoint to the page being built. None of them shows anything."""
+
+    def open_dataset(dataset):
+        """Open a dataset of the workspace, or copy a sample into it. Answers its pictures and captions."""
+        return _dataset(actions.open_named(workspace, dataset))
+
+    def import_pictures(files, name):
+        """Add pictures or zips to a dataset, made if missing. `skipped` says what was left out and why."""
+        dataset, skipped = actions.import_files(workspace, name, files or [])
+        return _dataset(dataset) | {"skipped": skipped}
+
+    def save_caption(dataset, file, caption):
+        """Set the caption of one picture. Answers the caption as it was written."""
+        return actions.save_caption(workspace, dataset, file, caption)
+
+    def caption_dataset(dataset, trigger, overwrite):
+        """Start captioning a dataset in the background; ask job_status how it goes."""
+        return _job(actions.start_captioning(workspace, dataset, trigger, overwrite))
+
+    def job_status():
+        """The job that runs now, or the one that ended last: kind, state, done, total, message."""
+        ended = [newest.job for newest in actions.latest.values()]
+        job = actions.running() or (ended[-1] if ended else None)
+        return _job(job) if job else {"state": "none"}
+
+    def stop_captioning():
+        """Stop captioning after the picture it is at. Answers whether anything ran."""
+        return actions.stop_job("caption")
+
+    def add_adapter(file):
+        """Check an adapter file and keep it in the workspace. Answers the name to give to generate."""
+        if not file:
+            raise GenerationError("There is no file to add: give one .safetensors file.")
+        return actions.add_adapter_file(workspace, Path(file)).partition(":")[2]
+
+    def start_training(dataset, name, steps, rank, learning_rate, prompts, more):
+        """Start a run in the background. Answers the run's name (name-2 when the name is taken)."""
+        values = _json(more, dict, "more") | {
+            "dataset": dataset,
+            "name": name,
+            "training.steps": steps,
+            "adapter.rank": rank,
+            "training.learning_rate": learning_rate,
+        }
+        lines = [line.strip() for line in (prompts or "").splitlines() if line.strip()]
+        if lines:
+            values["preview.prompts"] = lines
+        return actions.start_training(workspace, {k: v for k, v in values.items() if v not in (None, "")})
+
+    def stop_training():
+        """Stop the run after its current step; it keeps what it learned. Answers whether anything ran."""
+        return actions.stop_job("train")
+
+    def run_status(run):
+        """A run's state, step, speed, newest losses and whether its adapter is ready. Empty: the current or newest."""
+        view = actions.run_view(workspace, run)
+        return _run(view) if view else {"state": "none"}
+
+    def list_runs():
+        """Names of all runs, newest first."""
+        return actions.list_run_names(workspace)
+
+    def generate(prompt, negative, seed, steps, guidance, width, height, adapters):
+        """Draw one picture and save it in the workspace. Answers the picture and its recipe."""
+        from studio.generation import save_picture
+
+        pairs = [_adapter(entry) for entry in _json(adapters, list, "adapters")]
+        fields = {"prompt": prompt, "negative_prompt": negative or "", "seed": seed, "steps": steps}
+        fields |= {"guidance": guidance, "width": width, "height": height}
+        recipe = actions.make_recipe(workspace, pairs, **fields)
+        image = actions.draw(recipe, stop=threading.Event())
+        return str(save_picture(image, recipe, workspace.outputs)), actions.recipe_line(recipe)
+
+    with gr.Column(visible=False):
+        answer = gr.JSON(label="answer")
+        text = gr.Textbox(label="answer")
+        yes = gr.Checkbox(label="whether anything ran")
+        dataset = gr.Textbox(label="dataset: a name, as in the Dataset tab", value="")
+        whole = {"precision": 0}
+        _endpoint(open_dataset, [dataset], answer)
+        _endpoint(
+            import_pictures,
+            [
+                gr.File(label="files: pictures or zips", file_count="multiple"),
+                gr.Textbox(label="name of the dataset", value="my-pictures"),
+            ],
+            answer,
+        )
+        file = gr.Textbox(label="file: the picture's name, as open_dataset says it", value="")
+        _endpoint(save_caption, [dataset, file, gr.Textbox(label="caption", value="")], text)
+        again = gr.Checkbox(label="overwrite captions that are there already", value=False)
+        _endpoint(caption_dataset, [dataset, gr.Textbox(label="trigger word", value=""), again], answer)
+        _endpoint(job_status, [], answer)
+        _endpoint(stop_captioning, [], yes)
+        _endpoint(add_adapter, [gr.File(label="file: one .safetensors")], text)
+        _endpoint(
+            start_training,
+            [
+                dataset,
+                gr.Textbox(label="name of the run; empty: the dataset's", value=""),
+                gr.Number(label="steps", value=setting("training.steps").default, **whole),
+                gr.Number(label="rank", value=setting("adapter.rank").default, **whole),
+                gr.Textbox(label="learning rate", value=f"{setting('training.learning_rate').default:g}"),
+                gr.Textbox(label="preview prompts, one a line", value=""),
+                gr.JSON(label='more settings, such as {"training.batch_size": 4}', value={}),
+            ],
+            text,
+        )
+        _endpoint(stop_training, [], yes)
+        _endpoint(run_status, [gr.Textbox(label="run: a name; empty: the current or newest", value="")], answer)
+        _endpoint(list_runs, [], answer)
+        _endpoint(
+            generate,
+            [
+                gr.Textbox(label="prompt", value=""),
+                gr.Textbox(label="negative prompt", value=""),
+                gr.Number(label="seed", value=0, **whole),
+                gr.Number(label="steps", value=setting("preview.steps").default, **whole),
+                gr.Number(label="guidance", value=setting("preview.guidance").default),
+                gr.Number(label="width in pixels", value=SIDE, **whole),
+                gr.Number(label="height in pixels", value=SIDE, **whole),
+                gr.JSON(label='adapters: [{"run": NAME, "strength": 1}, {"file": NAME, "strength": 0.5}]', value=[]),
+            ],
+            [gr.Image(label="picture", type="filepath", format="png"), gr.Textbox(label="recipe")],
+            concurrency_id="device",
+        )
+
+
+def _endpoint(action: Callable, inputs: list, outputs, **options) -> None:
+    """`action` under its own name. A StudioError reaches the caller as its one line."""
+
+    @functools.wraps(action)
+    def wrapped(*args):
+        try:
+            return action(*args)
+        except StudioError as error:
+            raise gr.Error(one_line(error), print_exception=False) from None
+
+    gr.Button(visible=False).click(wrapped, inputs, outputs, api_name=action.__name__, **options)
+
+
+def _dataset(dataset) -> dict:
+    items = [{"file": actions.item_name(dataset, item), "caption": item.caption} for item in dataset.items]
+    return {"name": dataset.name, "items": items, "problems": list(dataset.problems)}
+
+
+def _job(job) -> dict:
+    fields = ("kind", "title", "state", "done", "total", "message", "error")
+    return {name: getattr(job, name) for name in fields}
+
+
+def _run(view) -> dict:
+    fields = ("name", "state", "step", "steps", "rate", "seconds_left", "message")
+    return {name: getattr(view, name) for name in fields} | {
+        "losses": [list(row) for row in view.losses[-50:]],
+        "validation": [list(row) for row in view.validation],
+        "previews": [{"step": step, "prompt": prompt} for step, prompt, _ in view.previews],
+        "adapter_ready": bool(view.adapter),
+    }
+
+
+def _json(value, kind: type, name: str):
+    """JSON as text or as itself; GenerationError when it is something else."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or ("[]" if kind is list else "{}"))
+        except (ValueError, RecursionError):
+            raise GenerationError(f"{name} is not JSON: see the example under Use via API.") from None
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise GenerationError(f"{name} must be a {'list' if kind is list else 'table of settings'}.")
+    return value
+
+
+def _adapter(entry) -> tuple[str, float]:
+    kind = next(
+        (kind for kind in ("run", "file") if isinstance(entry, dict) and isinstance(entry.get(kind), str)), None
+    )
+    if not kind:
+        raise GenerationError('Each adapter must be {"run": NAME} or {"file": NAME}, and may have a "strength".')
+    return f"{kind}:{entry[kind]}", entry.get("strength", 1.0)

@@ -1,0 +1,132 @@
+"""Shared pieces of the page: one-line errors, notes, progress, and form fields that read RunConfig."""
+
+import functools
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from studio.errors import StudioError
+
+SIDE = 128  # pixels: the starter model's size
+QUIET = {"show_progress": "hidden"}
+HIDDEN = {"api_visibility": "private"}  # the page's own events; programs use the named endpoints of api.py
+
+
+def plainly(handler: Callable) -> Callable:
+    """For the page: show a StudioError as one line and leave every field as it was.
+
+    Other errors are bugs and keep their traceback. (Raising would cover the outputs with the word "Error".)
+    """
+
+    @functools.wraps(handler)
+    def wrapped(*args, **kwargs):
+        try:
+            return handler(*args, **kwargs)
+        except StudioError as error:
+            tell(error)
+            return gr.skip()
+
+    return wrapped
+
+
+def tell(error: Exception) -> None:
+    """Show an error as a small message that goes away by itself."""
+    gr.Warning(one_line(error), title="Please check", duration=12)
+
+
+def one_line(error: Exception) -> str:
+    """The message on one line. Gradio shows messages as HTML, so what a person typed in it is escaped."""
+    return escape(" ".join(str(error).split()), quote=False)
+
+
+def note(text: str = "", bad: bool = False) -> str:
+    """Plain text, a line each, as a quiet paragraph."""
+    lines = "<br>".join(escape(line) for line in text.splitlines())
+    return f'<div class="note{" bad" if bad else ""}">{lines}</div>' if lines else ""
+
+
+def empty(title: str, text: str) -> str:
+    """An empty state: what is missing and what to do."""
+    return f'<div class="empty"><b>{escape(title)}</b>{escape(text)}</div>'
+
+
+def bar(done: int, total: int) -> str:
+    share = 100 * min(1.0, done / total) if total else 0
+    return f'<div class="bar"><i style="width:{share:.1f}%"></i></div>'
+
+
+def duration(seconds: float | None) -> str:
+    """`42 s`, `3 min`, `2 h 05 min`."""
+    if seconds is None or seconds != seconds or seconds < 0:
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What RunConfig says about one dotted setting."""
+
+    key: str
+    help: str
+    default: Any
+    low: float | None
+    high: float | None
+    kind: type
+    optional: bool
+    choices: tuple[str, ...]
+
+
+def setting(key: str) -> Setting:
+    """Description, default and range of `section.name`, read from RunConfig so that they are said once."""
+    from studio.training.config import RunConfig
+
+    model: Any = RunConfig
+    field: Any = None
+    for part in key.split("."):
+        field = model.model_fields[part]
+        model = field.annotation
+    low = high = None
+    for rule in field.metadata:
+        low = next((v for v in (getattr(rule, "ge", None), getattr(rule, "gt", None)) if v is not None), low)
+        high = next((v for v in (getattr(rule, "le", None), getattr(rule, "lt", None)) if v is not None), high)
+    kinds = typing.get_args(field.annotation) if _is_union(field.annotation) else (field.annotation,)
+    kind = next(kind for kind in kinds if kind is not type(None))
+    choices = tuple(typing.get_args(kind)) if typing.get_origin(kind) is typing.Literal else ()
+    default = field.get_default(call_default_factory=True)
+    return Setting(key, field.description or "", default, low, high, kind, len(kinds) > 1, choices)
+
+
+def _is_union(annotation) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def field_for(key: str, label: str | None = None, **options) -> gr.components.Component:
+    """A form field for one setting: label, help, range and default from RunConfig.
+
+    Ranges are told, not enforced: a value outside keeps standing in the field and the run says what is wrong with it.
+    """
+    known = setting(key)
+    label = label or key.split(".")[-1].replace("_", " ").capitalize()
+    ends = [f"{word} {end:g}" for word, end in (("from", known.low), ("to", known.high)) if end is not None]
+    info = known.help.rstrip(".") + (f" ({' '.join(ends)})." if ends else ".") if known.help or ends else None
+    common = {"label": label, "info": info, "elem_id": key.replace(".", "-"), "interactive": True, **options}
+    if known.choices:
+        return gr.Dropdown(list(known.choices), value=known.default, **common)
+    if known.kind is bool:
+        return gr.Checkbox(value=bool(known.default), **common)
+    if known.kind is int and not known.optional:
+        return gr.Number(value=known.default, precision=0, **common)
+    value = known.default
+    if isinstance(value, list | tuple):
+        value = ", ".join(map(str, value))
+    elif isinstance(value, float):
+        value = f"{value:g}"
+    return gr.Textbox(value="" if value is None else str(value), max_lines=1, **common)

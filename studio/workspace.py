@@ -1,0 +1,93 @@
+"""The folders a person owns, names that are safe in them, and writes that are whole or not at all."""
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from studio.errors import WorkspaceError
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """`root` holds datasets/, runs/, outputs/ (pictures), adapters/ (dropped files) and cache/."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: str | os.PathLike | None = None) -> "Workspace":
+        """The workspace at `root`, else at STUDIO_WORKSPACE, else in the user's data folder; made if missing."""
+        chosen = root or os.environ.get("STUDIO_WORKSPACE") or platformdirs.user_data_path("lora-studio")
+        workspace = cls(Path(chosen).expanduser().resolve())
+        try:
+            for folder in (workspace.datasets, workspace.runs, workspace.outputs, workspace.adapters, workspace.cache):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WorkspaceError(f"Can't use {workspace.root} as the workspace: {error.strerror}.") from error
+        return workspace
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def outputs(self) -> Path:
+        return self.root / "outputs"
+
+    @property
+    def adapters(self) -> Path:
+        return self.root / "adapters"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+
+def safe_name(text: str) -> str:
+    """A file name made from what a person typed: letters of any script, digits, `-`, `_`, `.`; at most 80.
+
+    Raises WorkspaceError when nothing usable is left.
+    """
+    name = re.sub(r"[^\w.-]+", "-", text.strip(), flags=re.UNICODE).strip("-. ")
+    while len(name.encode()) > 80:
+        name = name[:-1]
+    if not name or name.split(".")[0].lower() in _RESERVED:
+        raise WorkspaceError(f"{text[:40]!r} can't be used as a name: use letters or digits.")
+    return name
+
+
+def free_path(folder: Path, name: str) -> Path:
+    """`folder/name`, or `folder/name-2`, `-3`, … when it is taken. `name` is made safe first."""
+    name = safe_name(name)
+    stem, suffix = os.path.splitext(name)
+    path, count = folder / name, 1
+    while path.exists():
+        count += 1
+        path = folder / f"{stem}-{count}{suffix}"
+    return path
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write to a temporary neighbour, flush to the disk, rename: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data.encode("utf-8") if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

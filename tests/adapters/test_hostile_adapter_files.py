@@ -1,0 +1,186 @@
+"""Whatever a file holds, the answer is an adapter or one AdapterError sentence: no crash, no large allocation."""
+
+import hashlib
+import io
+import json
+import random
+import resource
+import zipfile
+
+import pytest
+import safetensors.torch
+import torch
+
+from studio.adapters import read_adapter
+from studio.errors import AdapterError
+
+
+def good(**extra):
+    tensors = {"unet.to_q.lora_A.weight": torch.randn(2, 4), "unet.to_q.lora_B.weight": torch.randn(4, 2), **extra}
+    return safetensors.torch.save(tensors, {"studio.trigger": "zok"})
+
+
+def raw(header, body=b""):
+    head = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(head).to_bytes(8, "little") + head + body
+
+
+def pair(a=(2, 4), b=(4, 2), dtype="F32", size=4):
+    """A header of one layer, with the shapes told, and a body of the length that they need."""
+    na, nb = (size * torch.Size(s).numel() for s in (a, b))
+    return {
+        "unet.q.lora_A.weight": {"dtype": dtype, "shape": list(a), "data_offsets": [0, na]},
+        "unet.q.lora_B.weight": {"dtype": dtype, "shape": list(b), "data_offsets": [na, na + nb]},
+    }, b"\0" * (na + nb)
+
+
+def zipped():
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+    return out.getvalue()
+
+
+def changed(key, value):
+    header, body = pair()
+    header["unet.q.lora_A.weight"][key] = value
+    return raw(header, body)
+
+
+HEADER, BODY = pair()
+ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+HOSTILE = {
+    "empty": b"",
+    "one byte": b"\x01",
+    "nine bytes": b"\x01\0\0\0\0\0\0\0{",
+    "text": b"<html>Not found, please log in to download this file</html>",
+    "pickle": b"\x80\x02}q\x00.________",
+    "zip": zipped(),
+    "half a file": good()[:-9],
+    "half a header": good()[:40],
+    "trailing bytes": good() + b"x",
+    "header of 16 EB": b"\xff" * 8 + b"{}",
+    "header of 9 MB": raw(b"{" + b" " * (9 << 20) + b"}"),
+    "header not JSON": raw(b"{nonsense"),
+    "header a list": raw(b"[]"),
+    "header not UTF-8": raw(b'{"\xff\xfe": 1}'),
+    "lone surrogate in a name": raw(b'{"\\ud800": 1}'),
+    "lone surrogate in metadata": raw(b'{"__metadata__": {"a": "\\ud800"}}'),
+    "deep nesting": raw(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
+    "deep list": raw(b'{"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"),
+    "number of 100,000 digits": raw(b'{"a": ' + b"9" * 100_000 + b"}"),
+    "same name twice": raw(b'{"a": {}, "a": {}}'),
+    "metadata a list": raw({"__metadata__": [1]}),
+    "metadata of numbers": raw({"__metadata__": {"a": 1}}),
+    "tensor a number": raw({"a": 1}),
+    "tensor of no fields": raw({"a": {}}),
+    "too many tensors": raw({f"t{i}": ONE for i in range(20_001)}),
+    "long name": raw({"x" * 2_000: ONE}, b"\0" * 4),
+    "no tensors": raw({}),
+    "not a LoRA": safetensors.torch.save({"model.weight": torch.ones(3)}),
+    "unknown number format": changed("dtype", "F6"),
+    "number format a list": changed("dtype", ["F32"]),
+    "boolean": changed("dtype", "BOOL"),
+    "negative size": changed("shape", [-2, -4]),
+    "fractional size": changed("shape", [2.0, 4]),
+    "true as size": changed("shape", [True, 8]),
+    "shape of nothing": raw({"a": {"dtype": "F32", "shape": [0, 1 << 40], "data_offsets": [0, 0]}}),
+    "shape too large": changed("shape", [1 << 40, 1 << 40]),
+    "shape text": changed("shape", "2,4"),
+    "many axes": changed("shape", [2, 4, 1, 1, 1, 1, 1, 1, 1]),
+    "offsets overlap": changed("data_offsets", [32, 64]),
+    "offsets backwards": changed("data_offsets", [32, 0]),
+    "offsets past the end": changed("data_offsets", [1 << 60, (1 << 60) + 32]),
+    "three offsets": changed("data_offsets", [0, 32, 64]),
+    "ranks disagree": raw(*pair(b=(4, 3))),
+    "alpha of two numbers": good(**{"unet.to_q.alpha": torch.ones(2)}),
+    "alpha not finite": good(**{"unet.to_q.alpha": torch.tensor(float("inf"))}),
+    "weights not finite": good(**{"unet.k.lora_A.weight": torch.full((2, 4), float("nan"))}),
+    "too large for float32": good(**{"unet.k.lora_A.weight": torch.full((2, 4), 1e300, dtype=torch.float64)}),
+    "only A": good(**{"unet.k.lora_A.weight": torch.ones(2, 4)}),
+    "two adapters in one": good(**{"unet.to_q.lora_A.other.weight": torch.ones(2, 4)}),
+    "settings not JSON": raw({**HEADER, "__metadata__": {"lora_adapter_metadata": "{"}}, BODY),
+    "settings nested": raw({**HEADER, "__metadata__": {"lora_adapter_metadata": "[" * 100_000}}, BODY),
+    "alpha a text": raw({**HEADER, "__metadata__": {"lora_adapter_metadata": '{"unet.lora_alpha": "x"}'}}, BODY),
+    "alpha NaN": raw({**HEADER, "__metadata__": {"lora_adapter_metadata": '{"unet.lora_alpha": NaN}'}}, BODY),
+    "patterns a list": raw({**HEADER, "__metadata__": {"lora_adapter_metadata": '{"unet.alpha_pattern": [1]}'}}, BODY),
+}
+
+
+def refused(path):
+    with pytest.raises(AdapterError) as caught:
+        read_adapter(path)
+    sentence = str(caught.value)
+    assert "\n" not in sentence and len(sentence) < 400 and sentence.endswith("."), sentence
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_file_is_refused_in_one_sentence(tmp_path, case):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(HOSTILE[case])
+    refused(path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".bin", ".pth"])
+def test_pickle_names_are_refused_whatever_is_inside(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(good())
+    refused(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    refused(tmp_path / "none.safetensors")
+    refused(tmp_path)
+
+
+def test_a_sparse_giant_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with path.open("wb") as stream:
+        stream.write(good()[:64])
+        stream.truncate(200 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
+
+
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path):
+    header = json.dumps(HEADER).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(raw(header.ljust(0x0280), BODY))  # 80 02: also how pickle protocol 2 begins
+    assert read_adapter(path).rank == 2
+
+
+def test_the_hash_is_of_the_bytes_on_the_disk(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(good(extra=torch.ones(700_000)))
+    file = read_adapter(path)
+    assert file.hash == hashlib.sha256(path.read_bytes()).hexdigest() and file.size == path.stat().st_size
+    assert file.unknown == {"extra": "not a LoRA key"}
+
+
+def test_random_damage_gives_an_adapter_or_an_adapter_error(tmp_path):
+    draw = random.Random(0)
+    torch.manual_seed(0)
+    start = good(**{"unet.to_q.alpha": torch.tensor(1.0)})
+    header_end = 8 + int.from_bytes(start[:8], "little")
+    path, refusals = tmp_path / "a.safetensors", 0
+    for _ in range(500):
+        data = bytearray(start)
+        for _ in range(draw.randint(1, 4)):
+            place = draw.randrange(header_end if draw.random() < 0.8 else len(data))
+            match draw.randrange(4):
+                case 0:
+                    data[place % len(data)] = draw.randrange(256)
+                case 1:
+                    del data[place : place + draw.randint(1, 40)]
+                case 2:
+                    data[place:place] = draw.randbytes(draw.randint(1, 20))
+                case 3:
+                    data[place : place + 1] = draw.choice([b'"', b"{", b"[", b"9", b"-", b"\0", b"\\u0000", b"1e9"])
+        path.write_bytes(data)
+        try:
+            read_adapter(path)
+        except AdapterError as error:
+            refusals += 1
+            assert "\n" not in str(error)
+    assert refusals > 300

@@ -1,0 +1,72 @@
+"""What a person does on the page, in one line each."""
+
+from playwright.sync_api import Page, expect
+
+FIRST_LOAD = 180_000  # ms: torch, diffusers and the starter model are read on the first use
+
+
+def tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def choose(page: Page, field: str, option: str) -> None:
+    """Pick the first option that starts with `option` in the drop-down with this id."""
+    page.locator(f"#{field} input").click()
+    page.get_by_role("option").filter(has_text=option).first.click()
+
+
+def fill(page: Page, field: str, text: str) -> None:
+    page.locator(f"#{field} textarea, #{field} input").first.fill(text)
+
+
+def value(page: Page, field: str) -> str:
+    return page.locator(f"#{field} textarea, #{field} input").first.input_value()
+
+
+def message(page: Page, part: str, timeout: float = FIRST_LOAD) -> str:
+    """Wait for a message with `part` in it, close it and return its text; it must be one line."""
+    toast = page.get_by_test_id("toast-text").filter(has_text=part)
+    expect(toast).to_have_count(1, timeout=timeout)
+    text = toast.inner_text().strip()
+    assert "\n" not in text and "Traceback" not in text
+    page.get_by_test_id("toast-close").click()
+    expect(toast).to_have_count(0)
+    return text
+
+
+def open_sample(page: Page, name: str) -> None:
+    choose(page, "dataset", name)
+    expect(page.locator("#pictures button.thumbnail-lg").first).to_be_visible()
+
+
+def caption_everything(page: Page) -> None:
+    page.locator("#caption-all").click()
+    expect(page.locator("#caption-progress")).to_contain_text("captions written", timeout=FIRST_LOAD)
+
+
+def start_run(page: Page, name: str, steps: int) -> None:
+    """Fill in and start a run from the Dataset tab's dataset, on the Train tab."""
+    page.locator("#to-train").click()
+    expect(page.locator("#training-steps input")).to_be_visible()
+    fill(page, "run-name", name)
+    fill(page, "training-steps", str(steps))
+    page.locator("#start").click()
+
+
+def run_state(page: Page, state: str, timeout: float = FIRST_LOAD) -> None:
+    expect(page.locator(f"#status .pill.{state}")).to_be_visible(timeout=timeout)
+
+
+def set_strength(page: Page, row: int, strength: float) -> None:
+    field = page.locator(f"#strength-{row} input[type=number]")
+    field.fill(f"{strength}")
+    field.press("Tab")
+
+
+def draw(page: Page) -> str:
+    """Press Generate, wait for a new picture, return its address."""
+    picture = page.locator("#picture img")
+    before = picture.get_attribute("src") if picture.count() else ""
+    page.locator("#go").click()
+    expect(picture).not_to_have_attribute("src", before or "", timeout=FIRST_LOAD)
+    return picture.get_attribute("src")

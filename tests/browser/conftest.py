@@ -1,0 +1,63 @@
+"""Debian's Chromium against a studio of the test's own. A console error or a request to the outside fails the test."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.serving import served
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+expect.set_options(timeout=15_000)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    assert path, "The browser tests need Chromium: apt-get install chromium."
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def studio(tmp_path) -> Iterator[str]:
+    """The address of a studio with an empty workspace in `tmp_path / "workspace"`."""
+    with served(tmp_path / "workspace") as url:
+        yield url
+
+
+@pytest.fixture
+def context(browser, studio) -> Iterator[BrowserContext]:
+    """A fresh window, closed before the studio ends; its pages may not complain and may not call anyone outside."""
+    window = browser.new_context(viewport={"width": 1440, "height": 1000})
+    faults: list[str] = []
+
+    def watch(page: Page) -> None:
+        page.on("console", lambda message: message.type == "error" and faults.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: faults.append(f"page: {error}"))
+
+    def request(asked) -> None:
+        if not asked.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            faults.append(f"outside request: {asked.url}")
+
+    window.on("page", watch)
+    window.on("request", request)
+    yield window
+    window.close()
+    assert not faults, "\n".join(faults)
+
+
+@pytest.fixture
+def page(context, studio) -> Page:
+    """The studio, open on its first tab."""
+    return open_studio(context, studio)
+
+
+def open_studio(context: BrowserContext, url: str) -> Page:
+    page = context.new_page()
+    page.goto(url)
+    expect(page.get_by_role("tab", name="Dataset")).to_be_visible(timeout=60_000)
+    return page

@@ -1,0 +1,76 @@
+"""Bad input is answered in one clear line, and what was typed stays."""
+
+import io
+
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from tests.browser import clicks
+
+
+def png(colour: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (128, 128), colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "part"),
+    [("training-learning_rate", "abc", "training.learning_rate"), ("adapter-rank", "0", "adapter.rank")],
+)
+def test_bad_setting_is_named_and_the_form_is_kept(page, field, text, part):
+    clicks.tab(page, "Train")
+    clicks.choose(page, "train-dataset", "silhouette")
+    clicks.fill(page, "run-name", "mine")
+    clicks.fill(page, field, text)
+    page.locator("#start").click()
+    assert part in clicks.message(page, part)
+    assert clicks.value(page, field) == text
+    assert clicks.value(page, "run-name") == "mine"
+    expect(page.locator("#start")).to_be_enabled()
+
+
+def test_text_file_named_png_is_refused_and_nothing_is_lost(page, tmp_path):
+    drop = page.locator("#drop-pictures input[type=file]")
+    page.locator("#add-pictures button").first.click()
+    clicks.fill(page, "dataset-name", "mine")
+    drop.set_input_files({"name": "notes.png", "mimeType": "image/png", "buffer": b"dear diary"})
+    page.locator("#add").click()
+    clicks.message(page, "notes.png")
+    assert clicks.value(page, "dataset-name") == "mine"
+
+
+def test_good_pictures_beside_a_bad_one_are_kept(page, tmp_path):
+    page.locator("#add-pictures button").first.click()
+    clicks.fill(page, "dataset-name", "mine")
+    page.locator("#drop-pictures input[type=file]").set_input_files(
+        [
+            {"name": "notes.png", "mimeType": "image/png", "buffer": b"dear diary"},
+            {"name": "red.png", "mimeType": "image/png", "buffer": png("red")},
+            {"name": "blue.png", "mimeType": "image/png", "buffer": png("blue")},
+        ]
+    )
+    page.locator("#add").click()
+    expect(page.locator("#added")).to_contain_text("Skipped notes.png")
+    expect(page.locator("#pictures button.thumbnail-lg")).to_have_count(2)
+    assert len(list((tmp_path / "workspace/datasets/mine").glob("*.png"))) == 2
+
+
+def test_empty_adapter_file_is_refused_in_one_line(page, tmp_path):
+    clicks.tab(page, "Generate")
+    clicks.fill(page, "prompt", "a red apple")
+    page.locator("#drop-adapters input[type=file]").set_input_files(
+        {"name": "empty.safetensors", "mimeType": "application/octet-stream", "buffer": b""}
+    )
+    clicks.message(page, "empty.safetensors")
+    assert clicks.value(page, "prompt") == "a red apple"
+    assert not list((tmp_path / "workspace/adapters").iterdir())
+
+
+def test_endless_prompt_is_refused_and_kept(page):
+    clicks.tab(page, "Generate")
+    clicks.fill(page, "prompt", "a" * 10_000)
+    page.locator("#go").click()
+    clicks.message(page, "4000")
+    assert len(clicks.value(page, "prompt")) == 10_000

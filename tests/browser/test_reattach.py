@@ -1,0 +1,29 @@
+"""A run belongs to the studio, not to the page that started it."""
+
+from playwright.sync_api import expect
+
+from tests.browser import clicks
+from tests.browser.conftest import open_studio
+
+
+def test_closed_tab_does_not_stop_the_run_and_a_new_one_shows_it(context, studio, page):
+    clicks.open_sample(page, "silhouette")
+    clicks.start_run(page, "long", steps=5000)
+    clicks.run_state(page, "running")
+    page.close()
+
+    again = open_studio(context, studio)
+    clicks.tab(again, "Train")
+    clicks.run_state(again, "running")
+    expect(again.locator("#status")).to_contain_text("long")
+    expect(again.locator("#start")).to_be_disabled()
+    expect(again.locator("#why")).to_contain_text("A run is going on")
+
+    other = open_studio(context, studio)
+    clicks.tab(other, "Train")
+    clicks.run_state(other, "running")
+    other.locator("#stop").click()
+    clicks.run_state(other, "stopped")
+    again.bring_to_front()
+    clicks.run_state(again, "stopped")
+    expect(again.locator("#start")).to_be_enabled()

@@ -1,0 +1,36 @@
+"""A studio that serves on this machine for as long as a test needs it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+from studio.workspace import Workspace
+
+
+@contextmanager
+def served(root: Path) -> Iterator[str]:
+    """The address of a studio whose workspace is `root`. Ends its jobs and itself."""
+    from studio.ui.app import build, launch_options
+
+    workspace = Workspace.open(root)
+    settings = SimpleNamespace(host="127.0.0.1", port=None, share=False, auth=None, workspace=workspace, browser=False)
+    demo = build(settings)
+    try:
+        _, url, _ = demo.queue().launch(**launch_options(settings), prevent_thread_lock=True, quiet=True)
+        yield url
+    finally:
+        end_jobs()
+        demo.close(verbose=False)
+
+
+def end_jobs(seconds: float = 60) -> None:
+    """Stop what runs and wait for its end: jobs belong to the process, not to a page."""
+    from studio.jobs import jobs
+
+    until = time.monotonic() + seconds
+    while (job := jobs.current) is not None and job.state == "running":
+        job.stop()
+        assert time.monotonic() < until, f"{job.title} did not stop within {seconds} s"
+        time.sleep(0.1)

@@ -1,0 +1,121 @@
+"""The same way through for a program: gradio_client against the named endpoints."""
+
+import time
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image, ImageChops
+
+from tests.serving import served
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="module")
+def studio(root, tmp_path_factory):
+    with served(root) as url:
+        client = Client(url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+        yield client
+        client.close()
+
+
+def wait(studio, endpoint: str, seconds: float = 240, **arguments) -> dict:
+    until = time.monotonic() + seconds
+    while (status := studio.predict(api_name=endpoint, **arguments))["state"] == "running":
+        assert time.monotonic() < until, status
+        time.sleep(0.5)
+    return status
+
+
+def test_whole_way_as_a_program(studio, root):
+    dataset = studio.predict("silhouette", api_name="/open_dataset")
+    assert dataset["name"] == "silhouette" and len(dataset["items"]) == 24
+    studio.predict("silhouette", "inkling", True, api_name="/caption_dataset")
+    assert wait(studio, "/job_status")["state"] == "done"
+    captioned = studio.predict("silhouette", api_name="/open_dataset")
+    assert all(item["caption"].startswith("inkling, ") for item in captioned["items"])
+    first = captioned["items"][0]["file"]
+    assert studio.predict("silhouette", first, "inkling, a\nfox", api_name="/save_caption") == "inkling, a fox"
+
+    run = studio.predict(
+        dataset="silhouette", name="ink", steps=20, rank=4, learning_rate="1e-3", api_name="/start_training"
+    )
+    with pytest.raises(AppError, match="ink"):  # one job at a time, said in one line
+        studio.predict(dataset="silhouette", name="ink", steps=20, api_name="/start_training")
+    wait(studio, "/job_status")
+    status = wait(studio, "/run_status", run=run)
+    assert (status["state"], status["step"], status["adapter_ready"]) == ("finished", 20, True), status
+
+    pictures = []
+    for strength in (0.2, 1.0):
+        picture, recipe = studio.predict(
+            prompt="inkling, a red apple, on a blue background",
+            seed=7,
+            steps=4,
+            adapters=[{"run": run, "strength": strength}],
+            api_name="/generate",
+        )
+        assert "seed 7" in recipe and f"ink at {strength:g}" in recipe
+        pictures.append(Image.open(picture).convert("RGB"))
+    assert ImageChops.difference(*pictures).getbbox() is not None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "arguments", "part"),
+    [
+        ("/open_dataset", {"dataset": "../../etc"}, "not the name of a dataset"),
+        ("/open_dataset", {"dataset": "nothing-here"}, "no dataset called"),
+        ("/save_caption", {"dataset": "silhouette", "file": "../x.png", "caption": "x"}, "no picture called"),
+        ("/start_training", {"dataset": "silhouette", "learning_rate": "abc"}, "training.learning_rate"),
+        ("/start_training", {"dataset": "silhouette", "rank": 0}, "adapter.rank"),
+        ("/run_status", {"run": "../runs"}, "no run called"),
+        ("/generate", {"prompt": "a" * 10_000}, "4000"),
+        ("/generate", {"prompt": "x", "adapters": [{"file": "../../secret.safetensors"}]}, "adapter"),
+        ("/generate", {"prompt": "x", "adapters": [{"path": "/etc/passwd"}]}, "Each adapter must be"),
+    ],
+)
+def test_mistake_is_answered_in_one_line(studio, endpoint, arguments, part):
+    with pytest.raises(AppError) as caught:
+        studio.predict(api_name=endpoint, **arguments)
+    text = str(caught.value)
+    assert part in text and "\n" not in text
+
+
+def test_dropped_files_that_can_not_be_used(studio, root, tmp_path):
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    with pytest.raises(AppError, match="empty.safetensors"):
+        studio.predict(handle_file(str(tmp_path / "empty.safetensors")), api_name="/add_adapter")
+    (tmp_path / "notes.png").write_text("dear diary", encoding="utf-8")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
+    with pytest.raises(AppError, match="notes.png"):
+        studio.predict([handle_file(str(tmp_path / "notes.png"))], "mine", api_name="/import_pictures")
+    files = [handle_file(str(tmp_path / name)) for name in ("notes.png", "red.png")]
+    dataset = studio.predict(files, "mine", api_name="/import_pictures")
+    assert len(dataset["items"]) == 1 and "notes.png" in dataset["skipped"][0]
+
+
+def test_only_pictures_are_served(studio, root):
+    import httpx
+
+    for path in (root / "runs", root / "datasets", root.parent):
+        secret = path / "secret.txt"
+        secret.write_text("secret", encoding="utf-8")
+        answer = httpx.get(f"{studio.src.rstrip('/')}/gradio_api/file={secret}")
+        assert answer.status_code == 403, path
+    assert httpx.get(f"{studio.src.rstrip('/')}/gradio_api/file=/etc/passwd").status_code == 403
+
+
+def test_endpoints_are_named_and_described(studio):
+    described = studio.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    wanted = "open_dataset import_pictures save_caption caption_dataset job_status stop_captioning add_adapter "
+    wanted += "start_training stop_training run_status list_runs generate"
+    assert set(described) == {f"/{name}" for name in wanted.split()}
+    for name, endpoint in described.items():
+        assert endpoint["description"], name
+        assert all(parameter["python_type"]["type"] and parameter["label"] for parameter in endpoint["parameters"]), (
+            name
+        )

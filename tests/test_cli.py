@@ -1,0 +1,247 @@
+"""The command line: exit codes, one clear line for bad input, and what each command hands to the services."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from studio import cli
+from studio.errors import AdapterError, ConfigError
+from studio.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parent.parent
+PROMPT = "red apple, noto style, on a blue background"
+
+
+@pytest.fixture
+def space(tmp_path, monkeypatch) -> Workspace:
+    workspace = Workspace.open(tmp_path / "space")
+    monkeypatch.setenv("STUDIO_WORKSPACE", str(workspace.root))
+    return workspace
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(4):
+        Image.new("RGB", (128, 128), (60 * number, 90, 200)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"picture {number}")
+    return folder
+
+
+def refusal(capsys, *arguments: str) -> str:
+    """The one line that a command refuses its input with."""
+    assert cli.main(arguments) == cli.USER
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Traceback" not in line and len(line) < 400
+    return line
+
+
+# bad input: one clear line, exit 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nonsense",),
+        ("train",),
+        ("train", "a.toml", "--data", "b"),
+        ("train", "missing.toml"),
+        ("generate", "--out", "a.png"),
+        ("caption", "missing-folder"),
+        ("inspect", "missing.safetensors"),
+    ],
+)
+def test_wrong_arguments_are_one_line(capsys, space, arguments):
+    assert refusal(capsys, *arguments)
+
+
+def test_an_empty_folder_is_refused(capsys, space, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "No pictures" in refusal(capsys, "train", "--data", str(tmp_path / "empty"))
+    assert "No pictures" in refusal(capsys, "caption", str(tmp_path / "empty"))
+
+
+def test_a_text_file_called_png_is_refused(capsys, space, tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "notes.png").write_text("not a picture")
+    assert "notes" in refusal(capsys, "train", "--data", str(folder))
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["adapter.rank=0", "training.learning_rate=abc", "training.steps=-5", "training.nonsense=1", "training.steps"],
+)
+def test_a_wrong_setting_is_refused_by_name(capsys, space, pictures, change):
+    line = refusal(capsys, "train", "--data", str(pictures), "--set", change)
+    assert change.partition("=")[0] in line
+    assert not list(space.runs.iterdir())  # nothing was begun
+
+
+def test_a_list_that_cannot_be_read_is_refused(capsys, space, pictures):
+    assert "preview.prompts" in refusal(capsys, "train", "--data", str(pictures), "--set", "preview.prompts=[one, two")
+
+
+def test_a_damaged_settings_file_is_refused(capsys, space, tmp_path):
+    (tmp_path / "run.toml").write_text("this is [not toml")
+    assert refusal(capsys, "train", str(tmp_path / "run.toml"))
+
+
+def test_resuming_something_that_is_no_run_is_refused(capsys, space, tmp_path):
+    assert "run.toml" in refusal(capsys, "train", "--resume", str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b'\x10\0\0\0\0\0\0\0{"a":'], ids=["0 bytes", "cut off"])
+def test_a_damaged_adapter_is_refused(capsys, space, tmp_path, content):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    assert "bad.safetensors" in refusal(capsys, "inspect", str(path))
+    line = refusal(capsys, "generate", "--prompt", PROMPT, "--adapter", f"{path}:0.5", "--out", str(tmp_path / "a.png"))
+    assert "bad.safetensors" in line
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_an_endless_prompt_is_refused(capsys, space, tmp_path):
+    line = refusal(capsys, "generate", "--prompt", "x" * 10_000, "--out", str(tmp_path / "a.png"))
+    assert "prompt" in line.lower()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--size", "128"), ("--size", "0x0"), ("--steps", "0"), ("--steps", "many"), ("--adapter", "nothing.safetensors")],
+)
+def test_a_wrong_value_for_generate_is_refused(capsys, space, tmp_path, flag, value):
+    assert refusal(capsys, "generate", "--prompt", PROMPT, flag, value, "--out", str(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("out", ["a.jpg", "missing/a.png"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(capsys, space, tmp_path, out):
+    assert refusal(capsys, "generate", "--prompt", PROMPT, "--out", str(tmp_path / out))
+
+
+# parsing
+
+
+@pytest.mark.parametrize(
+    ("text", "strength"), [("style.safetensors", 1.0), ("style.safetensors:0.5", 0.5), ("style.safetensors:-1", -1.0)]
+)
+def test_an_adapter_may_carry_its_strength(space, tmp_path, monkeypatch, text, strength):
+    monkeypatch.chdir(tmp_path)
+    Path("style.safetensors").touch()
+    assert cli._adapter(text, space) == (Path("style.safetensors"), strength)
+
+
+def test_a_drive_letter_is_not_a_strength(space, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(r"C:\style.safetensors").touch()
+    assert cli._adapter(r"C:\style.safetensors", space) == (Path(r"C:\style.safetensors"), 1.0)
+    assert cli._adapter(r"C:\style.safetensors:0.25", space) == (Path(r"C:\style.safetensors"), 0.25)
+
+
+def test_a_finished_run_may_be_named(space):
+    path = space.runs / "style" / "adapter.safetensors"
+    path.parent.mkdir()
+    path.touch()
+    assert cli._adapter("style:0.5", space) == (path, 0.5)
+
+
+@pytest.mark.parametrize("text", ["style.safetensors:strong", "style.safetensors:nan", "style.safetensors:inf"])
+def test_a_strength_that_is_no_number_is_refused(space, tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    Path("style.safetensors").touch()
+    with pytest.raises(AdapterError, match="number"):
+        cli._adapter(text, space)
+
+
+def test_a_setting_is_text_or_a_list():
+    assert cli._change("training.learning_rate = 1e-4") == ("training.learning_rate", "1e-4")
+    assert cli._change('preview.prompts=["a = b", "c"]') == ("preview.prompts", ["a = b", "c"])
+    with pytest.raises(ConfigError):
+        cli._change("=3")
+
+
+# what works
+
+
+def test_doctor_says_what_works_here(capsys, space):
+    assert cli.main(["doctor", "--json"]) == cli.DONE
+    found = json.loads(capsys.readouterr().out)
+    assert found["workspace"] == str(space.root) and found["device"]["kind"] in ("cpu", "cuda", "mps")
+    assert {row["name"] for row in found["works"]} >= {"train", "generate", "caption", "page"}
+    assert cli.main(["doctor"]) == cli.DONE
+    assert "torch" in capsys.readouterr().out
+
+
+def test_the_workspace_flag_stands_before_or_after_the_command(capsys, tmp_path):
+    for place, arguments in (
+        (tmp_path / "a", ["--workspace", str(tmp_path / "a"), "doctor", "--json"]),
+        (tmp_path / "b", ["doctor", "--json", "--workspace", str(tmp_path / "b")]),
+    ):
+        assert cli.main(arguments) == cli.DONE
+        assert json.loads(capsys.readouterr().out)["workspace"] == str(place)
+
+
+def test_generate_writes_the_picture_and_its_recipe(capsys, space, tmp_path):
+    out = tmp_path / "apple.png"
+    assert cli.main(["generate", "--prompt", PROMPT, "--steps", "2", "--seed", "7", "--out", str(out)]) == cli.DONE
+    assert capsys.readouterr().out.strip() == str(out)
+    with Image.open(out) as picture:
+        assert picture.size == (128, 128) and PROMPT in picture.text["parameters"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_captions_are_kept_unless_told_otherwise(capsys, space, pictures):
+    (pictures / "0.txt").unlink()
+    assert cli.main(["caption", str(pictures), "--trigger", "zsk"]) == cli.DONE
+    assert "1 written, 3 kept" in capsys.readouterr().out
+    assert (pictures / "0.txt").read_text().startswith("zsk, ")
+    assert (pictures / "1.txt").read_text() == "picture 1"
+
+
+TRAIN = ["--set", "training.batch_size=2", "--set", "preview.every=0", "--set", "validation.every=0"]
+
+
+def test_train_leaves_an_adapter_that_inspect_and_generate_take(capsys, space, pictures, tmp_path):
+    arguments = ["train", "--data", str(pictures), "--name", "blue", "--set", "training.steps=2", "--set"]
+    assert cli.main([*arguments, "adapter.rank=2", *TRAIN]) == cli.DONE
+    printed = capsys.readouterr()
+    adapter = Path(printed.out.strip())
+    assert adapter == space.runs / "blue" / "adapter.safetensors" and adapter.is_file()
+    assert "Finished" in printed.err
+    assert cli.main(["inspect", str(adapter), "--json"]) == cli.DONE
+    assert json.loads(capsys.readouterr().out)["ranks"].keys() == {"2"}
+    assert cli.main(["inspect", str(adapter), "--base", "starter"]) == cli.DONE
+    assert "layers applied" in capsys.readouterr().out
+    out = tmp_path / "a.png"
+    assert cli.main(["generate", "--prompt", PROMPT, "--steps", "1", "--adapter", "blue:0.5", "--out", str(out)]) == 0
+
+
+def test_ctrl_c_writes_the_checkpoint_and_exits_130(space, pictures):
+    command = [sys.executable, "-m", "studio", "train", "--data", str(pictures), "--name", "long", *TRAIN]
+    process = subprocess.Popen(
+        [*command, "--set", "training.steps=100000"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in process.stderr:
+            if "loss" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        _, rest = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == cli.INTERRUPTED, rest
+    assert "Traceback" not in rest and "Stopped" in rest
+    assert list((space.runs / "long" / "checkpoints").iterdir())

@@ -1,0 +1,129 @@
+"""The studio answers at once: help without heavy imports, a page before torch."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from studio.errors import ConfigError
+from studio.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "diffusers", "transformers", "gradio")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "command", [["launch.py", "--help"], ["-m", "studio", "--help"], ["-m", "studio", "train", "-h"]]
+)
+def test_help_answers_within_a_second(command):
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = run(*command)
+        seconds.append(time.perf_counter() - start)
+        assert result.returncode == 0 and result.stdout.startswith("usage:")
+    assert min(seconds) < 1.5  # under 1 s on a quiet machine; the rest is for a busy one
+
+
+def test_the_page_is_built_before_torch_is_imported(tmp_path):
+    script = f"""
+import json, sys
+from studio.settings import Settings
+from studio.ui.app import build
+build(Settings.from_arguments(["--workspace", {str(tmp_path)!r}, "--no-browser"], {{}}))
+print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
+"""
+    result = run("-c", script)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1]) == ["gradio"]
+
+
+def test_the_command_line_imports_nothing_heavy_before_a_command_needs_it():
+    script = f"import sys, studio.cli; print([name for name in {HEAVY!r} if name in sys.modules])"
+    assert run("-c", script).stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_the_first_page_costs_little_more_than_importing_gradio(tmp_path):
+    """Prints both times and their ratio: `python -m pytest -m slow -s tests/test_startup.py`."""
+    bare = min(timed_import() for _ in range(3))
+    page = min(timed_first_page(tmp_path) for _ in range(3))
+    print(f"\nimport gradio {bare:.2f} s, first page {page:.2f} s, ratio {page / bare:.2f}")
+    assert page / bare <= 1.5
+
+
+def timed_import() -> float:
+    start = time.perf_counter()
+    assert run("-c", "import gradio").returncode == 0
+    return time.perf_counter() - start
+
+
+def timed_first_page(workspace: Path) -> float:
+    """Seconds from starting the process to the first page that is served."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    start = time.perf_counter()
+    command = [sys.executable, "launch.py", "--no-browser", "--port", str(port), "--workspace", str(workspace)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while time.perf_counter() - start < 120:
+            assert process.poll() is None, "the studio ended before it served a page"
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+                    assert answer.status == 200
+                    return time.perf_counter() - start
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError("no page within two minutes")
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--port", "abc"], ["--port", "70000"], ["--auth", "nobody"], ["--nonsense"], ["--workspace"]]
+)
+def test_a_wrong_flag_is_one_line_and_exit_2(arguments):
+    result = run("launch.py", *arguments)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_workspace_that_cannot_be_made_is_one_line_and_exit_2(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    result = run("launch.py", "--no-browser", "--workspace", str(tmp_path / "file" / "inside"))
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1 and "workspace" in result.stderr
+
+
+def test_defaults_listen_on_this_machine_only():
+    settings = Settings.from_arguments([], {})
+    assert (settings.host, settings.port, settings.share, settings.auth) == ("127.0.0.1", None, False, None)
+    assert settings.browser and settings.workspace is None and not settings.on_space
+
+
+def test_a_flag_wins_over_its_variable(tmp_path):
+    environ = {"STUDIO_HOST": "10.0.0.1", "STUDIO_PORT": "8000", "STUDIO_AUTH": "ada:a:b", "STUDIO_NO_BROWSER": "1"}
+    settings = Settings.from_arguments(["--port", "9000", "--workspace", str(tmp_path)], environ)
+    assert (settings.host, settings.port) == ("10.0.0.1", 9000)
+    assert settings.auth == ("ada", "a:b") and settings.workspace == tmp_path and not settings.browser
+
+
+def test_a_space_listens_everywhere_and_opens_no_browser():
+    settings = Settings.from_arguments([], {"SPACE_ID": "someone/studio"})
+    assert settings.host == "0.0.0.0" and settings.on_space and not settings.browser
+
+
+def test_a_variable_that_is_neither_yes_nor_no_is_refused():
+    with pytest.raises(ConfigError, match="STUDIO_SHARE"):
+        Settings.from_arguments([], {"STUDIO_SHARE": "maybe"})

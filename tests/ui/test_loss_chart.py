@@ -1,0 +1,27 @@
+"""The loss chart: few points, finite coordinates, plain empty states."""
+
+import re
+
+from studio.ui.chart import loss_chart, thin
+
+
+def test_a_long_run_is_thinned_and_keeps_both_ends():
+    points = thin(list(range(12_345)))
+    assert len(points) == 1000 and points[0] == 0 and points[-1] == 12_344
+    assert thin([1, 2]) == [1, 2]
+
+
+def test_no_loss_yet_says_so():
+    assert "No loss yet" in loss_chart([], [], 200)
+
+
+def test_lines_for_training_held_out_and_base():
+    losses = [(step, 1 / step, 1 / step) for step in range(1, 101)]
+    chart = loss_chart(losses, [(0, 0.6, 0.6), (50, 0.4, 0.6)], 200)
+    assert all(f'<path class="{name}"' in chart for name in ("train", "held", "base", "raw"))
+    assert max(map(float, re.findall(r'class="train" d="M[^"]*?(\d+\.\d) [\d.]+"', chart))) == 500.0  # half of the run
+
+
+def test_one_flat_point_and_no_base_is_drawn():
+    chart = loss_chart([(1, 0.0, 0.0)], [(1, 0.0, None)], 1)
+    assert "nan" not in chart and "inf" not in chart and "without adapter" not in chart

@@ -126,7 +126,7 @@ def start_training(workspace: Workspace, values: dict) -> str:
         from studio.training import train
 
         job.total = config.training.steps
-        for event in train(config, workspace, stop=job.stop_event):
+        for event in jobs.turns(train(config, workspace, stop=job.stop_event)):
             job.done = getattr(event, "step", None) or job.done
 
     job = jobs.start("train", f"Training {config.name}", work)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from transformers import (
-    CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection,
+    CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection,
 )  # fmt: skip
 
 import art
@@ -38,8 +38,8 @@ def build(tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, CLIPVisionModelWithP
     return text, image
 
 
-def image_processor() -> CLIPImageProcessor:
-    return CLIPImageProcessor(
+def image_processor() -> CLIPImageProcessorPil:
+    return CLIPImageProcessorPil(
         size={"shortest_edge": IMAGE_SIDE}, crop_size=IMAGE_SIDE, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
 

@@ -69,7 +69,7 @@ def _batch(glyphs: torch.Tensor, size: int, side: int, draw: torch.Generator) ->
     return whole[:, :, top : top + side, left : left + side]
 
 
-def train(glyphs: torch.Tensor, out: Path, steps: int, decoder_only: bool = False, batch: int = 32, side: int = 48):
+def train(glyphs: torch.Tensor, out: Path, steps: int, decoder_only: bool = False, batch: int = 16, side: int = 48):
     """Train and save to `out`, resuming from what is there. decoder_only keeps the latents as they are."""
     torch.manual_seed(0)
     draw = torch.Generator().manual_seed(1 if decoder_only else 0)

@@ -1,0 +1,99 @@
+"""Who holds the device. One background job at a time; a picture may slip in between two training steps."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from studio.errors import BusyError, StudioError
+
+log = logging.getLogger(__name__)
+Event = TypeVar("Event")
+
+
+class Job:
+    """One piece of background work. `done`, `total` and `message` are written by the work and read by anyone."""
+
+    def __init__(self, kind: str, title: str):
+        self.kind, self.title = kind, title
+        self.done, self.total, self.message = 0, 0, ""
+        self.state = "running"  # "done", "stopped" or "failed" at the end
+        self.error: str | None = None  # one line
+        self.stop_event = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def stop(self) -> None:
+        """Ask the work to end at its next opportunity."""
+        self.stop_event.set()
+
+
+class Jobs:
+    """The process's one job, and the device's turns."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._turn = threading.Condition()
+        self._held, self._waiting = False, 0
+        self.current: Job | None = None  # the newest job, also after its end
+
+    def start(self, kind: str, title: str, work: Callable[[Job], None]) -> Job:
+        """Run `work(job)` in a background thread. Raises BusyError while another job runs."""
+        with self._lock:
+            if self.current and self.current.state == "running":
+                raise BusyError(f"{self.current.title} is still going on: wait for it, or stop it first.")
+            job = self.current = Job(kind, title)
+        job.thread = threading.Thread(target=self._run, args=(job, work), name=f"job-{kind}", daemon=True)
+        job.thread.start()
+        return job
+
+    def _run(self, job: Job, work: Callable[[Job], None]) -> None:
+        try:
+            work(job)
+            job.state = "stopped" if job.stop_event.is_set() else "done"
+        except StudioError as error:
+            job.error, job.message, job.state = str(error), str(error), "failed"
+        except Exception as error:
+            log.exception("%s failed", job.title)
+            job.error = f"{job.title} failed: {type(error).__name__}: {error}".splitlines()[0]
+            job.message, job.state = job.error, "failed"
+
+    @contextmanager
+    def device(self) -> Iterator[None]:
+        """Hold the device for a picture; goes before the next turn of a job."""
+        with self._turn:
+            self._waiting += 1
+            try:
+                while self._held:
+                    self._turn.wait()
+            finally:
+                self._waiting -= 1
+            self._held = True
+        try:
+            yield
+        finally:
+            self._release()
+
+    def turns(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Go through `events`, holding the device only while the next one is made."""
+        iterator = iter(events)
+        while True:
+            with self._turn:
+                while self._held or self._waiting:
+                    self._turn.wait()
+                self._held = True
+            try:
+                event = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self._release()
+            yield event
+
+    def _release(self) -> None:
+        with self._turn:
+            self._held = False
+            self._turn.notify_all()
+
+
+jobs = Jobs()

@@ -1,0 +1,37 @@
+"""One sentence out of what pydantic has to say."""
+
+from pydantic import ValidationError
+
+_WORDS = {
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "greater_than": "must be above {gt}",
+    "less_than": "must be below {lt}",
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "finite_number": "must be an ordinary number",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "extra_forbidden": "is not a setting",
+    "missing": "is missing",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must not be empty",
+}
+
+
+def explain(error: ValidationError) -> str:
+    """The first complaint as "adapter.rank: must be at least 1 (you gave 0)"."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "settings"
+    words = _WORDS.get(first["type"])
+    what = words.format(**first.get("ctx", {})) if words else first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("missing", "extra_forbidden"):
+        return f"{where}: {what}."
+    given = first["input"]
+    if isinstance(given, str) and len(given) > 60:
+        return f"{where}: {what} (you gave {len(given)})." if "characters" in what else f"{where}: {what}."
+    return f"{where}: {what} (you gave {given!r})."

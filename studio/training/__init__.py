@@ -1,0 +1,20 @@
+"""Config in, events out. A run is an iterator of events and a folder on disk.
+
+`train` is imported when first asked for, because it brings torch; reading runs does not.
+"""
+
+from studio.training.config import RunConfig, config_from, config_from_toml, config_to_toml
+from studio.training.runs import RunView, list_runs, read_events, read_run
+
+__all__ = [
+    "RunConfig", "RunView", "config_from", "config_from_toml", "config_to_toml", "list_runs", "read_events",
+    "read_run", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str):
+    if name == "train":
+        from studio.training.trainer import train
+
+        return train
+    raise AttributeError(name)

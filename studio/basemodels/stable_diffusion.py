@@ -24,7 +24,11 @@ class StableDiffusion:
     def __init__(self, folder: Path):
         try:
             self.pipeline = StableDiffusionPipeline.from_pretrained(
-                folder, local_files_only=True, safety_checker=None, requires_safety_checker=False, torch_dtype=torch.float32
+                folder,
+                local_files_only=True,
+                safety_checker=None,
+                requires_safety_checker=False,
+                torch_dtype=torch.float32,
             )
         except (OSError, ValueError) as error:
             raise BaseModelError(f"The base model in {folder.name} can't be loaded: {error}".splitlines()[0]) from error

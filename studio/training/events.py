@@ -68,7 +68,9 @@ class Failed:
 
 
 Event = Started | Step | Validation | Preview | Checkpoint | Warned | Finished | Stopped | Failed
-KINDS = {cls.__name__: cls for cls in (Started, Step, Validation, Preview, Checkpoint, Warned, Finished, Stopped, Failed)}
+KINDS = {
+    cls.__name__: cls for cls in (Started, Step, Validation, Preview, Checkpoint, Warned, Finished, Stopped, Failed)
+}
 
 
 def to_dict(event: Event) -> dict:

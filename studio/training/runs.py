@@ -9,7 +9,18 @@ import psutil
 
 from studio.errors import RunError
 from studio.training.events import (
-    Checkpoint, Event, Failed, Finished, Preview, Started, Step, Stopped, Validation, Warned, from_dict, to_dict,
+    Checkpoint,
+    Event,
+    Failed,
+    Finished,
+    Preview,
+    Started,
+    Step,
+    Stopped,
+    Validation,
+    Warned,
+    from_dict,
+    to_dict,
 )  # fmt: skip
 from studio.workspace import Workspace
 

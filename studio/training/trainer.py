@@ -19,7 +19,16 @@ from studio.generation import Recipe, draw, save_picture
 from studio.training import checkpoints, runs
 from studio.training.config import RunConfig, config_to_toml
 from studio.training.events import (
-    Checkpoint, Event, Failed, Finished, Preview, Started, Step, Stopped, Validation, Warned,
+    Checkpoint,
+    Event,
+    Failed,
+    Finished,
+    Preview,
+    Started,
+    Step,
+    Stopped,
+    Validation,
+    Warned,
 )  # fmt: skip
 from studio.training.examples import Examples, encode, split
 from studio.training.objective import held_out_loss, loss_of, rate_at
@@ -107,7 +116,9 @@ def _events(config: RunConfig, folder: Path, stop: threading.Event, resume: bool
         rate = rate_at(step, settings.steps, settings.learning_rate, settings.warmup, settings.schedule)
         loss = _step(step, base, adapter, optimizer, examples, config, rate)
         if not loss == loss or loss in (float("inf"), float("-inf")):
-            raise RunError(f"The loss is not a number any more at step {step}: lower the learning rate and start again.")
+            raise RunError(
+                f"The loss is not a number any more at step {step}: lower the learning rate and start again."
+            )
         smoothed = loss if smoothed is None else 0.95 * smoothed + 0.05 * loss
         speed = (step - first + 1) / (time.monotonic() - began)
         yield Step(step, loss, smoothed, rate, speed, (settings.steps - step) / speed)

@@ -7,9 +7,6 @@ UNet, the codec's decoder once more, export. About two hours on two CPU cores.
 import argparse
 from pathlib import Path
 
-from diffusers import AutoencoderTiny
-from transformers import CLIPTextModel, CLIPTokenizer
-
 import art
 import clip
 import codec
@@ -17,6 +14,8 @@ import lessons
 import pipeline
 import tokens
 import unet
+from diffusers import AutoencoderTiny
+from transformers import CLIPTextModel, CLIPTokenizer
 
 ASSETS = Path(__file__).resolve().parent.parent.parent
 

@@ -7,13 +7,17 @@ embedding, and the image encoder projects into the same space, so that neither h
 import time
 from pathlib import Path
 
+import art
 import torch
 import torch.nn.functional as F
 from transformers import (
-    CLIPImageProcessorPil, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig, CLIPVisionModelWithProjection,
+    CLIPImageProcessorPil,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
 )  # fmt: skip
-
-import art
 
 WIDTH = 192  # of the text states, and of the shared space
 IMAGE_SIDE = 64  # pixels that the image encoder sees

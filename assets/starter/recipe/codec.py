@@ -7,12 +7,11 @@ loss; the latents are held near zero mean and unit spread per channel, because t
 import time
 from pathlib import Path
 
+import art
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
-
-import art
 
 CHANNELS = 32
 LATENT_GAIN = 3.0
@@ -30,8 +29,8 @@ def build() -> AutoencoderTiny:
         scaling_factor=1.0,
     )
     # Without norms, the usual initialisation spends minutes at one constant colour. So it starts as something that
-    # already works, "shrink the colours by 8 and grow them back" on three channels, with residual branches that start at zero
-    # (as in Fixup, arXiv:1901.09321), and has only the detail left to learn.
+    # already works, "shrink the colours by 8 and grow them back" on three channels, with residual branches that start
+    # at zero (as in Fixup, arXiv:1901.09321), and has only the detail left to learn.
     for module in vae.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -48,7 +47,10 @@ def build() -> AutoencoderTiny:
                 conv.weight.data[c, c, 1, 1] = 1
                 if conv.stride == (2, 2):
                     conv.weight.data[c, c] = blur[:, None] * blur / 16
-    to_latent, from_latent = vae.encoder.layers[-1], [m for m in vae.decoder.layers if isinstance(m, torch.nn.Conv2d)][0]
+    to_latent, from_latent = (
+        vae.encoder.layers[-1],
+        [m for m in vae.decoder.layers if isinstance(m, torch.nn.Conv2d)][0],
+    )
     to_latent.weight.data[:3] *= LATENT_GAIN  # colours 0..1 to about zero mean and unit spread
     to_latent.bias.data[:3] = -0.5 * LATENT_GAIN
     from_latent.weight.data[:3] /= LATENT_GAIN
@@ -100,7 +102,10 @@ def train(glyphs: torch.Tensor, out: Path, steps: int, decoder_only: bool = Fals
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
         if step % 200 == 0 or step == steps:
-            print(f"codec {step}/{steps} L1 {error:.4f} edges {edges:.4f} spread {spread:.3f} {time.time() - began:.0f}s", flush=True)
+            print(
+                f"codec {step}/{steps} L1 {error:.4f} edges {edges:.4f} spread {spread:.3f} {time.time() - began:.0f}s",
+                flush=True,
+            )
         if step % 500 == 0 or step == steps:
             vae.save_pretrained(out)
 

@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
+import art
 import torch
 from PIL import Image
-
-import art
 
 TRAINED, HELD_OUT = 24, 8  # pictures a style
 LIGHT = ("white", "red", "orange", "yellow", "green", "cyan", "pink", "gray")  # where a black shape can be seen
@@ -54,7 +53,9 @@ def _save(glyph, colour: str, caption: str, file: Path) -> None:
 
 
 def _licence(name: str) -> str:
-    return f"Pictures from {LICENCES[name]}, rendered at {art.SIZE} px and composed on plain colours. See assets/NOTICE.\n"
+    return (
+        f"Pictures from {LICENCES[name]}, rendered at {art.SIZE} px and composed on plain colours. See assets/NOTICE.\n"
+    )
 
 
 def vocabulary(modules: Path, file: Path) -> None:

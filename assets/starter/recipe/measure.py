@@ -11,11 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-from PIL import Image
-
 import art
 import clip
+import torch
+from PIL import Image
 
 STARTER = Path(__file__).resolve().parent.parent
 PROMPTS, GUIDANCE, STEPS = 200, 4.0, 20
@@ -35,14 +34,19 @@ def prompts(names: list[str]) -> list[tuple[int, str, str]]:
 
 def background_of(pictures: torch.Tensor) -> list[str]:
     """The nearest palette colour of each picture's four corners (median of 6 x 6 pixels each)."""
-    corners = [pictures[:, :, v, h].flatten(2) for v in (slice(0, 6), slice(-6, None)) for h in (slice(0, 6), slice(-6, None))]
+    corners = [
+        pictures[:, :, v, h].flatten(2) for v in (slice(0, 6), slice(-6, None)) for h in (slice(0, 6), slice(-6, None))
+    ]
     seen = (torch.cat(corners, 2).median(2).values + 1) * 127.5
     return [list(art.COLOURS)[i] for i in torch.cdist(seen, art.colours_tensor()).argmin(1).tolist()]
 
 
 def pixels(images: list[Image.Image]) -> torch.Tensor:
     """(N, 3, h, w) float32, -1..1."""
-    rows = [torch.frombuffer(bytearray(i.convert("RGB").tobytes()), dtype=torch.uint8).view(i.height, i.width, 3) for i in images]
+    rows = [
+        torch.frombuffer(bytearray(i.convert("RGB").tobytes()), dtype=torch.uint8).view(i.height, i.width, 3)
+        for i in images
+    ]
     return torch.stack(rows).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -64,7 +68,11 @@ def measure(starter: Path, modules: Path, cache: Path, sheet: Path | None = None
     x = pixels(images)
     place = clip.rank_of_names(clip.embed_pictures(pipe.image_encoder, x), said, torch.tensor([n for n, _, _ in rows]))
     right = [seen == colour for seen, (_, colour, _) in zip(background_of(x), rows)]
-    out = {"names": len(names), "a_top5": (place < 5).float().mean().item(), "a_top1": (place < 1).float().mean().item()}
+    out = {
+        "names": len(names),
+        "a_top5": (place < 5).float().mean().item(),
+        "a_top1": (place < 1).float().mean().item(),
+    }
     out["b_background"] = sum(right) / len(right)
 
     truth, palette = torch.arange(len(known)), art.colours_tensor()
@@ -74,7 +82,12 @@ def measure(starter: Path, modules: Path, cache: Path, sheet: Path | None = None
 
     began = time.time()
     for seed in range(3):
-        pipe(rows[0][2], num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=torch.Generator().manual_seed(seed))
+        pipe(
+            rows[0][2],
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
+            generator=torch.Generator().manual_seed(seed),
+        )
     out["d_seconds_an_image"] = (time.time() - began) / 3
     out["d_peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     if sheet:

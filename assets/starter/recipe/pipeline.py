@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import torch
+import unet
 from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
-
-import unet
 
 
 def load_parts(parts: Path) -> StableDiffusionPipeline:

@@ -8,10 +8,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""  # CLIP's own pattern
-_PLAIN = """a an the of in on with and at by for from to photo picture drawing image icon painting illustration
-style background small big little large tiny cute old new happy sad angry sleeping flying running sitting standing
-one two three many red orange yellow green blue purple pink brown black white gray cyan light dark bright silhouette
-shaded outline black-and-white cartoon sketch realistic portrait close up side view front nothing empty""".split()
+_PLAIN = (
+    "a an the of in on with and at by for from to photo picture drawing image icon painting illustration "
+    "style background small big little large tiny cute old new happy sad angry sleeping flying running sitting standing "
+    "one two three many red orange yellow green blue purple pink brown black white gray cyan light dark bright silhouette "
+    "shaded outline black-and-white cartoon sketch realistic portrait close up side view front nothing empty"
+).split(" ")
 
 
 def build(names: list[str], keywords: list[str], out: Path, merges: int = 3600) -> None:

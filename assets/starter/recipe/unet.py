@@ -8,14 +8,13 @@ import copy
 import time
 from pathlib import Path
 
+import art
+import clip
+import codec
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel, CLIPTokenizer
-
-import art
-import clip
-import codec
 
 WIDTHS = (64, 128, 256)
 NO_TEXT = 0.1  # share of pictures trained without a caption, for classifier-free guidance (arXiv:2207.12598)
@@ -138,7 +137,10 @@ def train(data: dict[str, torch.Tensor], out: Path, work: Path, steps: int, batc
         average.update(model)
         mean = loss.item() if step == first else 0.99 * mean + 0.01 * loss.item()
         if step % 100 == 0 or step == steps:
-            print(f"unet {step}/{steps} loss {mean:.4f} {(time.time() - began) / (step - first + 1):.3f} s/step", flush=True)
+            print(
+                f"unet {step}/{steps} loss {mean:.4f} {(time.time() - began) / (step - first + 1):.3f} s/step",
+                flush=True,
+            )
         if step % 500 == 0 or step == steps:
             state = {
                 "model": model.state_dict(), "average": average.module.state_dict(),

@@ -8,12 +8,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"""'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""  # CLIP's own pattern
-_PLAIN = (
-    "a an the of in on with and at by for from to photo picture drawing image icon painting illustration "
-    "style background small big little large tiny cute old new happy sad angry sleeping flying running sitting standing "
-    "one two three many red orange yellow green blue purple pink brown black white gray cyan light dark bright silhouette "
-    "shaded outline black-and-white cartoon sketch realistic portrait close up side view front nothing empty"
-).split(" ")
+_PLAIN = """a an the of in on with and at by for from to photo picture drawing image icon painting illustration
+style background small big little large tiny cute old new happy sad angry sleeping flying running sitting standing
+one two three many red orange yellow green blue purple pink brown black white gray cyan light dark bright silhouette
+shaded outline black-and-white cartoon sketch realistic portrait close up side view front nothing empty"""
 
 
 def build(names: list[str], keywords: list[str], out: Path, merges: int = 3600) -> None:
@@ -28,7 +26,7 @@ def build(names: list[str], keywords: list[str], out: Path, merges: int = 3600) 
     trainer = trainers.BpeTrainer(
         vocab_size=len(alphabet) * 2 + merges, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
     )
-    learner.train_from_iterator(names * 8 + keywords * 2 + _PLAIN * 20, trainer)
+    learner.train_from_iterator(names * 8 + keywords * 2 + _PLAIN.split() * 20, trainer)
     learned = [tuple(m) for m in json.loads(learner.to_str())["model"]["merges"]]
     # Every byte alone and at a word's end comes first, as in OpenAI's file: no text is ever unknown.
     vocabulary = alphabet + [c + "</w>" for c in alphabet] + ["".join(m) for m in learned] + [BOS, EOS]

@@ -1,0 +1,60 @@
+"""The built-in captioner: the starter's own CLIP names what it sees, offline.
+
+The picture's embedding is compared with those of every name and background colour that the starter knows
+(zero-shot classification, arXiv:2103.00020, section 3.1). Style is left out: a caption says what a style LoRA keeps.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+
+from studio.errors import BaseModelError
+from studio.workspace import ASSETS
+
+
+class StarterCaptioner:
+    """Loaded once, then `caption` as often as wanted."""
+
+    def __init__(self, folder: Path = ASSETS / "starter"):
+        try:
+            words = json.loads((folder / "vocabulary.json").read_text("utf-8"))
+            self.names, self.colours = list(words["names"]), list(words["colours"])
+            self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+            self.processor = CLIPImageProcessorPil.from_pretrained(folder / "feature_extractor")
+            self.text = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
+            self.image = CLIPVisionModelWithProjection.from_pretrained(
+                folder / "image_encoder", dtype=torch.float32
+            ).eval()
+        except (OSError, ValueError, KeyError) as error:
+            raise BaseModelError("The built-in captioner is missing: install the studio's assets folder.") from error
+        self._name_states = self.embed_texts(self.names)
+
+    @torch.no_grad()
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        """(N, width) unit vectors."""
+        tokens = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        return F.normalize(self.text(input_ids=tokens.input_ids).pooler_output, dim=-1)
+
+    @torch.no_grad()
+    def embed_pictures(self, pictures: list[Image.Image]) -> Tensor:
+        """(N, width) unit vectors."""
+        pixels = self.processor(images=pictures, return_tensors="pt").pixel_values
+        return F.normalize(self.image(pixel_values=pixels).image_embeds, dim=-1)
+
+    def caption(self, pictures: list[Image.Image]) -> list[str]:
+        """ "red apple, on a blue background" for each picture."""
+        if not pictures:
+            return []
+        seen = self.embed_pictures(pictures)
+        found = [self.names[i] for i in (seen @ self._name_states.T).argmax(1).tolist()]
+        return [f"{name}, {self._background(one, name)}" for one, name in zip(seen, found, strict=True)]
+
+    def _background(self, seen: Tensor, name: str) -> str:
+        phrases = [f"on {'an' if c[0] in 'aeiou' else 'a'} {c} background" for c in self.colours]
+        scores = self.embed_texts([f"{name}, {phrase}" for phrase in phrases]) @ seen
+        return phrases[int(scores.argmax())]

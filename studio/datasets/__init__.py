@@ -1,0 +1,16 @@
+"""A folder of pictures and captions: read it, edit captions, bring pictures in. No torch here."""
+
+from studio.datasets.folder import Dataset, Item, open_dataset, set_caption
+from studio.datasets.importing import copy_sample, import_pictures, list_samples
+from studio.datasets.pictures import open_picture
+
+__all__ = [
+    "Dataset",
+    "Item",
+    "copy_sample",
+    "import_pictures",
+    "list_samples",
+    "open_dataset",
+    "open_picture",
+    "set_caption",
+]

@@ -1,0 +1,52 @@
+"""The built-in captioner on real pictures, and what it must never do to captions that are there."""
+
+import threading
+
+import pytest
+
+from studio.captioning import caption_dataset
+from studio.datasets import copy_sample, open_dataset, set_caption
+from studio.errors import ConfigError
+from studio.workspace import Workspace
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return copy_sample(Workspace.open(tmp_path), "shaded")
+
+
+def test_captions_that_are_there_are_kept(dataset):
+    set_caption(dataset.items[0].path, "written by hand")
+    set_caption(dataset.items[1].path, "")
+    report = caption_dataset(open_dataset(dataset.folder), trigger="inkling")
+    captions = [item.caption for item in open_dataset(dataset.folder).items]
+    assert captions[0] == "written by hand" and captions[1].startswith("inkling, ")
+    assert (report.written, report.kept) == (1, len(dataset.items) - 1)
+
+
+def test_it_names_things_and_backgrounds_in_a_style_it_never_saw(dataset):
+    truth = [item.caption for item in dataset.items]
+    caption_dataset(dataset, overwrite=True)
+    found = [item.caption for item in open_dataset(dataset.folder).items]
+    same_name = sum(a.split(",")[0] == b.split(",")[0] for a, b in zip(truth, found, strict=True))
+    same_colour = sum(a.split(", on")[1] == b.split(", on")[1] for a, b in zip(truth, found, strict=True))
+    assert same_name >= len(truth) * 0.2, found  # 1 of 120 by chance
+    assert same_colour >= len(truth) * 0.7, found  # 1 of 12 by chance
+
+
+def test_a_broken_picture_is_named_and_the_rest_is_done(dataset):
+    dataset.items[3].path.write_bytes(dataset.items[3].path.read_bytes()[:300])
+    report = caption_dataset(dataset, overwrite=True)
+    assert report.written == len(dataset.items) - 1
+    assert len(report.unreadable) == 1 and dataset.items[3].path.name in report.unreadable[0]
+
+
+def test_stop_ends_between_batches_and_keeps_what_is_written(dataset):
+    stop = threading.Event()
+    report = caption_dataset(dataset, overwrite=True, stop=stop, progress=lambda *_: stop.set())
+    assert report.stopped and 0 < report.written < len(dataset.items)
+
+
+def test_unknown_captioner_is_said(dataset):
+    with pytest.raises(ConfigError, match="starter"):
+        caption_dataset(dataset, captioner="oracle")

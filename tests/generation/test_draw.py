@@ -1,0 +1,107 @@
+"""Pictures equal those of diffusers' own pipeline, and a recipe travels inside the picture."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageChops
+
+from studio.adapters import AdapterSpec, attach
+from studio.basemodels import base_folder, load_base
+from studio.errors import AdapterError, GenerationError
+from studio.generation import Recipe, generate, read_recipe, save_picture
+
+QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def adapter_file(tmp_path_factory):
+    """An adapter for the starter with weights large enough to change the picture."""
+    base = load_base("starter", shared=False)
+    adapter = attach(base.modules()["unet"], AdapterSpec(rank=4, alpha=8, targets="all"))
+    draw = torch.Generator().manual_seed(0)
+    for parameter in adapter.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=draw) * 0.03
+    path = tmp_path_factory.mktemp("adapter") / "loud.safetensors"
+    adapter.save(path)
+    return path
+
+
+def plain_pipeline():
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(base_folder("starter"))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def plain_picture(pipe, recipe: Recipe) -> Image.Image:
+    return pipe(
+        recipe.prompt,
+        negative_prompt=recipe.negative_prompt or None,
+        num_inference_steps=recipe.steps,
+        guidance_scale=recipe.guidance,
+        generator=torch.Generator("cpu").manual_seed(recipe.seed),
+        width=recipe.width,
+        height=recipe.height,
+    ).images[0]
+
+
+def mean_difference(a: Image.Image, b: Image.Image) -> float:
+    """Of 255."""
+    return float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).mean())
+
+
+@pytest.mark.parametrize("more", [{}, {"negative_prompt": "green", "guidance": 7.0}, {"width": 192, "guidance": 1.0}])
+def test_same_pixels_as_the_plain_pipeline(more):
+    recipe = Recipe(**QUICK | more)
+    assert ImageChops.difference(generate(recipe), plain_picture(plain_pipeline(), recipe)).getbbox() is None
+
+
+def test_strength_zero_gives_the_base_picture_to_the_pixel(adapter_file):
+    base = generate(Recipe(**QUICK))
+    assert ImageChops.difference(generate(Recipe(**QUICK, adapters=((adapter_file, 0.0),))), base).getbbox() is None
+    assert mean_difference(generate(Recipe(**QUICK, adapters=((adapter_file, 1.0),))), base) > 2
+    assert ImageChops.difference(generate(Recipe(**QUICK)), base).getbbox() is None, "the adapter was left on"
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_saved_adapter_gives_the_same_picture_in_diffusers_with_peft(adapter_file, strength):
+    recipe = Recipe(**QUICK, adapters=((adapter_file, strength),))
+    pipe = plain_pipeline()
+    pipe.load_lora_weights(str(adapter_file.parent), weight_name=adapter_file.name, adapter_name="loud")
+    pipe.set_adapters(["loud"], [strength])
+    assert mean_difference(generate(recipe), plain_picture(pipe, recipe)) < 1
+
+
+def test_recipe_travels_inside_the_picture(tmp_path):
+    recipe = Recipe(prompt='a "cat", ümlaut', seed=5, steps=1, guidance=3.5)
+    path = save_picture(Image.new("RGB", (128, 128)), recipe, tmp_path)
+    assert read_recipe(path) == recipe
+    with Image.open(path) as image:
+        assert "Seed: 5" in image.info["parameters"]
+
+
+@pytest.mark.parametrize(
+    "wrong, word",
+    [({"prompt": "x" * 10_000}, "4000"), ({"steps": 0}, "steps"), ({"width": 100}, "width"), ({"seed": -1}, "seed")],
+)
+def test_what_cannot_be_drawn_is_said_in_one_line(wrong, word):
+    with pytest.raises(GenerationError) as caught:
+        Recipe(**{"prompt": "cat"} | wrong)
+    assert word in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+def test_a_picture_without_a_recipe_is_refused(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    with pytest.raises(GenerationError, match="no recipe"):
+        read_recipe(tmp_path / "plain.png")
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(GenerationError, match="can't be read"):
+        read_recipe(tmp_path / "text.png")
+
+
+def test_an_adapter_for_another_base_changes_nothing_and_says_so(tmp_path):
+    foreign = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    attach(foreign, AdapterSpec(rank=2, targets="all")).save(tmp_path / "foreign.safetensors")
+    with pytest.raises(AdapterError, match="another base model"):
+        generate(Recipe(**QUICK, adapters=((tmp_path / "foreign.safetensors", 1.0),)))

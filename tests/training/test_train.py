@@ -1,0 +1,166 @@
+"""A run from config to adapter, on the starter model and real pictures."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from studio.errors import ConfigError, DatasetError, RunError
+from studio.training import config_from, config_from_toml, config_to_toml, list_runs, read_run, train
+from studio.training.config import RunConfig
+from studio.workspace import ASSETS, Workspace
+
+QUICK = {
+    "data.folder": str(ASSETS / "datasets" / "silhouette"),
+    "adapter.rank": 4,
+    "training.steps": 6,
+    "training.batch_size": 2,
+    "training.checkpoint_every": 2,
+    "preview.every": 3,
+    "preview.steps": 2,
+    "preview.prompts": ["rocket"],
+    "validation.every": 3,
+}
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return Workspace.open(tmp_path)
+
+
+def weights(path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def losses(workspace: Workspace, name: str) -> list[float]:
+    return [loss for _, loss, _ in read_run(workspace, name).losses]
+
+
+def test_a_run_leaves_everything_it_said_in_its_folder(workspace):
+    kinds = [type(event).__name__ for event in train(config_from(QUICK | {"name": "first"}), workspace)]
+    assert kinds[0] == "Started" and kinds[-1] == "Finished" and kinds.count("Step") == 6
+    view = read_run(workspace, "first")
+    assert view.state == "finished" and view.step == view.steps == 6 and len(view.losses) == 6
+    assert [step for step, _, _ in view.previews] == [0, 3, 6] and all(file.is_file() for _, _, file in view.previews)
+    assert [step for step, _, _ in view.validation] == [0, 3, 6] and len({base for _, _, base in view.validation}) == 1
+    assert view.adapter and any(
+        value.abs().sum() > 0 for key, value in weights(view.adapter).items() if "lora_B" in key
+    )
+    assert list_runs(workspace) == ["first"]
+
+
+def test_stopped_and_resumed_run_is_bit_identical_to_one_that_never_stopped(workspace):
+    for _ in train(config_from(QUICK | {"name": "whole"}), workspace):
+        pass
+    stop = threading.Event()
+    for event in train(config_from(QUICK | {"name": "halves"}), workspace, stop=stop):
+        if type(event).__name__ == "Step" and event.step == 3:
+            stop.set()
+    assert read_run(workspace, "halves").state == "stopped"
+    folder = workspace.runs / "halves"
+    for _ in train(config_from_toml(folder / "run.toml"), workspace, resume=folder):
+        pass
+    assert losses(workspace, "halves") == losses(workspace, "whole")
+    last = "checkpoints/000006/adapter.safetensors"
+    one, two = weights(folder / last), weights(workspace.runs / "whole" / last)
+    assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_killed_run_reads_as_interrupted_and_goes_on_from_its_checkpoint(workspace):
+    config = config_from(QUICK | {"name": "killed", "training.steps": 400, "preview.every": 0, "validation.every": 0})
+    (workspace.root / "run.toml").write_text(config_to_toml(config), encoding="utf-8")
+    command = [sys.executable, "-m", "studio", "--workspace", str(workspace.root), "train"]
+    process = subprocess.Popen([*command, str(workspace.root / "run.toml")], stderr=subprocess.DEVNULL)
+    events = workspace.runs / "killed" / "events.jsonl"
+    try:
+        for _ in range(600):
+            if events.exists() and '"Checkpoint"' in events.read_text():
+                break
+            assert process.poll() is None
+            threading.Event().wait(0.1)
+        assert read_run(workspace, "killed").state == "running"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    view = read_run(workspace, "killed")
+    assert view.state == "interrupted" and view.step >= 2
+    stop = threading.Event()
+    first = None
+    for event in train(config, workspace, stop=stop, resume=workspace.runs / "killed"):
+        if type(event).__name__ == "Step":
+            first = first or event.step
+            stop.set()
+    assert first and first > 2 and first % 2 == 1, "it goes on right after a checkpoint"
+
+
+def test_base_model_on_disk_and_in_memory_stays_as_it_was(workspace):
+    from studio.basemodels import load_base
+
+    before = {key: value.clone() for key, value in load_base().modules()["unet"].state_dict().items()}
+    for _ in train(config_from(QUICK | {"name": "kept", "training.steps": 2}), workspace):
+        pass
+    after = load_base("starter", shared=False).modules()["unet"].state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_a_name_taken_is_refused_and_the_run_there_is_kept(workspace):
+    for _ in train(config_from(QUICK | {"name": "mine", "training.steps": 1}), workspace):
+        pass
+    before = (workspace.runs / "mine" / "events.jsonl").read_text()
+    with pytest.raises(RunError, match="already"):
+        list(train(config_from(QUICK | {"name": "mine"}), workspace))
+    assert (workspace.runs / "mine" / "events.jsonl").read_text() == before
+
+
+def test_an_empty_folder_is_said_before_anything_is_made(workspace, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="No pictures"):
+        list(train(config_from(QUICK | {"data.folder": str(tmp_path / "empty")}), workspace))
+    assert list_runs(workspace) == []
+
+
+def test_a_torn_last_line_of_the_events_is_passed_over(workspace):
+    for _ in train(config_from(QUICK | {"name": "torn", "training.steps": 2}), workspace):
+        pass
+    with (workspace.runs / "torn" / "events.jsonl").open("a") as stream:
+        stream.write(json.dumps({"event": "Step", "step": 3})[:-4])
+    assert read_run(workspace, "torn").state == "finished"
+
+
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("adapter.rank", 0, "adapter.rank: must be at least 1 (you gave 0)"),
+        ("training.learning_rate", "abc", "training.learning_rate: must be a number (you gave 'abc')"),
+        ("training.steps", "2.5", "training.steps: must be a whole number"),
+        ("training.stepz", "2", "training.stepz: is not a setting"),
+        ("training.learning_rate", "nan", "training.learning_rate: must be"),
+    ],
+)
+def test_a_wrong_setting_is_said_in_one_line(key, value, words):
+    with pytest.raises(ConfigError) as caught:
+        config_from(QUICK | {key: value})
+    assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
+
+
+def test_settings_survive_the_file(tmp_path):
+    config = config_from(QUICK | {"name": "ünder / way", "data.trigger": 'in"k'})
+    (tmp_path / "run.toml").write_text(config_to_toml(config), encoding="utf-8")
+    assert config_from_toml(tmp_path / "run.toml") == config
+
+
+def test_every_setting_explains_itself():
+    def walk(model):
+        for name, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
+                yield from walk(field.annotation)
+            else:
+                yield name, field
+
+    assert all(field.description for _, field in walk(RunConfig))

@@ -12,10 +12,13 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
 from studio.errors import BaseModelError
 
-diffusers_logging.disable_progress_bar()
+for chatty in (diffusers_logging, transformers_logging):
+    chatty.disable_progress_bar()
+    chatty.set_verbosity_error()  # else: "Expected types for vae: AutoencoderKL" and advice about torchvision
 
 
 class StableDiffusion:
@@ -28,7 +31,7 @@ class StableDiffusion:
                 local_files_only=True,
                 safety_checker=None,
                 requires_safety_checker=False,
-                torch_dtype=torch.float32,
+                dtype=torch.float32,
             )
         except (OSError, ValueError) as error:
             raise BaseModelError(f"The base model in {folder.name} can't be loaded: {error}".splitlines()[0]) from error

@@ -1,20 +1,23 @@
 """Pictures in, captions out. One file a captioner; what a person wrote is kept unless told otherwise."""
 
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from studio.datasets import Dataset, set_caption
+from studio.datasets import Dataset, Item, read_caption, set_caption
 from studio.errors import ConfigError, DatasetError
 
-__all__ = ["CaptionReport", "caption_dataset", "list_captioners"]
+__all__ = ["CaptionReport", "add_trigger", "caption_dataset", "list_captioners"]
 
 BATCH = 16
 
 
 @dataclass
 class CaptionReport:
+    """kept: captions that were there and stay; stopped: pictures were left over when the stop came."""
+
     written: int = 0
     kept: int = 0
     unreadable: list[str] = field(default_factory=list)  # one line each
@@ -22,6 +25,7 @@ class CaptionReport:
 
 
 def list_captioners() -> list[str]:
+    """Names for `caption_dataset`."""
     return ["starter"]
 
 
@@ -39,7 +43,10 @@ def caption_dataset(
     stop      ends between two batches; what is written stays
     progress  told (done, total, picture, caption) after each
 
-    Raises ConfigError for an unknown captioner.
+    A kept caption stays as it is, with or without the trigger: `add_trigger` puts it in.
+
+    Raises ConfigError for an unknown captioner, BaseModelError when it is not installed, DatasetError when the folder
+    can't be written.
     """
     if captioner not in list_captioners():
         raise ConfigError(f"There is no captioner {captioner!r}: choose {' or '.join(list_captioners())}.")
@@ -62,9 +69,37 @@ def caption_dataset(
                 report.unreadable.append(str(error))
                 done += 1
         for (item, _), words in zip(batch, model.caption([picture for _, picture in batch]), strict=True):
+            done += 1
+            if not overwrite and read_caption(item.path):  # typed by a person since the dataset was opened
+                report.kept += 1
+                continue
             caption = f"{trigger.strip()}, {words}" if trigger.strip() else words
             set_caption(item.path, caption)
-            report.written, done = report.written + 1, done + 1
+            report.written += 1
             if progress:
                 progress(done, len(todo), item.path, caption)
     return report
+
+
+def add_trigger(dataset: Dataset, trigger: str) -> int:
+    """Put the trigger in front of each caption that lacks it (as a word, in any case); how many were changed.
+
+    Pictures without a caption stay without: the captioner would take a lone trigger for a caption of theirs.
+    """
+    trigger = " ".join(trigger.split())
+    if not trigger:
+        return 0
+    word = re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
+    changed = 0
+    for item in dataset.items:
+        caption = _caption_now(item)
+        if caption and not word.search(caption):
+            set_caption(item.path, f"{trigger}, {caption}")
+            changed += 1
+    return changed
+
+
+def _caption_now(item: Item) -> str:
+    """The caption on the disk, which may be newer than the one read when the dataset was opened."""
+    sidecar = read_caption(item.path)
+    return item.caption if sidecar is None else sidecar

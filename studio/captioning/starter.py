@@ -10,11 +10,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers.utils import logging
 
 from studio.errors import BaseModelError
 from studio.workspace import ASSETS
+
+logging.disable_progress_bar()  # "Loading weights", twice, for a tenth of a second
 
 
 class StarterCaptioner:
@@ -30,9 +34,13 @@ class StarterCaptioner:
             self.image = CLIPVisionModelWithProjection.from_pretrained(
                 folder / "image_encoder", dtype=torch.float32
             ).eval()
-        except (OSError, ValueError, KeyError) as error:
-            raise BaseModelError("The built-in captioner is missing: install the studio's assets folder.") from error
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise BaseModelError(
+                "The built-in captioner can't be loaded: restore the folder assets/starter."
+            ) from error
         self._name_states = self.embed_texts(self.names)
+        self._phrases = [f"on {'an' if c[0] in 'aeiou' else 'a'} {c} background" for c in self.colours]
+        self._phrase_states: dict[str, Tensor] = {}  # of each name found so far: (colours, width)
 
     @torch.no_grad()
     def embed_texts(self, texts: list[str]) -> Tensor:
@@ -55,6 +63,7 @@ class StarterCaptioner:
         return [f"{name}, {self._background(one, name)}" for one, name in zip(seen, found, strict=True)]
 
     def _background(self, seen: Tensor, name: str) -> str:
-        phrases = [f"on {'an' if c[0] in 'aeiou' else 'a'} {c} background" for c in self.colours]
-        scores = self.embed_texts([f"{name}, {phrase}" for phrase in phrases]) @ seen
-        return phrases[int(scores.argmax())]
+        """The colour is asked for together with the name: "on a red background" alone also fits a red apple."""
+        if name not in self._phrase_states:
+            self._phrase_states[name] = self.embed_texts([f"{name}, {phrase}" for phrase in self._phrases])
+        return self._phrases[int((self._phrase_states[name] @ seen).argmax())]

@@ -1,8 +1,10 @@
 """A folder of pictures and captions: read it, edit captions, bring pictures in. No torch here."""
 
-from studio.datasets.folder import Dataset, Item, open_dataset, set_caption
+from studio.datasets.captions import read_caption, set_caption
+from studio.datasets.folder import Dataset, Item, open_dataset
 from studio.datasets.importing import copy_sample, import_pictures, list_samples
 from studio.datasets.pictures import open_picture
+from studio.datasets.thumbnails import thumbnail
 
 __all__ = [
     "Dataset",
@@ -12,5 +14,7 @@ __all__ = [
     "list_samples",
     "open_dataset",
     "open_picture",
+    "read_caption",
     "set_caption",
+    "thumbnail",
 ]

@@ -1,18 +1,15 @@
 """A dataset is a folder: pictures, and beside each its caption as `.txt`."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
-from studio.datasets.pictures import SUFFIXES, looks_like_picture, open_picture
+from studio.datasets.captions import TABLE, read_caption, read_table
+from studio.datasets.pictures import SUFFIXES, format_of, open_picture
 from studio.errors import DatasetError
-from studio.workspace import write_whole
 
-CAPTION_SUFFIXES = (".txt", ".caption")
-_MASKS = ("-masklabel", "-condlabel")  # OneTrainer's masks are no pictures of their own
-_MAX_CAPTION_BYTES = 100_000
+MASKS = ("-masklabel", "-condlabel")  # OneTrainer's masks are no pictures of their own
 
 
 @dataclass(frozen=True)
@@ -42,68 +39,56 @@ class Dataset:
 
 def open_dataset(folder: Path) -> Dataset:
     """Read a folder and the folders in it. Raises DatasetError when there is no picture."""
-    folder = Path(folder).expanduser().resolve()
-    if not folder.is_dir():
-        raise DatasetError(f"There is no folder {folder.name!r}: choose a folder of pictures.")
-    table = _metadata(folder)
+    folder = _existing(folder)
+    tables: dict[Path, dict[str, str]] = {}
     items, problems = [], []
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if any(part.startswith(".") for part in inside.parts) or path.suffix.lower() not in SUFFIXES:
             continue
-        if path.stem.endswith(_MASKS) or not path.is_file() or not path.resolve().is_relative_to(folder):
+        if path.stem.endswith(MASKS) or path.is_dir():
+            continue
+        if not path.is_file():
+            problems.append(f"{path.name}: not a file that can be read.")
+            continue
+        if not path.resolve().is_relative_to(folder):
+            problems.append(f"{path.name}: a link to another folder, copy the picture here instead.")
             continue
         try:
-            looks_like_picture(path)
+            format_of(path)
         except DatasetError as error:
             problems.append(str(error))
             continue
-        caption = _sidecar(path)
-        items.append(Item(path, table.get(inside.as_posix(), "") if caption is None else caption))
+        caption = read_caption(path)
+        items.append(Item(path, _from_tables(folder, path, tables) if caption is None else caption))
     if not items:
-        what = f" ({problems[0]})" if problems else ": put some in, as JPEG, PNG or WebP"
-        raise DatasetError(f"No pictures in {folder.name}{what}.".replace("..", "."))
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        what = f"{problems[0].rstrip('.')}{more}" if problems else "put some in, as JPEG, PNG or WebP"
+        raise DatasetError(f"No pictures in {folder.name}: {what}.")
     return Dataset(folder, items, problems)
 
 
-def set_caption(path: Path, caption: str) -> None:
-    """Write the caption as one line of UTF-8 into the picture's `.txt`; an empty one removes the sidecars."""
-    text = " ".join(caption.split())
-    sidecar = path.with_suffix(".txt")
-    if text:
-        write_whole(sidecar, text + "\n")
-        return
-    for suffix in CAPTION_SUFFIXES:
-        path.with_suffix(suffix).unlink(missing_ok=True)
-
-
-def _sidecar(path: Path) -> str | None:
-    for suffix in CAPTION_SUFFIXES:
-        try:
-            data = path.with_suffix(suffix).read_bytes()[:_MAX_CAPTION_BYTES]
-        except OSError:
-            continue
-        for encoding in ("utf-8-sig", "cp1252"):  # Windows' Notepad wrote many of them
-            try:
-                return " ".join(data.decode(encoding).split())
-            except UnicodeDecodeError:
-                continue
-        return " ".join(data.decode("utf-8", errors="replace").split())
-    return None
-
-
-def _metadata(folder: Path) -> dict[str, str]:
-    """{file: caption} of an imagefolder's metadata.jsonl; bad lines are passed over."""
-    out = {}
+def _existing(folder: Path) -> Path:
     try:
-        lines = (folder / "metadata.jsonl").read_text("utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
-    for line in lines:
-        try:
-            row = json.loads(line)
-            text = next(row[key] for key in ("text", "caption", "prompt") if isinstance(row.get(key), str))
-            out[str(row["file_name"])] = " ".join(text.split())
-        except (ValueError, KeyError, AttributeError, StopIteration, RecursionError):
-            continue
-    return out
+        found = Path(folder).expanduser().resolve()
+        if found.is_dir():
+            return found
+    except (OSError, ValueError, RuntimeError):  # a name that no folder can have, or a home that is unknown
+        pass
+    raise DatasetError(f"There is no folder {Path(folder).name[:60]!r}: choose a folder of pictures.")
+
+
+def _from_tables(root: Path, path: Path, tables: dict[Path, dict[str, str]]) -> str:
+    """The picture's caption in the metadata.jsonl of its folder or of one above, up to the root; each read once."""
+    for folder in path.parents:
+        if folder not in tables:
+            try:
+                tables[folder] = read_table((folder / TABLE).read_bytes())
+            except OSError:
+                tables[folder] = {}
+        caption = tables[folder].get(path.relative_to(folder).as_posix())
+        if caption is not None:
+            return caption
+        if folder == root:
+            break
+    return ""

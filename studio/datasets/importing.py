@@ -1,21 +1,20 @@
 """Bringing pictures in: samples, dropped files, zips. What comes in is a copy; nothing outside is changed."""
 
 import shutil
-import stat
-import zipfile
+import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from studio.datasets.folder import CAPTION_SUFFIXES, Dataset, open_dataset, set_caption
-from studio.datasets.pictures import FORMATS, SUFFIXES, open_picture
+from studio.datasets.captions import CAPTION_SUFFIXES, TABLE, decode_caption, read_caption, read_table, set_caption
+from studio.datasets.folder import MASKS, Dataset, open_dataset
+from studio.datasets.pictures import FORMATS, SUFFIXES, format_of, open_picture
+from studio.datasets.zips import MAX_FILE_BYTES, unzip
 from studio.errors import DatasetError, WorkspaceError
-from studio.workspace import ASSETS, Workspace, free_path, safe_name, write_whole
+from studio.workspace import ASSETS, Workspace, safe_name, write_whole
 
-MAX_FILES = 20_000
-MAX_FILE_BYTES = 200_000_000
-MAX_ZIP_BYTES = 8_000_000_000  # unpacked
-MAX_RATIO = 200  # unpacked to packed, of one entry
 SAMPLES = ASSETS / "datasets"
+_SUFFIXES_OF = {"JPEG": (".jpg", ".jpeg"), "TIFF": (".tif", ".tiff")}  # of the others, the format's own name
 
 
 def list_samples() -> list[str]:
@@ -28,115 +27,160 @@ def list_samples() -> list[str]:
 def copy_sample(workspace: Workspace, name: str) -> Dataset:
     """The sample in the workspace: copied the first time, as the person left it after that. Raises DatasetError."""
     if name not in list_samples():
-        raise DatasetError(f"There is no sample dataset {name!r}: choose {', '.join(list_samples())}.")
+        raise DatasetError(f"There is no sample dataset {name[:60]!r}: choose {', '.join(list_samples())}.")
     target = workspace.datasets / name
     if not target.exists():
-        part = workspace.datasets / f".{name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(SAMPLES / name, part)
-        part.rename(target)
+        part = Path(tempfile.mkdtemp(dir=workspace.datasets, prefix="."))  # its own, should two ask at once
+        try:
+            shutil.copytree(SAMPLES / name, part, copy_function=shutil.copyfile, dirs_exist_ok=True)
+            part.chmod(0o755)
+            part.rename(target)
+        except OSError as error:
+            if not target.exists():
+                raise DatasetError(f"Can't copy the sample {name} into the workspace: {error}.") from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return open_dataset(target)
 
 
 def import_pictures(workspace: Workspace, name: str, paths: list[Path]) -> tuple[Dataset, list[str]]:
     """Copy pictures and zips of pictures, with their captions, into the dataset `name` (made if missing).
 
-    Returns it and one line for each file left out. Raises DatasetError when nothing could be taken.
+    A picture is known by its content, not by its name. Returns the dataset and one line for each file left out.
+    Raises DatasetError when nothing could be taken.
     """
     folder = workspace.datasets / safe_name(name)
     skipped: list[str] = []
-    captions: dict[tuple[str, str], str] = {}  # (where it came from, stem): caption
-    taken: dict[tuple[str, str], Path] = {}
-    for origin, inside, data in _contents(paths, skipped):
-        key = (origin, str(inside.with_suffix("")))
-        if inside.suffix.lower() in CAPTION_SUFFIXES:
-            captions[key] = data.decode("utf-8", errors="replace")
+    captions = _Captions()
+    taken: list[tuple[Path, _File]] = []
+    stems = {path.stem.lower() for path in folder.iterdir()} if folder.is_dir() else set()
+    for file, data in _contents(paths, skipped):
+        if captions.take(file, data):
+            continue
+        if file.inside.stem.endswith(MASKS):
+            skipped.append(f"{file.inside.name}: a mask, masks are not used.")
             continue
         try:
-            suffix = _suffix_of(data, inside.name)
+            suffix = _suffix_of(data, file.inside)
         except DatasetError as error:
             skipped.append(str(error))
             continue
-        target = free_path(folder, _usable(inside.stem) + suffix)
-        write_whole(target, data)
-        taken[key] = target
-    for key, target in taken.items():
-        if key in captions:
-            set_caption(target, captions[key])
+        target = folder / (_free_stem(stems, file.inside.stem) + suffix)
+        try:
+            write_whole(target, data)
+        except OSError as error:
+            raise DatasetError(f"Can't write into {folder.name}: {error.strerror}.") from error
+        taken.append((target, file))
+    for target, file in taken:
+        set_caption(target, captions.of(file))
+    skipped += captions.unclaimed()
     if not taken:
         raise DatasetError(f"No picture could be added. {skipped[0] if skipped else 'The files hold none.'}")
     return open_dataset(folder), skipped
 
 
-def _suffix_of(data: bytes, name: str) -> str:
+@dataclass(frozen=True)
+class _File:
+    """`inside` the source: a zip or a folder. `loose` is where a file that came by itself lies, else None."""
+
+    source: str
+    inside: PurePosixPath
+    loose: Path | None = None
+
+
+class _Captions:
+    """The captions that came with the pictures, found again by where they lay and by name."""
+
+    def __init__(self):
+        self._sidecars: dict[tuple[str, str], str] = {}  # (source, "folder/stem.txt"): caption
+        self._tables: dict[tuple[str, str], dict[str, str]] = {}  # (source, folder): {file in it: caption}
+        self._unclaimed: dict[str, str] = {}  # "folder/stem": the sidecar's name
+
+    def take(self, file: _File, data: bytes) -> bool:
+        """Whether this file is one that holds captions."""
+        suffix = file.inside.suffix.lower()
+        # A browser puts every dropped file into a folder of its own, so loose ones are found by name alone as well.
+        sources = (file.source, "") if file.loose else (file.source,)
+        if file.inside.name == TABLE:
+            self._tables |= {(source, str(file.inside.parent)): read_table(data) for source in sources}
+        elif suffix in CAPTION_SUFFIXES:
+            key = str(file.inside.with_suffix(suffix))
+            self._sidecars |= {(source, key): decode_caption(data) for source in sources}
+            self._unclaimed[_stem(file)] = file.inside.name
+        else:
+            return False
+        return True
+
+    def of(self, file: _File) -> str:
+        """The caption of a picture, "" when it has none."""
+        self._unclaimed.pop(_stem(file), None)
+        for key in (_stem(file) + suffix for suffix in CAPTION_SUFFIXES):
+            for source in (file.source, ""):
+                if (source, key) in self._sidecars:
+                    return self._sidecars[source, key]
+        for parent in file.inside.parents:
+            for source in (file.source, ""):
+                found = self._tables.get((source, str(parent)), {}).get(str(file.inside.relative_to(parent)))
+                if found:
+                    return found
+        return (read_caption(file.loose) if file.loose else None) or ""
+
+    def unclaimed(self) -> list[str]:
+        return [f"{name}: a caption of no picture here." for name in self._unclaimed.values()]
+
+
+def _stem(file: _File) -> str:
+    return str(file.inside.with_suffix(""))
+
+
+def _contents(paths: list[Path], skipped: list[str]) -> Iterator[tuple[_File, bytes]]:
+    """Each file given, and each file in each zip given, one at a time."""
+    for number, path in enumerate(map(Path, paths)):
+        if path.suffix.lower() == ".zip":
+            for inside, data in unzip(path, skipped):
+                yield _File(f"zip {number}", inside), data
+            continue
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                skipped.append(f"{path.name}: larger than {MAX_FILE_BYTES // 10**6} MB.")
+                continue
+            data = path.read_bytes()
+        except (OSError, ValueError):
+            skipped.append(f"{path.name}: can't be read.")
+            continue
+        yield _File(str(path.parent), PurePosixPath(path.name), path), data
+
+
+def _suffix_of(data: bytes, inside: PurePosixPath) -> str:
     """The suffix that fits the content; the picture is decoded once to know that it is whole."""
-    open_picture(data, name)
-    suffix = Path(name).suffix.lower()
-    return suffix if suffix in SUFFIXES else ".png"
+    suffix = inside.suffix.lower()
+    try:
+        form = format_of(data, inside.name)
+    except DatasetError as error:
+        if suffix in SUFFIXES or "not a picture" not in str(error):
+            raise
+        raise DatasetError(f"{inside.name}: not a picture or a zip (use {', '.join(FORMATS)}).") from error
+    open_picture(data, inside.name)
+    fitting = _SUFFIXES_OF.get(form, (f".{form.lower()}",))
+    return suffix if suffix in fitting else fitting[0]
+
+
+def _free_stem(stems: set[str], wanted: str) -> str:
+    """A stem that no file there has, whatever its suffix: two pictures with one stem would share a caption."""
+    stem = free = _usable(wanted)
+    count = 1
+    while free.lower() in stems:
+        count += 1
+        free = f"{stem}-{count}"
+    stems.add(free.lower())
+    return free
 
 
 def _usable(stem: str) -> str:
     """A name for the file: its own, shortened to 60 bytes of any script, or one that every system takes."""
-    while len(stem.encode()) > 60:
+    while len(stem.encode("utf-8", "replace")) > 60:
         stem = stem[:-1]
     try:
         return safe_name(stem)
-    except WorkspaceError:
-        return f"picture-{stem}"
-
-
-def _contents(paths: list[Path], skipped: list[str]) -> Iterator[tuple[str, PurePosixPath, bytes]]:
-    """(source, name in it, bytes) of each file that may be a picture or a caption."""
-    for path in map(Path, paths):
-        if path.suffix.lower() == ".zip":
-            yield from _unzip(path, skipped)
-        elif path.suffix.lower() in SUFFIXES | set(CAPTION_SUFFIXES):
-            try:
-                if path.stat().st_size > MAX_FILE_BYTES:
-                    skipped.append(f"{path.name}: larger than {MAX_FILE_BYTES // 10**6} MB.")
-                    continue
-                yield "", PurePosixPath(path.name), path.read_bytes()
-            except OSError:
-                skipped.append(f"{path.name}: can't be read.")
-        else:
-            skipped.append(f"{path.name}: not a picture or a zip (use {', '.join(FORMATS)}).")
-
-
-def _unzip(path: Path, skipped: list[str]) -> Iterator[tuple[str, PurePosixPath, bytes]]:
-    """The files of a zip, bounded in count, size and ratio. Names that point outside make the whole zip suspect."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            if len(entries) > MAX_FILES:
-                raise DatasetError(f"{path.name}: holds more than {MAX_FILES:,} files: split it.")
-            for entry in entries:
-                inside = PurePosixPath(entry.filename.replace("\\", "/"))
-                if inside.is_absolute() or ".." in inside.parts or (inside.parts and ":" in inside.parts[0]):
-                    raise DatasetError(f"{path.name}: refused, a name in it points outside: {entry.filename[:60]!r}.")
-            total = 0
-            for entry in entries:
-                inside = PurePosixPath(entry.filename.replace("\\", "/"))
-                hidden = any(part.startswith((".", "__MACOSX")) for part in inside.parts)
-                if entry.is_dir() or hidden or inside.suffix.lower() not in SUFFIXES | set(CAPTION_SUFFIXES):
-                    continue
-                if stat.S_ISLNK(entry.external_attr >> 16):
-                    skipped.append(f"{inside.name}: a link, not a file.")
-                    continue
-                total += entry.file_size
-                if entry.file_size > MAX_FILE_BYTES or entry.file_size > MAX_RATIO * max(entry.compress_size, 1024):
-                    skipped.append(f"{inside.name}: unpacks to a suspicious size.")
-                    continue
-                if total > MAX_ZIP_BYTES:
-                    raise DatasetError(f"{path.name}: unpacks to more than {MAX_ZIP_BYTES // 10**9} GB: split it.")
-                try:
-                    with archive.open(entry) as stream:
-                        data = stream.read(entry.file_size + 1)
-                except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError, ValueError):
-                    skipped.append(f"{inside.name}: can't be unpacked.")
-                    continue
-                if len(data) > entry.file_size:
-                    skipped.append(f"{inside.name}: larger than the zip says.")
-                    continue
-                yield path.name, inside, data
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
-        raise DatasetError(f"{path.name}: not a zip that can be read.") from error
+    except (WorkspaceError, UnicodeEncodeError):
+        return safe_name(f"picture-{stem.encode('ascii', 'ignore').decode()}")

@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from studio.errors import DatasetError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-MAX_PIXELS = 89_478_485  # Pillow's own line; twice that is its error, this is ours
+MAX_PIXELS = 89_478_485  # Pillow warns here and refuses at twice that; we refuse here
+
+# Once and for the whole process: catch_warnings around each picture would race with other threads.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def open_picture(source: Path | bytes, name: str | None = None) -> Image.Image:
@@ -19,45 +24,54 @@ def open_picture(source: Path | bytes, name: str | None = None) -> Image.Image:
 
     Raises DatasetError with `name` (or the file's) and what is wrong, in one line.
     """
+    with _opened(source, name) as image:
+        image.load()
+        return _rgb(_upright(image))
+
+
+def format_of(source: Path | bytes, name: str | None = None) -> str:
+    """One of FORMATS, from the header alone: cheap enough for each file of a folder. Raises like `open_picture`."""
+    with _opened(source, name) as image:
+        return image.format or ""
+
+
+@contextmanager
+def _opened(source: Path | bytes, name: str | None) -> Iterator[Image.Image]:
+    """The picture before it is decoded, its size checked; whatever goes wrong meanwhile is a DatasetError."""
     name = name or (source.name if isinstance(source, Path) else "picture")
     try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DatasetError(_too_big(name, *image.size))
-                image.load()
-                return _rgb(ImageOps.exif_transpose(image))
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width} x {image.height}"
+                raise DatasetError(f"{name}: {size} is too large to open safely (at most 89 megapixels).")
+            yield image
+    except DatasetError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(f"{name}: too large to open safely (at most 89 megapixels).") from error
     except UnidentifiedImageError as error:
         raise DatasetError(f"{name}: not a picture.") from error
     except FileNotFoundError as error:
         raise DatasetError(f"{name}: the file is gone.") from error
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+    except PermissionError as error:
+        raise DatasetError(f"{name}: it may not be read, check its permissions.") from error
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything, TypeError included
         raise DatasetError(f"{name}: broken, it can't be decoded.") from error
 
 
-def looks_like_picture(path: Path) -> None:
-    """Check the header only: cheap enough for each file of a folder. Raises DatasetError like `open_picture`."""
+def _upright(image: Image.Image) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DatasetError(_too_big(path.name, *image.size))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DatasetError(f"{path.name}: too large to open safely (at most 89 megapixels).") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DatasetError(f"{path.name}: not a picture.") from error
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF: the pixels are good, only the turn is unknown
+        return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        # Pillow clips 16-bit grey at 255; scaling keeps its tones.
-        values = np.asarray(image).astype(np.float32)
-        return Image.fromarray((values / (65535 if values.max() > 255 else 255) * 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I;16"):
+        return _grey(image, 65535)
+    if image.mode in ("I", "F"):  # they carry no range: take the smallest usual one that holds the values
+        peak = float(np.nan_to_num(np.asarray(image)).max())
+        return _grey(image, next((white for white in (1, 255, 65535) if peak <= white), peak))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -65,5 +79,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _too_big(name: str, width: int, height: int) -> str:
-    return f"{name}: {width} x {height} is too large to open safely (at most 89 megapixels)."
+def _grey(image: Image.Image, white: float) -> Image.Image:
+    """Deep grey scaled to 8 bits; Pillow's own conversion clips at 255 and loses the tones."""
+    values = np.nan_to_num(np.asarray(image, np.float32)) / white * 255
+    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")

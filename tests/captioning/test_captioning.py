@@ -1,12 +1,14 @@
 """The built-in captioner on real pictures, and what it must never do to captions that are there."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from studio.captioning import caption_dataset
+from studio.captioning import add_trigger, caption_dataset
 from studio.datasets import copy_sample, open_dataset, set_caption
-from studio.errors import ConfigError
+from studio.errors import BaseModelError, ConfigError
 from studio.workspace import Workspace
 
 
@@ -50,3 +52,38 @@ def test_stop_ends_between_batches_and_keeps_what_is_written(dataset):
 def test_unknown_captioner_is_said(dataset):
     with pytest.raises(ConfigError, match="starter"):
         caption_dataset(dataset, captioner="oracle")
+
+
+def test_a_caption_typed_while_the_job_runs_is_kept(dataset):
+    for item in dataset.items:
+        set_caption(item.path, "")
+    dataset = open_dataset(dataset.folder)
+    last = dataset.items[-1].path
+    report = caption_dataset(dataset, progress=lambda *_: set_caption(last, "typed meanwhile"))
+    assert open_dataset(dataset.folder).items[-1].caption == "typed meanwhile"
+    assert (report.written, report.kept) == (len(dataset.items) - 1, 1)
+
+
+def test_kept_captions_get_the_trigger_only_when_asked_and_only_once(dataset):
+    set_caption(dataset.items[0].path, "Inkling, a bat")
+    set_caption(dataset.items[1].path, "inklings at sea")
+    set_caption(dataset.items[2].path, "")
+    dataset = open_dataset(dataset.folder)
+    caption_dataset(dataset, trigger="inkling")
+    set_caption(dataset.items[2].path, "")
+    assert add_trigger(dataset, " inkling ") == len(dataset.items) - 2
+    captions = [item.caption for item in open_dataset(dataset.folder).items]
+    assert captions[:3] == ["Inkling, a bat", "inkling, inklings at sea", ""]
+    assert add_trigger(dataset, "inkling") == 0 and add_trigger(dataset, " ") == 0
+
+
+def test_a_captioner_that_is_not_there_is_said(tmp_path):
+    from studio.captioning.starter import StarterCaptioner
+
+    with pytest.raises(BaseModelError, match="assets/starter"):
+        StarterCaptioner(tmp_path)
+
+
+def test_datasets_and_the_list_of_captioners_load_no_torch():
+    code = "import sys, studio.datasets, studio.captioning; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

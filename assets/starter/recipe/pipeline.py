@@ -1,5 +1,6 @@
 """Put the trained parts together as a diffusers folder, in fp16."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -25,3 +26,13 @@ def load_parts(parts: Path) -> StableDiffusionPipeline:
 
 def export(parts: Path, out: Path) -> None:
     load_parts(parts).to(torch.float16).save_pretrained(out)
+    # fp16 is how the files are stored; without a dtype asked for, each part must load as fp32, as the UNet does.
+    for part in ("text_encoder", "image_encoder"):
+        _edit(out / part / "config.json", dtype="float32")
+    # diffusers writes this one and then complains that it does not expect it.
+    _edit(out / "vae" / "config.json", block_out_channels=None)
+
+
+def _edit(file: Path, **changes) -> None:
+    config = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({k: v for k, v in config.items() if v is not None}, indent=2) + "\n")

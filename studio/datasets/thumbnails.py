@@ -1,0 +1,28 @@
+"""Small copies of pictures for a grid, made once."""
+
+import hashlib
+import io
+from pathlib import Path
+
+from studio.datasets.pictures import open_picture
+from studio.errors import DatasetError
+from studio.workspace import write_whole
+
+
+def thumbnail(path: Path, cache_folder: Path, side: int = 192) -> Path:
+    """A JPEG of the picture in `cache_folder`, at most `side` pixels wide and high; made again when it changes.
+
+    Raises DatasetError when the picture can't be opened.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DatasetError(f"{path.name}: the file is gone.") from error
+    key = f"{path.resolve()}|{stat.st_mtime_ns}|{stat.st_size}|{side}"
+    target = Path(cache_folder) / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.jpg"
+    if not target.exists():
+        picture, stream = open_picture(path), io.BytesIO()
+        picture.thumbnail((side, side))
+        picture.save(stream, "JPEG", quality=88)
+        write_whole(target, stream.getvalue())
+    return target

@@ -1,0 +1,68 @@
+"""Reading a zip from anywhere: bounded in count, size and ratio, and never a name that leads outside."""
+
+import re
+import stat
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+MAX_FILES = 20_000
+MAX_FILE_BYTES = 200_000_000
+MAX_ZIP_BYTES = 8_000_000_000  # unpacked
+MAX_RATIO = 200  # unpacked to packed, of one entry; pictures are compressed already and stay near 1
+
+
+def unzip(path: Path, skipped: list[str]) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """(name, content) of each visible file in the zip, one at a time; nothing is written.
+
+    What is left out adds a line to `skipped`. A zip with one name that leads outside is left out as a whole, because
+    nobody makes such a zip by accident.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if problem := _problem_of(entries):
+                skipped.append(f"{path.name}: {problem}")
+                return
+            for entry in entries:
+                inside = _inside(entry)
+                if not inside.name or entry.filename.endswith(("/", "\\")):
+                    continue
+                if any(p.startswith((".", "__MACOSX")) for p in inside.parts):
+                    continue
+                if problem := _problem_with(entry):
+                    skipped.append(f"{inside.name}: {problem}")
+                    continue
+                try:
+                    with archive.open(entry) as stream:
+                        data = stream.read(entry.file_size + 1)
+                except Exception:  # damaged or locked: zipfile raises what its decompressors do, zlib.error included
+                    skipped.append(f"{inside.name}: can't be unpacked.")
+                    continue
+                yield inside, data
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
+        skipped.append(f"{path.name}: not a zip that can be read.")
+
+
+def _inside(entry: zipfile.ZipInfo) -> PurePosixPath:
+    return PurePosixPath(entry.filename.replace("\\", "/"))
+
+
+def _problem_of(entries: list[zipfile.ZipInfo]) -> str:
+    if len(entries) > MAX_FILES:
+        return f"holds more than {MAX_FILES:,} files, split it."
+    if sum(entry.file_size for entry in entries) > MAX_ZIP_BYTES:
+        return f"unpacks to more than {MAX_ZIP_BYTES // 10**9} GB, split it."
+    for entry in entries:
+        inside = _inside(entry)
+        if inside.is_absolute() or ".." in inside.parts or re.match(r"[A-Za-z]:", str(inside)):
+            return f"refused, a name in it points outside ({entry.filename[:60]!r})."
+    return ""
+
+
+def _problem_with(entry: zipfile.ZipInfo) -> str:
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        return "a link, not a file."
+    if entry.file_size > MAX_FILE_BYTES or entry.file_size > MAX_RATIO * max(entry.compress_size, 1024):
+        return "unpacks to a suspicious size."
+    return ""

@@ -6,7 +6,6 @@ interrupted; anything unexpected keeps its traceback and exits 1. Heavy imports 
 """
 
 import argparse
-import inspect as introspection
 import json
 import math
 import os
@@ -121,11 +120,9 @@ def train_command(given: argparse.Namespace) -> int:
         folder = Path(given.resume)
         if not (folder / "run.toml").is_file():
             raise RunError(f"{folder} is not a run folder: it has no run.toml.")
-        if "resume" not in introspection.signature(train).parameters:
-            raise RunError("Resuming a run arrives with a later version: start a new run instead.")
         if given.changes or given.name or given.base:
             raise ConfigError("--resume goes on with the run's own settings: leave out --set, --name and --base.")
-        config, more["resume"] = config_from_toml(folder / "run.toml"), folder
+        config, more["folder"] = config_from_toml(folder / "run.toml"), folder
     else:
         config = _config(given)
     with _stop_on_signals() as stop:

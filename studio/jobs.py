@@ -40,12 +40,16 @@ class Jobs:
     def start(self, kind: str, title: str, work: Callable[[Job], None]) -> Job:
         """Run `work(job)` in a background thread. Raises BusyError while another job runs."""
         with self._lock:
-            if self.current and self.current.state == "running":
-                raise BusyError(f"{self.current.title} is still going on: wait for it, or stop it first.")
+            self.refuse_if_busy()
             job = self.current = Job(kind, title)
         job.thread = threading.Thread(target=self._run, args=(job, work), name=f"job-{kind}", daemon=True)
         job.thread.start()
         return job
+
+    def refuse_if_busy(self) -> None:
+        """Raises BusyError while a job runs."""
+        if self.current and self.current.state == "running":
+            raise BusyError(f"{self.current.title} is still going on: wait for it, or stop it first.")
 
     def _run(self, job: Job, work: Callable[[Job], None]) -> None:
         try:

@@ -46,7 +46,6 @@ def test_whole_way_as_a_program(studio, root):
     )
     with pytest.raises(AppError, match="ink"):  # one job at a time, said in one line
         studio.predict(dataset="silhouette", name="ink", steps=20, api_name="/start_training")
-    wait(studio, "/job_status")
     status = wait(studio, "/run_status", run=run)
     assert (status["state"], status["step"], status["adapter_ready"]) == ("finished", 20, True), status
 

@@ -4,11 +4,11 @@
 """
 
 from studio.training.config import RunConfig, config_from, config_from_toml, config_to_toml
-from studio.training.runs import RunView, list_runs, read_events, read_run
+from studio.training.runs import RunView, list_runs, new_run, read_events, read_run
 
 __all__ = [
-    "RunConfig", "RunView", "config_from", "config_from_toml", "config_to_toml", "list_runs", "read_events",
-    "read_run", "train",
+    "RunConfig", "RunView", "config_from", "config_from_toml", "config_to_toml", "list_runs", "new_run",
+    "read_events", "read_run", "train",
 ]  # fmt: skip
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from studio.adapters import Adapter
-from studio.errors import RunError
 from studio.workspace import write_whole
 
 
@@ -27,12 +26,12 @@ def save(folder: Path, step: int, adapter: Adapter, optimizer: torch.optim.Optim
     return target
 
 
-def newest(folder: Path) -> dict:
-    """The state of the last whole checkpoint. Raises RunError when there is none."""
+def newest(folder: Path) -> dict | None:
+    """The state of the last whole checkpoint, or None when there is none."""
     found = sorted(f for f in (folder / "checkpoints").glob("[0-9]*") if f.suffix == "" and (f / "state.pt").is_file())
     for checkpoint in reversed(found):
         try:
             return torch.load(checkpoint / "state.pt", weights_only=True, map_location="cpu")
         except Exception:  # a torn file: the one before it will do
             continue
-    raise RunError(f"{folder.name} has no checkpoint to go on from: start it again.")
+    return None

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from studio.errors import RunError
+from studio.training.config import RunConfig, config_to_toml
 from studio.training.events import (
     Checkpoint,
     Event,
@@ -22,7 +23,8 @@ from studio.training.events import (
     from_dict,
     to_dict,
 )  # fmt: skip
-from studio.workspace import Workspace
+from studio.training.selection import split
+from studio.workspace import Workspace, safe_name, write_whole
 
 
 @dataclass
@@ -40,6 +42,18 @@ class RunView:
     previews: list[tuple[int, str, Path]] = field(default_factory=list)  # step, prompt, file
     message: str = ""  # the last thing said in words
     adapter: Path | None = None
+
+
+def new_run(config: RunConfig, workspace: Workspace) -> Path:
+    """Make the run's folder. Raises RunError when the name is taken, DatasetError when there is nothing to learn."""
+    split(config)  # a bad folder is said before anything is made
+    name = safe_name(config.name or Path(config.data.folder).name)
+    folder = workspace.runs / name
+    if (folder / "run.toml").exists():
+        raise RunError(f"There is a run called {name!r} already: choose another name, or resume it.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "run.toml", config_to_toml(config.model_copy(update={"name": name})))
+    return folder
 
 
 def append(folder: Path, event: Event) -> None:

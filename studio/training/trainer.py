@@ -17,7 +17,7 @@ from studio.basemodels import StableDiffusion, load_base
 from studio.errors import RunError, StudioError
 from studio.generation import Recipe, draw, save_picture
 from studio.training import checkpoints, runs
-from studio.training.config import RunConfig, config_to_toml
+from studio.training.config import RunConfig
 from studio.training.events import (
     Checkpoint,
     Event,
@@ -30,29 +30,31 @@ from studio.training.events import (
     Validation,
     Warned,
 )  # fmt: skip
-from studio.training.examples import Examples, encode, split
+from studio.training.examples import Examples, encode
 from studio.training.objective import held_out_loss, loss_of, rate_at
-from studio.workspace import Workspace, safe_name, write_whole
+from studio.training.selection import split
+from studio.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 
 def train(
-    config: RunConfig, workspace: Workspace, stop: threading.Event | None = None, resume: Path | None = None
+    config: RunConfig, workspace: Workspace, stop: threading.Event | None = None, folder: Path | None = None
 ) -> Iterator[Event]:
     """Run to the end, yielding each event after it stands in the run folder.
 
     stop    finishes the step, writes a checkpoint and ends with Stopped
-    resume  the run folder to go on with, from its last checkpoint
+    folder  the run folder to go on with: from its last checkpoint, or from the start where it has none.
+            Without it, `runs.new_run` makes one
 
     Raises StudioError for what a person can mend; the folder's last event is then Failed.
     """
-    folder = Path(resume) if resume else _new_folder(config, workspace)
+    folder = Path(folder) if folder else runs.new_run(config, workspace)
     trace = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     log.addHandler(trace)
     step = 0
     try:
-        for event in _events(config, folder, stop or threading.Event(), bool(resume)):
+        for event in _events(config, folder, stop or threading.Event()):
             runs.append(folder, event)
             step = event.step
             yield event
@@ -68,18 +70,7 @@ def train(
         trace.close()
 
 
-def _new_folder(config: RunConfig, workspace: Workspace) -> Path:
-    split(config)  # a bad folder is said before anything is made
-    name = safe_name(config.name or Path(config.data.folder).name)
-    folder = workspace.runs / name
-    if (folder / "run.toml").exists():
-        raise RunError(f"There is a run called {name!r} already: choose another name, or resume it.")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "run.toml", config_to_toml(config.model_copy(update={"name": name})))
-    return folder
-
-
-def _events(config: RunConfig, folder: Path, stop: threading.Event, resume: bool) -> Iterator[Event]:
+def _events(config: RunConfig, folder: Path, stop: threading.Event) -> Iterator[Event]:
     settings = config.training
     items, held_items, warnings = split(config)
     base = load_base(config.base, shared=False)
@@ -92,8 +83,8 @@ def _events(config: RunConfig, folder: Path, stop: threading.Event, resume: bool
     adapter = attach(base.modules()["unet"], spec).to(base.device)
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=settings.learning_rate, weight_decay=0.01)
     first, smoothed, best = 1, None, _Best()
-    if resume:
-        state = checkpoints.newest(folder)
+    state = checkpoints.newest(folder)
+    if state:
         adapter.load_state_dict(state["adapter"])
         optimizer.load_state_dict(state["optimizer"])
         first, smoothed = state["step"] + 1, state["smoothed"]

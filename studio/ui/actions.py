@@ -113,7 +113,7 @@ def start_training(workspace: Workspace, values: dict) -> str:
     values: dotted settings as for `config_from`, and `dataset` instead of `data.folder`.
     """
     from studio.jobs import jobs
-    from studio.training.config import config_from
+    from studio.training import config_from, new_run
 
     values = dict(values)
     dataset = open_named(workspace, values.pop("dataset", ""))
@@ -121,16 +121,17 @@ def start_training(workspace: Workspace, values: dict) -> str:
     values["name"] = free_path(workspace.runs, wanted).name
     values["data.folder"] = str(dataset.folder)
     config = config_from(values)
+    jobs.refuse_if_busy()
+    folder = new_run(config, workspace)
 
     def work(job) -> None:
         from studio.training import train
 
         job.total = config.training.steps
-        for event in jobs.turns(train(config, workspace, stop=job.stop_event)):
-            job.done = getattr(event, "step", None) or job.done
+        for event in jobs.turns(train(config, workspace, stop=job.stop_event, folder=folder)):
+            job.done = event.step
 
-    job = jobs.start("train", f"Training {config.name}", work)
-    _remember(job, config.name)
+    _remember(jobs.start("train", f"Training {config.name}", work), config.name)
     return config.name
 
 
@@ -176,7 +177,12 @@ def run_view(workspace: Workspace, name: str = ""):
         raise RunError(f"There is no run called {name!r}: choose one from the list.")
     if not name:
         name = current_run() if current_run() in names else next(iter(names), "")
-    return read_run(workspace, name) if name else None
+    if not name:
+        return None
+    view = read_run(workspace, name)
+    if name == current_run() and view.state == "interrupted":  # its first event is still to come
+        view.state = "running"
+    return view
 
 
 def run_stamp(workspace: Workspace, name: str) -> tuple:

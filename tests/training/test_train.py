@@ -64,7 +64,7 @@ def test_stopped_and_resumed_run_is_bit_identical_to_one_that_never_stopped(work
             stop.set()
     assert read_run(workspace, "halves").state == "stopped"
     folder = workspace.runs / "halves"
-    for _ in train(config_from_toml(folder / "run.toml"), workspace, resume=folder):
+    for _ in train(config_from_toml(folder / "run.toml"), workspace, folder=folder):
         pass
     assert losses(workspace, "halves") == losses(workspace, "whole")
     last = "checkpoints/000006/adapter.safetensors"
@@ -92,7 +92,7 @@ def test_killed_run_reads_as_interrupted_and_goes_on_from_its_checkpoint(workspa
     assert view.state == "interrupted" and view.step >= 2
     stop = threading.Event()
     first = None
-    for event in train(config, workspace, stop=stop, resume=workspace.runs / "killed"):
+    for event in train(config, workspace, stop=stop, folder=workspace.runs / "killed"):
         if type(event).__name__ == "Step":
             first = first or event.step
             stop.set()

@@ -47,7 +47,7 @@ class TrainingConfig(_Section):
 class PreviewConfig(_Section):
     every: int = Field(50, ge=0, le=1_000_000, description="Steps between previews. 0: none.")
     prompts: list[str] = Field(
-        ["red apple, on a yellow background", "cat face, on a cyan background"],
+        ["red apple, on a yellow background", "fish, on a pink background"],
         max_length=12,
         description="What the previews show; one picture each.",
     )

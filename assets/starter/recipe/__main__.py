@@ -27,7 +27,6 @@ def main() -> None:
     parser.add_argument("--codec-steps", type=int, default=4500)
     parser.add_argument("--decoder-steps", type=int, default=1500)
     parser.add_argument("--clip-steps", type=int, default=1300)
-    parser.add_argument("--outline-steps", type=int, default=900)
     parser.add_argument("--unet-steps", type=int, default=6000)
     given = parser.parse_args()
     work, parts = given.work, given.work / "parts"
@@ -45,9 +44,6 @@ def main() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(parts / "tokenizer")
     if not (parts / "feature_extractor").exists():
         clip.train(known, pictures, tokenizer, parts, given.clip_steps)
-    if not (work / "outlines-done").exists():
-        clip.learn_outlines(known, pictures, tokenizer, parts, given.outline_steps)
-        (work / "outlines-done").touch()
     vae = AutoencoderTiny.from_pretrained(parts / "vae").eval()
     text = CLIPTextModel.from_pretrained(parts / "text_encoder").eval()
     data = unet.cache(known, pictures, vae, text, tokenizer, work / "cache.pt")

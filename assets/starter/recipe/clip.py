@@ -82,47 +82,13 @@ def train(
 ):  # fmt: skip
     """pictures: {style: (N, 4, SIZE, SIZE) uint8}. Saves out/text_encoder, out/image_encoder, out/feature_extractor."""
     torch.manual_seed(0)
-    text, image = build(tokenizer)
-    _fit(text, image, [*text.parameters(), *image.parameters()], known, pictures, tokenizer, steps, batch, 1e-3)
-    text.save_pretrained(out / "text_encoder")
-    image.save_pretrained(out / "image_encoder")
-    image_processor().save_pretrained(out / "feature_extractor")
-
-
-def learn_outlines(
-    known: list[art.Concept], pictures: dict[str, torch.Tensor], tokenizer: CLIPTokenizer, parts: Path, steps: int,
-    batch: int = 96,
-):  # fmt: skip
-    """Train the image half alone some more, against the finished text half (arXiv:2111.07991), with a third of the
-    pictures as outlines, so that it names what has no colour. The UNet's text states stay as they are.
-    """
-    torch.manual_seed(1)
-    text = CLIPTextModel.from_pretrained(parts / "text_encoder").eval().requires_grad_(False)
-    image = CLIPVisionModelWithProjection.from_pretrained(parts / "image_encoder")
-    _fit(text, image, [*image.parameters()], known, pictures, tokenizer, steps, batch, 6e-4, outlines=0.33)
-    image.save_pretrained(parts / "image_encoder")
-
-
-def _outline(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """One dark ink wherever a picture is darker than a random tone, nothing elsewhere. (B, 4, s, s) uint8."""
-    b = len(glyphs)
-    tone = glyphs[:, :3].float().mean(1, keepdim=True)
-    limit = 90 + 220 * torch.rand(b, 1, 1, 1, generator=draw)  # from 255 on, the whole shape
-    ink = 70 * torch.rand(b, 3, 1, 1, generator=draw)
-    alpha = glyphs[:, 3:].float() * torch.sigmoid((limit - tone) / 6)
-    return torch.cat([ink.expand(-1, -1, *glyphs.shape[2:]), alpha], 1).round().byte()
-
-
-def _fit(
-    text: CLIPTextModel, image: CLIPVisionModelWithProjection, parameters: list[torch.nn.Parameter],
-    known: list[art.Concept], pictures: dict[str, torch.Tensor], tokenizer: CLIPTokenizer, steps: int, batch: int,
-    peak: float, outlines: float = 0.0,
-):  # fmt: skip
     draw = torch.Generator().manual_seed(0)
+    text, image = build(tokenizer)
     small = {s: F.interpolate(g.float(), size=(96, 96), mode="area").round().byte() for s, g in pictures.items()}
     styles, palette, names = list(small), art.colours_tensor(), list(art.COLOURS)
-    optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps, pct_start=0.08)
+    parameters = [*text.parameters(), *image.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.08)
     began = time.time()
     for step in range(1, steps + 1):
         pick = torch.randperm(len(known), generator=draw)[:batch].tolist()  # no name twice: no false negatives
@@ -131,9 +97,6 @@ def _fit(
         glyphs = torch.stack([small[s][i] for s, i in zip(style, pick)])
         flip = torch.rand(batch, generator=draw) < 0.5
         glyphs[flip] = glyphs[flip].flip(-1)
-        inked = torch.rand(batch, generator=draw) < outlines
-        glyphs[inked] = _outline(glyphs[inked], draw)
-        style = [None if ink else s for s, ink in zip(style, inked.tolist())]
         x = art.compose(
             glyphs, palette[colour], IMAGE_SIDE, 0.65 + 0.4 * torch.rand(batch, generator=draw),
             0.3 * (torch.rand(batch, 2, generator=draw) - 0.5),
@@ -154,6 +117,10 @@ def _fit(
         if step % 50 == 0 or step == steps:
             right = (logits.argmax(1) == target).float().mean()
             print(f"clip {step}/{steps} loss {loss:.3f} right {right:.2f} {time.time() - began:.0f}s", flush=True)
+        if step % 200 == 0 or step == steps:
+            text.save_pretrained(out / "text_encoder")
+            image.save_pretrained(out / "image_encoder")
+    image_processor().save_pretrained(out / "feature_extractor")
 
 
 @torch.no_grad()

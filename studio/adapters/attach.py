@@ -104,13 +104,13 @@ class Adapter(nn.Module):
         self,
         path: str | Path,
         prefix: str = "unet",
-        layout: str = "diffusers",
+        layout: str | None = None,
         metadata: dict[str, str] | None = None,
     ) -> None:
         """Write the adapter to `path` (.safetensors), whole or not at all.
 
         prefix    the component's name in the file, for layers attached without one (by `attach`)
-        layout    "diffusers" or "kohya"
+        layout    "diffusers" or "kohya"; None: diffusers where it has names for the kind
         metadata  more of the file's own, such as {"studio.trigger": "..."}
 
         Raises AdapterError.

@@ -85,9 +85,9 @@ class Stack:
             self._merge(still)
             self._state, self._inside = state, [adapter for adapter, _ in still]
 
-    @torch.no_grad()
     def _merge(self, still: list[tuple["Adapter", Layer]]) -> None:
-        with torch.inference_mode(False):  # what is made here may meet a later call that wants gradients
+        # Outside inference mode, because what is made here may meet a later call that wants gradients.
+        with torch.inference_mode(False), torch.no_grad():
             own, own_bias = weight_of(self.base), self.base._parameters.get("bias")
             start = own.detach().float()
             weight, bias = start, None if own_bias is None else own_bias.detach().float()

@@ -1,22 +1,25 @@
 """LoRA itself: the mathematics, the attachment to a model, and the files. Nothing here knows of any base model.
 
-Read in this order: `layers` (what one adapted layer computes), `spec` (which layers, which rank), `attach` (hooks),
-`names` (what files call a layer), `header` and `files` (reading with care, writing whole), `report` (what to tell).
+Read in this order: `formulas` (what each kind adds to a weight), `layers` (one adapted layer that trains), `spec`
+(which layers, which rank), `stack` (several on one layer, live or merged), `attach` (putting them on a model); then
+`update` (one layer as plain tensors), `names` (what files call a layer), `header` and `files` (reading with care,
+writing whole), `report` (what to tell).
 """
 
 from studio.adapters.attach import Adapter, attach, attach_file
 from studio.adapters.files import AdapterFile, read_adapter, write_adapter
-from studio.adapters.layers import Factors
 from studio.adapters.report import MatchReport, describe, describe_text
-from studio.adapters.spec import PRESETS, AdapterSpec
+from studio.adapters.spec import KINDS, PRESETS, AdapterSpec
+from studio.adapters.update import Update
 
 __all__ = [
+    "KINDS",
     "PRESETS",
     "Adapter",
     "AdapterFile",
     "AdapterSpec",
-    "Factors",
     "MatchReport",
+    "Update",
     "attach",
     "attach_file",
     "describe",

@@ -1,20 +1,22 @@
 """Putting adapters on a model and taking them off.
 
-An adapter hangs on the base model's layers by forward hooks: the base's weights, state dict and class stay as they
-were, any number of adapters can hang on one layer, and each has its own strength that can move between two calls.
+An adapter hangs on the base model's layers (`stack`): the base's weights, state dict and class stay as they were, any
+number of adapters can hang on one layer, and each has its own strength that can move between two calls.
 """
 
 import math
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from studio.adapters import names
 from studio.adapters.files import AdapterFile, write_adapter
-from studio.adapters.layers import KINDS, Base, Factors, LoraLayer, can_adapt, fit
+from studio.adapters.layers import Layer, can_train, fresh, weight_of
 from studio.adapters.report import MatchReport
 from studio.adapters.spec import AdapterSpec
+from studio.adapters.stack import Stack
+from studio.adapters.update import Update
 from studio.errors import AdapterError
 
 # Base parameter -> [its requires_grad before the first adapter, how many adapters hold it frozen]. Shared by all
@@ -25,22 +27,23 @@ _frozen = WeakTensorKeyDictionary()
 class Adapter(nn.Module):
     """Adapter layers hanging on one or more base models. Made by `attach` and `attach_file`.
 
-    `parameters()` are the A and B of every layer and nothing else. Move it with the base: `adapter.to(device)`.
-    Attach to a copy rather than copy what is attached: `copy.deepcopy(base)` keeps the hooks, also after `detach()`.
-    It trains in `train()` mode (dropout) and is deterministic in `eval()` mode, whatever mode the base is in.
+    `parameters()` are the tensors of every layer's update (A and B for a LoRA) and nothing else. Move it with the base:
+    `adapter.to(device)`. In `train()` mode it acts live, with dropout; in `eval()` mode, and where no gradients are
+    asked for, it is merged (see `stack`).
     """
 
     def __init__(
         self,
         name: str,
         bases: dict[str, nn.Module],
-        layers: dict[tuple[str, str], LoraLayer],
+        layers: dict[tuple[str, str], Layer],
         strength: float = 1.0,
         report: MatchReport | None = None,
     ):
         """bases: {component: model}; layers: {(component, path in that model): layer}."""
         super().__init__()
         self.name, self.report = name, report
+        self._stacks: list[Stack] = []
         self.strength = strength  # refuses what is not a number before anything is hung
         self._placed = layers  # the same layers as in `layers`, by place
         self.layers = nn.ModuleDict({_module_key(*key): layer for key, layer in layers.items()})
@@ -49,19 +52,10 @@ class Adapter(nn.Module):
         self._base_parameters = list(unique.values())
         self._base_size = sum(p.numel() for p in self._base_parameters)
         _freeze(self._base_parameters)
-        self._hooks = [
-            used[component].get_submodule(path).register_forward_hook(self._hook(layer), with_kwargs=True)
-            for (component, path), layer in layers.items()
-        ]
-
-    def _hook(self, layer: LoraLayer):
-        def add(base: Base, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
-            if self._strength == 0:
-                return output  # the very tensor the base made: bit for bit
-            x = args[0] if args else kwargs["input"]
-            return output + layer(base, x, self._strength).to(output.dtype)
-
-        return add
+        for (component, path), layer in layers.items():
+            stack = Stack.of(used[component].get_submodule(path))
+            stack.add(self, layer)
+            self._stacks.append(stack)
 
     @property
     def strength(self) -> float:
@@ -73,37 +67,56 @@ class Adapter(nn.Module):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise AdapterError(f"The strength must be a number (you gave {value!r}).")
         self._strength = float(value)
+        self._unmerge()
+
+    def train(self, mode: bool = True) -> "Adapter":
+        """As of any module; what was merged is forgotten, since training may write its numbers unseen."""
+        super().train(mode)
+        self._unmerge()
+        return self
+
+    def _unmerge(self) -> None:
+        for stack in self._stacks:
+            stack.unmerge()
 
     @property
-    def factors(self) -> dict[tuple[str, str], Factors]:
-        """{(component, path): A, B and alpha}, copied to the CPU. The component is "" after `attach`."""
-        return {place: layer.factors for place, layer in self._placed.items()}
+    def updates(self) -> dict[tuple[str, str], Update]:
+        """{(component, path): the layer's update}, copied to the CPU. The component is "" after `attach`."""
+        return {place: layer.update for place, layer in self._placed.items()}
+
+    def groups(self, learning_rate: float, b_ratio: float = 1.0) -> list[dict]:
+        """Parameter groups for an optimiser. A `b_ratio` above 1 trains B faster than A: LoRA+ (arXiv:2402.12354)."""
+        named = list(self.named_parameters())
+        fast = [p for name, p in named if name.rsplit(".", 1)[-1] == "B"]
+        slow = [p for name, p in named if name.rsplit(".", 1)[-1] != "B"]
+        rates = ((slow, learning_rate), (fast, learning_rate * b_ratio))
+        return [{"params": params, "lr": rate} for params, rate in rates if params]
 
     def detach(self) -> None:
         """Take the adapter off. The base is as it was before, `requires_grad` included. Twice does nothing."""
-        for hook in self._hooks:
-            hook.remove()
-        if self._hooks:
+        for stack in self._stacks:
+            stack.remove(self)
+        if self._stacks:
             _thaw(self._base_parameters)
-        self._hooks, self._base_parameters = [], []
+        self._stacks, self._base_parameters = [], []
 
     def save(
         self,
         path: str | Path,
         prefix: str = "unet",
-        layout: str = "diffusers",
+        layout: str | None = None,
         metadata: dict[str, str] | None = None,
     ) -> None:
         """Write the adapter to `path` (.safetensors), whole or not at all.
 
         prefix    the component's name in the file, for layers attached without one (by `attach`)
-        layout    "diffusers" or "kohya"
+        layout    "diffusers" or "kohya"; None: diffusers where it has names for the kind
         metadata  more of the file's own, such as {"studio.trigger": "..."}
 
         Raises AdapterError.
         """
-        factors = {(component or prefix, key): f for (component, key), f in self.factors.items()}
-        write_adapter(path, factors, layout=layout, metadata=metadata)
+        updates = {(component or prefix, key): update for (component, key), update in self.updates.items()}
+        write_adapter(path, updates, layout=layout, metadata=metadata)
 
     def summary(self) -> str:
         """Trainable parameters / all parameters, base included, such as "444 / 1,045 (42.49%)"."""
@@ -117,16 +130,12 @@ def attach(module: nn.Module, spec: AdapterSpec, name: str = "adapter") -> Adapt
 
     The fresh adapter changes nothing: B is zero. Raises AdapterError when no layer is a target.
     """
-    found = {path: layer for path, layer in module.named_modules() if path and can_adapt(layer)}
+    found = {path: layer for path, layer in module.named_modules() if path and can_train(layer)}
     chosen = {path: layer for path, layer in found.items() if spec.wants(path)}
     if not chosen:
-        example = f"its layers have names like {list(found)[-1]!r}" if found else "it has no Linear or Conv2d layer"
+        example = f"its layers have names like {list(found)[-1]!r}" if found else "it has no layer that can be adapted"
         raise AdapterError(f"No layer of the model matches the targets {spec.targets!r}: {example}.")
-    kind = KINDS[spec.kind]
-    layers = {
-        ("", path): kind.fresh(layer, spec.rank, spec.scaled_alpha, spec.dropout) for path, layer in chosen.items()
-    }
-    return Adapter(name, {"": module}, layers)
+    return Adapter(name, {"": module}, {("", path): fresh(layer, path, spec) for path, layer in chosen.items()})
 
 
 def attach_file(file: AdapterFile, modules: dict[str, nn.Module], strength: float = 1.0) -> Adapter:
@@ -136,21 +145,22 @@ def attach_file(file: AdapterFile, modules: dict[str, nn.Module], strength: floa
     known component are looked for in all of them. Raises AdapterError when nothing fits; the models are then untouched.
     """
     indexes = {component: names.index_layers(module) for component, module in modules.items()}
-    layers: dict[tuple[str, str], LoraLayer] = {}
+    layers: dict[tuple[str, str], Layer] = {}
     unused: list[tuple[str, str]] = []
-    for (component, key), factors in file.layers.items():
+    for (component, key), update in file.layers.items():
         try:
-            place = names.find_layer(component, key, indexes)
-            if place in layers:
-                raise AdapterError("another layer of the file already fits there")
-            base = modules[place[0]].get_submodule(place[1])
-            assert can_adapt(base)  # names indexes no other
-            layers[place] = LoraLayer(fit(factors, base)).to(base.weight.device)
+            for place in names.find_layer(component, key, indexes):
+                spot = (place.component, place.path)
+                if spot in layers:
+                    raise AdapterError("another layer of the file already fits there")
+                base = modules[place.component].get_submodule(place.path)
+                weight = weight_of(base)
+                layers[spot] = Layer(update.rows(place.rows, weight).fitted(weight)).to(weight.device)
         except AdapterError as error:
             unused.append((f"{component}.{key}" if component else key, str(error)))
     if not layers:
         raise AdapterError(f"This adapter was made for another base model: 0 of {len(file.layers)} layers fit.")
-    report = MatchReport(len(layers), len(file.layers), unused + list(file.unknown.items()))
+    report = MatchReport(len(file.layers) - len(unused), len(file.layers), unused + list(file.unknown.items()))
     return Adapter(file.name, modules, layers, strength, report).eval()
 
 
@@ -168,7 +178,9 @@ def _freeze(parameters: list[nn.Parameter]) -> None:
 
 def _thaw(parameters: list[nn.Parameter]) -> None:
     for parameter in parameters:
-        entry = _frozen[parameter]
+        entry = _frozen.get(parameter)
+        if entry is None:  # the parameter of a copied model: it stays as it was copied
+            continue
         entry[1] -= 1
         if entry[1] == 0:
             parameter.requires_grad_(entry[0])

@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,29 +15,20 @@ from torch import Tensor
 
 from studio.adapters import names
 from studio.adapters.header import Entry, parse_json, read_header
-from studio.adapters.layers import Factors
+from studio.adapters.update import Update, update_of
 from studio.errors import AdapterError
 from studio.workspace import write_whole
 
 LAYOUTS = ("diffusers", "kohya")
 SETTINGS_KEY = "lora_adapter_metadata"  # where diffusers (0.35 and later) keeps rank and alpha
 _CHUNK = 2**20  # bytes
-_NOT_LORA = {  # parts of keys that belong to other kinds of adapter
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    "lora_mid": "Tucker-factored LoRA",
-    "lora_B.bias": "LoRA with a bias",
-    "hada_": "LoHa",
-    "lokr_": "LoKr",
-    "oft_": "OFT",
-}
 
 
 @dataclass(frozen=True)
 class AdapterFile:
     """A file's contents in one form.
 
-    layers    {(component, key): factors in float32}; component is "" when the file names none, key is a dotted path or,
+    layers    {(component, key): its update}; component is "" when the file names none, key is a dotted path or,
               from kohya's layout, a flattened one
     metadata  what the file says about itself, as it stands there
     unknown   {key: why it is not used}: nothing is dropped silently
@@ -48,7 +40,7 @@ class AdapterFile:
     size: int
     hash: str
     layout: str
-    layers: dict[tuple[str, str], Factors] = field(repr=False)
+    layers: dict[tuple[str, str], Update] = field(repr=False)
     metadata: dict[str, str] = field(repr=False)
     unknown: dict[str, str] = field(repr=False)
 
@@ -61,6 +53,11 @@ class AdapterFile:
     def alphas(self) -> Counter:
         """{alpha: number of layers}."""
         return Counter(f.alpha for f in self.layers.values())
+
+    @property
+    def kinds(self) -> Counter:
+        """{kind as people call it: number of layers}."""
+        return Counter(u.label for u in self.layers.values())
 
     @property
     def rank(self) -> int:
@@ -97,14 +94,14 @@ def read_adapter(path: str | Path) -> AdapterFile:
     if not layers:
         why = Counter(unknown.values()).most_common(1)
         raise AdapterError(
-            f"{path.name} holds no LoRA layers ({why[0][0] if why else 'it has no tensors'}): choose a LoRA file."
+            f"{path.name} holds no adapter ({why[0][0] if why else 'it has no tensors'}): choose an adapter's file."
         )
     layout = "kohya" if any(entry.name.startswith(tuple(names.KOHYA_PREFIXES)) for entry in entries) else "diffusers"
     return AdapterFile(path.stem, path, size, digest, layout, layers, metadata, unknown)
 
 
 def _read_tensors(stream: BinaryIO, entries: list[Entry], digest: "hashlib._Hash") -> tuple[dict[str, Tensor], str]:
-    """The tensors that a LoRA is made of, as float32, and the SHA-256 of all the bytes that were read."""
+    """The tensors that an adapter is made of, as float32, and the SHA-256 of all the bytes that were read."""
     tensors = {}
     for entry in entries:
         wanted = names.parse_key(entry.name) is not None
@@ -127,46 +124,30 @@ def _read_tensors(stream: BinaryIO, entries: list[Entry], digest: "hashlib._Hash
 
 def _group(
     entries: list[Entry], tensors: dict[str, Tensor], settings: "_Settings"
-) -> tuple[dict[tuple[str, str], Factors], dict[str, str]]:
+) -> tuple[dict[tuple[str, str], Update], dict[str, str]]:
     """Layers from keys, and why each other key is not one. Raises ValueError for a layer that contradicts itself."""
     parts: dict[tuple[str, str], dict[str, str]] = {}  # layer -> part -> key
     unknown = {}
     for entry in entries:
         parsed = names.parse_key(entry.name)
         if parsed is None:
-            unknown[entry.name] = _why_not(entry.name)
+            unknown[entry.name] = "not an adapter's key"
             continue
-        component, layer, part = parsed
-        if parts.setdefault((component, layer), {}).setdefault(part, entry.name) != entry.name:
-            raise ValueError(f"it holds {layer} twice")
+        if parts.setdefault((parsed.component, parsed.layer), {}).setdefault(parsed.part, entry.name) != entry.name:
+            raise ValueError(f"it holds {parsed.layer} twice")
     layers = {}
     for (component, layer), keys in parts.items():
-        others = set(keys) - {"A", "B", "alpha"}
-        if others:
-            unknown.update(dict.fromkeys(keys.values(), _why_not(min(others))))
-        elif set(keys) == {"alpha"}:
-            unknown[keys["alpha"]] = "an alpha without a layer"
-        elif "A" not in keys or "B" not in keys:
-            raise ValueError(f"{layer} has only half of its pair")
-        else:
-            A, B = tensors[keys["A"]], tensors[keys["B"]]
-            if A.ndim not in (2, 4) or B.ndim not in (2, 4) or any(n != 1 for n in B.shape[2:]):
-                unknown.update(dict.fromkeys(keys.values(), "a kind of layer that is not supported"))
-                continue
-            if A.shape[0] != B.shape[1]:
-                raise ValueError(f"{layer} has rank {A.shape[0]} on one side and {B.shape[1]} on the other")
-            if "alpha" in keys and tensors[keys["alpha"]].numel() != 1:
-                raise ValueError(f"{layer} has an alpha that is not one number")
-            alpha = tensors[keys["alpha"]].item() if "alpha" in keys else settings.alpha(component, layer, A.shape[0])
-            layers[component, layer] = Factors(A, B, float(alpha))
+        try:
+            update = update_of({part: tensors[key] for part, key in keys.items()})
+        except AdapterError as error:  # a kind that is not read
+            unknown.update(dict.fromkeys(keys.values(), str(error)))
+            continue
+        except ValueError as error:
+            raise ValueError(f"{layer} {error}") from error
+        if "alpha" not in keys and update.rank:
+            update = replace(update, alpha=float(settings.alpha(component, layer, update.rank)))
+        layers[component, layer] = update
     return layers, unknown
-
-
-def _why_not(key: str) -> str:
-    for mark, kind in _NOT_LORA.items():
-        if mark in key:
-            return f"{kind} is not supported"
-    return "not a LoRA key"
 
 
 @dataclass(frozen=True)
@@ -174,7 +155,7 @@ class _Settings:
     """What the file (or the adapter_config.json that PEFT writes beside it) says about alpha."""
 
     values: dict
-    _KEYS = ("lora_alpha", "alpha_pattern", "use_rslora")
+    _KEYS = ("lora_alpha", "alpha", "alpha_pattern", "use_rslora")  # PEFT's LoHa and LoKr say "alpha"
 
     @classmethod
     def of(cls, metadata: dict[str, str], path: Path) -> "_Settings":
@@ -189,7 +170,7 @@ class _Settings:
     def alpha(self, component: str, layer: str, rank: int) -> float:
         """The layer's alpha, such that alpha / rank is its scale; the rank when nothing is said."""
         said = {key: self.values.get(f"{component}.{key}", self.values.get(key)) for key in self._KEYS}
-        alpha = rank if said["lora_alpha"] is None else said["lora_alpha"]
+        alpha = next((said[key] for key in ("lora_alpha", "alpha") if said[key] is not None), rank)
         patterns = said["alpha_pattern"] or {}
         if not isinstance(patterns, dict):
             raise ValueError("its alpha_pattern is not a table")
@@ -207,21 +188,25 @@ class _Settings:
 
 def write_adapter(
     path: str | Path,
-    layers: dict[tuple[str, str], Factors],
-    layout: str = "diffusers",
+    layers: Mapping[tuple[str, str], Update],
+    layout: str | None = None,
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Write layers {(component, dotted path): factors} as one .safetensors file, whole or not at all.
+    """Write layers {(component, dotted path): update} as one .safetensors file, whole or not at all.
 
-    Raises AdapterError: an unknown layout, a component that the layout can't name, numbers that are not finite, or a
-    place that can't be written.
+    layout    "diffusers" (LoRA and DoRA only) or "kohya"; None: diffusers where it can hold them
+
+    Raises AdapterError: an unknown layout, a kind or component that the layout has no name for, numbers that are not
+    finite, or a place that can't be written.
     """
     path = Path(path)
     if path.suffix.lower() != ".safetensors":
         raise AdapterError(f"{path.name} must end in .safetensors: change the name.")
+    if layout is None:
+        layout = "diffusers" if all(_fits_diffusers(update) for update in layers.values()) else "kohya"
     if layout not in LAYOUTS:
         raise AdapterError(f"The layout {layout!r} is unknown: use {' or '.join(LAYOUTS)}.")
-    if any(not (torch.isfinite(f.A).all() and torch.isfinite(f.B).all()) for f in layers.values()):
+    if not all(torch.isfinite(tensor).all() for update in layers.values() for tensor in update.parts.values()):
         raise AdapterError(f"{path.name} was not written, because the adapter holds numbers that are not finite.")
     tensors = _kohya_tensors(layers) if layout == "kohya" else _diffusers_tensors(layers)
     said = {**_standard_metadata(path.stem, layers), **(metadata or {})}
@@ -233,27 +218,50 @@ def write_adapter(
         raise AdapterError(f"Can't write {path}: {error.strerror}.") from error
 
 
-def _diffusers_tensors(layers: dict[tuple[str, str], Factors]) -> dict[str, Tensor]:
+def _fits_diffusers(update: Update) -> bool:
+    """LoRA, and DoRA along the outputs: what PEFT has names for."""
+    return update.kind == "lora" and set(update.parts) <= {"A", "B", "magnitude"} and update.axis != "input"
+
+
+def _diffusers_tensors(layers: Mapping[tuple[str, str], Update]) -> dict[str, Tensor]:
     out = {}
-    for (component, path), factors in layers.items():
+    for (component, path), update in layers.items():
+        if not _fits_diffusers(update):
+            raise AdapterError(f"The diffusers layout has no names for {update.label}: use the kohya layout.")
         stem = ".".join(filter(None, (component, names.diffusers_path(component, path))))
-        out[f"{stem}.lora_A.weight"], out[f"{stem}.lora_B.weight"] = factors.A, factors.B
+        out[f"{stem}.lora_A.weight"], out[f"{stem}.lora_B.weight"] = update.parts["A"], update.parts["B"]
+        if "magnitude" in update.parts:
+            window = len(update.parts["A"].shape) - 2
+            shape = (1, -1, *(1 for _ in range(window))) if window else (-1,)
+            out[f"{stem}.lora_magnitude_vector"] = update.parts["magnitude"].reshape(shape)
     return out
 
 
-def _kohya_tensors(layers: dict[tuple[str, str], Factors]) -> dict[str, Tensor]:
+# Parts that this layout calls otherwise; the rest go by their own names.
+_KOHYA_PARTS = {"A": "lora_down.weight", "B": "lora_up.weight", "mid": "lora_mid.weight", "ia3": "weight"}
+_KOHYA_PARTS |= {part: f"{part}.weight" for part in ("a1", "a2", "b1", "b2")}
+
+
+def _kohya_tensors(layers: Mapping[tuple[str, str], Update]) -> dict[str, Tensor]:
     two = any(component == "text_encoder_2" for component, _ in layers)
     out = {}
-    for (component, path), factors in layers.items():
+    for (component, path), update in layers.items():
         stem = names.kohya_name(component, path, two)
         if f"{stem}.alpha" in out:
             raise AdapterError(f"Two layers are both called {stem} in the kohya layout: use the diffusers layout.")
-        out[f"{stem}.lora_down.weight"], out[f"{stem}.lora_up.weight"] = factors.A, factors.B
-        out[f"{stem}.alpha"] = torch.tensor(factors.alpha)
+        for part, tensor in update.parts.items():
+            if part == "magnitude":
+                # (out, 1, …) or (1, in, …): the axis is to be seen, on square layers too.
+                ones = [1] * (max(2, len(update.shape)) - 2)
+                shape = (-1, 1, *ones) if update.axis != "input" else (1, -1, *ones)
+                out[f"{stem}.dora_scale"] = tensor.reshape(shape)
+            else:
+                out[f"{stem}.{_KOHYA_PARTS.get(part, part)}"] = tensor
+        out[f"{stem}.alpha"] = torch.tensor(update.alpha)
     return out
 
 
-def _diffusers_settings(layers: dict[tuple[str, str], Factors]) -> dict:
+def _diffusers_settings(layers: Mapping[tuple[str, str], Update]) -> dict:
     """PEFT's LoraConfig for each component, as diffusers reads it: without it, alpha would be taken to be the rank."""
     settings: dict[str, object] = {}
     for component in dict.fromkeys(component for component, _ in layers):
@@ -273,7 +281,7 @@ def _diffusers_settings(layers: dict[tuple[str, str], Factors]) -> dict:
     return settings
 
 
-def _standard_metadata(title: str, layers: dict[tuple[str, str], Factors]) -> dict[str, str]:
+def _standard_metadata(title: str, layers: Mapping[tuple[str, str], Update]) -> dict[str, str]:
     """What other programs look for: kohya's ss_ keys and ModelSpec's (https://github.com/Stability-AI/ModelSpec)."""
     ranks, alphas = {f.rank for f in layers.values()}, {f.alpha for f in layers.values()}
     return {

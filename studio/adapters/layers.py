@@ -1,104 +1,237 @@
-"""The mathematics of one adapted layer: y = W x + s · (alpha / r) · B (A x)  (LoRA, arXiv:2106.09685).
+"""One adapted layer: y = W x + s · delta(W) x, where only the tensors that delta is made of may train.
 
-W is the base's weight and never changes. A (r × in) goes down to r directions, B (out × r) comes back up, and r is
+For LoRA (arXiv:2106.09685) delta is σ · B A: A (r × in) goes down to r directions, B (out × r) comes back up, and r is
 small, so a layer of in · out numbers learns only r · (in + out). B starts at zero: a fresh adapter changes nothing.
-
 On a convolution, A is a convolution of the base's own size, stride and padding with r outputs, and B is 1 × 1.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from studio.adapters import formulas
+from studio.adapters.spec import AdapterSpec
+from studio.adapters.update import Update
 from studio.errors import AdapterError
 
-Base = nn.Linear | nn.Conv2d
+Base = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_BUFFERS = ("on_input", "A_start", "B_start")  # these never train
 
 
-@dataclass(frozen=True)
-class Factors:
-    """One layer's update as plain numbers. Linear: A (r, in), B (out, r). Conv: A (r, in, kh, kw), B (out, r, 1, 1)."""
+class Layer(nn.Module):
+    """The tensors of one layer's update, float32 whatever the base's precision: small updates vanish in bfloat16."""
 
     A: Tensor
     B: Tensor
-    alpha: float
 
-    @property
-    def rank(self) -> int:
-        return self.A.shape[0]
-
-
-class LoraLayer(nn.Module):
-    """A and B of one layer, float32 whatever the base's precision, because small updates vanish in bfloat16."""
-
-    def __init__(self, factors: Factors, dropout: float = 0.0):
+    def __init__(self, update: Update, dropout: float = 0.0):
         super().__init__()
-        self.A = nn.Parameter(factors.A.to(torch.float32, copy=True))
-        self.B = nn.Parameter(factors.B.to(torch.float32, copy=True))
-        self.alpha = factors.alpha
+        self.kind, self.alpha, self.axis, self.sigma = update.kind, update.alpha, update.axis, update.sigma
         self.dropout = dropout
-
-    @classmethod
-    def fresh(cls, base: Base, rank: int, alpha: float, dropout: float = 0.0) -> "LoraLayer":
-        """A new layer for `base`: A as torch initialises a Linear, B zero. Drawn on the CPU: the same on any device."""
-        a_shape, b_shape = factor_shapes(base, rank)
-        A = nn.init.kaiming_uniform_(torch.empty(a_shape), a=math.sqrt(5))
-        return cls(Factors(A, torch.zeros(b_shape), alpha), dropout).to(base.weight.device)
+        for name, tensor in update.parts.items():
+            tensor = tensor.detach().to(torch.float32, copy=True)
+            if name in _BUFFERS:
+                self.register_buffer(name, tensor)
+            else:
+                self.register_parameter(name, nn.Parameter(tensor))
+        self._plain = self.kind == "lora" and set(update.parts) == {"A", "B"}
 
     @property
-    def factors(self) -> Factors:
-        """A copy of the numbers on the CPU."""
-        return Factors(self.A.detach().cpu().clone(), self.B.detach().cpu().clone(), self.alpha)
+    def parts(self) -> formulas.Parts:
+        """{part: tensor}, live."""
+        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
 
-    def forward(self, base: Base, x: Tensor, strength: float) -> Tensor:
-        """What to add to `base(x)`: strength · alpha / r · B(A(x)), of the output's shape."""
-        if not torch.is_autocast_enabled(x.device.type):  # autocast chooses the precision itself
-            x = x.to(self.A.dtype)
-        x = F.dropout(x, self.dropout, self.training)
-        scale = strength * self.alpha / self.A.shape[0]
+    @property
+    def update(self) -> Update:
+        """A copy of the numbers on the CPU, in the normal form that files hold."""
+        parts = {name: tensor.detach().cpu().clone() for name, tensor in self.parts.items()}
+        if "A_start" in parts:  # B A − B₀ A₀ is a LoRA of twice the rank
+            a, a_start, b, b_start = (parts[name] for name in ("A", "A_start", "B", "B_start"))
+            return Update("lora", {"A": torch.cat([a, a_start]), "B": torch.cat([b, -b_start], 1)}, 2 * self.alpha)
+        return Update(self.kind, parts, self.alpha, self.axis)
+
+    @property
+    def trains(self) -> bool:
+        return any(p.requires_grad for p in self.parameters())
+
+    def delta(self, W: Tensor) -> Tensor:
+        """What is added to W (the base's weight, float32) at strength 1."""
+        p = self.parts
+        delta = formulas.KINDS[self.kind](W, p, self.sigma)
+        if "A_start" in p:
+            delta = delta - formulas.lora(W, {"A": p["A_start"], "B": p["B_start"]}, self.sigma)
+        return formulas.dora(W, delta, p["magnitude"], self.axis) if "magnitude" in p else delta
+
+    def bias_delta(self) -> Tensor | None:
+        """What is added to the base's bias at strength 1."""
+        p = self.parts
+        if "bias" in p:
+            return self.sigma * p["bias"]
+        return p.get("diff_b", p.get("b_norm"))
+
+    def merge_into(self, weight: Tensor, W: Tensor, strength: float) -> Tensor:
+        """`weight` plus strength · delta(W), as a new tensor. Both float32 and of the base's shape."""
+        if self._plain:
+            merged = torch.addmm(weight.flatten(1), self.B.flatten(1), self.A.flatten(1), alpha=strength * self.sigma)
+            return merged.reshape(W.shape)
+        return weight + strength * self.delta(W)
+
+    def add_to(self, output: Tensor, base: nn.Module, x: Tensor, strength: float) -> Tensor:
+        """`output` of `base(x)` plus the update's own output, through which gradients flow."""
+        if x.is_floating_point():  # an embedding's input is not
+            if not torch.is_autocast_enabled(x.device.type):  # autocast chooses for itself
+                x = x.to(torch.float32)
+            x = F.dropout(x, self.dropout, self.training)
+        if self._plain:
+            added = self._low_rank(base, x, strength * self.sigma)
+        else:
+            bias = self.bias_delta()
+            delta = self.delta(weight_of(base).detach().float())
+            added = run(base, x, strength * delta, None if bias is None else strength * bias)
+        return output + added.to(output.dtype)
+
+    def _low_rank(self, base: nn.Module, x: Tensor, scale: float) -> Tensor:
+        """scale · B (A x): two thin products in place of a whole one."""
         if isinstance(base, nn.Linear):
-            return F.linear(F.linear(x, self.A) * scale, self.B)
-        down = base._conv_forward(x, self.A, None)  # the base's own stride, padding, dilation and padding mode
-        return F.conv2d(down * scale, self.B)
+            return F.linear(F.linear(x, self.A.flatten(1)) * scale, self.B.flatten(1))
+        if isinstance(base, nn.Embedding):
+            return F.embedding(x, self.B) @ (self.A * scale)
+        down = run(base, x, self.A.reshape(-1, *weight_of(base).shape[1:]), None)
+        return run_1x1(base, down * scale, self.B)
 
 
-KINDS = {"lora": LoraLayer}
+def weight_of(base: nn.Module) -> nn.Parameter:
+    """The base's own weight, also while a merged one stands in for it."""
+    weight = base._parameters["weight"]
+    assert weight is not None  # `can_carry` asked
+    return weight
 
 
-def can_adapt(layer: nn.Module) -> TypeGuard[Base]:
-    """Linear and ungrouped Conv2d layers.
+def can_train(layer: nn.Module) -> TypeGuard[Base]:
+    """Linear, embedding and ungrouped convolution layers.
 
     Not the `out_proj` of torch's MultiheadAttention: its weight is read without calling the layer, so an adapter there
     would silently do nothing.
     """
     if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
         return False
-    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+    return isinstance(layer, (nn.Linear, nn.Embedding)) or (isinstance(layer, CONVOLUTIONS) and layer.groups == 1)
 
 
-def factor_shapes(base: Base, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shapes of A and B on `base`, a layer that `can_adapt` accepts."""
-    out, *inputs = base.weight.shape
-    return (rank, *inputs), (out, rank, *(1 for _ in inputs[1:]))
+def can_carry(layer: nn.Module) -> bool:
+    """Layers that a file may change: those that can be trained, and any other with a weight of its own, like norms."""
+    if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return False
+    return isinstance(layer._parameters.get("weight"), nn.Parameter)
 
 
-def fit(factors: Factors, base: Base) -> Factors:
-    """`factors` in the shapes that `base` needs: programs differ in writing 1 × 1 convolutions with two or four axes.
+def run(base: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What `base` would give with this weight and bias: linear in both, so updates may be run apart and added."""
+    match base:
+        case nn.Linear():
+            return F.linear(x, weight, bias)
+        case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
+            return base._conv_forward(x, weight, bias)  # its own stride, padding, dilation and padding mode
+        case nn.Embedding():
+            return F.embedding(x, weight)
+        case nn.LayerNorm():
+            return F.layer_norm(x, base.normalized_shape, weight, bias, base.eps)
+        case nn.GroupNorm():
+            return F.group_norm(x, base.num_groups, weight, bias, base.eps)
+        case nn.RMSNorm():
+            return F.rms_norm(x, base.normalized_shape, weight, base.eps)
+    raise AdapterError(f"An adapter on a {type(base).__name__} can't be compiled or trained: call the model as it is.")
 
-    Raises AdapterError, saying both sizes, when they can't be the same layer's.
-    """
-    a_shape, b_shape = factor_shapes(base, factors.rank)
-    if _trimmed(factors.A.shape) != _trimmed(a_shape) or _trimmed(factors.B.shape) != _trimmed(b_shape):
-        ours = "×".join(map(str, _trimmed((factors.B.shape[0], *factors.A.shape[1:]))))
-        base_size = "×".join(map(str, _trimmed(base.weight.shape)))
-        raise AdapterError(f"its size is {ours}, the base model's {base_size}")
-    return Factors(factors.A.reshape(a_shape), factors.B.reshape(b_shape), factors.alpha)
+
+def run_1x1(base: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+    """A convolution with a window of one, of as many axes as `base`."""
+    convolve = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
+    kind = next(k for k in convolve if isinstance(base, k))
+    return convolve[kind](x, weight.reshape(*weight.shape[:2], *(1 for _ in weight_of(base).shape[2:])))
 
 
-def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without the axes of a 1 × 1 window."""
-    return tuple(shape[:2]) if all(size == 1 for size in shape[2:]) else tuple(shape)
+def fresh(base: Base, path: str, spec: AdapterSpec) -> Layer:
+    """A new layer for `base` that changes nothing yet. Random numbers are drawn on the CPU: the same on any device."""
+    rank, alpha = spec.rank_of(path), spec.alpha_of(path)
+    start = {"lora": _lora, "dora": _lora, "tucker": _tucker, "loha": _loha, "lokr": _lokr}[spec.kind]
+    if spec.init == "pissa":
+        parts = _pissa(_on_cpu(base.weight), rank, alpha / (math.sqrt(rank) if spec.stabilised else rank))
+    else:
+        parts = start(base.weight.shape, rank)
+    if spec.kind == "dora":
+        parts["magnitude"] = formulas.column_length(_on_cpu(base.weight), "output").flatten()
+    kind = {"dora": "lora", "tucker": "lora"}.get(spec.kind, spec.kind)
+    update = Update(kind, parts, alpha, "output" if spec.kind == "dora" else "")
+    if spec.stabilised and update.rank:  # alpha / √r (arXiv:2312.03732), kept as the alpha that gives this scale
+        update = replace(update, alpha=alpha * math.sqrt(update.rank))
+    return Layer(update, spec.dropout).to(base.weight.device)
+
+
+def _on_cpu(weight: Tensor) -> Tensor:
+    return weight.detach().to("cpu", torch.float32)
+
+
+def _kaiming(*shape: int) -> Tensor:
+    """As torch initialises a Linear."""
+    return nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5))
+
+
+def _lora(shape: torch.Size, rank: int) -> formulas.Parts:
+    out, *inputs = shape
+    return {"A": _kaiming(rank, *inputs), "B": torch.zeros(out, rank, *(1 for _ in inputs[1:]))}
+
+
+def _tucker(shape: torch.Size, rank: int) -> formulas.Parts:
+    """LoCon's three-part form for windows larger than one; plain LoRA elsewhere."""
+    out, width, *window = shape
+    if math.prod(window) == 1:
+        return _lora(shape, rank)
+    ones = [1 for _ in window]
+    return {
+        "A": _kaiming(rank, width, *ones),
+        "mid": _kaiming(rank, rank, *window),
+        "B": torch.zeros(out, rank, *ones),
+    }
+
+
+def _loha(shape: torch.Size, rank: int) -> formulas.Parts:
+    """Small random factors and one zero one, as LyCORIS starts them."""
+    out, width = shape[0], math.prod(shape[1:])
+    return {
+        "hada_w1_a": 0.1 * torch.randn(out, rank),
+        "hada_w1_b": torch.randn(rank, width),
+        "hada_w2_a": torch.zeros(out, rank),
+        "hada_w2_b": 0.1 * torch.randn(rank, width),
+    }
+
+
+def _lokr(shape: torch.Size, rank: int) -> formulas.Parts:
+    """w1 small and whole; w2 a product where the rank makes that smaller, else whole. One factor starts at zero."""
+    out, width, *window = shape
+    (small_out, large_out), (small_in, large_in) = _divide(out), _divide(width)
+    parts = {"lokr_w1": _kaiming(small_out, small_in)}
+    if rank < max(large_out, large_in) / 2:
+        return parts | {"lokr_w2_a": torch.zeros(large_out, rank), "lokr_w2_b": _kaiming(rank, large_in, *window)}
+    return parts | {"lokr_w2": torch.zeros(large_out, large_in, *window)}
+
+
+def _divide(size: int) -> tuple[int, int]:
+    """`size` as a product of two numbers as near to each other as can be, the smaller one first."""
+    small = next(n for n in range(math.isqrt(size), 0, -1) if size % n == 0)
+    return small, size // small
+
+
+def _pissa(W: Tensor, rank: int, sigma: float) -> formulas.Parts:
+    """The strongest directions of W itself (arXiv:2404.02948). W stays whole: what is learned is B A − B₀ A₀."""
+    U, S, V = torch.linalg.svd(W.flatten(1), full_matrices=False)
+    root = (S[:rank] / sigma).sqrt()
+    if len(root) < rank:
+        raise AdapterError(f"PiSSA needs a rank of at most {len(root)} here (you gave {rank}): lower the rank.")
+    B, A = U[:, :rank] * root, root[:, None] * V[:rank]
+    A, B = A.reshape(rank, *W.shape[1:]), B.reshape(len(B), rank, *(1 for _ in W.shape[2:]))
+    return {"A": A, "B": B, "A_start": A.clone(), "B_start": B.clone()}

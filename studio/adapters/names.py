@@ -13,53 +13,79 @@ So the way is the other one: flatten every path of the live model, and look the 
 """
 
 import re
+from typing import NamedTuple
 
 from torch import nn
 
-from studio.adapters.layers import can_adapt
+from studio.adapters.layers import can_carry
 from studio.errors import AdapterError
 
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2", "text_encoder_3", "transformer")
 KOHYA_PREFIXES = {  # the first prefix of a component is the one written
     "lora_unet_": "unet",
+    "oft_unet_": "unet",
     "lora_te_": "text_encoder",
     "lora_te1_": "text_encoder",
     "lora_te2_": "text_encoder_2",
     "lora_te3_": "text_encoder_3",
     "lora_transformer_": "transformer",
+    "lycoris_": "",  # whatever module LyCORIS was put on
 }
 # Transformers 5 dropped this level of CLIP's text model; files keep it, and older programs need it.
 _TEXT_LEVEL = "text_model."
 
+_ADAPTER = r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.weight)?"  # PEFT's name of the adapter, and what it puts after it
 _KEY = re.compile(
     r"(?P<path>.+?)(?:"
-    r"\.lora_(?P<letter>[AB])(?:\.(?!weight$|bias$)[^.]+)?(?:\.weight)?"
+    rf"\.lora_(?P<letter>[AB]){_ADAPTER}"
     r"|[._]lora(?:_linear_layer)?[._](?P<way>down|up)\.weight"
-    r"|\.(?P<alpha>alpha)"
-    r"|\.(?P<other>dora_scale|lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?|lora_mid\.weight|lora_B\.bias)"
+    rf"|\.(?P<magnitude>lora_magnitude_vector){_ADAPTER}"
+    r"|\.lora_(?P<mid>mid)\.weight"
+    r"|\.lora_B\.(?P<bias>bias)"
+    rf"|\.(?P<lycoris>hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t[12]){_ADAPTER}"
+    r"|\.(?P<glora>[ab][12])\.weight"
+    r"|\.(?P<plain>alpha|dora_scale|diff|diff_b|w_norm|b_norm|weight|on_input|oft_blocks|rescale)"
     r")"
 )
+
+
+class Key(NamedTuple):
+    """component: "" when the key names none. layer: a dotted path, or kohya's flattened one. part: as in `Update`."""
+
+    component: str
+    layer: str
+    part: str
+
+
+class Place(NamedTuple):
+    """Where a file's layer goes; rows is the range of its outputs that goes there, None for all of them."""
+
+    component: str
+    path: str
+    rows: tuple[int, int] | None = None
+
+
 _OLD_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
-def parse_key(key: str) -> tuple[str, str, str] | None:
-    """(component, layer, part) of a file's key, or None when it is not a LoRA key.
-
-    component is "" when the key names none; layer is a dotted path, or flattened as in kohya's files; part is "A",
-    "B", "alpha", or the name of a part that belongs to the layer but is not plain LoRA, such as "dora_scale".
-    """
+def parse_key(key: str) -> Key | None:
+    """A file's key taken apart, or None when it is not an adapter's."""
     match = _KEY.fullmatch(key)
     if not match:
         return None
-    part = match["letter"] or {"down": "A", "up": "B"}.get(match["way"]) or match["alpha"] or match["other"]
+    found = {name: value for name, value in match.groupdict().items() if value and name != "path"}
+    (part,) = found.values()
+    part = {"down": "A", "up": "B", "lora_magnitude_vector": "magnitude", "weight": "ia3"}.get(part, part)
     path = match["path"]
     for prefix, component in KOHYA_PREFIXES.items():
         if path.startswith(prefix):
-            return component, path.removeprefix(prefix), part
+            return Key(component, path.removeprefix(prefix).lstrip("_"), part)
+    if part == "ia3":  # a model's own weight
+        return None
     component, _, rest = path.partition(".")
     if component not in COMPONENTS or not rest:
         component, rest = "", path
-    return component, _modern(rest.removeprefix("base_model.model.")), part
+    return Key(component, _modern(rest.removeprefix("base_model.model.")), part)
 
 
 def _modern(path: str) -> str:
@@ -74,8 +100,8 @@ def _modern(path: str) -> str:
 
 
 def index_layers(module: nn.Module) -> dict[str, str | None]:
-    """{every name a file may use: path} of the layers that can be adapted; None where a name fits two layers."""
-    paths = [path for path, layer in module.named_modules() if path and can_adapt(layer)]
+    """{every name a file may use: path} of the layers that can carry an update; None where a name fits two layers."""
+    paths = [path for path, layer in module.named_modules() if path and can_carry(layer)]
     index: dict[str, str | None] = {}
     for path in paths:
         dotted = {path, _TEXT_LEVEL + path, path.removeprefix(_TEXT_LEVEL)}
@@ -85,8 +111,8 @@ def index_layers(module: nn.Module) -> dict[str, str | None]:
     return index
 
 
-def find_layer(component: str, key: str, indexes: dict[str, dict[str, str | None]]) -> tuple[str, str]:
-    """(component, path) of a file's layer among live models, given `index_layers` of each.
+def find_layer(component: str, key: str, indexes: dict[str, dict[str, str | None]]) -> tuple[Place, ...]:
+    """The places of a file's layer among live models, given `index_layers` of each.
 
     Raises AdapterError that says why there is none.
     """
@@ -98,7 +124,7 @@ def find_layer(component: str, key: str, indexes: dict[str, dict[str, str | None
     for name, wanted in places:
         path = indexes[name].get(wanted)
         if path:
-            return name, path
+            return (Place(name, path),)
         if wanted in indexes[name]:
             raise AdapterError("its name fits two layers of the base model")
     if component and component not in indexes:

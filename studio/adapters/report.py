@@ -29,7 +29,7 @@ def describe(file: AdapterFile) -> dict:
     """Everything worth knowing about a file before a model is loaded, as plain JSON data."""
     return {
         "name": file.name,
-        "kind": "lora",
+        "kind": ", ".join(file.kinds),
         "layout": file.layout,
         "layers": len(file.layers),
         "components": dict(Counter(component for component, _ in file.layers)),

@@ -2,12 +2,14 @@
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from studio.adapters.layers import KINDS
 from studio.errors import AdapterError
 
 MAX_RANK = 1024
+KINDS = ("lora", "dora", "tucker", "loha", "lokr")
+INITS = ("standard", "pissa")
 
 _ATTENTION = (r"\battn\d*\.to_(q|k|v|out\.0)$", r"\bself_attn\.(q|k|v|o|out)_proj$")
 _FEED_FORWARD = (r"\bff\.net\.(0\.proj|2)$", r"\bmlp\.(fc1|fc2|gate_proj|up_proj|down_proj)$")
@@ -22,10 +24,16 @@ PRESETS = {
 class AdapterSpec:
     """Settings of a new adapter, checked when made.
 
-    rank     how many directions each layer may move in, 1..1024
-    alpha    the update is scaled by alpha / rank; None means rank, a scale of 1
-    targets  a preset's name, or regular expressions searched in each layer's path (a preset's name works there too)
-    dropout  share of the inputs hidden from the adapter while it trains, 0..1
+    rank        how many directions each layer may move in, 1..1024
+    alpha       the update is scaled by alpha / rank; None means rank, a scale of 1
+    kind        "lora", "dora" (LoRA with the length of each output trained apart), "tucker" (LoRA in three parts on
+                convolutions), "loha" (a product of two LoRAs), "lokr" (a Kronecker product)
+    targets     a preset's name, or regular expressions searched in each layer's path (a preset's name works there too)
+    dropout     share of the inputs hidden from the adapter while it trains, 0..1
+    stabilised  scale by alpha / sqrt(rank) instead (arXiv:2312.03732), so that a high rank learns as fast as a low one
+    init        "standard" (A random, B zero), or "pissa": from the strongest directions of the weight itself
+    ranks       {regular expression: rank} for layers that shall differ; the first that fits counts
+    alphas      the same for alpha
 
     Raises AdapterError.
     """
@@ -35,14 +43,22 @@ class AdapterSpec:
     kind: str = "lora"
     targets: tuple[str, ...] | str = ("attn",)
     dropout: float = 0.0
+    stabilised: bool = False
+    init: str = "standard"
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    alphas: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.kind not in KINDS:
-            raise AdapterError(f"The adapter kind {self.kind!r} is unknown: use {' or '.join(KINDS)}.")
-        if type(self.rank) is not int or not 1 <= self.rank <= MAX_RANK:
-            raise AdapterError(f"The rank must be a whole number from 1 to {MAX_RANK} (you gave {self.rank!r}).")
-        if self.alpha is not None and not (_is_number(self.alpha) and self.alpha > 0):
-            raise AdapterError(f"Alpha must be a number above 0 (you gave {self.alpha!r}).")
+            raise AdapterError(f"The adapter kind {self.kind!r} is unknown: use {', '.join(KINDS)}.")
+        for rank in (self.rank, *self.ranks.values()):
+            if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+                raise AdapterError(f"The rank must be a whole number from 1 to {MAX_RANK} (you gave {rank!r}).")
+        for alpha in (self.alpha, *self.alphas.values()):
+            if alpha is not None and not (_is_number(alpha) and alpha > 0):
+                raise AdapterError(f"Alpha must be a number above 0 (you gave {alpha!r}).")
+        if self.init not in INITS or (self.init == "pissa" and self.kind not in ("lora", "dora")):
+            raise AdapterError(f"The init {self.init!r} does not go with {self.kind}: use standard.")
         if not (_is_number(self.dropout) and 0 <= self.dropout < 1):
             raise AdapterError(f"The dropout must be at least 0 and below 1 (you gave {self.dropout!r}).")
         if isinstance(self.targets, str) and self.targets not in PRESETS:
@@ -52,16 +68,20 @@ class AdapterSpec:
             object.__setattr__(self, "targets", tuple(self.targets))
         if not self.patterns:
             raise AdapterError("The adapter has no targets: name at least one.")
-        for pattern in self.patterns:
+        for pattern in (*self.patterns, *self.ranks, *self.alphas):
             try:
                 re.compile(pattern)
             except (re.error, TypeError) as error:
                 raise AdapterError(f"The target {pattern!r} is not a regular expression: {error}.") from error
 
-    @property
-    def scaled_alpha(self) -> float:
-        """alpha, with None resolved."""
-        return float(self.rank if self.alpha is None else self.alpha)
+    def rank_of(self, path: str) -> int:
+        """The rank of the layer at `path`."""
+        return next((rank for pattern, rank in self.ranks.items() if re.search(pattern, path)), self.rank)
+
+    def alpha_of(self, path: str) -> float:
+        """The alpha of the layer at `path`: its rank where none is set."""
+        alpha = next((alpha for pattern, alpha in self.alphas.items() if re.search(pattern, path)), self.alpha)
+        return float(self.rank_of(path) if alpha is None else alpha)
 
     @property
     def patterns(self) -> tuple[str, ...]:

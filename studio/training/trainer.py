@@ -125,13 +125,13 @@ def _events(config: RunConfig, folder: Path, stop: threading.Event) -> Iterator[
             path = checkpoints.save(folder, step, adapter, optimizer, {"smoothed": smoothed})
             yield Checkpoint(step, path.relative_to(folder).as_posix())
         if stop.is_set() and not last:
-            _save_result(folder, config, step, adapter.factors)
+            _save_result(folder, config, step, adapter.updates)
             yield Stopped(step, f"Stopped at step {step}; it can go on from there.")
             return
 
-    kept = best.step if best.factors else step
-    _save_result(folder, config, kept, best.factors or adapter.factors)
-    yield Finished(step, kept, _verdict(kept, step, best.loss if best.factors else None, base_loss))
+    kept = best.step if best.updates else step
+    _save_result(folder, config, kept, best.updates or adapter.updates)
+    yield Finished(step, kept, _verdict(kept, step, best.loss if best.updates else None, base_loss))
 
 
 def _step(
@@ -193,14 +193,14 @@ class _Best:
     """The weights with the lowest held-out loss so far."""
 
     def __init__(self):
-        self.step, self.loss, self.factors = 0, float("inf"), None
+        self.step, self.loss, self.updates = 0, float("inf"), None
 
     def see(self, step: int, loss: float, adapter: Adapter) -> None:
         if loss < self.loss:
-            self.step, self.loss, self.factors = step, loss, adapter.factors
+            self.step, self.loss, self.updates = step, loss, adapter.updates
 
 
-def _save_result(folder: Path, config: RunConfig, step: int, factors: dict) -> None:
+def _save_result(folder: Path, config: RunConfig, step: int, updates: dict) -> None:
     metadata = {
         "studio.run": folder.name,
         "studio.base": config.base,
@@ -210,7 +210,7 @@ def _save_result(folder: Path, config: RunConfig, step: int, factors: dict) -> N
         "ss_learning_rate": str(config.training.learning_rate),
         "ss_steps": str(step),
     }
-    named = {(component or "unet", path): value for (component, path), value in factors.items()}
+    named = {(component or "unet", path): value for (component, path), value in updates.items()}
     write_adapter(folder / "adapter.safetensors", named, metadata=metadata)
 
 

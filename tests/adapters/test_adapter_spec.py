@@ -33,8 +33,8 @@ def test_settings_out_of_range_are_refused_in_one_line(values):
 
 
 def test_alpha_is_the_rank_unless_said():
-    assert AdapterSpec(rank=6).scaled_alpha == 6
-    assert AdapterSpec(rank=6, alpha=3).scaled_alpha == 3
+    assert AdapterSpec(rank=6).alpha_of("any") == 6
+    assert AdapterSpec(rank=6, alpha=3).alpha_of("any") == 3
 
 
 @pytest.mark.parametrize("targets", ["attention", ("attention",), ["attention"]])

@@ -89,8 +89,8 @@ def test_the_update_is_strength_times_alpha_over_rank_times_b_a():
     base = model.fc1(x)
     adapter = disturb(attach(model, AdapterSpec(rank=4, alpha=2, targets=("fc1",))))
     adapter.strength = 0.6
-    factors = adapter.factors["", "fc1"]
-    assert torch.allclose(model.fc1(x), base + 0.6 * 2 / 4 * x @ factors.A.T @ factors.B.T, atol=1e-6)
+    parts = adapter.updates["", "fc1"].parts
+    assert torch.allclose(model.fc1(x), base + 0.6 * 2 / 4 * x @ parts["A"].T @ parts["B"].T, atol=1e-6)
 
 
 def test_strength_zero_and_detach_give_the_base_bit_for_bit():
@@ -135,10 +135,10 @@ def test_convolutions_are_adapted_as_their_merged_weight_would_be():
     model, x = Convs(), torch.randn(2, 3, 9, 9)
     merged = copy.deepcopy(model)
     adapter = disturb(attach(model, AdapterSpec(rank=2, alpha=3, targets="all")))
-    assert set(adapter.factors) == {("", "wide"), ("", "point")}  # a grouped convolution is left alone
-    for (_, path), f in adapter.factors.items():
+    assert set(adapter.updates) == {("", "wide"), ("", "point")}  # a grouped convolution is left alone
+    for (_, path), f in adapter.updates.items():
         layer = merged.get_submodule(path)
-        layer.weight.data += 3 / 2 * (f.B.flatten(1) @ f.A.flatten(1)).reshape(layer.weight.shape)
+        layer.weight.data += 3 / 2 * (f.parts["B"].flatten(1) @ f.parts["A"].flatten(1)).reshape(layer.weight.shape)
     assert torch.allclose(model(x), merged(x), atol=1e-5)
 
 
@@ -165,7 +165,7 @@ def test_dropout_acts_in_training_only():
 
 def test_a_layer_that_is_never_called_is_not_adapted():
     attention = nn.ModuleDict({"self_attn": nn.MultiheadAttention(8, 2), "mlp": nn.Linear(8, 8)})
-    assert set(attach(attention, AdapterSpec(targets="all")).factors) == {("", "mlp")}
+    assert set(attach(attention, AdapterSpec(targets="all")).updates) == {("", "mlp")}
 
 
 def test_state_can_be_saved_and_loaded():

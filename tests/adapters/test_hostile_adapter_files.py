@@ -155,7 +155,7 @@ def test_the_hash_is_of_the_bytes_on_the_disk(tmp_path):
     path.write_bytes(good(extra=torch.ones(700_000)))
     file = read_adapter(path)
     assert file.hash == hashlib.sha256(path.read_bytes()).hexdigest() and file.size == path.stat().st_size
-    assert file.unknown == {"extra": "not a LoRA key"}
+    assert file.unknown == {"extra": "not an adapter's key"}
 
 
 def test_random_damage_gives_an_adapter_or_an_adapter_error(tmp_path):

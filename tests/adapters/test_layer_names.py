@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from studio.adapters.names import find_layer, index_layers, kohya_name, parse_key
+from studio.adapters.names import Place, find_layer, index_layers, kohya_name, parse_key
 from studio.errors import AdapterError
 
 Q = "mid_block.attentions.0.attn1.to_q"
@@ -27,9 +27,9 @@ Q = "mid_block.attentions.0.attn1.to_q"
         ("lora_te1_x.alpha", ("text_encoder", "x", "alpha")),
         ("lora_te2_x.alpha", ("text_encoder_2", "x", "alpha")),
         ("lora_unet_x.dora_scale", ("unet", "x", "dora_scale")),
-        ("unet.x.lora_B.bias", ("unet", "x", "lora_B.bias")),
+        ("unet.x.lora_B.bias", ("unet", "x", "bias")),
         ("unet.conv_in.weight", None),
-        ("lora_unet_x.hada_w1_a", None),
+        ("lora_unet_x.hada_w1_a", ("unet", "x", "hada_w1_a")),
     ],
 )
 def test_each_layout_is_parsed(key, expected):
@@ -39,14 +39,14 @@ def test_each_layout_is_parsed(key, expected):
 def test_flattened_names_are_looked_up_not_unflattened():
     model = nn.ModuleDict({"up_blocks": nn.ModuleDict({"time_emb_proj": nn.Linear(1, 1)})})
     index = index_layers(model)
-    assert find_layer("unet", "up_blocks_time_emb_proj", {"unet": index}) == ("unet", "up_blocks.time_emb_proj")
+    assert find_layer("unet", "up_blocks_time_emb_proj", {"unet": index}) == (Place("unet", "up_blocks.time_emb_proj"),)
 
 
 def test_a_name_that_fits_two_layers_is_not_guessed():
     model = nn.ModuleDict({"a_b": nn.ModuleDict({"c": nn.Linear(1, 1)}), "a": nn.ModuleDict({"b_c": nn.Linear(1, 1)})})
     with pytest.raises(AdapterError, match="two layers"):
         find_layer("unet", "a_b_c", {"unet": index_layers(model)})
-    assert find_layer("unet", "a.b_c", {"unet": index_layers(model)}) == ("unet", "a.b_c")
+    assert find_layer("unet", "a.b_c", {"unet": index_layers(model)}) == (Place("unet", "a.b_c"),)
 
 
 @pytest.mark.parametrize("inside", ["encoder", "text_model.encoder"])
@@ -55,7 +55,7 @@ def test_clip_is_found_with_or_without_its_text_model_level(inside, key):
     model = nn.Linear(1, 1)
     for name in reversed([*inside.split("."), "q"]):
         model = nn.ModuleDict({name: model})
-    assert find_layer("te", key, {"te": index_layers(model)}) == ("te", f"{inside}.q")
+    assert find_layer("te", key, {"te": index_layers(model)}) == (Place("te", f"{inside}.q"),)
 
 
 def test_kohya_names_tell_one_text_encoder_from_two():

@@ -121,7 +121,7 @@ def test_a_diffusers_pipeline_loads_our_file_with_the_same_result(tmp_path, layo
     ):
         adapter = attach(module, spec)
         disturb(adapter, "")
-        layers |= {(component, path): factors for (_, path), factors in adapter.factors.items()}
+        layers |= {(component, path): factors for (_, path), factors in adapter.updates.items()}
     ours = outputs(unet, text_encoder)
     write_adapter(tmp_path / "a.safetensors", layers, layout)
     pipe = pipeline()
@@ -139,7 +139,7 @@ def test_mixed_ranks_and_alphas_reach_diffusers(tmp_path):
     for rank, alpha, target in ((2, 3, "attn1"), (4, 1, "attn2")):
         adapter = attach(unet, AdapterSpec(rank=rank, alpha=alpha, targets=(target,)))
         disturb(adapter, "")
-        layers |= {("unet", path): factors for (_, path), factors in adapter.factors.items()}
+        layers |= {("unet", path): factors for (_, path), factors in adapter.updates.items()}
     ours, _ = outputs(unet, tiny_text_encoder())
     write_adapter(tmp_path / "a.safetensors", layers)
     pipe = pipeline()

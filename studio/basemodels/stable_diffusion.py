@@ -18,7 +18,6 @@ from studio.errors import BaseModelError
 
 for chatty in (diffusers_logging, transformers_logging):
     chatty.disable_progress_bar()
-    chatty.set_verbosity_error()  # else: "Expected types for vae: AutoencoderKL" and advice about torchvision
 
 
 class StableDiffusion:

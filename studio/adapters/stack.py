@@ -29,6 +29,7 @@ class Stack:
         self.members: list[tuple[Adapter, Layer]] = []  # (adapter, its layer here)
         self._state: tuple = ()  # the strengths and versions that what stands in for the weight was made of
         self._inside: list[Adapter] = []  # the adapters that are in it; empty: nothing stands in
+        self._quantised = not weight_of(base).is_floating_point()
         self._hooks = [
             base.register_forward_pre_hook(self._before),
             base.register_forward_hook(self._after, with_kwargs=True),
@@ -62,12 +63,7 @@ class Stack:
         self.base.__dict__.pop("bias", None)
 
     def _is_live(self, adapter: "Adapter", layer: Layer) -> bool:
-        return (
-            adapter.training
-            or torch.compiler.is_compiling()
-            or (torch.is_grad_enabled() and layer.trains)
-            or not weight_of(self.base).is_floating_point()
-        )
+        return adapter.training or (torch.is_grad_enabled() and layer.trains) or self._quantised
 
     def _before(self, base: nn.Module, args: tuple) -> None:
         if torch.compiler.is_compiling():
@@ -78,7 +74,7 @@ class Stack:
                 self.unmerge()
             return
         state = (
-            *((adapter.strength, *map(_version, layer.parameters())) for adapter, layer in still),
+            *((adapter.strength, *map(_version, layer._parameters.values())) for adapter, layer in still),
             *((id(p), _version(p), p.dtype, p.device) for p in base._parameters.values() if p is not None),
         )
         if state != self._state:
@@ -104,6 +100,8 @@ class Stack:
                 self.base.__dict__["bias"] = bias.to(own.dtype)
 
     def _after(self, base: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
+        if len(self._inside) == len(self.members):  # all are merged
+            return output
         for adapter, layer in self.members:
             if adapter.strength != 0 and not any(adapter is merged for merged in self._inside):
                 output = layer.add_to(output, base, args[0] if args else kwargs["input"], adapter.strength)

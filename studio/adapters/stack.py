@@ -108,6 +108,6 @@ class Stack:
         return output
 
 
-def _version(tensor: Tensor) -> int:
+def _version(tensor: Tensor | None) -> int:
     """Counts the writes into a tensor; tensors made in inference mode can't be written outside it and don't count."""
-    return 0 if tensor.is_inference() else tensor._version
+    return 0 if tensor is None or tensor.is_inference() else tensor._version

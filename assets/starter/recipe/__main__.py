@@ -1,7 +1,7 @@
 """From an empty folder to the finished starter model: python assets/starter/recipe
 
 Needs `pip install -e '.[recipe]'` and npm. Steps, each kept in --work and not done twice: art, codec, CLIP, latents,
-UNet, the codec's decoder once more, export. About two hours on two CPU cores.
+UNet, the codec's decoder once more, export. About three hours on two CPU cores.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--codec-steps", type=int, default=4500)
     parser.add_argument("--decoder-steps", type=int, default=1500)
     parser.add_argument("--clip-steps", type=int, default=1300)
-    parser.add_argument("--unet-steps", type=int, default=6000)
+    parser.add_argument("--unet-steps", type=int, default=16000)
     given = parser.parse_args()
     work, parts = given.work, given.work / "parts"
 

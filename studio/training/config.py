@@ -24,7 +24,9 @@ class DataConfig(_Section):
 
 
 class AdapterConfig(_Section):
-    kind: Literal["lora"] = Field("lora", description="The kind of adapter.")
+    kind: Literal["lora", "dora", "tucker", "loha", "lokr"] = Field(
+        "lora", description="LoRA; DoRA (length learned apart from direction); Tucker, LoHa, LoKr (other products)."
+    )
     rank: int = Field(16, ge=1, le=256, description="Size of the adapter: more learns more detail, and more by heart.")
     alpha: float | None = Field(None, gt=0, description="The update is scaled by alpha / rank. Empty: as the rank.")
     targets: Literal["attention", "attention+feed-forward", "all"] = Field(

@@ -31,7 +31,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
             prompt = gr.Textbox(
-                label="Prompt", lines=3, max_lines=8, placeholder="a red apple, on a blue background", elem_id="prompt"
+                label="Prompt", lines=3, max_lines=8, placeholder="red apple, on a blue background", elem_id="prompt"
             )
             negative = gr.Textbox(
                 label="Negative prompt", info="What to keep away from.", max_lines=3, elem_id="negative"

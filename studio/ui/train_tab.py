@@ -13,7 +13,7 @@ from studio.ui.widgets import HIDDEN, QUIET, bar, duration, empty, field_for, no
 from studio.workspace import Workspace
 
 SECTIONS = {  # heading of the folded part -> its settings, with the label where the setting's own name is too short
-    "Adapter": {"adapter.alpha": "", "adapter.targets": ""},
+    "Adapter": {"adapter.kind": "", "adapter.alpha": "", "adapter.targets": ""},
     "Training": {
         "training.batch_size": "",
         "training.seed": "",

@@ -115,7 +115,11 @@ def field_for(key: str, label: str | None = None, **options) -> gr.components.Co
     """
     known = setting(key)
     label = label or key.split(".")[-1].replace("_", " ").capitalize()
-    ends = [f"{word} {end:g}" for word, end in (("from", known.low), ("to", known.high)) if end is not None]
+    ends = [
+        f"{word} {end:,.10g}"
+        for word, end in (("from", known.low), ("to", known.high))
+        if end is not None and end < 2**31
+    ]
     info = known.help.rstrip(".") + (f" ({' '.join(ends)})." if ends else ".") if known.help or ends else None
     common = {"label": label, "info": info, "elem_id": key.replace(".", "-"), "interactive": True, **options}
     if known.choices:

@@ -43,7 +43,8 @@ def clicks_through(page: Page, steps: int, out: Path) -> None:
     shoot(page, out / "train.png")
     page.locator("#to-generate").click()
     expect(page.locator("#strength-0")).to_be_visible()
-    clicks.fill(page, "prompt", "a red apple, on a blue background")
+    clicks.fill(page, "prompt", "teddy bear, on a cyan background")
+    clicks.fill(page, "seed", "3")
     clicks.draw(page)
     shoot(page, out / "generate.png")
 

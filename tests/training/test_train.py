@@ -9,6 +9,7 @@ import threading
 import pytest
 import torch
 
+from studio.adapters import read_adapter
 from studio.errors import ConfigError, DatasetError, RunError
 from studio.training import config_from, config_from_toml, config_to_toml, list_runs, read_run, train
 from studio.training.config import RunConfig
@@ -97,6 +98,17 @@ def test_killed_run_reads_as_interrupted_and_goes_on_from_its_checkpoint(workspa
             first = first or event.step
             stop.set()
     assert first and first > 2 and first % 2 == 1, "it goes on right after a checkpoint"
+
+
+@pytest.mark.parametrize("kind", ["dora", "tucker", "loha", "lokr"])
+def test_every_kind_of_adapter_trains_and_its_file_is_read_back_whole(workspace, kind):
+    config = QUICK | {"name": kind, "adapter.kind": kind, "training.steps": 2, "preview.every": 0}
+    for _ in train(config_from(config), workspace):
+        pass
+    view = read_run(workspace, kind)
+    assert view.state == "finished" and view.adapter
+    file = read_adapter(view.adapter)
+    assert len(file.kinds) <= 2 and not file.unknown  # Tucker is plain LoRA on layers without a window
 
 
 def test_base_model_on_disk_and_in_memory_stays_as_it_was(workspace):

@@ -88,7 +88,7 @@ def _parser() -> Parser:
     sub = add("caption", caption_command, "Write a caption beside each picture of a folder.")
     sub.add_argument("folder", metavar="FOLDER")
     sub.add_argument("--captioner", metavar="NAME", default="starter")
-    sub.add_argument("--trigger", metavar="WORD", default="", help="put this word in front of every new caption")
+    sub.add_argument("--trigger", metavar="WORD", default="", help="put this word in front of every caption")
     sub.add_argument("--overwrite", action="store_true", help="replace captions that are there (they are kept if not)")
 
     sub = add("inspect", inspect_command, "Say what is in an adapter file.")
@@ -315,7 +315,8 @@ def caption_command(given: argparse.Namespace) -> int:
         )
     for problem in report.unreadable:
         _say(problem)
-    print(f"{report.written} written, {report.kept} kept, {len(report.unreadable)} unreadable")
+    changed = f" ({report.triggered} with {given.trigger!r} put in front)" if report.triggered else ""
+    print(f"{report.written} written, {report.kept} kept{changed}, {len(report.unreadable)} unreadable")
     return INTERRUPTED if report.stopped else DONE
 
 

@@ -203,7 +203,9 @@ def test_captions_are_kept_unless_told_otherwise(capsys, space, pictures):
     assert cli.main(["caption", str(pictures), "--trigger", "zsk"]) == cli.DONE
     assert "1 written, 3 kept" in capsys.readouterr().out
     assert (pictures / "0.txt").read_text().startswith("zsk, ")
-    assert (pictures / "1.txt").read_text() == "picture 1"
+    assert (pictures / "1.txt").read_text().strip() == "zsk, picture 1"
+    assert cli.main(["caption", str(pictures)]) == cli.DONE
+    assert "0 written, 4 kept, 0 unreadable" in capsys.readouterr().out
 
 
 TRAIN = ["--set", "training.batch_size=2", "--set", "preview.every=0", "--set", "validation.every=0"]

@@ -16,10 +16,13 @@ BATCH = 16
 
 @dataclass
 class CaptionReport:
-    """kept: captions that were there and stay; stopped: pictures were left over when the stop came."""
+    """kept: captions that were there and stay, `triggered` of them now with the trigger in front; stopped: pictures
+    were left over when the stop came.
+    """
 
     written: int = 0
     kept: int = 0
+    triggered: int = 0
     unreadable: list[str] = field(default_factory=list)  # one line each
     stopped: bool = False
 
@@ -39,11 +42,9 @@ def caption_dataset(
 ) -> CaptionReport:
     """Caption every picture that has no caption (all of them with `overwrite`), beside the picture.
 
-    trigger   put in front of each new caption
+    trigger   put in front of each new caption, and of each kept one that lacks it
     stop      ends between two batches; what is written stays
     progress  told (done, total, picture, caption) after each
-
-    A kept caption stays as it is, with or without the trigger: `add_trigger` puts it in.
 
     Raises ConfigError for an unknown captioner, BaseModelError when it is not installed, DatasetError when the folder
     can't be written.
@@ -52,8 +53,21 @@ def caption_dataset(
         raise ConfigError(f"There is no captioner {captioner!r}: choose {' or '.join(list_captioners())}.")
     todo = [item for item in dataset.items if overwrite or not item.caption.strip()]
     report = CaptionReport(kept=len(dataset.items) - len(todo))
-    if not todo:
-        return report
+    if todo:
+        _caption(todo, trigger.strip(), overwrite, stop, progress, report)
+    if not report.stopped:
+        report.triggered = add_trigger(dataset, trigger)
+    return report
+
+
+def _caption(
+    todo: list[Item],
+    trigger: str,
+    overwrite: bool,
+    stop: threading.Event | None,
+    progress: Callable[[int, int, Path, str], None] | None,
+    report: CaptionReport,
+) -> None:
     from studio.captioning.starter import StarterCaptioner
 
     model, done = StarterCaptioner(), 0
@@ -73,12 +87,11 @@ def caption_dataset(
             if not overwrite and read_caption(item.path):  # typed by a person since the dataset was opened
                 report.kept += 1
                 continue
-            caption = f"{trigger.strip()}, {words}" if trigger.strip() else words
+            caption = f"{trigger}, {words}" if trigger else words
             set_caption(item.path, caption)
             report.written += 1
             if progress:
                 progress(done, len(todo), item.path, caption)
-    return report
 
 
 def add_trigger(dataset: Dataset, trigger: str) -> int:

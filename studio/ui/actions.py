@@ -96,7 +96,8 @@ def start_captioning(workspace: Workspace, dataset: str, trigger: str = "", over
         )
         lines = [f"{pictures.name}: {report.written} captions written" + (", then stopped." if report.stopped else ".")]
         if report.kept:
-            lines.append(f"{report.kept} kept as they were.")
+            changed = f", {report.triggered} with {trigger.strip()!r} put in front" if report.triggered else ""
+            lines.append(f"{report.kept} kept{changed}.")
         job.message = "\n".join([" ".join(lines), *(f"Skipped {line}" for line in report.unreadable)])
 
     job = jobs.start("caption", f"Captioning {pictures.name}", work)

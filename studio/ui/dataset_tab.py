@@ -49,7 +49,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
             gr.Markdown("### Captions", elem_classes="heading")
             trigger = gr.Textbox(
                 label="Trigger word",
-                info="Optional. Put in front of every new caption; use it in a prompt to call the style.",
+                info="Optional. Put in front of every caption; use it in a prompt to call what was learned.",
                 max_lines=1,
                 elem_id="trigger",
             )

@@ -20,9 +20,9 @@ def dataset(tmp_path):
 def test_captions_that_are_there_are_kept(dataset):
     set_caption(dataset.items[0].path, "written by hand")
     set_caption(dataset.items[1].path, "")
-    report = caption_dataset(open_dataset(dataset.folder), trigger="inkling")
+    report = caption_dataset(open_dataset(dataset.folder))
     captions = [item.caption for item in open_dataset(dataset.folder).items]
-    assert captions[0] == "written by hand" and captions[1].startswith("inkling, ")
+    assert captions[0] == "written by hand" and captions[1]
     assert (report.written, report.kept) == (1, len(dataset.items) - 1)
 
 
@@ -64,17 +64,26 @@ def test_a_caption_typed_while_the_job_runs_is_kept(dataset):
     assert (report.written, report.kept) == (len(dataset.items) - 1, 1)
 
 
-def test_kept_captions_get_the_trigger_only_when_asked_and_only_once(dataset):
+def test_the_trigger_is_put_in_front_of_kept_captions_that_lack_it_and_only_once(dataset):
     set_caption(dataset.items[0].path, "Inkling, a bat")
     set_caption(dataset.items[1].path, "inklings at sea")
     set_caption(dataset.items[2].path, "")
-    dataset = open_dataset(dataset.folder)
-    caption_dataset(dataset, trigger="inkling")
-    set_caption(dataset.items[2].path, "")
-    assert add_trigger(dataset, " inkling ") == len(dataset.items) - 2
+    report = caption_dataset(open_dataset(dataset.folder), trigger=" inkling ")
+    assert (report.written, report.kept, report.triggered) == (1, len(dataset.items) - 1, len(dataset.items) - 2)
     captions = [item.caption for item in open_dataset(dataset.folder).items]
-    assert captions[:3] == ["Inkling, a bat", "inkling, inklings at sea", ""]
-    assert add_trigger(dataset, "inkling") == 0 and add_trigger(dataset, " ") == 0
+    assert captions[:2] == ["Inkling, a bat", "inkling, inklings at sea"] and captions[2].startswith("inkling, ")
+    again = caption_dataset(open_dataset(dataset.folder), trigger="inkling")
+    assert (again.written, again.triggered) == (0, 0)
+    assert [item.caption for item in open_dataset(dataset.folder).items] == captions
+
+
+def test_without_a_trigger_kept_captions_stay_as_they_are_and_pictures_without_one_stay_without(dataset):
+    set_caption(dataset.items[2].path, "")
+    assert caption_dataset(dataset).triggered == 0
+    assert add_trigger(open_dataset(dataset.folder), " ") == 0
+    set_caption(dataset.items[2].path, "")
+    add_trigger(open_dataset(dataset.folder), "inkling")
+    assert open_dataset(dataset.folder).items[2].caption == ""
 
 
 def test_a_captioner_that_is_not_there_is_said(tmp_path):

@@ -87,6 +87,11 @@ class Layer(nn.Module):
             if not torch.is_autocast_enabled(x.device.type):  # autocast chooses for itself
                 x = x.to(torch.float32)
             x = F.dropout(x, self.dropout, self.training)
+        if self._plain and isinstance(base, nn.Linear) and output.dtype == x.dtype == self.A.dtype:
+            # One call in place of a product, a scaling and a sum: training is a few hundredths faster for it.
+            down = F.linear(x, self.A.flatten(1)).reshape(-1, len(self.A))
+            rows = output.reshape(-1, output.shape[-1])
+            return torch.addmm(rows, down, self.B.flatten(1).T, alpha=strength * self.sigma).view_as(output)
         if self._plain:
             added = self._low_rank(base, x, strength * self.sigma)
         else:

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from studio.adapters.layers import can_carry
+from studio.adapters.layers import can_carry, weight_of
+from studio.adapters.original_names import original_names
 from studio.errors import AdapterError
 
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2", "text_encoder_3", "transformer")
@@ -38,7 +39,7 @@ _ADAPTER = r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.weight)?"  # PEFT's name of the a
 _KEY = re.compile(
     r"(?P<path>.+?)(?:"
     rf"\.lora_(?P<letter>[AB]){_ADAPTER}"
-    r"|[._]lora(?:_linear_layer)?[._](?P<way>down|up)\.weight"
+    r"|[._]lora(?P<side>[12])?(?:_linear_layer)?[._](?P<way>down|up)\.weight"  # XLabs: 1 the picture's, 2 the text's
     rf"|\.(?P<magnitude>lora_magnitude_vector){_ADAPTER}"
     r"|\.lora_(?P<mid>mid)\.weight"
     r"|\.lora_B\.(?P<bias>bias)"
@@ -65,6 +66,8 @@ class Place(NamedTuple):
     rows: tuple[int, int] | None = None
 
 
+_DENOISER = ("model.diffusion_model.", "diffusion_model.")  # ComfyUI's way to say "the denoiser, whichever it is"
+_OMI = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"}
 _OLD_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -73,16 +76,19 @@ def parse_key(key: str) -> Key | None:
     match = _KEY.fullmatch(key)
     if not match:
         return None
-    found = {name: value for name, value in match.groupdict().items() if value and name != "path"}
+    found = {name: value for name, value in match.groupdict().items() if value and name not in ("path", "side")}
     (part,) = found.values()
     part = {"down": "A", "up": "B", "lora_magnitude_vector": "magnitude", "weight": "ia3"}.get(part, part)
-    path = match["path"]
+    path = match["path"] + (match["side"] or "")
     for prefix, component in KOHYA_PREFIXES.items():
         if path.startswith(prefix):
             return Key(component, path.removeprefix(prefix).lstrip("_"), part)
     if part == "ia3":  # a model's own weight
         return None
+    for prefix in _DENOISER:
+        path = path.removeprefix(prefix)
     component, _, rest = path.partition(".")
+    component = _OMI.get(component, component)
     if component not in COMPONENTS or not rest:
         component, rest = "", path
     return Key(component, _modern(rest.removeprefix("base_model.model.")), part)
@@ -99,37 +105,61 @@ def _modern(path: str) -> str:
     return path
 
 
-def index_layers(module: nn.Module) -> dict[str, str | None]:
-    """{every name a file may use: path} of the layers that can carry an update; None where a name fits two layers."""
-    paths = [path for path, layer in module.named_modules() if path and can_carry(layer)]
-    index: dict[str, str | None] = {}
-    for path in paths:
-        dotted = {path, _TEXT_LEVEL + path, path.removeprefix(_TEXT_LEVEL)}
-        for name in dotted | {name.replace(".", "_") for name in dotted}:
-            index[name] = path if index.get(name, path) == path else None
-    index.update({path: path for path in paths})  # an exact path means itself, whatever else flattens to it
+Index = dict[str, tuple[tuple[str, tuple[int, int] | None], ...] | None]
+
+
+def index_layers(module: nn.Module) -> Index:
+    """{every name a file may use: its (path, rows)} of the layers that can carry an update.
+
+    Several paths where the name means several layers held as one; None where it could mean two different ones.
+    """
+    sizes = {path: len(weight_of(m)) for path, m in module.named_modules() if path and can_carry(m)}
+    index: Index = {}
+
+    def add(name: str, places: tuple) -> None:
+        for spelled in {name, name.replace(".", "_")}:
+            index[spelled] = places if index.get(spelled, places) == places else None
+
+    for path in sizes:
+        for name in {path, _TEXT_LEVEL + path, path.removeprefix(_TEXT_LEVEL)}:
+            add(name, ((path, None),))
+    held: dict[str, list] = {}
+    for name, path, rows in original_names(sizes):
+        held.setdefault(name, []).append((path, rows))
+    for name, places in held.items():
+        add(name, tuple(places))
+    index.update({path: ((path, None),) for path in sizes})  # an exact path means itself, whatever else is called so
     return index
 
 
-def find_layer(component: str, key: str, indexes: dict[str, dict[str, str | None]]) -> tuple[Place, ...]:
+def find_layer(component: str, key: str, indexes: dict[str, Index]) -> tuple[Place, ...]:
     """The places of a file's layer among live models, given `index_layers` of each.
 
     Raises AdapterError that says why there is none.
     """
+    component = _loaded(component, indexes)
     if component in indexes:
         places = [(component, key)]
     else:  # the file names no component, or one that is the model's own first level
         full = f"{component}.{key}" if component else key
         places = [(name, full) for name in indexes]
     for name, wanted in places:
-        path = indexes[name].get(wanted)
-        if path:
-            return (Place(name, path),)
+        found = indexes[name].get(wanted)
+        if found:
+            return tuple(Place(name, path, rows) for path, rows in found)
         if wanted in indexes[name]:
             raise AdapterError("its name fits two layers of the base model")
     if component and component not in indexes:
         raise AdapterError(f"there is no {component} to put it on")
     raise AdapterError("the base model has no such layer")
+
+
+def _loaded(component: str, indexes: dict[str, Index]) -> str:
+    """Programs say "unet" of any denoiser; and FLUX's T5 is its second text encoder, SD3's its third."""
+    for one, other in (("unet", "transformer"), ("text_encoder_3", "text_encoder_2")):
+        if component in (one, other) and component not in indexes:
+            return other if component == one else one
+    return component
 
 
 def diffusers_path(component: str, path: str) -> str:

@@ -7,7 +7,6 @@ interrupted; anything unexpected keeps its traceback and exits 1. Heavy imports 
 
 import argparse
 import json
-import math
 import os
 import signal
 import sys
@@ -21,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio import __version__
-from studio.errors import AdapterError, ConfigError, DatasetError, GenerationError, RunError, StudioError
+from studio.cli_adapters import adapter_commands, named_adapter
+from studio.errors import ConfigError, DatasetError, GenerationError, RunError, StudioError
 from studio.settings import Parser
 from studio.workspace import Workspace
 
@@ -91,10 +91,7 @@ def _parser() -> Parser:
     sub.add_argument("--trigger", metavar="WORD", default="", help="put this word in front of every caption")
     sub.add_argument("--overwrite", action="store_true", help="replace captions that are there (they are kept if not)")
 
-    sub = add("inspect", inspect_command, "Say what is in an adapter file.")
-    sub.add_argument("file", metavar="FILE")
-    sub.add_argument("--base", metavar="NAME", help="also say how it fits this base model")
-    sub.add_argument("--json", action="store_true", help="print it as JSON")
+    adapter_commands(add)
 
     sub = add("doctor", doctor_command, "Say what this machine has and what works on it.")
     sub.add_argument("--json", action="store_true", help="print it as JSON")
@@ -240,7 +237,7 @@ def generate_command(given: argparse.Namespace) -> int:
         "width": width,
         "height": height,
         "base": given.base,
-        "adapters": tuple(_adapter(text, workspace) for text in given.adapters),
+        "adapters": tuple(named_adapter(text, workspace) for text in given.adapters),
     }
     out = _out(given.out) if given.out else None
     from studio.generation import Recipe, generate, save_picture
@@ -254,24 +251,6 @@ def generate_command(given: argparse.Namespace) -> int:
             path = save_picture(picture, recipe, Path(folder)).replace(out)
     print(path)
     return DONE
-
-
-def _adapter(text: str, workspace: Workspace) -> tuple[Path, float]:
-    """(file, strength) of FILE[:STRENGTH]. A colon that no number follows belongs to the name, as in C:\\a.bin."""
-    name, strength = text, 1.0
-    head, colon, tail = text.rpartition(":")
-    if colon and head and not Path(text).exists():
-        try:
-            name, strength = head, float(tail)
-        except ValueError:
-            if Path(head).exists():
-                raise AdapterError(f"The strength after the colon must be a number (you gave {tail!r}).") from None
-    if not math.isfinite(strength):
-        raise AdapterError(f"The strength after the colon must be an ordinary number (you gave {tail!r}).")
-    for path in (Path(name).expanduser(), workspace.runs / name / "adapter.safetensors"):
-        if path.is_file():
-            return path, strength
-    raise AdapterError(f"There is no adapter {name}: give a .safetensors file or the name of a finished run.")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -318,28 +297,6 @@ def caption_command(given: argparse.Namespace) -> int:
     changed = f" ({report.triggered} with {given.trigger!r} put in front)" if report.triggered else ""
     print(f"{report.written} written, {report.kept} kept{changed}, {len(report.unreadable)} unreadable")
     return INTERRUPTED if report.stopped else DONE
-
-
-def inspect_command(given: argparse.Namespace) -> int:
-    """Describe an adapter file and, with --base, how it fits that model."""
-    from studio.adapters import attach_file, describe, describe_text, read_adapter
-
-    file = read_adapter(given.file)
-    description = describe(file)
-    fit = None
-    if given.base:
-        from studio.basemodels import load_base
-
-        fit = attach_file(file, load_base(given.base).modules()).report
-    if given.json:
-        if fit:
-            description["fit"] = {"base": given.base, "matched": fit.matched, "total": fit.total, "unused": fit.unused}
-        print(json.dumps(description, indent=2))
-    else:
-        print(describe_text(description))
-        if fit:
-            print(f"on {given.base}: {fit}")
-    return DONE
 
 
 def doctor_command(given: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from studio import cli
+from studio.cli_adapters import named_adapter
 from studio.errors import AdapterError, ConfigError
 from studio.workspace import Workspace
 
@@ -136,21 +137,21 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(capsys, space
 def test_an_adapter_may_carry_its_strength(space, tmp_path, monkeypatch, text, strength):
     monkeypatch.chdir(tmp_path)
     Path("style.safetensors").touch()
-    assert cli._adapter(text, space) == (Path("style.safetensors"), strength)
+    assert named_adapter(text, space) == (Path("style.safetensors"), strength)
 
 
 def test_a_drive_letter_is_not_a_strength(space, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(r"C:\style.safetensors").touch()
-    assert cli._adapter(r"C:\style.safetensors", space) == (Path(r"C:\style.safetensors"), 1.0)
-    assert cli._adapter(r"C:\style.safetensors:0.25", space) == (Path(r"C:\style.safetensors"), 0.25)
+    assert named_adapter(r"C:\style.safetensors", space) == (Path(r"C:\style.safetensors"), 1.0)
+    assert named_adapter(r"C:\style.safetensors:0.25", space) == (Path(r"C:\style.safetensors"), 0.25)
 
 
 def test_a_finished_run_may_be_named(space):
     path = space.runs / "style" / "adapter.safetensors"
     path.parent.mkdir()
     path.touch()
-    assert cli._adapter("style:0.5", space) == (path, 0.5)
+    assert named_adapter("style:0.5", space) == (path, 0.5)
 
 
 @pytest.mark.parametrize("text", ["style.safetensors:strong", "style.safetensors:nan", "style.safetensors:inf"])
@@ -158,7 +159,7 @@ def test_a_strength_that_is_no_number_is_refused(space, tmp_path, monkeypatch, t
     monkeypatch.chdir(tmp_path)
     Path("style.safetensors").touch()
     with pytest.raises(AdapterError, match="number"):
-        cli._adapter(text, space)
+        named_adapter(text, space)
 
 
 def test_a_setting_is_text_or_a_list():
@@ -247,3 +248,37 @@ def test_ctrl_c_writes_the_checkpoint_and_exits_130(space, pictures):
     assert process.returncode == cli.INTERRUPTED, rest
     assert "Traceback" not in rest and "Stopped" in rest
     assert list((space.runs / "long" / "checkpoints").iterdir())
+
+
+def test_adapter_files_are_converted_resized_and_merged(capsys, space, tmp_path):
+    import torch
+
+    from studio.adapters import AdapterSpec, attach, read_adapter
+    from studio.basemodels import load_base
+
+    adapter = attach(load_base().modules()["unet"], AdapterSpec(rank=4, targets="attention"))
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.normal_(std=0.02)
+    one, kohya, back, small, both = (
+        str(tmp_path / f"{n}.safetensors") for n in ("one", "kohya", "back", "small", "both")
+    )
+    adapter.save(one, metadata={"studio.trigger": "zsk"})
+    adapter.detach()
+    assert cli.main(["convert", one, kohya, "--layout", "kohya"]) == cli.DONE
+    assert cli.main(["convert", kohya, back, "--layout", "diffusers"]) == cli.DONE
+    first, second = read_adapter(one), read_adapter(back)
+    assert first.layers.keys() == second.layers.keys() and second.metadata["studio.trigger"] == "zsk"
+    assert all(torch.equal(first.layers[k].parts["A"], second.layers[k].parts["A"]) for k in first.layers)
+    assert read_adapter(kohya).layout == "kohya"
+    assert cli.main(["resize", one, small, "--rank", "2"]) == cli.DONE
+    assert "changed by" in capsys.readouterr().err and read_adapter(small).rank == 2
+    assert cli.main(["merge", f"{one}:0.5", f"{small}:1", both]) == cli.DONE
+    assert read_adapter(both).rank == 6
+    assert cli.main(["inspect", both, "--base", "starter"]) == cli.DONE
+    said = capsys.readouterr().out
+    assert "LoRA Studio starter" in said and "moves its weights by" in said
+    assert "two adapters" in refusal(capsys, "merge", one, both)
+    assert "different layouts" in refusal(capsys, "merge", one, kohya, both)
+    assert "no adapter" in refusal(capsys, "merge", one, str(tmp_path / "none.safetensors"), both)
+    assert "whole number" in refusal(capsys, "resize", one, small, "--rank", "0")

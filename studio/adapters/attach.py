@@ -5,6 +5,9 @@ number of adapters can hang on one layer, and each has its own strength that can
 """
 
 import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
@@ -13,7 +16,6 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from studio.adapters import names
 from studio.adapters.files import AdapterFile, write_adapter
 from studio.adapters.layers import Layer, can_train, fresh, weight_of
-from studio.adapters.report import MatchReport
 from studio.adapters.spec import AdapterSpec
 from studio.adapters.stack import Stack
 from studio.adapters.update import Update
@@ -22,6 +24,22 @@ from studio.errors import AdapterError
 # Base parameter -> [its requires_grad before the first adapter, how many adapters hold it frozen]. Shared by all
 # adapters, so that they can be detached in any order.
 _frozen = WeakTensorKeyDictionary()
+
+
+@dataclass(frozen=True)
+class MatchReport:
+    """How a file's layers fitted the loaded base: matched of total, and (key, why) of everything that was not used."""
+
+    matched: int
+    total: int
+    unused: list[tuple[str, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        line = f"{self.matched} of {self.total} layers applied"
+        if self.unused:
+            reasons = Counter(why for _, why in self.unused).most_common(3)
+            line += f", {len(self.unused)} keys unused: " + "; ".join(f"{why} ({count})" for why, count in reasons)
+        return line
 
 
 class Adapter(nn.Module):
@@ -78,6 +96,11 @@ class Adapter(nn.Module):
     def _unmerge(self) -> None:
         for stack in self._stacks:
             stack.unmerge()
+
+    def placed(self) -> Iterator[tuple[tuple[str, str], Layer, nn.Module]]:
+        """((component, path), layer, the base's layer) of everything that is attached."""
+        for (place, layer), stack in zip(self._placed.items(), self._stacks):
+            yield place, layer, stack.base
 
     @property
     def updates(self) -> dict[tuple[str, str], Update]:
@@ -144,24 +167,36 @@ def attach_file(file: AdapterFile, modules: dict[str, nn.Module], strength: floa
     modules: {component: model}, such as {"unet": unet, "text_encoder": text_encoder}. Layers that the file gives no
     known component are looked for in all of them. Raises AdapterError when nothing fits; the models are then untouched.
     """
+    placed, unused = place_layers(file, modules)
+    if not placed:
+        raise AdapterError(f"This adapter was made for another base model: 0 of {len(file.layers)} layers fit.")
+    report = MatchReport(len(file.layers) - len(unused), len(file.layers), unused + list(file.unknown.items()))
+    layers = {}
+    for (component, path), update in placed.items():
+        layers[component, path] = Layer(update).to(weight_of(modules[component].get_submodule(path)).device)
+    return Adapter(file.name, modules, layers, strength, report).eval()
+
+
+def place_layers(
+    file: AdapterFile, modules: dict[str, nn.Module]
+) -> tuple[dict[tuple[str, str], Update], list[tuple[str, str]]]:
+    """{(component, path): update} of a file's layers among live models, and (key, why) of those that have no place."""
     indexes = {component: names.index_layers(module) for component, module in modules.items()}
-    layers: dict[tuple[str, str], Layer] = {}
+    placed: dict[tuple[str, str], Update] = {}
     unused: list[tuple[str, str]] = []
     for (component, key), update in file.layers.items():
         try:
+            found = {}
             for place in names.find_layer(component, key, indexes):
                 spot = (place.component, place.path)
-                if spot in layers:
+                if spot in placed:
                     raise AdapterError("another layer of the file already fits there")
-                base = modules[place.component].get_submodule(place.path)
-                weight = weight_of(base)
-                layers[spot] = Layer(update.rows(place.rows, weight).fitted(weight)).to(weight.device)
+                weight = weight_of(modules[place.component].get_submodule(place.path))
+                found[spot] = update.rows(place.rows, weight).fitted(weight)
+            placed |= found
         except AdapterError as error:
             unused.append((f"{component}.{key}" if component else key, str(error)))
-    if not layers:
-        raise AdapterError(f"This adapter was made for another base model: 0 of {len(file.layers)} layers fit.")
-    report = MatchReport(len(file.layers) - len(unused), len(file.layers), unused + list(file.unknown.items()))
-    return Adapter(file.name, modules, layers, strength, report).eval()
+    return placed, unused
 
 
 def _module_key(component: str, path: str) -> str:

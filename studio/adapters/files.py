@@ -212,8 +212,12 @@ def write_adapter(
     said = {**_standard_metadata(path.stem, layers), **(metadata or {})}
     if layout == "diffusers":
         said[SETTINGS_KEY] = json.dumps(_diffusers_settings(layers), indent=2, sort_keys=True)
+    tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    body = safetensors.torch.save(tensors)
+    body_hash = hashlib.sha256(memoryview(body)[8 + int.from_bytes(body[:8], "little") :]).hexdigest()
+    said |= {"sshs_model_hash": body_hash, "modelspec.hash_sha256": f"0x{body_hash}"}
     try:
-        write_whole(path, safetensors.torch.save({k: t.contiguous() for k, t in tensors.items()}, said))
+        write_whole(path, safetensors.torch.save(tensors, said))
     except OSError as error:
         raise AdapterError(f"Can't write {path}: {error.strerror}.") from error
 
@@ -276,6 +280,7 @@ def _diffusers_settings(layers: Mapping[tuple[str, str], Update]) -> dict:
             "target_modules": sorted(mine),
             "rank_pattern": {anchor + path: f.rank for path, f in mine.items() if f.rank != rank},
             "alpha_pattern": {anchor + path: _plain(f.alpha) for path, f in mine.items() if f.alpha != alpha},
+            "use_dora": any("magnitude" in f.parts for f in mine.values()),
         }
         settings |= {f"{component}.{key}" if component else key: value for key, value in values.items()}
     return settings
@@ -284,9 +289,11 @@ def _diffusers_settings(layers: Mapping[tuple[str, str], Update]) -> dict:
 def _standard_metadata(title: str, layers: Mapping[tuple[str, str], Update]) -> dict[str, str]:
     """What other programs look for: kohya's ss_ keys and ModelSpec's (https://github.com/Stability-AI/ModelSpec)."""
     ranks, alphas = {f.rank for f in layers.values()}, {f.alpha for f in layers.values()}
-    return {
+    plain = all(f.label == "LoRA" for f in layers.values())
+    algorithm = {} if plain else {"ss_network_args": json.dumps({"algo": next(iter(layers.values())).kind})}
+    return algorithm | {
         "format": "pt",
-        "ss_network_module": "networks.lora",
+        "ss_network_module": "networks.lora" if plain else "lycoris.kohya",
         "ss_network_dim": str(min(ranks)) if len(ranks) == 1 else "Dynamic",
         "ss_network_alpha": str(_plain(min(alphas))) if len(alphas) == 1 else "Dynamic",
         "modelspec.sai_model_spec": "1.0.1",

@@ -1,32 +1,18 @@
-"""What to tell a person about a file, and about how it fitted."""
+"""What to tell a person about a file."""
 
 from collections import Counter
-from dataclasses import dataclass, field
 
 from studio.adapters.files import AdapterFile
+from studio.adapters.formulas import glora_is_old
+from studio.adapters.insight import base_family, effective_rank
 
 _BASE_HINTS = ("studio.base", "ss_base_model_version", "ss_sd_model_name", "modelspec.architecture")
 _TRIGGER_HINTS = ("studio.trigger", "modelspec.trigger_phrase")
 
 
-@dataclass(frozen=True)
-class MatchReport:
-    """How a file's layers fitted the loaded base: matched of total, and (key, why) of everything that was not used."""
-
-    matched: int
-    total: int
-    unused: list[tuple[str, str]] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        line = f"{self.matched} of {self.total} layers applied"
-        if self.unused:
-            reasons = Counter(why for _, why in self.unused).most_common(3)
-            line += f", {len(self.unused)} keys unused: " + "; ".join(f"{why} ({count})" for why, count in reasons)
-        return line
-
-
 def describe(file: AdapterFile) -> dict:
     """Everything worth knowing about a file before a model is loaded, as plain JSON data."""
+    family, why = base_family(file)
     return {
         "name": file.name,
         "kind": ", ".join(file.kinds),
@@ -36,6 +22,10 @@ def describe(file: AdapterFile) -> dict:
         "ranks": {str(rank): count for rank, count in sorted(file.ranks.items())},
         "alphas": {f"{alpha:g}": count for alpha, count in sorted(file.alphas.items())},
         "base": {key: file.metadata[key] for key in _BASE_HINTS if file.metadata.get(key)},
+        "family": family,
+        "family_because": why,
+        "effective_rank": effective_rank(file),
+        "rules": _rules(file),
         "trigger_words": list(dict.fromkeys(file.metadata[k] for k in _TRIGGER_HINTS if file.metadata.get(k))),
         "size": file.size,
         "sha256": file.hash,
@@ -52,16 +42,41 @@ def describe_text(description: dict) -> str:
         "layers": f"{description['layers']} ({components})",
         "rank": _counts(description["ranks"]),
         "alpha": _counts(description["alphas"]),
+        "fits": f"{description['family'] or 'not known'}: {description['family_because']}",
         "base": ", ".join(f"{value} ({key})" for key, value in description["base"].items()) or "not said",
         "trigger": ", ".join(description["trigger_words"]) or "not said",
         "size": f"{description['size']:,} bytes",
         "sha256": description["sha256"],
     }
+    used = description["effective_rank"]
+    if used:
+        rows["used"] = f"{used['median']} directions hold 95 % of the median layer, {used['largest']} of the largest"
+        if used["zero"]:
+            rows["used"] += f"; {used['zero']} layers do nothing"
+    if description["rules"]:
+        rows["rules"] = "; ".join(description["rules"])
     unknown = description["unknown"]
     if unknown:
         some = ", ".join(f"{key} ({why})" for key, why in list(unknown.items())[:3])
         rows["unused"] = f"{len(unknown)} keys: {some}{', …' if len(unknown) > 3 else ''}"
     return "\n".join(f"{label:<8} {_printable(value)}" for label, value in rows.items())
+
+
+def _rules(file: AdapterFile) -> list[str]:
+    """The rule followed where programs read such a file differently."""
+    rules = []
+    updates = list(file.layers.values())
+    axes = {update.axis or "the one that fits, else the output" for update in updates if "magnitude" in update.parts}
+    if axes:
+        rules.append(f"DoRA's magnitude runs along {' and '.join(sorted(axes))}; strength 0 is the base")
+    if any(update.kind == "lokr" and not update.rank for update in updates):
+        rules.append("LoKr with two whole factors has the scale 1, whatever its alpha")
+    if any(update.kind == "glora" for update in updates):
+        old = any(update.kind == "glora" and glora_is_old(dict(update.parts)) for update in updates)
+        rules.append(f"GLoRA in the {'old' if old else 'new'} order, by shape")
+    if any(update.kind == "boft" for update in updates):
+        rules.append("BOFT's strength scales its whole difference, not each of its turns")
+    return rules
 
 
 def _counts(numbers: dict[str, int]) -> str:

@@ -181,7 +181,7 @@ def update_of(parts: Mapping[str, Tensor]) -> Update:
         raise AdapterError(f"a kind of adapter that is not supported ({', '.join(sorted(p))})")
     if kind == "ia3" and "on_input" not in p:
         raise AdapterError("not an adapter's key")
-    missing = [part for part in _NEEDED[kind] if part not in p]
+    missing = [part for part in _needed(kind, p) if part not in p]
     if missing:
         raise ValueError("has only half of its pair" if kind == "lora" else f"lacks its {missing[0]}")
     extra = set(p) - set(_NEEDED[kind]) - _ALLOWED[kind]
@@ -196,6 +196,13 @@ def update_of(parts: Mapping[str, Tensor]) -> Update:
     return replace(update, alpha=fallback if alpha is None else float(alpha))
 
 
+def _needed(kind: str, p: Mapping[str, Tensor]) -> tuple[str, ...]:
+    if kind != "lokr":
+        return _NEEDED[kind]
+    halves = ((whole,) if whole in p else (f"{whole}_a", f"{whole}_b") for whole in ("lokr_w1", "lokr_w2"))
+    return tuple(part for half in halves for part in half)
+
+
 def _kind_of(p: Mapping[str, Tensor]) -> str | None:
     for mark, kind in _MARKS.items():
         if mark in p:
@@ -205,7 +212,8 @@ def _kind_of(p: Mapping[str, Tensor]) -> str | None:
 
 _MARKS = {
     "A": "lora", "B": "lora", "hada_w1_a": "loha", "lokr_w1": "lokr", "lokr_w1_a": "lokr", "oft_blocks": "oft",
-    "a1": "glora", "ia3": "ia3", "w_norm": "norm", "diff": "full", "diff_b": "full",
+    "lokr_w2": "lokr", "lokr_w2_a": "lokr",
+    "hada_w2_a": "loha", "a1": "glora", "ia3": "ia3", "w_norm": "norm", "diff": "full", "diff_b": "full",
 }  # fmt: skip
 _NEEDED: dict[str, tuple[str, ...]] = {
     "lora": ("A", "B"), "loha": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), "lokr": (), "full": (),

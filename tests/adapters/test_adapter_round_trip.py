@@ -1,5 +1,6 @@
 """What is saved is what is read, in either layout, whole or not at all."""
 
+import hashlib
 import json
 
 import pytest
@@ -165,3 +166,13 @@ def test_a_file_is_described_as_data_and_as_text(tmp_path):
     assert description["sha256"] == file.hash and description["size"] == file.size
     text = describe_text(description)
     assert "unet 2" in text and "starter" in text and "\x1b" not in text
+
+
+def test_the_metadata_tells_what_other_programs_ask_and_the_hash_of_the_numbers(tmp_path):
+    trained(model(), kind="loha").save(tmp_path / "a.safetensors")
+    said = read_adapter(tmp_path / "a.safetensors").metadata
+    data = (tmp_path / "a.safetensors").read_bytes()
+    body = hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+    assert said["sshs_model_hash"] == body and said["modelspec.hash_sha256"] == "0x" + body
+    assert said["ss_network_module"] == "lycoris.kohya" and json.loads(said["ss_network_args"]) == {"algo": "loha"}
+    assert said["modelspec.sai_model_spec"] == "1.0.1" and said["ss_network_dim"] == "3"

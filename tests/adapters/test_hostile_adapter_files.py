@@ -5,13 +5,14 @@ import io
 import json
 import random
 import resource
+import time
 import zipfile
 
 import pytest
 import safetensors.torch
 import torch
 
-from studio.adapters import read_adapter
+from studio.adapters import attach_file, read_adapter
 from studio.errors import AdapterError
 
 
@@ -158,29 +159,93 @@ def test_the_hash_is_of_the_bytes_on_the_disk(tmp_path):
     assert file.unknown == {"extra": "not an adapter's key"}
 
 
-def test_random_damage_gives_an_adapter_or_an_adapter_error(tmp_path):
-    draw = random.Random(0)
-    torch.manual_seed(0)
-    start = good(**{"unet.to_q.alpha": torch.tensor(1.0)})
+SEEDS = {
+    "lora": {"unet.to_q.lora_A.weight": (2, 4), "unet.to_q.lora_B.weight": (4, 2), "unet.to_q.alpha": ()},
+    "dora": {"unet.q.lora_A.weight": (2, 4), "unet.q.lora_B.weight": (4, 2), "unet.q.lora_magnitude_vector": (4,)},
+    "loha": {f"lora_unet_q.hada_w{n}_{s}": (4, 2) if s == "a" else (2, 4) for n in "12" for s in "ab"},
+    "lokr": {"lora_unet_q.lokr_w1": (2, 2), "lora_unet_q.lokr_w2_a": (2, 1), "lora_unet_q.lokr_w2_b": (1, 2)},
+    "tucker": {"lora_unet_q.lora_down.weight": (2, 4, 1, 1), "lora_unet_q.lora_mid.weight": (2, 2, 3, 3),
+               "lora_unet_q.lora_up.weight": (4, 2, 1, 1)},
+    "oft": {"lora_unet_q.oft_blocks": (2, 2, 2), "lora_unet_q.alpha": ()},
+    "boft": {"lora_unet_q.oft_blocks": (2, 2, 2, 2), "lora_unet_q.rescale": (4, 1)},
+    "glora": {f"lora_unet_q.{n}.weight": (4, 2) if n[1] == "1" else (2, 4) for n in ("a1", "a2", "b1", "b2")},
+    "ia3": {"lora_unet_q.weight": (4,), "lora_unet_q.on_input": ()},
+    "full": {"lora_unet_q.diff": (4, 4), "lora_unet_q.diff_b": (4,)},
+}  # fmt: skip
+TEXTS = [b'"', b"{", b"[", b"9", b"-", b"\0", b"\\u0000", b"1e9", b"0,", b'"F16"', b"[[[[", b"4294967296"]
+
+
+def damaged(start: bytes, draw: random.Random) -> bytes:
+    """Bits flipped, bytes cut out, put in or doubled, mostly in the header, sometimes a lie about its length."""
+    data = bytearray(start)
     header_end = 8 + int.from_bytes(start[:8], "little")
-    path, refusals = tmp_path / "a.safetensors", 0
-    for _ in range(500):
-        data = bytearray(start)
-        for _ in range(draw.randint(1, 4)):
-            place = draw.randrange(header_end if draw.random() < 0.8 else len(data))
-            match draw.randrange(4):
-                case 0:
-                    data[place % len(data)] = draw.randrange(256)
-                case 1:
-                    del data[place : place + draw.randint(1, 40)]
-                case 2:
-                    data[place:place] = draw.randbytes(draw.randint(1, 20))
-                case 3:
-                    data[place : place + 1] = draw.choice([b'"', b"{", b"[", b"9", b"-", b"\0", b"\\u0000", b"1e9"])
-        path.write_bytes(data)
+    for _ in range(draw.randint(1, 4)):
+        place = draw.randrange(header_end if draw.random() < 0.8 else len(start)) % len(data)
+        match draw.randrange(6):
+            case 0:
+                data[place] ^= 1 << draw.randrange(8)
+            case 1:
+                del data[place : place + draw.randint(1, 40)]
+            case 2:
+                data[place:place] = draw.randbytes(draw.randint(1, 20))
+            case 3:
+                data[place : place + 1] = draw.choice(TEXTS)
+            case 4:
+                data[place:place] = data[place : place + draw.randint(2, 90)]
+            case 5:
+                del data[draw.randrange(len(data)) :]
+        if len(data) < 2:
+            return bytes(data)
+    return bytes(data)
+
+
+def survive(path, count, seed):
+    """Read and place `count` damaged files; returns (refusals, the longest time in seconds, the memory grown in kB)."""
+    draw, model = random.Random(seed), torch.nn.ModuleDict({"q": torch.nn.Linear(4, 4), "to_q": torch.nn.Linear(4, 4)})
+    starts = []
+    for shapes in SEEDS.values():
+        tensors = {key: torch.rand(shape) for key, shape in shapes.items()}
+        starts.append(safetensors.torch.save(tensors, {"lora_adapter_metadata": '{"unet.lora_alpha": 4}'}))
+    refusals, longest, before = 0, 0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(count):
+        path.write_bytes(damaged(starts[number % len(starts)], draw))
+        began = time.perf_counter()
         try:
-            read_adapter(path)
+            attach_file(read_adapter(path), {"unet": model}).detach()
         except AdapterError as error:
             refusals += 1
-            assert "\n" not in str(error)
-    assert refusals > 300
+            assert "\n" not in str(error) and len(str(error)) < 500
+        longest = max(longest, time.perf_counter() - began)
+    return refusals, longest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+
+def test_ten_thousand_damaged_files_give_an_adapter_or_an_adapter_error(tmp_path):
+    refusals, longest, grown = survive(tmp_path / "a.safetensors", 10_000, 0)
+    assert 6_000 < refusals < 10_000 and longest < 1 and grown < 200_000
+
+
+def test_a_small_file_of_a_huge_product_is_refused_before_it_is_multiplied(tmp_path):
+    """0.8 MB of rank 1 mean 160 GB as a product; likewise a Kronecker product and a fused layer."""
+    huge = 200_000
+    files = [
+        {"unet.q.lora_A.weight": torch.ones(1, huge), "unet.q.lora_B.weight": torch.ones(huge, 1)},
+        {"lora_unet_q.lokr_w1": torch.ones(500, 500), "lora_unet_q.lokr_w2": torch.ones(500, 500)},
+        {f"lora_unet_q.hada_w{n}_{s}": torch.ones((huge, 1) if s == "a" else (1, huge)) for n in "12" for s in "ab"},
+        {"lora_unet_q.oft_blocks": torch.ones(huge, 1, 1)},
+    ]
+    model = torch.nn.ModuleDict({"q": torch.nn.Linear(4, 4)})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for tensors in files:
+        safetensors.torch.save_file(tensors, tmp_path / "a.safetensors")
+        with pytest.raises(AdapterError, match="another base model"):
+            attach_file(read_adapter(tmp_path / "a.safetensors"), {"unet": model})
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_half_a_million_tiny_tensors_are_refused_by_the_header(tmp_path):
+    entries = {f"t{i}": {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i in range(500_000)}
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(raw(entries, b"\0" * 2_000_000))
+    began = time.perf_counter()
+    refused(path)
+    assert time.perf_counter() - began < 1

@@ -4,6 +4,7 @@ The table of what was compared is printed: python -m pytest tests/interop/test_k
 """
 
 import copy
+import json
 
 import pytest
 import safetensors.torch
@@ -138,6 +139,29 @@ def test_what_peft_makes_gives_the_same_output_here(tmp_path, kind, layer):
     assert not file.unknown and adapter.report.matched == 1
     with torch.no_grad():
         assert error(ours["q"](x), theirs.eval()(x)) < 1e-5
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(
+    "kind, more", [("lora", {}), ("lora", {"stabilised": True}), ("lora", {"init": "pissa"}), ("dora", {})]
+)
+def test_what_is_made_here_gives_the_same_output_in_peft(tmp_path, kind, more, layer):
+    model, x = base_of(layer)
+    theirs = Whole(copy.deepcopy(model))
+    adapter = attach(model, AdapterSpec(rank=2, alpha=3, kind=kind, targets="all", **more))
+    disturb(adapter)
+    adapter.save(tmp_path / "a.safetensors", prefix="")
+    settings = json.loads(read_adapter(tmp_path / "a.safetensors").metadata["lora_adapter_metadata"])
+    assert settings["use_dora"] == (kind == "dora")
+    config = peft.LoraConfig(
+        r=settings["r"], lora_alpha=settings["lora_alpha"], use_dora=settings["use_dora"], target_modules=["q"]
+    )
+    theirs = peft.get_peft_model(theirs, config)
+    state = safetensors.torch.load_file(tmp_path / "a.safetensors")
+    result = peft.set_peft_model_state_dict(theirs, {f"base_model.model.{key}": value for key, value in state.items()})
+    assert not result.unexpected_keys
+    with torch.no_grad():
+        assert error(model["q"](x), theirs.eval()(x)) < 1e-5
 
 
 class Whole(nn.Module):

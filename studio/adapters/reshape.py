@@ -1,0 +1,109 @@
+"""Other adapters out of adapters: to a smaller rank, and several into one. What is lost on the way is measured."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from studio.adapters.formulas import KINDS
+from studio.adapters.update import Update
+from studio.errors import AdapterError
+
+Layers = Mapping[tuple[str, str], Update]
+_LARGEST = 2**28  # numbers of one layer's whole product: 1 GB in float32
+
+
+def resize(layers: Layers, rank: int) -> tuple[dict[tuple[str, str], Update], float]:
+    """Every layer as a plain LoRA of at most this rank, the best there is (Eckart–Young), and the error made.
+
+    The error is ‖delta − new delta‖ / ‖delta‖ over all layers together. Raises AdapterError for kinds that are nothing
+    without their base's weights (DoRA, OFT, GLoRA, IA3), and for norms, which have no rank.
+    """
+    _check_rank(rank)
+    out, lost, whole = {}, 0.0, 0.0
+    for place, update in layers.items():
+        out[place], missing, energy = _cut(_factors(update), update, rank)
+        lost, whole = lost + missing, whole + energy
+    return out, (lost / whole) ** 0.5 if whole else 0.0
+
+
+def merge(
+    weighted: Sequence[tuple[Layers, float]], rank: int | None = None
+) -> tuple[dict[tuple[str, str], Update], float]:
+    """One adapter that at strength 1 does what these do together at their strengths, and the error made.
+
+    Without a rank it is exact: the ranks are put side by side. With one, the sum is cut to that rank as by `resize`.
+    Raises AdapterError as `resize` does, and where two were made for layers of different sizes.
+    """
+    if rank is not None:
+        _check_rank(rank)
+    out, lost, whole = {}, 0.0, 0.0
+    for place in dict.fromkeys(place for layers, _ in weighted for place in layers):
+        parts = [(layers[place], strength) for layers, strength in weighted if place in layers]
+        like = max((update for update, _ in parts), key=lambda update: len(update.shape))  # LoHa writes windows flat
+        if len({_matrix_shape(update) for update, _ in parts}) > 1:
+            raise AdapterError(f"{place[1]} has different sizes in the two: they were made for different base models.")
+        pairs = [_factors(update) for update, _ in parts]
+        B = torch.cat([strength * b for (b, _), (_, strength) in zip(pairs, parts)], 1)
+        A = torch.cat([a for _, a in pairs])
+        if rank is None:
+            out[place] = _lora(B, A, like)
+        else:
+            out[place], missing, energy = _cut((B, A), like, rank)
+            lost, whole = lost + missing, whole + energy
+    return out, (lost / whole) ** 0.5 if whole else 0.0
+
+
+def singular_values(update: Update) -> Tensor:
+    """Those of the update at strength 1, largest first. Raises AdapterError like `resize`."""
+    return _spectrum(*_factors(update))[1]
+
+
+def _factors(update: Update) -> tuple[Tensor, Tensor]:
+    """(B, A) with delta = B A as matrices: (out, r) and (r, in · window). Raises AdapterError."""
+    p = update.parts
+    if "magnitude" in p or update.kind not in ("lora", "loha", "lokr", "full"):
+        raise AdapterError(f"{update.label} can't be done without its base model's weights: only LoRA, LoHa and LoKr.")
+    if {"bias", "diff_b"} & set(p):
+        raise AdapterError("An adapter with biases can't be written as a plain LoRA.")
+    if update.kind == "lora" and "mid" not in p:
+        return update.sigma * p["B"].flatten(1), p["A"].flatten(1)
+    out, width = _matrix_shape(update)
+    if out * width > _LARGEST:
+        raise AdapterError(f"A layer of {out} × {width} is too large to be written out.")
+    delta = KINDS[update.kind](torch.empty(update.shape), dict(p), update.sigma).flatten(1)
+    return (delta, torch.eye(width)) if width <= out else (torch.eye(out), delta)
+
+
+def _spectrum(B: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, S, V with B A = U diag(S) V, in the time of the small side: QR of each, SVD of what is between."""
+    Qb, Rb = torch.linalg.qr(B)
+    Qa, Ra = torch.linalg.qr(A.T)
+    U, S, V = torch.linalg.svd(Rb @ Ra.T, full_matrices=False)
+    return Qb @ U, S, V @ Qa.T
+
+
+def _cut(factors: tuple[Tensor, Tensor], like: Update, rank: int) -> tuple[Update, float, float]:
+    """The best LoRA of this rank, the energy it lacks, and the whole energy."""
+    U, S, V = _spectrum(*factors)
+    root = S[:rank].sqrt()
+    new = _lora(U[:, :rank] * root, root[:, None] * V[:rank], like)
+    return new, S[rank:].square().sum().item(), S.square().sum().item()
+
+
+def _lora(B: Tensor, A: Tensor, like: Update) -> Update:
+    """A plain LoRA with its scale in B, of the window that `like` has."""
+    window = like.shape[2:]
+    A = A.reshape(len(A), like.shape[1], *window)
+    B = B.reshape(len(B), -1, *(1 for _ in window))
+    return Update("lora", {"A": A.contiguous(), "B": B.contiguous()}, float(len(A)))
+
+
+def _matrix_shape(update: Update) -> tuple[int, int]:
+    out, *rest = update.shape
+    return out, int(torch.Size(rest).numel())
+
+
+def _check_rank(rank: int) -> None:
+    if type(rank) is not int or not 1 <= rank <= 1024:
+        raise AdapterError(f"The rank must be a whole number from 1 to 1024 (you gave {rank!r}).")

@@ -1,0 +1,133 @@
+"""The commands about adapter files: inspect, convert, resize, merge."""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from studio.errors import AdapterError, ConfigError
+from studio.settings import Parser
+from studio.workspace import Workspace
+
+
+def adapter_commands(add: Callable[..., Parser]) -> None:
+    """Add the parsers of these commands. add: (name, command, about) to a parser."""
+    sub = add("inspect", inspect_command, "Say what is in an adapter file.")
+    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("--base", metavar="NAME", help="also say how it fits this base model")
+    sub.add_argument("--json", action="store_true", help="print it as JSON")
+
+    sub = add("convert", convert_command, "Write an adapter file in another program's layout.")
+    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("out", metavar="OUT")
+    sub.add_argument("--layout", required=True, choices=("kohya", "diffusers"))
+    sub.add_argument("--base", metavar="NAME", default="starter", help="the base model whose layers it names (starter)")
+
+    sub = add("resize", resize_command, "Cut an adapter to a smaller rank, and say what was lost.")
+    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("out", metavar="OUT")
+    sub.add_argument("--rank", metavar="N", type=int, required=True)
+
+    sub = add("merge", merge_command, "Make one adapter of several at their strengths.")
+    sub.add_argument("files", metavar="FILE:STRENGTH", nargs="+", help="two adapters or more")
+    sub.add_argument("out", metavar="OUT")
+    sub.add_argument("--rank", metavar="N", type=int, help="cut the sum to this rank (exact if not given)")
+
+
+def inspect_command(given: argparse.Namespace) -> int:
+    """Describe an adapter file and, with --base, how it fits that model and how strongly it moves each block."""
+    from studio.adapters import attach_file, describe, describe_text, energy_by_block, read_adapter
+
+    file = read_adapter(given.file)
+    description = describe(file)
+    lines = [describe_text(description)]
+    if given.base:
+        from studio.basemodels import load_base
+
+        adapter = attach_file(file, load_base(given.base).modules())
+        fit, energy = adapter.report, energy_by_block(adapter)
+        adapter.detach()
+        assert fit is not None
+        description["fit"] = {"base": given.base, "matched": fit.matched, "total": fit.total, "unused": fit.unused}
+        description["energy"] = energy
+        lines.append(f"on {given.base}: {fit}")
+        lines += [f"  {block:<34} moves its weights by {100 * share:.2f} %" for block, share in sorted(energy.items())]
+    print(json.dumps(description, indent=2) if given.json else "\n".join(lines))
+    return 0
+
+
+def convert_command(given: argparse.Namespace) -> int:
+    """Write FILE as OUT. Flattened names need the base model, whose layers tell where the dots were."""
+    from studio.adapters import place_layers, read_adapter, write_adapter
+
+    file = read_adapter(given.file)
+    from studio.basemodels import load_base
+
+    layers, unused = place_layers(file, load_base(given.base).modules())
+    if unused:
+        count, (key, why) = f"{len(unused)} of {len(file.layers)}", unused[0]
+        raise AdapterError(f"{count} layers have no place in {given.base} ({key}: {why}): name its own --base.")
+    write_adapter(given.out, layers, given.layout, _kept(file.metadata))
+    print(given.out)
+    return 0
+
+
+def resize_command(given: argparse.Namespace) -> int:
+    """Write FILE cut to a rank as OUT."""
+    from studio.adapters import read_adapter, resize, write_adapter
+
+    file = read_adapter(given.file)
+    layers, error = resize(file.layers, given.rank)
+    write_adapter(given.out, layers, file.layout, _kept(file.metadata))
+    _tell(f"The update changed by {100 * error:.2f} % (‖old − new‖ / ‖old‖).")
+    print(given.out)
+    return 0
+
+
+def merge_command(given: argparse.Namespace) -> int:
+    """Write the sum of the FILEs as OUT."""
+    from studio.adapters import merge, read_adapter, write_adapter
+
+    if len(given.files) < 2:
+        raise ConfigError("Merging needs two adapters or more, and the file to write last.")
+    pairs = [named_adapter(text, Workspace.open(given.workspace)) for text in given.files]
+    files = [read_adapter(path) for path, _ in pairs]
+    if len({file.layout for file in files}) > 1:
+        raise AdapterError("The adapters are in different layouts: convert one of them first.")
+    layers, error = merge([(file.layers, strength) for file, (_, strength) in zip(files, pairs)], given.rank)
+    said = {"modelspec.merged_from": ", ".join(f"{file.name}:{s:g}" for file, (_, s) in zip(files, pairs))}
+    write_adapter(given.out, layers, files[0].layout, said)
+    if given.rank:
+        _tell(f"Cutting to rank {given.rank} changed the sum by {100 * error:.2f} %.")
+    print(given.out)
+    return 0
+
+
+def _kept(metadata: dict[str, str]) -> dict[str, str]:
+    """What a changed copy may still say of itself: where it comes from, not its old rank, layout or hash."""
+    stale = ("format", "ss_network_", "sshs_", "modelspec.hash", "lora_adapter_metadata", "modelspec.title")
+    return {key: value for key, value in metadata.items() if not key.startswith(stale)}
+
+
+def named_adapter(text: str, workspace: Workspace) -> tuple[Path, float]:
+    """(file, strength) of FILE[:STRENGTH]. A colon that no number follows belongs to the name, as in C:\\a.bin."""
+    name, strength = text, 1.0
+    head, colon, tail = text.rpartition(":")
+    if colon and head and not Path(text).exists():
+        try:
+            name, strength = head, float(tail)
+        except ValueError:
+            if Path(head).exists():
+                raise AdapterError(f"The strength after the colon must be a number (you gave {tail!r}).") from None
+    if not math.isfinite(strength):
+        raise AdapterError(f"The strength after the colon must be an ordinary number (you gave {tail!r}).")
+    for path in (Path(name).expanduser(), workspace.runs / name / "adapter.safetensors"):
+        if path.is_file():
+            return path, strength
+    raise AdapterError(f"There is no adapter {name}: give a .safetensors file or the name of a finished run.")
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

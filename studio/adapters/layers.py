@@ -39,7 +39,7 @@ class Layer(nn.Module):
                 self.register_buffer(name, tensor)
             else:
                 self.register_parameter(name, nn.Parameter(tensor))
-        self._plain = self.kind == "lora" and set(update.parts) == {"A", "B"}
+        self.is_low_rank = self.kind == "lora" and set(update.parts) == {"A", "B"}
 
     @property
     def parts(self) -> formulas.Parts:
@@ -74,25 +74,18 @@ class Layer(nn.Module):
             return self.sigma * p["bias"]
         return p.get("diff_b", p.get("b_norm"))
 
-    def merge_into(self, weight: Tensor, W: Tensor, strength: float) -> Tensor:
-        """`weight` plus strength · delta(W), as a new tensor. Both float32 and of the base's shape."""
-        if self._plain:
-            merged = torch.addmm(weight.flatten(1), self.B.flatten(1), self.A.flatten(1), alpha=strength * self.sigma)
-            return merged.reshape(W.shape)
-        return weight + strength * self.delta(W)
-
     def add_to(self, output: Tensor, base: nn.Module, x: Tensor, strength: float) -> Tensor:
         """`output` of `base(x)` plus the update's own output, through which gradients flow."""
         if x.is_floating_point():  # an embedding's input is not
             if not torch.is_autocast_enabled(x.device.type):  # autocast chooses for itself
                 x = x.to(torch.float32)
             x = F.dropout(x, self.dropout, self.training)
-        if self._plain and isinstance(base, nn.Linear) and output.dtype == x.dtype == self.A.dtype:
+        if self.is_low_rank and isinstance(base, nn.Linear) and output.dtype == x.dtype == self.A.dtype:
             # One call in place of a product, a scaling and a sum: training is a few hundredths faster for it.
             down = F.linear(x, self.A.flatten(1)).reshape(-1, len(self.A))
             rows = output.reshape(-1, output.shape[-1])
             return torch.addmm(rows, down, self.B.flatten(1).T, alpha=strength * self.sigma).view_as(output)
-        if self._plain:
+        if self.is_low_rank:
             added = self._low_rank(base, x, strength * self.sigma)
         else:
             bias = self.bias_delta()

@@ -29,6 +29,7 @@ class Stack:
         self.members: list[tuple[Adapter, Layer]] = []  # (adapter, its layer here)
         self._state: tuple = ()  # the strengths and versions that what stands in for the weight was made of
         self._inside: list[Adapter] = []  # the adapters that are in it; empty: nothing stands in
+        self._room: Tensor | None = None  # kept while strengths move: asking for memory costs as much as the product
         self._quantised = not weight_of(base).is_floating_point()
         self._hooks = [
             base.register_forward_pre_hook(self._before),
@@ -86,18 +87,32 @@ class Stack:
         with torch.inference_mode(False), torch.no_grad():
             own, own_bias = weight_of(self.base), self.base._parameters.get("bias")
             start = own.detach().float()
-            weight, bias = start, None if own_bias is None else own_bias.detach().float()
+            weight, moved = self._low_rank_sum(start, still), None
             for adapter, layer in still:
-                weight = layer.merge_into(weight, start, adapter.strength)
+                if not layer.is_low_rank:
+                    weight = weight + adapter.strength * layer.delta(start)
                 added = layer.bias_delta()
                 if added is not None:
                     added = adapter.strength * added.flatten()
-                    bias = added if bias is None else bias + added
+                    moved = added if moved is None else moved + added
             # An entry of the instance's own dict is found before a parameter of the same name, and is no parameter:
             # state_dict(), parameters() and training see the base's own weight as before.
             self.base.__dict__["weight"] = weight.to(own.dtype)
-            if bias is not None:
+            if moved is not None:
+                bias = moved if own_bias is None else own_bias.detach().float() + moved
                 self.base.__dict__["bias"] = bias.to(own.dtype)
+
+    def _low_rank_sum(self, start: Tensor, still: list[tuple["Adapter", Layer]]) -> Tensor:
+        """W + Σ s σ B A of the plain LoRAs in one product, into the room of the last one: a slider waits for this."""
+        pairs = [(adapter.strength * layer.sigma, layer) for adapter, layer in still if layer.is_low_rank]
+        if not pairs:
+            return start
+        B = torch.cat([scale * layer.B.flatten(1) for scale, layer in pairs], 1)
+        A = torch.cat([layer.A.flatten(1) for _, layer in pairs])
+        if self._room is None or self._room.shape != start.shape or self._room.device != start.device:
+            self._room = torch.empty(start.shape, device=start.device)  # contiguous, so that `flatten` is a view
+        torch.addmm(start.flatten(1), B, A, out=self._room.flatten(1))
+        return self._room
 
     def _after(self, base: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
         if len(self._inside) == len(self.members):  # all are merged

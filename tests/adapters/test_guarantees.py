@@ -134,6 +134,19 @@ def test_ten_thousand_changes_of_strength_leave_no_trace():
         assert not torch.equal(model(x), before)
 
 
+def test_a_convolution_in_channels_last_is_merged_right():
+    model = Model().to(memory_format=torch.channels_last)
+    adapters = [disturbed(model) for _ in range(2)]
+    live = model(X)
+    with torch.no_grad():
+        for adapter in adapters:
+            adapter.eval()
+        for strength in (0.5, 1.0):  # twice: the second merge goes into the room of the first
+            adapters[0].strength = strength
+            merged = model(X)
+    assert torch.allclose(merged, live, atol=1e-5)
+
+
 def test_a_merged_weight_is_rounded_once():
     """Where two small updates cancel a rounding, adding them one after the other in bfloat16 would lose both."""
     model, x = nn.Sequential(nn.Linear(64, 64)).bfloat16(), torch.randn(4, 64).bfloat16()

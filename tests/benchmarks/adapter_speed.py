@@ -139,6 +139,20 @@ def training(bench: Bench, rounds: int) -> dict[str, float]:
     )
 
 
+def memory(bench: Bench) -> dict[str, float]:
+    """Megabytes beyond the base with three adapters, at most: ours keeps a merged copy of each touched weight."""
+    theirs, (mine, adapters) = bench.peft(3), bench.ours(3)
+    for adapter in adapters:
+        adapter.eval()
+    with torch.inference_mode():
+        bench.forward(mine)
+    factors = sum(p.numel() * p.element_size() for adapter in adapters for p in adapter.parameters())
+    merged = sum(m.weight.numel() * m.weight.element_size() for m in mine.modules() if "weight" in m.__dict__)
+    lora = sum(p.numel() * p.element_size() for name, p in theirs.named_parameters() if "lora_" in name)
+    base = sum(p.numel() * p.element_size() for p in bench.bare.parameters())
+    return {"bare": base / 1e6, "peft": lora / 1e6, "ours": (factors + merged) / 1e6}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
@@ -152,6 +166,9 @@ def main() -> None:
         _table(f"one forward, {count} adapter{'s' * (count > 1)}", standing_still(bench, count, given.rounds), "bare")
     _table("one strength of three moves", moving_one(bench, max(3, given.rounds)), "peft")
     _table("training, forward and backward", training(bench, given.rounds), "floor")
+    print("\nmemory beyond the base, three adapters (MB; bare: the base itself)")
+    for name, value in memory(bench).items():
+        print(f"  {name:14} {value:10.0f}")
 
 
 def _table(title: str, seconds: dict[str, float], unit: str) -> None:

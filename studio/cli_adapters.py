@@ -46,8 +46,8 @@ def inspect_command(given: argparse.Namespace) -> int:
     if given.base:
         from studio.basemodels import load_base
 
-        adapter = attach_file(file, load_base(given.base).modules())
-        fit, energy = adapter.report, energy_by_block(adapter)
+        adapter = attach_file(file, load_base(given.base).modules(), force=True)
+        fit, energy = adapter.report, {} if file.not_finite else energy_by_block(adapter)
         adapter.detach()
         assert fit is not None
         description["fit"] = {"base": given.base, "matched": fit.matched, "total": fit.total, "unused": fit.unused}

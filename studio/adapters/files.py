@@ -30,6 +30,8 @@ class AdapterFile:
 
     layers    {(component, key): its update}; component is "" when the file names none, key is a dotted path or,
               from kohya's layout, a flattened one
+    embeddings  {token: {text encoder, such as "clip_l": (words, width)}}, new words packed along with the adapter
+    not_finite  keys of tensors that hold NaN or infinity: `attach_file` refuses them unless forced
     metadata  what the file says about itself, as it stands there
     unknown   {key: why it is not used}: nothing is dropped silently
     hash      SHA-256 of the whole file; size in bytes
@@ -43,6 +45,16 @@ class AdapterFile:
     layers: dict[tuple[str, str], Update] = field(repr=False)
     metadata: dict[str, str] = field(repr=False)
     unknown: dict[str, str] = field(repr=False)
+    embeddings: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
+    not_finite: list[str] = field(default_factory=list)
+
+    def refuse_if_damaged(self) -> None:
+        """Raises AdapterError when numbers in it are not finite: even at strength 0 they would spoil a picture."""
+        if self.not_finite:
+            more = f" and {len(self.not_finite) - 1} more" if len(self.not_finite) > 1 else ""
+            raise AdapterError(
+                f"{self.name} holds numbers that are not finite ({self.not_finite[0]}{more}): use an earlier copy."
+            )
 
     @property
     def ranks(self) -> Counter:
@@ -88,7 +100,7 @@ def read_adapter(path: str | Path) -> AdapterFile:
     except ValueError as error:
         raise AdapterError(f"{path.name} is damaged ({error}): save or download it again.") from error
     try:
-        layers, unknown = _group(entries, tensors, _Settings.of(metadata, path))
+        layers, unknown, embeddings = _group(entries, tensors, _Settings.of(metadata, path))
     except ValueError as error:
         raise AdapterError(f"{path.name} can't be used ({error}): save or download it again.") from error
     if not layers:
@@ -97,7 +109,8 @@ def read_adapter(path: str | Path) -> AdapterFile:
             f"{path.name} holds no adapter ({why[0][0] if why else 'it has no tensors'}): choose an adapter's file."
         )
     layout = "kohya" if any(entry.name.startswith(tuple(names.KOHYA_PREFIXES)) for entry in entries) else "diffusers"
-    return AdapterFile(path.stem, path, size, digest, layout, layers, metadata, unknown)
+    not_finite = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    return AdapterFile(path.stem, path, size, digest, layout, layers, metadata, unknown, embeddings, not_finite)
 
 
 def _read_tensors(stream: BinaryIO, entries: list[Entry], digest: "hashlib._Hash") -> tuple[dict[str, Tensor], str]:
@@ -115,17 +128,17 @@ def _read_tensors(stream: BinaryIO, entries: list[Entry], digest: "hashlib._Hash
             if wanted:
                 kept += chunk
         if wanted:
-            tensor = torch.frombuffer(kept, dtype=entry.dtype).reshape(entry.shape).to(torch.float32)
-            if not torch.isfinite(tensor).all():
-                raise ValueError(f"{entry.name} holds numbers that are not finite")
-            tensors[entry.name] = tensor
+            tensors[entry.name] = torch.frombuffer(kept, dtype=entry.dtype).reshape(entry.shape).to(torch.float32)
     return tensors, digest.hexdigest()
 
 
 def _group(
     entries: list[Entry], tensors: dict[str, Tensor], settings: "_Settings"
-) -> tuple[dict[tuple[str, str], Update], dict[str, str]]:
-    """Layers from keys, and why each other key is not one. Raises ValueError for a layer that contradicts itself."""
+) -> tuple[dict[tuple[str, str], Update], dict[str, str], dict[str, dict[str, Tensor]]]:
+    """Layers from keys, why each other key is not one, and the bundled words.
+
+    Raises ValueError for a layer that contradicts itself.
+    """
     parts: dict[tuple[str, str], dict[str, str]] = {}  # layer -> part -> key
     unknown = {}
     for entry in entries:
@@ -135,8 +148,12 @@ def _group(
             continue
         if parts.setdefault((parsed.component, parsed.layer), {}).setdefault(parsed.part, entry.name) != entry.name:
             raise ValueError(f"it holds {parsed.layer} twice")
-    layers = {}
+    layers: dict[tuple[str, str], Update] = {}
+    embeddings: dict[str, dict[str, Tensor]] = {}
     for (component, layer), keys in parts.items():
+        if component == names.EMBEDDING:
+            embeddings[layer] = {part: tensors[key] for part, key in keys.items()}
+            continue
         try:
             update = update_of({part: tensors[key] for part, key in keys.items()})
         except AdapterError as error:  # a kind that is not read
@@ -146,8 +163,10 @@ def _group(
             raise ValueError(f"{layer} {error}") from error
         if "alpha" not in keys and update.rank:
             update = replace(update, alpha=float(settings.alpha(component, layer, update.rank)))
+        if not math.isfinite(update.alpha):
+            raise ValueError(f"{layer} has an alpha that is not a number")
         layers[component, layer] = update
-    return layers, unknown
+    return layers, unknown, embeddings
 
 
 @dataclass(frozen=True)

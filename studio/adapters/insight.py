@@ -49,6 +49,8 @@ def effective_rank(file: AdapterFile) -> dict[str, int] | None:
 
     None for kinds whose update can't be written without the base.
     """
+    if file.not_finite:
+        return None
     try:
         ranks = sorted(energy_rank(update) for update in file.layers.values())
     except AdapterError:

@@ -32,6 +32,7 @@ KOHYA_PREFIXES = {  # the first prefix of a component is the one written
     "lora_transformer_": "transformer",
     "lycoris_": "",  # whatever module LyCORIS was put on
 }
+EMBEDDING = "embedding"  # the component of a bundled word
 # Transformers 5 dropped this level of CLIP's text model; files keep it, and older programs need it.
 _TEXT_LEVEL = "text_model."
 
@@ -67,12 +68,15 @@ class Place(NamedTuple):
 
 
 _DENOISER = ("model.diffusion_model.", "diffusion_model.")  # ComfyUI's way to say "the denoiser, whichever it is"
+_BUNDLED = re.compile(r"bundle_emb\.(?P<token>.+)\.(?P<part>[^.]+)")  # a new word's embedding, packed along
 _OMI = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"}
 _OLD_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
 def parse_key(key: str) -> Key | None:
     """A file's key taken apart, or None when it is not an adapter's."""
+    if bundled := _BUNDLED.fullmatch(key):
+        return Key(EMBEDDING, bundled["token"], bundled["part"])
     match = _KEY.fullmatch(key)
     if not match:
         return None

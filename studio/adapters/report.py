@@ -25,6 +25,8 @@ def describe(file: AdapterFile) -> dict:
         "family": family,
         "family_because": why,
         "effective_rank": effective_rank(file),
+        "not_finite": list(file.not_finite),
+        "embeddings": {token: sorted(parts) for token, parts in file.embeddings.items()},
         "rules": _rules(file),
         "trigger_words": list(dict.fromkeys(file.metadata[k] for k in _TRIGGER_HINTS if file.metadata.get(k))),
         "size": file.size,
@@ -53,6 +55,10 @@ def describe_text(description: dict) -> str:
         rows["used"] = f"{used['median']} directions hold 95 % of the median layer, {used['largest']} of the largest"
         if used["zero"]:
             rows["used"] += f"; {used['zero']} layers do nothing"
+    if description["not_finite"]:
+        rows["damaged"] = f"numbers that are not finite in {', '.join(description['not_finite'][:3])}"
+    if description["embeddings"]:
+        rows["words"] = ", ".join(description["embeddings"])
     if description["rules"]:
         rows["rules"] = "; ".join(description["rules"])
     unknown = description["unknown"]

@@ -31,6 +31,7 @@ from studio.training.events import (
     Warned,
 )  # fmt: skip
 from studio.training.examples import Examples, encode
+from studio.training.metadata import adapter_metadata
 from studio.training.objective import held_out_loss, loss_of, rate_at
 from studio.training.selection import split
 from studio.workspace import Workspace
@@ -125,12 +126,14 @@ def _events(config: RunConfig, folder: Path, stop: threading.Event) -> Iterator[
             path = checkpoints.save(folder, step, adapter, optimizer, {"smoothed": smoothed})
             yield Checkpoint(step, path.relative_to(folder).as_posix())
         if stop.is_set() and not last:
-            _save_result(folder, config, step, adapter.updates)
+            _save_result(folder, adapter.updates, adapter_metadata(config, items, base.resolution, step, None))
             yield Stopped(step, f"Stopped at step {step}; it can go on from there.")
             return
 
     kept = best.step if best.updates else step
-    _save_result(folder, config, kept, best.updates or adapter.updates)
+    losses = (best.loss, base_loss) if best.updates else None
+    metadata = adapter_metadata(config, items, base.resolution, kept, losses)
+    _save_result(folder, best.updates or adapter.updates, metadata)
     yield Finished(step, kept, _verdict(kept, step, best.loss if best.updates else None, base_loss))
 
 
@@ -200,16 +203,7 @@ class _Best:
             self.step, self.loss, self.updates = step, loss, adapter.updates
 
 
-def _save_result(folder: Path, config: RunConfig, step: int, updates: dict) -> None:
-    metadata = {
-        "studio.run": folder.name,
-        "studio.base": config.base,
-        "studio.step": str(step),
-        "studio.trigger": config.data.trigger,
-        "ss_output_name": folder.name,
-        "ss_learning_rate": str(config.training.learning_rate),
-        "ss_steps": str(step),
-    }
+def _save_result(folder: Path, updates: dict, metadata: dict[str, str]) -> None:
     named = {(component or "unet", path): value for (component, path), value in updates.items()}
     write_adapter(folder / "adapter.safetensors", named, metadata=metadata)
 

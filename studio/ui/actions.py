@@ -229,7 +229,7 @@ def add_adapter_file(workspace: Workspace, path: Path) -> str:
     path = Path(path)
     if path.suffix.lower() != ".safetensors":
         raise AdapterError(f"{path.name} is not a .safetensors file: drop the adapter's .safetensors file.")
-    read_adapter(path)
+    read_adapter(path).refuse_if_damaged()
     name = safe_name(path.stem) + ".safetensors"
     data = path.read_bytes()
     target = workspace.adapters / name

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from studio.adapters import attach_file, read_adapter
+from studio.adapters import attach_file, describe, describe_text, read_adapter
 from studio.errors import AdapterError
 
 
@@ -96,8 +96,6 @@ HOSTILE = {
     "ranks disagree": raw(*pair(b=(4, 3))),
     "alpha of two numbers": good(**{"unet.to_q.alpha": torch.ones(2)}),
     "alpha not finite": good(**{"unet.to_q.alpha": torch.tensor(float("inf"))}),
-    "weights not finite": good(**{"unet.k.lora_A.weight": torch.full((2, 4), float("nan"))}),
-    "too large for float32": good(**{"unet.k.lora_A.weight": torch.full((2, 4), 1e300, dtype=torch.float64)}),
     "only A": good(**{"unet.k.lora_A.weight": torch.ones(2, 4)}),
     "two adapters in one": good(**{"unet.to_q.lora_A.other.weight": torch.ones(2, 4)}),
     "settings not JSON": raw({**HEADER, "__metadata__": {"lora_adapter_metadata": "{"}}, BODY),
@@ -157,6 +155,32 @@ def test_the_hash_is_of_the_bytes_on_the_disk(tmp_path):
     file = read_adapter(path)
     assert file.hash == hashlib.sha256(path.read_bytes()).hexdigest() and file.size == path.stat().st_size
     assert file.unknown == {"extra": "not an adapter's key"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.full((2, 4), float("nan")), torch.full((2, 4), 1e300, dtype=torch.float64)],
+    ids=["nan", "too large"],
+)
+def test_numbers_that_are_not_finite_are_reported_and_refused_for_use_unless_forced(tmp_path, value):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(good(**{"unet.to_q.lora_A.weight": value}))
+    file, model = read_adapter(path), torch.nn.ModuleDict({"to_q": torch.nn.Linear(4, 4)})
+    assert describe(file)["not_finite"] == ["unet.to_q.lora_A.weight"] == file.not_finite
+    assert "not finite" in describe_text(describe(file))
+    with pytest.raises(AdapterError, match="a holds numbers that are not finite .unet.to_q.lora_A.weight."):
+        attach_file(file, {"unet": model})
+    assert attach_file(file, {"unet": model}, force=True).report.matched == 1
+
+
+def test_words_packed_into_the_file_are_read_beside_the_layers(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(
+        good(**{"bundle_emb.zok.clip_l": torch.ones(2, 768), "bundle_emb.zok.clip_g": torch.ones(2, 1280)})
+    )
+    file = read_adapter(path)
+    assert file.embeddings["zok"]["clip_l"].shape == (2, 768) and not file.unknown and len(file.layers) == 1
+    assert describe(file)["embeddings"] == {"zok": ["clip_g", "clip_l"]}
 
 
 SEEDS = {

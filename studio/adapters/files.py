@@ -144,7 +144,7 @@ def _group(
     for entry in entries:
         parsed = names.parse_key(entry.name)
         if parsed is None:
-            unknown[entry.name] = "not an adapter's key"
+            unknown[entry.name] = names.why_not(entry.name)
             continue
         if parts.setdefault((parsed.component, parsed.layer), {}).setdefault(parsed.part, entry.name) != entry.name:
             raise ValueError(f"it holds {parsed.layer} twice")

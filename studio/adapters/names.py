@@ -43,7 +43,7 @@ _KEY = re.compile(
     r"|[._]lora(?P<side>[12])?(?:_linear_layer)?[._](?P<way>down|up)\.weight"  # XLabs: 1 the picture's, 2 the text's
     rf"|\.(?P<magnitude>lora_magnitude_vector){_ADAPTER}"
     r"|\.lora_(?P<mid>mid)\.weight"
-    r"|\.lora_B\.(?P<bias>bias)"
+    r"|\.lora_B(?:\.[^.]+)?\.(?P<bias>bias)"
     rf"|\.(?P<lycoris>hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t[12]){_ADAPTER}"
     r"|\.(?P<glora>[ab][12])\.weight"
     r"|\.(?P<plain>alpha|dora_scale|diff|diff_b|w_norm|b_norm|weight|on_input|oft_blocks|rescale)"
@@ -96,6 +96,20 @@ def parse_key(key: str) -> Key | None:
     if component not in COMPONENTS or not rest:
         component, rest = "", path
     return Key(component, _modern(rest.removeprefix("base_model.model.")), part)
+
+
+_UNREAD = {
+    "boft_": "PEFT's BOFT is not read",
+    "oft_R": "PEFT's OFT, which turns the inputs, is not read",
+    "ia3_l": "PEFT's IA3 is not read",
+    "glora_": "PEFT's GLoRA is not read",
+    "lora_embedding_": "PEFT's LoRA on embeddings is not read",
+}
+
+
+def why_not(key: str) -> str:
+    """Why `parse_key` gives None."""
+    return next((why for mark, why in _UNREAD.items() if mark in key), "not an adapter's key")
 
 
 def _modern(path: str) -> str:

@@ -79,8 +79,8 @@ def original_names(sizes: Sizes) -> Iterator[tuple[str, str, tuple[int, int] | N
     """(original name, path, its rows of the original layer or None for all) for every layer that has one.
 
     sizes: {path: outputs} of a UNet2DConditionModel, FluxTransformer2DModel or SD3Transformer2DModel; of any other
-    model nothing comes. The last modulation of FLUX and SD3 (`norm_out.linear`) is left out: there diffusers swapped
-    the two halves, which rows of one layer can't express.
+    model nothing comes. The last modulation of FLUX and SD3 (`norm_out.linear`), and that of the context in SD3's last
+    block, are left out: there diffusers swapped the two halves, which rows of one layer can't express.
     """
     if any(path.startswith("down_blocks.0.resnets.") for path in sizes):
         named: Iterator[Named] = _unet(sizes)
@@ -157,7 +157,10 @@ def _sd3(sizes: Sizes) -> Iterator[Named]:
         yield name, (path,)
     for block in _numbers(sizes, "transformer_blocks"):
         path, name = f"transformer_blocks.{block}", f"joint_blocks.{block}"
+        last = f"{path}.ff_context.net.2" not in sizes  # its context's modulation has swapped halves, like norm_out
         for ours, theirs in _SD3_BLOCK.items():
+            if last and ours == "norm1_context.linear":
+                continue
             yield f"{name}.{theirs}", (f"{path}.{ours}",)
         for attention in ("attn", "attn2"):
             yield f"{name}.x_block.{attention}.qkv", tuple(f"{path}.{attention}.{part}" for part in _QKV)

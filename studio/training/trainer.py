@@ -72,6 +72,7 @@ def train(
 
 
 def _events(config: RunConfig, folder: Path, stop: threading.Event) -> Iterator[Event]:
+    config = config.model_copy(update={"name": folder.name})
     settings = config.training
     items, held_items, warnings = split(config)
     base = load_base(config.base, shared=False)

@@ -99,7 +99,7 @@ def test_a_partial_match_is_applied_and_reported(tmp_path):
     assert dict(report.unused) == {
         "unet.gone": "the base model has no such layer",
         "text_encoder.q": "there is no text_encoder to put it on",
-        "lora_unet_x.boft_R": "not an adapter's key",
+        "lora_unet_x.boft_R": "PEFT's BOFT is not read",
     }
     assert str(report).startswith("2 of 4 layers applied, 3 keys unused: ") and "\n" not in str(report)
 

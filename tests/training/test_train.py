@@ -54,6 +54,10 @@ def test_a_run_leaves_everything_it_said_in_its_folder(workspace):
         value.abs().sum() > 0 for key, value in weights(view.adapter).items() if "lora_B" in key
     )
     assert list_runs(workspace) == ["first"]
+    said = read_adapter(view.adapter).metadata
+    assert said["studio.run"] == said["ss_output_name"] == "first" and int(said["ss_num_train_images"]) > 0
+    assert float(said["studio.base_loss"]) == pytest.approx(view.validation[0][2], abs=1e-5)
+    assert "background" in said["ss_tag_frequency"]
 
 
 def test_stopped_and_resumed_run_is_bit_identical_to_one_that_never_stopped(workspace):

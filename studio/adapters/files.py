@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from studio.adapters import names
+from studio.adapters.family import family_of
 from studio.adapters.header import Entry, parse_json, read_header
 from studio.adapters.update import Update, update_of
 from studio.errors import AdapterError
@@ -309,8 +310,11 @@ def _standard_metadata(title: str, layers: Mapping[tuple[str, str], Update]) -> 
     """What other programs look for: kohya's ss_ keys and ModelSpec's (https://github.com/Stability-AI/ModelSpec)."""
     ranks, alphas = {f.rank for f in layers.values()}, {f.alpha for f in layers.values()}
     plain = all(f.label == "LoRA" for f in layers.values())
-    algorithm = {} if plain else {"ss_network_args": json.dumps({"algo": next(iter(layers.values())).kind})}
-    return algorithm | {
+    told = {} if plain else {"ss_network_args": json.dumps({"algo": next(iter(layers.values())).kind})}
+    architecture = family_of(layers).architecture
+    if architecture:
+        told["modelspec.architecture"] = f"{architecture}/lora"
+    return told | {
         "format": "pt",
         "ss_network_module": "networks.lora" if plain else "lycoris.kohya",
         "ss_network_dim": str(min(ranks)) if len(ranks) == 1 else "Dynamic",

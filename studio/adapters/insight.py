@@ -1,4 +1,4 @@
-"""What an adapter's numbers say: which base it is for, how much of its rank it uses, where it is strong."""
+"""What an adapter's numbers say: how much of its rank it uses, where it is strong, what it shares with another."""
 
 import re
 from collections import defaultdict
@@ -11,30 +11,6 @@ from studio.adapters.files import AdapterFile
 from studio.adapters.layers import weight_of
 from studio.adapters.reshape import singular_values
 from studio.errors import AdapterError
-
-# What the cross-attention of a UNet reads: the width of the text states tells the family.
-_TEXT_WIDTHS = {192: "LoRA Studio starter", 768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL"}
-_SIGNS = (  # (pattern of a layer's name, family)
-    (r"(double|single)_blocks|single_transformer_blocks", "FLUX"),
-    (r"joint_blocks|transformer_blocks[._]\d+[._](attn[._]add_q_proj|ff_context)", "Stable Diffusion 3"),
-)
-
-
-def base_family(file: AdapterFile) -> tuple[str, str]:
-    """(the family of base models that the file fits, why), from its layers' names and sizes; ("", why) if unsure.
-
-    What the metadata claims is not asked: people rename and merge, shapes do not lie.
-    """
-    for (_, key), _ in file.layers.items():
-        for sign, family in _SIGNS:
-            if re.search(sign, key):
-                return family, f"a layer is called {key}"
-    for (_, key), update in file.layers.items():
-        if re.search(r"attn2[._]to_[kv]$", key) and len(update.shape) >= 2:
-            width = update.shape[1]
-            family = _TEXT_WIDTHS.get(width, "")
-            return family, f"its cross-attention reads text states {width} wide"
-    return "", "it has no cross-attention layer to tell by"
 
 
 def energy_rank(update, share: float = 0.95) -> int:

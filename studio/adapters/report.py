@@ -2,9 +2,10 @@
 
 from collections import Counter
 
+from studio.adapters.family import family_of
 from studio.adapters.files import AdapterFile
 from studio.adapters.formulas import glora_is_old
-from studio.adapters.insight import base_family, effective_rank
+from studio.adapters.insight import effective_rank
 
 _BASE_HINTS = ("studio.base", "ss_base_model_version", "ss_sd_model_name", "modelspec.architecture")
 _TRIGGER_HINTS = ("studio.trigger", "modelspec.trigger_phrase")
@@ -12,7 +13,7 @@ _TRIGGER_HINTS = ("studio.trigger", "modelspec.trigger_phrase")
 
 def describe(file: AdapterFile) -> dict:
     """Everything worth knowing about a file before a model is loaded, as plain JSON data."""
-    family, why = base_family(file)
+    family = family_of(file.layers)
     return {
         "name": file.name,
         "kind": ", ".join(file.kinds),
@@ -22,8 +23,8 @@ def describe(file: AdapterFile) -> dict:
         "ranks": {str(rank): count for rank, count in sorted(file.ranks.items())},
         "alphas": {f"{alpha:g}": count for alpha, count in sorted(file.alphas.items())},
         "base": {key: file.metadata[key] for key in _BASE_HINTS if file.metadata.get(key)},
-        "family": family,
-        "family_because": why,
+        "family": family.name,
+        "family_because": family.why,
         "effective_rank": effective_rank(file),
         "not_finite": list(file.not_finite),
         "embeddings": {token: sorted(parts) for token, parts in file.embeddings.items()},

@@ -175,4 +175,5 @@ def test_the_metadata_tells_what_other_programs_ask_and_the_hash_of_the_numbers(
     body = hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
     assert said["sshs_model_hash"] == body and said["modelspec.hash_sha256"] == "0x" + body
     assert said["ss_network_module"] == "lycoris.kohya" and json.loads(said["ss_network_args"]) == {"algo": "loha"}
+    assert "modelspec.architecture" not in said  # nothing tells it here
     assert said["modelspec.sai_model_spec"] == "1.0.1" and said["ss_network_dim"] == "3"

@@ -142,15 +142,16 @@ def test_convolutions_are_adapted_as_their_merged_weight_would_be():
     assert torch.allclose(model(x), merged(x), atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_a_bfloat16_base_keeps_its_type_and_the_adapter_float32(autocast):
+def test_a_base_of_half_precision_keeps_its_type_and_the_adapter_float32(autocast, dtype):
     model, x = Tutorial(), torch.randn(7, 10)
     if not autocast:
-        model, x = model.bfloat16(), x.bfloat16()
+        model, x = model.to(dtype), x.to(dtype)
     adapter = attach(model, SPEC)
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with torch.autocast("cpu", dtype, enabled=autocast):
         y = model(x)
-    assert y.dtype == torch.bfloat16
+    assert y.dtype == dtype
     y.float().sum().backward()
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in adapter.parameters())
 

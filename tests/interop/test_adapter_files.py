@@ -110,13 +110,16 @@ def outputs(unet, text_encoder):
     return unet(latents, 500, text).sample, text_encoder(input_ids=ids).last_hidden_state
 
 
-@pytest.mark.parametrize("layout, targets", [("diffusers", "all"), ("kohya", "attention+feed-forward")])
-def test_a_diffusers_pipeline_loads_our_file_with_the_same_result(tmp_path, layout, targets):
+@pytest.mark.parametrize(
+    "layout, targets, kind",
+    [("diffusers", "all", "lora"), ("kohya", "attention+feed-forward", "lora"), ("diffusers", "attention", "dora")],
+)
+def test_a_diffusers_pipeline_loads_our_file_with_the_same_result(tmp_path, layout, targets, kind):
     unet, text_encoder = tiny_unet(), tiny_text_encoder()
     base = outputs(unet, text_encoder)
     layers = {}
     for component, module, spec in (
-        ("unet", unet, AdapterSpec(rank=4, alpha=6, targets=targets)),
+        ("unet", unet, AdapterSpec(rank=4, alpha=6, targets=targets, kind=kind)),
         ("text_encoder", text_encoder, AdapterSpec(rank=3, alpha=1.5, targets="attention+feed-forward")),
     ):
         adapter = attach(module, spec)

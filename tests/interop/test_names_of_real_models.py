@@ -8,6 +8,8 @@ import re
 import pytest
 import torch
 
+from studio.adapters import Update
+from studio.adapters.family import family_of
 from studio.adapters.layers import can_carry
 from studio.adapters.names import Place, find_layer, index_layers, parse_key
 from studio.errors import AdapterError
@@ -175,3 +177,18 @@ def test_sd3s_last_context_modulation_is_not_put_on_the_wrong_half(models):
     assert find(key.format(0), models["sd3"], "transformer")[0].path == "transformer_blocks.0.norm1_context.linear"
     with pytest.raises(AdapterError, match="no such layer"):
         find(key.format(1), models["sd3"], "transformer")
+
+
+FAMILIES = {"sd15": "Stable Diffusion 1", "sdxl": "SDXL", "flux": "FLUX", "sd3": "Stable Diffusion 3"}
+
+
+@pytest.mark.parametrize("name, expected", FAMILIES.items())
+def test_the_family_is_told_by_names_and_sizes(models, name, expected):
+    layers = {}
+    for path, layer in models[name].named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            out, width = layer.weight.shape
+            layers["unet", path] = Update("lora", {"A": torch.empty(2, width), "B": torch.empty(out, 2)}, 2.0)
+    assert family_of(layers).name == expected
+    flat = {("unet", path.replace(".", "_")): update for (_, path), update in layers.items()}
+    assert family_of(flat).name == expected

@@ -10,6 +10,7 @@ from torch import Tensor
 from studio.adapters.formulas import KINDS, glora_is_old
 from studio.errors import AdapterError
 
+_LARGEST = 2**28  # numbers in a product that must be written out to be cut: 1 GB in float32
 _MULTIPLY = ("oft", "boft", "ia3")  # these know their layer's output or input size, not its whole shape
 
 
@@ -53,7 +54,7 @@ class Update:
     def label(self) -> str:
         """The kind as people call it."""
         if "magnitude" in self.parts:
-            return {"lora": "DoRA", "loha": "DoHa", "lokr": "DoKr"}[self.kind]
+            return {"lora": "DoRA", "loha": "DoHa", "lokr": "DoKr"}.get(self.kind, "difference with lengths")
         if "mid" in self.parts:
             return "LoCon (Tucker)"
         names = {"lora": "LoRA", "loha": "LoHa", "lokr": "LoKr", "full": "full difference", "norm": "norm"}
@@ -107,27 +108,27 @@ class Update:
         """
         if rows is None:
             return self
-        if self.shape[1:2] != weight.shape[1:2] or not 0 <= rows[0] < rows[1] <= self.shape[0] < 2**20:
+        if self.shape[1:2] != weight.shape[1:2] or not 0 <= rows[0] < rows[1] <= self.shape[0]:
             raise AdapterError(f"its size is {'×'.join(map(str, self.shape))}, not that of the layers it is made of")
         cut = slice(*rows)
         p = dict(self.parts)
+        if "magnitude" in p and (self.axis == "input" or p["magnitude"].numel() != self.shape[0]):
+            raise AdapterError("the lengths along its inputs are of several layers as one, which can't be taken apart")
         if self.kind == "lora" and "mid" not in p:
             p["B"] = p["B"][cut]
         elif self.kind == "full" and "diff" in p:
             p["diff"] = p["diff"][cut]
-        elif self.kind == "lokr":
+        elif self.kind == "lokr" and math.prod(self.shape) <= _LARGEST:
             whole = KINDS["lokr"](torch.empty(self.shape), p, self.sigma)
-            p, kind = {"diff": whole[cut], **({"magnitude": p["magnitude"]} if "magnitude" in p else {})}, "full"
-            return replace(self, kind=kind, parts=p).rows_of_length(cut)
+            beside = {part: p[part] for part in ("magnitude", "diff_b") if part in p}
+            return replace(self, kind="full", parts={"diff": whole[cut], **beside})._per_output(cut)
         else:
             raise AdapterError(f"{self.label} of several layers as one can't be taken apart")
-        return replace(self, parts=p).rows_of_length(cut)
+        return replace(self, parts=p)._per_output(cut)
 
-    def rows_of_length(self, cut: slice) -> "Update":
+    def _per_output(self, cut: slice) -> "Update":
         """The same cut of what has one number an output."""
         p = dict(self.parts)
-        if "magnitude" in p and self.axis == "input":
-            return self
         for part in ("magnitude", "diff_b", "bias"):
             if part in p:
                 p[part] = p[part].flatten()[cut]

@@ -120,8 +120,8 @@ class Update:
             p["diff"] = p["diff"][cut]
         elif self.kind == "lokr" and math.prod(self.shape) <= _LARGEST:
             whole = KINDS["lokr"](torch.empty(self.shape), p, self.sigma)
-            beside = {part: p[part] for part in ("magnitude", "diff_b") if part in p}
-            return replace(self, kind="full", parts={"diff": whole[cut], **beside})._per_output(cut)
+            beside = {part: tensor for part, tensor in p.items() if part in ("magnitude", "diff_b")}
+            return replace(self, kind="full", parts={**beside, "diff": whole[cut]})._per_output(cut)
         else:
             raise AdapterError(f"{self.label} of several layers as one can't be taken apart")
         return replace(self, parts=p)._per_output(cut)

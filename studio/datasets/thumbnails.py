@@ -10,7 +10,7 @@ from studio.workspace import write_whole
 
 
 def thumbnail(path: Path, cache_folder: Path, side: int = 192) -> Path:
-    """A JPEG of the picture in `cache_folder`, at most `side` pixels wide and high; made again when it changes.
+    """A WebP copy of the picture in `cache_folder`, at most `side` pixels wide and high; made again when it changes.
 
     Raises DatasetError when the picture can't be opened.
     """
@@ -19,10 +19,10 @@ def thumbnail(path: Path, cache_folder: Path, side: int = 192) -> Path:
     except OSError as error:
         raise DatasetError(f"{path.name}: the file is gone.") from error
     key = f"{path.resolve()}|{stat.st_mtime_ns}|{stat.st_size}|{side}"
-    target = Path(cache_folder) / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.jpg"
+    target = Path(cache_folder) / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.webp"
     if not target.exists():
         picture, stream = open_picture(path), io.BytesIO()
         picture.thumbnail((side, side))
-        picture.save(stream, "JPEG", quality=88)
+        picture.save(stream, "WEBP", quality=88)
         write_whole(target, stream.getvalue())
     return target

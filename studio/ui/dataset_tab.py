@@ -7,7 +7,7 @@ import gradio as gr
 
 from studio.errors import StudioError
 from studio.ui import actions
-from studio.ui.thumbnails import GRID, LARGE, thumbnail
+from studio.ui.thumbnails import LARGE, thumbnail
 from studio.ui.widgets import HIDDEN, QUIET, bar, empty, note, plainly
 from studio.workspace import Workspace
 
@@ -105,7 +105,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
         last = max(0, (len(items) - 1) // PAGE)
         number = min(max(0, number), last)
         here = items[number * PAGE : (number + 1) * PAGE]
-        cells = [(str(thumbnail(workspace, item.path, item.load, GRID)), item.caption or "no caption") for item in here]
+        cells = [(str(thumbnail(workspace, item.path)), item.caption or "no caption") for item in here]
         captioned = sum(bool(item.caption) for item in items)
         facts = f"<b>{len(items)}</b> pictures · <b>{captioned}</b> with a caption"
         text = f'<div class="note">{facts}</div>' + note(
@@ -159,7 +159,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
 
     def editor_of(dataset, item):
         """Updates for large, caption, saved, picked, editor, blank."""
-        copy = thumbnail(workspace, item.path, item.load, LARGE)
+        copy = thumbnail(workspace, item.path, LARGE)
         name = actions.item_name(dataset, item)
         index = dataset.items.index(item)
         return (

@@ -1,10 +1,8 @@
-"""Small copies of pictures for the page, made once and kept in the workspace's cache."""
+"""Small copies of pictures for the page, kept in the workspace's cache."""
 
-import hashlib
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
+
+from studio.errors import DatasetError
 
 GRID, LARGE = 256, 1024  # longest side in pixels
 
@@ -16,26 +14,16 @@ def folder(workspace) -> Path:
     return place
 
 
-def thumbnail(workspace, path: Path, load: Callable | None = None, side: int = GRID) -> Path:
-    """A WebP copy of `path`, at most `side` pixels wide and high; grey when the picture can't be read.
+def thumbnail(workspace, path: Path, side: int = GRID) -> Path:
+    """A copy of `path`, at most `side` pixels wide and high; a grey one when the picture went bad or away meanwhile."""
+    from studio import datasets
 
-    `load` returns the picture as the datasets service would (upright, size checked); the copy is made again when the
-    file changes.
-    """
-    from PIL import Image
-
-    stat = path.stat()
-    key = hashlib.sha256(f"{path}|{stat.st_mtime_ns}|{stat.st_size}|{side}".encode()).hexdigest()[:32]
-    target = folder(workspace) / f"{key}.webp"
-    if target.exists():
-        return target
     try:
-        picture = load() if load else Image.open(path).convert("RGB")
-        picture.thumbnail((side, side))
-    except Exception:  # a picture that went bad after the folder was read: the grid goes on
-        picture = Image.new("RGB", (64, 64), (128, 128, 128))
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".webp")
-    with os.fdopen(handle, "wb") as stream:
-        picture.save(stream, "WEBP", quality=88)
-    os.replace(temporary, target)
-    return target
+        return datasets.thumbnail(path, folder(workspace), side)
+    except DatasetError:
+        grey = folder(workspace) / "missing.webp"
+        if not grey.exists():
+            from PIL import Image
+
+            Image.new("RGB", (64, 64), (128, 128, 128)).save(grey)
+        return grey

@@ -8,7 +8,7 @@ import gradio as gr
 from studio.errors import StudioError
 from studio.ui import actions
 from studio.ui.chart import empty_chart, loss_chart
-from studio.ui.thumbnails import GRID, thumbnail
+from studio.ui.thumbnails import thumbnail
 from studio.ui.widgets import HIDDEN, QUIET, bar, duration, empty, field_for, note, plainly, setting
 from studio.workspace import Workspace
 
@@ -139,7 +139,7 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
             return [gr.skip()] * 11
         pictures, title, mark = gr.skip(), gr.skip(), (current, len(view.previews))
         if mark != last.get("previews"):
-            cells = [(str(thumbnail(workspace, path, side=GRID)), f"{s:,} · {p}") for s, p, path in view.previews]
+            cells = [(str(thumbnail(workspace, path)), f"{s:,} · {p}") for s, p, path in view.previews]
             pictures = gr.update(value=cells[::-1][:PREVIEWS], visible=bool(cells))
             title = gr.update(visible=bool(cells))
         fresh = {"runs": names, "stamp": stamp, "previews": mark}

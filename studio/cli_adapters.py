@@ -17,6 +17,9 @@ def adapter_commands(add: Callable[..., Parser]) -> None:
     sub = add("inspect", inspect_command, "Say what is in an adapter file.")
     sub.add_argument("file", metavar="FILE")
     sub.add_argument("--base", metavar="NAME", help="also say how it fits this base model")
+    sub.add_argument(
+        "--beside", metavar="FILE", action="append", default=[], help="with --base: how much it overlaps this adapter"
+    )
     sub.add_argument("--json", action="store_true", help="print it as JSON")
 
     sub = add("convert", convert_command, "Write an adapter file in another program's layout.")
@@ -38,7 +41,7 @@ def adapter_commands(add: Callable[..., Parser]) -> None:
 
 def inspect_command(given: argparse.Namespace) -> int:
     """Describe an adapter file and, with --base, how it fits that model and how strongly it moves each block."""
-    from studio.adapters import attach_file, describe, describe_text, energy_by_block, read_adapter
+    from studio.adapters import attach_file, describe, describe_text, energy_by_block, overlap, read_adapter
 
     file = read_adapter(given.file)
     description = describe(file)
@@ -48,12 +51,21 @@ def inspect_command(given: argparse.Namespace) -> int:
 
         adapter = attach_file(file, load_base(given.base).modules(), force=True)
         fit, energy = adapter.report, {} if file.not_finite else energy_by_block(adapter)
+        overlaps = {}
+        for name in given.beside:
+            other = attach_file(read_adapter(name), load_base(given.base).modules())
+            overlaps[name] = overlap(adapter, other)
+            other.detach()
         adapter.detach()
         assert fit is not None
         description["fit"] = {"base": given.base, "matched": fit.matched, "total": fit.total, "unused": fit.unused}
-        description["energy"] = energy
+        description["energy"], description["overlap"] = energy, overlaps
         lines.append(f"on {given.base}: {fit}")
         lines += [f"  {block:<34} moves its weights by {100 * share:.2f} %" for block, share in sorted(energy.items())]
+        for name, cosine in overlaps.items():
+            lines.append(f"overlap with {name}: {cosine:+.2f} (1 the same, 0 apart, -1 against)")
+    elif given.beside:
+        raise ConfigError("--beside compares on a base model's layers: say which with --base NAME.")
     print(json.dumps(description, indent=2) if given.json else "\n".join(lines))
     return 0
 

@@ -277,6 +277,10 @@ def test_adapter_files_are_converted_resized_and_merged(capsys, space, tmp_path)
     assert read_adapter(both).rank == 6
     assert cli.main(["inspect", both, "--base", "starter"]) == cli.DONE
     said = capsys.readouterr().out
+    assert cli.main(["inspect", one, "--base", "starter", "--beside", one, "--beside", small]) == cli.DONE
+    overlaps = capsys.readouterr().out
+    assert f"overlap with {one}: +1.00" in overlaps and f"overlap with {small}: +0." in overlaps
+    assert "--base" in refusal(capsys, "inspect", one, "--beside", small)
     assert "LoRA Studio starter" in said and "moves its weights by" in said
     assert "two adapters" in refusal(capsys, "merge", one, both)
     assert "different layouts" in refusal(capsys, "merge", one, kohya, both)

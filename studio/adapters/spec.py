@@ -41,7 +41,7 @@ class AdapterSpec:
     rank: int = 8
     alpha: float | None = None
     kind: str = "lora"
-    targets: tuple[str, ...] | str = ("attn",)
+    targets: tuple[str, ...] | str = "all"
     dropout: float = 0.0
     stabilised: bool = False
     init: str = "standard"

@@ -108,28 +108,30 @@ def train_command(given: argparse.Namespace) -> int:
     """
     if sum(map(bool, (given.run, given.data, given.resume))) != 1:
         raise ConfigError("Say what to train on: --data FOLDER, or a RUN.toml, or --resume RUN_FOLDER.")
-    from studio.training import read_run, train
+    from studio.training import new_run, read_run_folder, train
     from studio.training.config import config_from_toml
 
     workspace = Workspace.open(given.workspace)
-    more: dict[str, Any] = {}
     if given.resume:
-        folder = Path(given.resume)
+        folder = Path(given.resume).expanduser().resolve()
         if not (folder / "run.toml").is_file():
             raise RunError(f"{folder} is not a run folder: it has no run.toml.")
         if given.changes or given.name or given.base:
             raise ConfigError("--resume goes on with the run's own settings: leave out --set, --name and --base.")
-        config, more["folder"] = config_from_toml(folder / "run.toml"), folder
+        config, view = config_from_toml(folder / "run.toml"), read_run_folder(folder)
+        if view.state == "running":
+            raise RunError(f"{view.name} is running now: stop it first, or wait for its end.")
+        if view.state == "finished":
+            raise RunError(f"{view.name} is finished: start another run from its run.toml, with a new --name.")
     else:
         config = _config(given)
+        folder = new_run(config, workspace)
     with _stop_on_signals() as stop:
         last = ""
-        for kind, line in _lines(train(config, workspace, stop=stop, **more), workspace, config.name, read_run):
+        for kind, line in _lines(train(config, workspace, stop=stop, folder=folder), folder):
             _say(line)
             last = kind
-    if last == "Failed":
-        return 1
-    adapter = read_run(workspace, config.name).adapter
+    adapter = read_run_folder(folder).adapter
     if adapter:
         print(adapter)
     return INTERRUPTED if last == "Stopped" else DONE
@@ -176,16 +178,20 @@ def _change(text: str) -> tuple[str, Any]:
         raise ConfigError(f'{key}: not a list; write it like ["one", "two"] (you gave {value[:60]!r}).') from error
 
 
-def _lines(events: Iterable, workspace: Workspace, name: str, read_run) -> Iterator[tuple[str, str]]:
+def _lines(events: Iterable, folder: Path) -> Iterator[tuple[str, str]]:
     """(kind, line) for the events worth a line; what it says is read from the run folder, as the page reads it."""
+    from studio.training import read_run_folder
+
     due = 0.0
     for event in events:
         kind = type(event).__name__
+        if kind == "Failed":  # the error itself comes next, and is told once
+            continue
         if kind == "Step":
             if time.monotonic() < due:
                 continue
             due = time.monotonic() + EVERY
-        yield kind, _line(kind, read_run(workspace, name), workspace.runs / name)
+        yield kind, _line(kind, read_run_folder(folder), folder)
 
 
 def _line(kind: str, view, folder: Path) -> str:
@@ -198,7 +204,7 @@ def _line(kind: str, view, folder: Path) -> str:
         return f"{at}  loss {view.losses[-1][2]:.4f}{speed}{left}"
     if kind == "Validation" and view.validation:
         _, held, base = view.validation[-1]
-        against = f", {100 * (held / base - 1):+.0f} % against the base" if base else ""
+        against = f", {100 * (held / base - 1):+.1f} % against the base" if base else ""
         return f"{at}  held-out loss {held:.4f}{against}"
     if kind == "Preview" and view.previews:
         return f"{at}  preview {view.previews[-1][2]}"
@@ -208,7 +214,7 @@ def _line(kind: str, view, folder: Path) -> str:
         return f"Finished after {view.step} steps."
     if kind == "Stopped":
         return f"Stopped at {at}; the checkpoint is in {folder}."
-    if kind in ("Warned", "Failed") and view.message:
+    if kind == "Warned" and view.message:
         return f"{at}  {view.message}"
     return f"{at}  {kind.lower()}"
 

@@ -34,4 +34,6 @@ def explain(error: ValidationError) -> str:
     given = first["input"]
     if isinstance(given, str) and len(given) > 60:
         return f"{where}: {what} (you gave {len(given)})." if "characters" in what else f"{where}: {what}."
+    if len(repr(given)) > 100:
+        return f"{where}: {what}."
     return f"{where}: {what} (you gave {given!r})."

@@ -68,9 +68,13 @@ def safe_name(text: str) -> str:
 
 def free_path(folder: Path, name: str) -> Path:
     """`folder/name`, or `folder/name-2`, `-3`, … when it is taken. `name` is made safe first."""
-    name = safe_name(name)
     stem, suffix = os.path.splitext(name)
-    path, count = folder / name, 1
+    if not 1 < len(suffix) <= 12 or not suffix[1:].isalnum() or suffix[1].isdigit():  # a dot in a name, as in v1.5
+        stem, suffix = name, ""
+    stem = safe_name(stem)
+    while len(stem.encode()) > 74 - len(suffix):  # room for the suffix and a number: both are needed to find it again
+        stem = stem[:-1]
+    path, count = folder / f"{stem}{suffix}", 1
     while path.exists():
         count += 1
         path = folder / f"{stem}-{count}{suffix}"

@@ -71,6 +71,8 @@ def test_whole_way_as_a_program(studio, root):
         ("/save_caption", {"dataset": "silhouette", "file": "../x.png", "caption": "x"}, "no picture called"),
         ("/start_training", {"dataset": "silhouette", "learning_rate": "abc"}, "training.learning_rate"),
         ("/start_training", {"dataset": "silhouette", "rank": 0}, "adapter.rank"),
+        ("/start_training", {"dataset": "silhouette", "more": {"data.held_out": "/etc"}}, "not the name of a dataset"),
+        ("/start_training", {"dataset": "silhouette", "more": {"base": "/etc"}}, "Only the built-in starter"),
         ("/run_status", {"run": "../runs"}, "no run called"),
         ("/generate", {"prompt": "a" * 10_000}, "4000"),
         ("/generate", {"prompt": "x", "adapters": [{"file": "../../secret.safetensors"}]}, "adapter"),

@@ -286,3 +286,18 @@ def test_adapter_files_are_converted_resized_and_merged(capsys, space, tmp_path)
     assert "different layouts" in refusal(capsys, "merge", one, kohya, both)
     assert "no adapter" in refusal(capsys, "merge", one, str(tmp_path / "none.safetensors"), both)
     assert "whole number" in refusal(capsys, "resize", one, small, "--rank", "0")
+
+
+def test_a_run_whose_name_has_spaces_is_followed_to_its_end_and_not_resumed_after_it(capsys, space, pictures, tmp_path):
+    folder = pictures.rename(pictures.with_name("my pictures (cats)"))
+    assert cli.main(["train", "--data", str(folder), "--set", "training.steps=1", *TRAIN]) == cli.DONE
+    adapter = Path(capsys.readouterr().out.strip())
+    assert adapter.is_file() and adapter.parent.parent == space.runs
+    before = adapter.read_bytes()
+    assert "is finished" in refusal(capsys, "train", "--resume", str(adapter.parent))
+    assert adapter.read_bytes() == before
+
+
+def test_one_mistake_is_one_line_and_leaves_no_run(capsys, space, pictures):
+    said = refusal(capsys, "train", "--data", str(pictures), "--base", "nosuch", "--name", "x")
+    assert said.count("nosuch") == 1 and not (space.runs / "x").exists()

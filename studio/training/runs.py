@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from studio.basemodels import base_folder
 from studio.errors import RunError
 from studio.training.config import RunConfig, config_to_toml
 from studio.training.events import (
@@ -42,11 +43,15 @@ class RunView:
     previews: list[tuple[int, str, Path]] = field(default_factory=list)  # step, prompt, file
     message: str = ""  # the last thing said in words
     adapter: Path | None = None
+    here: bool = False  # the process that began it is this one
 
 
 def new_run(config: RunConfig, workspace: Workspace) -> Path:
-    """Make the run's folder. Raises RunError when the name is taken, DatasetError when there is nothing to learn."""
-    split(config)  # a bad folder is said before anything is made
+    """Make the run's folder. Raises RunError when the name is taken, DatasetError when there is nothing to learn,
+    BaseModelError when there is no such base.
+    """
+    split(config)  # a bad folder or base is said before anything is made
+    base_folder(config.base)
     name = safe_name(config.name or Path(config.data.folder).name)
     folder = workspace.runs / name
     if (folder / "run.toml").exists():
@@ -88,7 +93,12 @@ def read_run(workspace: Workspace, name: str, after: int = 0) -> RunView:
     folder = workspace.runs / name
     if not (folder / "run.toml").is_file():
         raise RunError(f"There is no run called {name!r}.")
-    view = RunView(name)
+    return read_run_folder(folder, after)
+
+
+def read_run_folder(folder: Path, after: int = 0) -> RunView:
+    """The run in `folder`, wherever that is."""
+    view = RunView(folder.name)
     for event in read_events(folder):
         _take(view, event, folder, after)
     file = folder / "adapter.safetensors"
@@ -102,6 +112,7 @@ def _take(view: RunView, event: Event, folder: Path, after: int) -> None:
         case Started():
             view.steps, view.message = event.steps, ""
             view.state = "running" if _alive(event) else "interrupted"
+            view.here = event.process == os.getpid()
             # What a resumed run does again replaces what it did before.
             view.losses = [row for row in view.losses if row[0] <= event.step]
             view.validation = [row for row in view.validation if row[0] <= event.step]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from studio.adapters import Adapter, AdapterSpec, attach, write_adapter
+from studio.adapters import Adapter, AdapterSpec, attach, read_adapter, write_adapter
 from studio.basemodels import StableDiffusion, load_base
 from studio.errors import RunError, StudioError
 from studio.generation import Recipe, draw, save_picture
@@ -90,6 +90,7 @@ def _events(config: RunConfig, folder: Path, stop: threading.Event) -> Iterator[
         adapter.load_state_dict(state["adapter"])
         optimizer.load_state_dict(state["optimizer"])
         first, smoothed = state["step"] + 1, state["smoothed"]
+        best.restore(folder, state.get("best"))
     yield Started(first - 1, settings.steps, *runs.here(), adapter.summary())
     for message in warnings:
         yield Warned(first - 1, message)
@@ -111,6 +112,7 @@ def _events(config: RunConfig, folder: Path, stop: threading.Event) -> Iterator[
         if not loss == loss or loss in (float("inf"), float("-inf")):
             raise RunError(
                 f"The loss is not a number any more at step {step}: lower the learning rate and start again."
+                + _rescue(folder, best, config, items, base.resolution, base_loss)
             )
         smoothed = loss if smoothed is None else 0.95 * smoothed + 0.05 * loss
         speed = (step - first + 1) / (time.monotonic() - began)
@@ -124,7 +126,7 @@ def _events(config: RunConfig, folder: Path, stop: threading.Event) -> Iterator[
         if last or _due(step, config.preview.every):
             yield from _previews(step, base, adapter, config, folder)
         if last or stop.is_set() or _due(step, settings.checkpoint_every):
-            path = checkpoints.save(folder, step, adapter, optimizer, {"smoothed": smoothed})
+            path = checkpoints.save(folder, step, adapter, optimizer, {"smoothed": smoothed, "best": best.kept(folder)})
             yield Checkpoint(step, path.relative_to(folder).as_posix())
         if stop.is_set() and not last:
             _save_result(folder, adapter.updates, adapter_metadata(config, items, base.resolution, step, None))
@@ -194,19 +196,46 @@ def _previews(step: int, base: StableDiffusion, adapter: Adapter, config: RunCon
 
 
 class _Best:
-    """The weights with the lowest held-out loss so far."""
+    """The weights with the lowest held-out loss so far; kept on disk beside the checkpoints, so that resuming knows."""
 
     def __init__(self):
         self.step, self.loss, self.updates = 0, float("inf"), None
+        self._written = 0
 
     def see(self, step: int, loss: float, adapter: Adapter) -> None:
         if loss < self.loss:
             self.step, self.loss, self.updates = step, loss, adapter.updates
 
+    def kept(self, folder: Path) -> dict | None:
+        """Write the weights if they are new; what a checkpoint remembers of them."""
+        if not self.updates:
+            return None
+        if self._written != self.step:
+            write_adapter(folder / "checkpoints" / "best.safetensors", _named(self.updates))
+            self._written = self.step
+        return {"step": self.step, "loss": self.loss}
+
+    def restore(self, folder: Path, kept: dict | None) -> None:
+        file = folder / "checkpoints" / "best.safetensors"
+        if kept and file.is_file():
+            self.step, self.loss = kept["step"], kept["loss"]
+            self.updates, self._written = dict(read_adapter(file).layers), self.step
+
+
+def _rescue(folder: Path, best: _Best, config: RunConfig, items: list, resolution: int, base_loss: float) -> str:
+    """Keep what a run that went wrong had learned best, and say so."""
+    if not best.updates:
+        return ""
+    _save_result(folder, best.updates, adapter_metadata(config, items, resolution, best.step, (best.loss, base_loss)))
+    return f" adapter.safetensors holds its best, from step {best.step}."
+
+
+def _named(updates: dict) -> dict:
+    return {(component or "unet", path): value for (component, path), value in updates.items()}
+
 
 def _save_result(folder: Path, updates: dict, metadata: dict[str, str]) -> None:
-    named = {(component or "unet", path): value for (component, path), value in updates.items()}
-    write_adapter(folder / "adapter.safetensors", named, metadata=metadata)
+    write_adapter(folder / "adapter.safetensors", _named(updates), metadata=metadata)
 
 
 def _verdict(kept: int, step: int, loss: float | None, base_loss: float) -> str:

@@ -121,6 +121,11 @@ def start_training(workspace: Workspace, values: dict) -> str:
     wanted = str(values.get("name") or dataset.name)
     values["name"] = free_path(workspace.runs, wanted).name
     values["data.folder"] = str(dataset.folder)
+    held_out, base = values.get("data.held_out"), values.get("base")
+    if held_out:  # names of datasets, never paths: whoever opened the page is not the owner of the disk
+        values["data.held_out"] = str(open_named(workspace, held_out).folder)
+    if base and base != "starter":
+        raise RunError("Only the built-in starter can be trained on from the page.")
     config = config_from(values)
     jobs.refuse_if_busy()
     folder = new_run(config, workspace)
@@ -183,6 +188,8 @@ def run_view(workspace: Workspace, name: str = ""):
     view = read_run(workspace, name)
     if name == current_run() and view.state == "interrupted":  # its first event is still to come
         view.state = "running"
+    elif view.state == "running" and view.here and name != current_run():  # it ended without a word, as on a full disk
+        view.state = "interrupted"
     return view
 
 

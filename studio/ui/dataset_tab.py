@@ -29,6 +29,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
     page = gr.State(0)
     shown = gr.State([])  # file names on this page, so that a click means a picture and not a position
     picked = gr.Textbox(visible=False)  # "dataset/file": held by the page, so that it and its caption travel together
+    loaded = gr.Textbox(visible=False)  # the caption as it was put into the editor: only an edited one is written
     seen = gr.State(None)
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=280):
@@ -134,8 +135,8 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
     def choices_update(value: str):
         return gr.update(choices=actions.list_datasets(workspace), value=value)
 
-    def load_choices(current):
-        return gr.update(choices=actions.list_datasets(workspace), value=current)
+    def load_choices():
+        return gr.update(choices=actions.list_datasets(workspace))  # no value: the person may be choosing one now
 
     @plainly
     def open_dataset(dataset):
@@ -158,7 +159,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
     # One picture -------------------------------------------------------------------------------------------------
 
     def editor_of(dataset, item):
-        """Updates for large, caption, saved, picked, editor, blank."""
+        """Updates for large, caption, saved, picked, editor, blank, loaded."""
         copy = thumbnail(workspace, item.path, LARGE)
         name = actions.item_name(dataset, item)
         index = dataset.items.index(item)
@@ -169,9 +170,10 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
             f"{dataset.name}/{name}",
             gr.update(visible=True),
             gr.update(visible=False),
+            item.caption,
         )
 
-    one = [large, caption, saved, picked, editor, blank]
+    one = [large, caption, saved, picked, editor, blank, loaded]
 
     @plainly
     def select(dataset, files, event: gr.SelectData):
@@ -180,26 +182,26 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
         opened = actions.open_named(workspace, dataset)
         return editor_of(opened, actions.find_item(opened, files[event.index]))
 
-    def keep(key: str, text: str) -> bool:
-        """Save if there is something to save; True when the file changed."""
+    def keep(key: str, text: str, before: str) -> bool:
+        """Save what a person edited; True when the file changed. What was only looked at never replaces newer words."""
         dataset, _, file = (key or "").partition("/")
-        if not file:
+        if not file or (text or "") == (before or ""):
             return False
         opened = actions.open_named(workspace, dataset)
         before = actions.find_item(opened, file).caption
         return actions.save_caption(workspace, dataset, file, text or "") != before
 
     @plainly
-    def save_caption(key, text, number):
-        changed = keep(key, text)
+    def save_caption(key, text, before, number):
+        changed = keep(key, text, before)
         if not changed:
-            return [gr.skip()] * len(view) + [note("Saved.") if key else ""]
-        return *grid_of(actions.open_named(workspace, key.partition("/")[0]), number), note("Saved.")
+            return [gr.skip()] * len(view) + [note("Saved.") if key else "", text]
+        return *grid_of(actions.open_named(workspace, key.partition("/")[0]), number), note("Saved."), text
 
     @plainly
-    def step(key, text, number, by):
+    def step(key, text, before, number, by):
         dataset, _, file = (key or "").partition("/")
-        changed = keep(key, text)
+        changed = keep(key, text, before)
         opened = actions.open_named(workspace, dataset)
         index = opened.items.index(actions.find_item(opened, file)) + by
         if not 0 <= index < len(opened.items):
@@ -242,12 +244,13 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
                 updates = grid_of(actions.open_named(workspace, dataset), number)
         return state, *buttons, text, *updates
 
+    editing = [picked, caption, loaded, page]
     poll = {"concurrency_limit": None, **QUIET, **HIDDEN}
     quiet = {**QUIET, **HIDDEN}
     for trigger_event in (timer.tick, demo.load):
         trigger_event(watch, [seen, choice, page], [seen, caption_all, stop, progress, *view], **poll)
-    demo.load(load_choices, choice, choice, **quiet)
-    choice.focus(load_choices, choice, choice, **quiet)
+    demo.load(load_choices, None, choice, **quiet)
+    choice.focus(load_choices, None, choice, **quiet)
     choice.input(open_dataset, choice, [*view, *beside, choice, added], **quiet)
     add.click(
         import_files, [drop, name, choice], [*view, *beside, choice, added, drop], **HIDDEN, show_progress_on=added
@@ -256,9 +259,10 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
     forth.click(lambda d, n: turn(d, n, 1), [choice, page], view, **quiet)
     grid.select(select, [choice, shown], one, **quiet)
     for event in (save.click, caption.blur, caption.submit):
-        event(save_caption, [picked, caption, page], [*view, saved], **quiet)
-    previous.click(lambda k, t, n: step(k, t, n, -1), [picked, caption, page], [*view, *one], **quiet)
-    following.click(lambda k, t, n: step(k, t, n, 1), [picked, caption, page], [*view, *one], **quiet)
+        # Every one of them counts, also while the one before is still being written.
+        event(save_caption, editing, [*view, saved, loaded], trigger_mode="multiple", **quiet)
+    previous.click(lambda k, t, b, n: step(k, t, b, n, -1), editing, [*view, *one], **quiet)
+    following.click(lambda k, t, b, n: step(k, t, b, n, 1), editing, [*view, *one], **quiet)
     caption_all.click(caption_everything, [choice, trigger, overwrite], [caption_all, stop, progress], **quiet)
     stop.click(stop_captions, None, stop, **quiet)
     return DatasetTab(choice, onward)

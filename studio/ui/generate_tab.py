@@ -151,7 +151,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
         return rows_of([("" if i == index else key) for i, key in enumerate(held)])
 
     def load_adapters():
-        return gr.update(choices=actions.list_adapters(workspace), value=None)
+        return gr.update(choices=actions.list_adapters(workspace))
 
     # The picture -------------------------------------------------------------------------------------------------
 

@@ -125,7 +125,7 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
         else:
             current = chosen if chosen in names else next(iter(names), "")
         latest = actions.latest["train"].job if "train" in actions.latest else None
-        busy = (job and id(job), latest and latest.state)
+        busy = (job and (id(job), job.stop_event.is_set()), latest and latest.state)
         stamp = (*actions.run_stamp(workspace, current), busy) if current else (None, busy)
         if last and (stamp, names) == (last["stamp"], last["runs"]):
             return [gr.skip()] * 11
@@ -160,15 +160,15 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
             gr.update(visible=ready, value=str(copy) if copy else None),
         )
 
-    def load_choices(current):
-        return gr.update(choices=actions.list_datasets(workspace), value=current)
+    def load_choices():
+        return gr.update(choices=actions.list_datasets(workspace))  # no value: the person may be choosing one now
 
     quiet = {**QUIET, **HIDDEN}
     outputs = [seen, start, stop, why, run, status, chart, heading, previews, onward, download]
     for event in (timer.tick, demo.load, run.input):
         event(watch, [run, seen], outputs, concurrency_limit=None, **quiet)
-    demo.load(load_choices, dataset, dataset, **quiet)
-    dataset.focus(load_choices, dataset, dataset, **quiet)
+    demo.load(load_choices, None, dataset, **quiet)
+    dataset.focus(load_choices, None, dataset, **quiet)
     start.click(begin, [dataset, name, steps, rank, rate, prompts, *expert], [start, stop, why], **quiet)
     stop.click(halt, None, [stop, why], **quiet)
     return TrainTab(dataset, run, onward)
@@ -186,14 +186,17 @@ def _lists(values: dict) -> dict:
 def _buttons(job, latest) -> tuple:
     """Updates for Start, Stop and the line that says why Start can't be pressed."""
     training = job is not None and job.kind == "train"
+    stopping = training and job.stop_event.is_set()
     if job is None:
         failed = latest is not None and latest.state == "failed"
         reason = note(f"The last run failed: {latest.error}", bad=True) if failed else ""
+    elif stopping:
+        reason = note("Stopping after this step.")
     elif training:
         reason = note("A run is going on. You can close this page: it goes on, and you find it here again.")
     else:
         reason = note(f"{job.title} is going on: wait until it is done, or stop it in the Dataset tab.")
-    return gr.update(interactive=job is None), gr.update(interactive=training), reason
+    return gr.update(interactive=job is None), gr.update(interactive=training and not stopping), reason
 
 
 def _status(view) -> str:

@@ -1,6 +1,7 @@
 """The whole way by clicking: sample dataset, captions, a short run, pictures at two strengths."""
 
 import io
+import re
 
 from PIL import Image, ImageChops
 from playwright.sync_api import expect
@@ -49,6 +50,19 @@ def test_caption_edited_by_hand_is_kept(page, tmp_path):
     expect(page.locator("#pictures")).to_contain_text("a bear")
     page.locator("#previous").click()
     expect(page.locator("#caption textarea")).to_have_value("a bear")
+
+
+def test_captions_written_while_a_picture_is_open_are_not_undone_by_looking_on(page, tmp_path):
+    clicks.open_sample(page, "silhouette")
+    folder = tmp_path / "workspace/datasets/silhouette"
+    page.locator("#pictures button.thumbnail-lg").nth(0).click()
+    expect(page.locator("#caption textarea")).to_be_visible()
+    clicks.fill(page, "trigger", "inkling")
+    clicks.caption_everything(page)
+    page.locator("#next").click()
+    expect(page.locator("#caption textarea")).to_have_value(re.compile("^inkling, "))
+    captions = [path.read_text(encoding="utf-8") for path in folder.glob("*.txt")]
+    assert len(captions) == 24 and all(caption.startswith("inkling, ") for caption in captions)
 
 
 def fetch(page, address: str) -> Image.Image:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from studio.adapters import read_adapter
-from studio.errors import ConfigError, DatasetError, RunError
+from studio.errors import BaseModelError, ConfigError, DatasetError, RunError
 from studio.training import config_from, config_from_toml, config_to_toml, list_runs, read_run, train
 from studio.training.config import RunConfig
 from studio.workspace import ASSETS, Workspace
@@ -180,3 +180,33 @@ def test_every_setting_explains_itself():
                 yield name, field
 
     assert all(field.description for _, field in walk(RunConfig))
+
+
+def test_a_base_that_is_not_there_is_said_before_anything_is_made(workspace):
+    with pytest.raises(BaseModelError, match="no base model"):
+        list(train(config_from(QUICK | {"name": "x", "base": "nosuch"}), workspace))
+    assert list_runs(workspace) == []
+
+
+def test_a_resumed_run_remembers_its_best_from_before_the_stop(workspace):
+    config = config_from(QUICK | {"name": "best", "training.steps": 8, "training.learning_rate": 0.05})
+    stop = threading.Event()
+    for event in train(config, workspace, stop=stop):
+        if type(event).__name__ == "Step" and event.step == 4:
+            stop.set()
+    folder = workspace.runs / "best"
+    *_, last = train(config, workspace, folder=folder)
+    measured = {step: loss for step, loss, _ in read_run(workspace, "best").validation if step}
+    assert last.kept == min(measured, key=measured.get)
+    assert read_adapter(folder / "adapter.safetensors").metadata["studio.step"] == str(last.kept)
+
+
+def test_a_run_that_goes_wrong_keeps_its_best(workspace, monkeypatch):
+    from studio.training import trainer
+
+    step = trainer._step
+    monkeypatch.setattr(trainer, "_step", lambda n, *rest: float("nan") if n == 5 else step(n, *rest))
+    with pytest.raises(RunError, match="not a number any more at step 5.*holds its best, from step 3"):
+        list(train(config_from(QUICK | {"name": "nan"}), workspace))
+    assert read_adapter(workspace.runs / "nan" / "adapter.safetensors").metadata["studio.step"] == "3"
+    assert read_run(workspace, "nan").state == "failed"

@@ -127,3 +127,30 @@ def test_a_space_listens_everywhere_and_opens_no_browser():
 def test_a_variable_that_is_neither_yes_nor_no_is_refused():
     with pytest.raises(ConfigError, match="STUDIO_SHARE"):
         Settings.from_arguments([], {"STUDIO_SHARE": "maybe"})
+
+
+def test_a_port_that_is_taken_is_one_line_and_exit_2(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ended = run("launch.py", "--no-browser", "--workspace", str(tmp_path), "--port", port)
+    assert ended.returncode == 2 and "--port" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_ctrl_c_on_the_studio_lets_a_run_write_its_checkpoint(tmp_path):
+    """A run started from the page goes on in the studio's own process: ending that must not lose its steps."""
+    code = """
+import sys, threading, time
+from types import SimpleNamespace
+from studio.jobs import jobs
+from studio.ui import app
+def work(job):
+    print("begun", flush=True)
+    job.stop_event.wait(60)
+    print("checkpoint written", flush=True)
+jobs.start("train", "Training x", work)
+app._finish()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "stopping after this step" in ended.stdout and "checkpoint written" in ended.stdout, ended.stderr

@@ -11,6 +11,7 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
@@ -32,7 +33,7 @@ class StableDiffusion:
                 requires_safety_checker=False,
                 dtype=torch.float32,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise BaseModelError(f"The base model in {folder.name} can't be loaded: {error}".splitlines()[0]) from error
         self.pipeline.set_progress_bar_config(disable=True)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,12 +1,11 @@
 """Pictures in, captions out. One file a captioner; what a person wrote is kept unless told otherwise."""
 
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from studio.datasets import Dataset, Item, read_caption, set_caption
+from studio.datasets import Dataset, Item, has_trigger, read_caption, set_caption
 from studio.errors import ConfigError, DatasetError
 
 __all__ = ["CaptionReport", "add_trigger", "caption_dataset", "list_captioners"]
@@ -102,11 +101,10 @@ def add_trigger(dataset: Dataset, trigger: str) -> int:
     trigger = " ".join(trigger.split())
     if not trigger:
         return 0
-    word = re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
     changed = 0
     for item in dataset.items:
         caption = _caption_now(item)
-        if caption and not word.search(caption):
+        if caption and not has_trigger(caption, trigger):
             set_caption(item.path, f"{trigger}, {caption}")
             changed += 1
     return changed

@@ -1,6 +1,6 @@
 """A folder of pictures and captions: read it, edit captions, bring pictures in. No torch here."""
 
-from studio.datasets.captions import read_caption, set_caption
+from studio.datasets.captions import has_trigger, read_caption, set_caption
 from studio.datasets.folder import Dataset, Item, open_dataset
 from studio.datasets.importing import copy_sample, import_pictures, list_samples
 from studio.datasets.pictures import open_picture
@@ -10,6 +10,7 @@ __all__ = [
     "Dataset",
     "Item",
     "copy_sample",
+    "has_trigger",
     "import_pictures",
     "list_samples",
     "open_dataset",

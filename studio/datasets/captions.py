@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 from pathlib import Path
 
 from studio.errors import DatasetError
@@ -65,6 +66,11 @@ def read_table(data: bytes) -> dict[str, str]:
         except (ValueError, KeyError, AttributeError, StopIteration, RecursionError):
             continue
     return table
+
+
+def has_trigger(caption: str, trigger: str) -> bool:
+    """Whether the trigger stands in the caption as a word of its own, in any case: "ink" is not in "pink bird"."""
+    return re.search(rf"(?<!\w){re.escape(trigger.strip())}(?!\w)", caption, re.IGNORECASE) is not None
 
 
 def one_line(text: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 MAX_FILES = 20_000
 MAX_FILE_BYTES = 200_000_000
 MAX_ZIP_BYTES = 8_000_000_000  # unpacked
+FLAT_BYTES = 50_000_000  # a flat picture packs better than any ratio; below this, size alone is no danger
 MAX_RATIO = 200  # unpacked to packed, of one entry; pictures are compressed already and stay near 1
 
 
@@ -63,6 +64,6 @@ def _problem_of(entries: list[zipfile.ZipInfo]) -> str:
 def _problem_with(entry: zipfile.ZipInfo) -> str:
     if stat.S_ISLNK(entry.external_attr >> 16):
         return "a link, not a file."
-    if entry.file_size > MAX_FILE_BYTES or entry.file_size > MAX_RATIO * max(entry.compress_size, 1024):
+    if entry.file_size > MAX_FILE_BYTES or entry.file_size > max(FLAT_BYTES, MAX_RATIO * entry.compress_size):
         return "unpacks to a suspicious size."
     return ""

@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from studio.datasets import Item, open_dataset
+from studio.datasets import Item, has_trigger, open_dataset
 from studio.errors import RunError
 from studio.training.config import RunConfig
 
@@ -31,6 +31,6 @@ def split(config: RunConfig) -> tuple[list[Item], list[Item], list[str]]:
 def caption_of(item: Item, trigger: str) -> str:
     """The caption as trained on: with the trigger in front where it lacks it."""
     caption = item.caption.strip()
-    if not trigger or trigger.lower() in caption.lower():
+    if not trigger or has_trigger(caption, trigger):
         return caption
     return f"{trigger}, {caption}" if caption else trigger

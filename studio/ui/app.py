@@ -2,12 +2,14 @@
 
 import logging
 import os
+import signal
 import threading
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: nothing is sent anywhere
 
 import gradio as gr  # noqa: E402
 
+from studio.errors import ConfigError  # noqa: E402
 from studio.ui import thumbnails  # noqa: E402
 from studio.ui.actions import list_datasets  # noqa: E402
 from studio.ui.api import endpoints  # noqa: E402
@@ -74,16 +76,31 @@ def launch_options(settings) -> dict:
 def serve(settings) -> None:
     """Serve the page until interrupted. The heavy libraries are loaded once the page can be seen."""
     demo = build(settings).queue()
-    demo.launch(**launch_options(settings), prevent_thread_lock=True)
+    try:
+        demo.launch(**launch_options(settings), prevent_thread_lock=True)
+    except OSError as error:
+        raise ConfigError(f"The page can't be opened there ({error}): choose another --port or --host.") from error
     threading.Thread(target=_warm, daemon=True, name="warm").start()
-    demo.block_thread()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    demo.block_thread()  # returns on Ctrl-C
+    _finish()
+
+
+def _finish(seconds: float = 60) -> None:
+    """Let what runs in the background end its step and write its checkpoint."""
+    from studio.jobs import jobs
+
+    job = jobs.current
+    if job and job.state == "running" and job.thread:
+        print(f"{job.title}: stopping after this step.", flush=True)
+        job.stop()
+        job.thread.join(seconds)
 
 
 def _warm() -> None:
     try:
-        import studio.adapters
-        import studio.generation
-        import studio.training  # noqa: F401
+        import studio.basemodels.stable_diffusion
+        import studio.training.trainer  # noqa: F401
     except Exception:  # said, in its own words, by whoever first needs what is missing
         logging.getLogger(__name__).debug("warming up failed", exc_info=True)
 

@@ -139,8 +139,9 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
             return [gr.skip()] * 11
         pictures, title, mark = gr.skip(), gr.skip(), (current, len(view.previews))
         if mark != last.get("previews"):
-            cells = [(str(thumbnail(workspace, path)), f"{s:,} · {p}") for s, p, path in view.previews]
-            pictures = gr.update(value=cells[::-1][:PREVIEWS], visible=bool(cells))
+            newest = view.previews[: -PREVIEWS - 1 : -1]
+            cells = [(str(thumbnail(workspace, path)), f"{s:,} · {p}") for s, p, path in newest]
+            pictures = gr.update(value=cells, visible=bool(cells))
             title = gr.update(visible=bool(cells))
         fresh = {"runs": names, "stamp": stamp, "previews": mark}
         same = names == last.get("runs") and current == chosen
@@ -210,7 +211,7 @@ def _status(view) -> str:
     if view.rate:
         speed = f"{view.rate:.1f} steps a second" if view.rate >= 1 else f"{1 / view.rate:.1f} s a step"
         facts.append(("speed", speed))
-    if view.state == "running":
+    if view.state == "running" and view.rate:
         facts.append(("time left", duration(view.seconds_left)))
     cells = "".join(f"<div><span>{escape(label)}</span><b>{escape(value)}</b></div>" for label, value in facts)
     title = f'<div class="note"><b>{escape(view.name)}</b> <span class="pill {view.state}">{view.state}</span></div>'

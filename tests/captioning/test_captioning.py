@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from studio.captioning import add_trigger, caption_dataset
-from studio.datasets import copy_sample, open_dataset, set_caption
+from studio.datasets import copy_sample, has_trigger, open_dataset, set_caption
 from studio.errors import BaseModelError, ConfigError
 from studio.workspace import Workspace
 
@@ -96,3 +96,8 @@ def test_a_captioner_that_is_not_there_is_said(tmp_path):
 def test_datasets_and_the_list_of_captioners_load_no_torch():
     code = "import sys, studio.datasets, studio.captioning; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_a_trigger_is_a_word_of_its_own():
+    assert has_trigger("Ink, a bird", "ink") and has_trigger("a bird, ink", " ink")
+    assert not has_trigger("a pink bird", "ink") and not has_trigger("inklings", "ink")

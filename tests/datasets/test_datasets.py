@@ -78,7 +78,7 @@ def test_link_in_a_zip_is_left_out(workspace, tmp_path):
 
 
 def test_zip_bomb_is_left_out_unread(workspace, tmp_path):
-    archive = zipped(tmp_path / "z.zip", {"good.png": png(), "bomb.png": bytes(50_000_000)})
+    archive = zipped(tmp_path / "z.zip", {"good.png": png(), "bomb.png": bytes(60_000_000)})
     dataset, skipped = import_pictures(workspace, "mine", [archive])
     assert len(dataset.items) == 1 and skipped == ["bomb.png: unpacks to a suspicious size."]
 

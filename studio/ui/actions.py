@@ -280,7 +280,12 @@ def draw(recipe, stop: threading.Event | None = None, progress=None):
     from studio.jobs import jobs
 
     with jobs.device():
-        return None if stop is not None and stop.is_set() else generate(recipe, stop=stop, progress=progress)
+        try:
+            return None if stop is not None and stop.is_set() else generate(recipe, stop=stop, progress=progress)
+        except GenerationError:
+            if stop is not None and stop.is_set():
+                return None  # asked for, so nothing to complain of
+            raise
 
 
 def recipe_line(recipe) -> str:

@@ -12,8 +12,10 @@ from studio.workspace import Workspace
 @contextmanager
 def served(root: Path) -> Iterator[str]:
     """The address of a studio whose workspace is `root`. Ends its jobs and itself."""
+    from studio.ui import actions
     from studio.ui.app import build, launch_options
 
+    actions.latest.clear()  # what a studio served before this one in the same process has done
     workspace = Workspace.open(root)
     settings = SimpleNamespace(host="127.0.0.1", port=None, share=False, auth=None, workspace=workspace, browser=False)
     demo = build(settings)

@@ -29,8 +29,9 @@ def export(parts: Path, out: Path) -> None:
     # fp16 is how the files are stored; without a dtype asked for, each part must load as fp32, as the UNet does.
     for part in ("text_encoder", "image_encoder"):
         _edit(out / part / "config.json", dtype="float32")
-    # diffusers writes this one and then complains that it does not expect it.
-    _edit(out / "vae" / "config.json", block_out_channels=None)
+    # diffusers notes where the parts lay on this machine, and writes block_out_channels to complain of it when reading.
+    _edit(out / "unet" / "config.json", _name_or_path=None)
+    _edit(out / "vae" / "config.json", _name_or_path=None, block_out_channels=None)
 
 
 def _edit(file: Path, **changes) -> None:

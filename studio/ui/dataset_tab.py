@@ -29,7 +29,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
     page = gr.State(0)
     shown = gr.State([])  # file names on this page, so that a click means a picture and not a position
     picked = gr.Textbox(visible=False)  # "dataset/file": held by the page, so that it and its caption travel together
-    loaded = gr.Textbox(visible=False)  # the caption as it was put into the editor: only an edited one is written
+    loaded = gr.Textbox(visible=False)  # what was put into the editor: only an edited caption is written
     seen = gr.State(None)
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=280):
@@ -170,7 +170,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
             f"{dataset.name}/{name}",
             gr.update(visible=True),
             gr.update(visible=False),
-            item.caption,
+            as_shown(f"{dataset.name}/{name}", item.caption),
         )
 
     one = [large, caption, saved, picked, editor, blank, loaded]
@@ -182,26 +182,34 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
         opened = actions.open_named(workspace, dataset)
         return editor_of(opened, actions.find_item(opened, files[event.index]))
 
-    def keep(key: str, text: str, before: str) -> bool:
+    def keep(key: str, text: str, shown: str) -> bool:
         """Save what a person edited; True when the file changed. What was only looked at never replaces newer words."""
         dataset, _, file = (key or "").partition("/")
-        if not file or (text or "") == (before or ""):
+        if not file or as_shown(key, text) == shown:
             return False
         opened = actions.open_named(workspace, dataset)
         before = actions.find_item(opened, file).caption
         return actions.save_caption(workspace, dataset, file, text or "") != before
 
-    @plainly
-    def save_caption(key, text, before, number):
-        changed = keep(key, text, before)
-        if not changed:
-            return [gr.skip()] * len(view) + [note("Saved.") if key else "", text]
-        return *grid_of(actions.open_named(workspace, key.partition("/")[0]), number), note("Saved."), text
+    def as_shown(key: str, text: str) -> str:
+        """With its picture's name, since the answer to a save may come when the next picture is open already."""
+        return f"{key}\n{text or ''}"
 
     @plainly
-    def step(key, text, before, number, by):
+    def save_caption(key, text, was, number):
+        changed = keep(key, text, was)
+        if not changed:
+            return [gr.skip()] * len(view) + [note("Saved.") if key else "", as_shown(key, text)]
+        return (
+            *grid_of(actions.open_named(workspace, key.partition("/")[0]), number),
+            note("Saved."),
+            as_shown(key, text),
+        )
+
+    @plainly
+    def step(key, text, was, number, by):
         dataset, _, file = (key or "").partition("/")
-        changed = keep(key, text, before)
+        changed = keep(key, text, was)
         opened = actions.open_named(workspace, dataset)
         index = opened.items.index(actions.find_item(opened, file)) + by
         if not 0 <= index < len(opened.items):
@@ -261,8 +269,8 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
     for event in (save.click, caption.blur, caption.submit):
         # Every one of them counts, also while the one before is still being written.
         event(save_caption, editing, [*view, saved, loaded], trigger_mode="multiple", **quiet)
-    previous.click(lambda k, t, b, n: step(k, t, b, n, -1), editing, [*view, *one], **quiet)
-    following.click(lambda k, t, b, n: step(k, t, b, n, 1), editing, [*view, *one], **quiet)
+    previous.click(lambda k, t, w, n: step(k, t, w, n, -1), editing, [*view, *one], **quiet)
+    following.click(lambda k, t, w, n: step(k, t, w, n, 1), editing, [*view, *one], **quiet)
     caption_all.click(caption_everything, [choice, trigger, overwrite], [caption_all, stop, progress], **quiet)
     stop.click(stop_captions, None, stop, **quiet)
     return DatasetTab(choice, onward)

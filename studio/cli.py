@@ -65,7 +65,13 @@ def _parser() -> Parser:
     sub.add_argument(
         "--set", metavar="section.key=value", action="append", default=[], dest="changes", help="change one setting"
     )
-    sub.add_argument("--resume", metavar="RUN_FOLDER", help="go on with an interrupted run")
+    sub.add_argument("--preset", metavar="NAME", help="begin from a preset, like 'SD 1.5, style'")
+    sub.add_argument(
+        "--resume",
+        metavar="RUN_FOLDER",
+        help="go on with a run; past its end with --set training.steps=N",
+    )
+    sub.add_argument("--check", action="store_true", help="say what will hurt and how long it takes, then stop")
 
     sub = add("generate", generate_command, "Make a picture.")
     sub.add_argument("--prompt", metavar="T", required=True)
@@ -109,23 +115,18 @@ def train_command(given: argparse.Namespace) -> int:
     if sum(map(bool, (given.run, given.data, given.resume))) != 1:
         raise ConfigError("Say what to train on: --data FOLDER, or a RUN.toml, or --resume RUN_FOLDER.")
     from studio.training import new_run, read_run_folder, train
-    from studio.training.config import config_from_toml
+    from studio.training.processes import Processes
 
-    workspace = Workspace.open(given.workspace)
+    workspace, processes = Workspace.open(given.workspace), Processes()
     if given.resume:
         folder = Path(given.resume).expanduser().resolve()
-        if not (folder / "run.toml").is_file():
-            raise RunError(f"{folder} is not a run folder: it has no run.toml.")
-        if given.changes or given.name or given.base:
-            raise ConfigError("--resume goes on with the run's own settings: leave out --set, --name and --base.")
-        config, view = config_from_toml(folder / "run.toml"), read_run_folder(folder)
-        if view.state == "running":
-            raise RunError(f"{view.name} is running now: stop it first, or wait for its end.")
-        if view.state == "finished":
-            raise RunError(f"{view.name} is finished: start another run from its run.toml, with a new --name.")
+        config = _resumed(given, folder)
     else:
         config = _config(given)
-        folder = new_run(config, workspace)
+        if given.check:
+            return _check(config, workspace)
+        # Under `accelerate launch` the first process makes the folder and tells the others.
+        folder = Path(processes.agree(str(new_run(config, workspace)) if processes.first else ""))
     with _stop_on_signals() as stop:
         last = ""
         for kind, line in _lines(train(config, workspace, stop=stop, folder=folder), folder):
@@ -137,31 +138,59 @@ def train_command(given: argparse.Namespace) -> int:
     return INTERRUPTED if last == "Stopped" else DONE
 
 
+def _resumed(given: argparse.Namespace, folder: Path) -> "RunConfig":
+    """The settings of the run to go on with, given more steps where that is asked."""
+    from studio.training import extend_run, read_run_folder
+    from studio.training.config import config_from_toml
+
+    if not (folder / "run.toml").is_file():
+        raise RunError(f"{folder} is not a run folder: it has no run.toml.")
+    changes = dict(map(_change, given.changes))
+    steps = changes.pop("training.steps", None)
+    if changes or given.name or given.base or given.preset or given.check:
+        raise ConfigError("--resume goes on with the run's own settings: only --set training.steps=N may be added.")
+    view = read_run_folder(folder)
+    if view.state == "running":
+        raise RunError(f"{view.name} is running now: stop it first, or wait for its end.")
+    if steps:
+        if not str(steps).isdigit():
+            raise ConfigError(f"training.steps: must be a whole number (you gave {steps!r}).")
+        return extend_run(folder, int(steps))
+    if view.state == "finished":
+        raise RunError(f"{view.name} is finished: give it more steps with --set training.steps=N.")
+    return config_from_toml(folder / "run.toml")
+
+
+def _check(config: "RunConfig", workspace: Workspace) -> int:
+    """Print a preflight's report; exit 2 when the run would fail."""
+    from studio.training.preflight import as_text, preflight
+
+    report = preflight(config, workspace)
+    print(as_text(report))
+    return DONE if report.ready else USER
+
+
 def _config(given: argparse.Namespace) -> "RunConfig":
     """The run's settings: RUN.toml or --data, then --base, --name and every --set on top."""
-    from studio.training.config import config_from, config_from_toml
+    from studio.training.config import config_from, config_from_toml, dotted
 
     values: dict[str, Any] = {}
     if given.run:
         path = Path(given.run)
         if not path.is_file():
             raise ConfigError(f"There is no file {path}: give a RUN.toml, or --data FOLDER.")
-        values = dict(_dotted(config_from_toml(path).model_dump()))
+        values = dotted(config_from_toml(path))
     else:
         folder = Path(given.data).expanduser().resolve()
         if not folder.is_dir():
             raise DatasetError(f"There is no folder {given.data}: give a folder of pictures.")
         values = {"data.folder": str(folder), "name": folder.name}
+    if given.preset:
+        from studio.training.presets import preset
+
+        values = preset(given.preset) | values
     values |= {key: value for key, value in (("base", given.base), ("name", given.name)) if value}
     return config_from(values | dict(map(_change, given.changes)))
-
-
-def _dotted(tree: dict[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{start}{key}.")
-        else:
-            yield f"{start}{key}", value
 
 
 def _change(text: str) -> tuple[str, Any]:
@@ -187,7 +216,7 @@ def _lines(events: Iterable, folder: Path) -> Iterator[tuple[str, str]]:
         kind = type(event).__name__
         if kind == "Failed":  # the error itself comes next, and is told once
             continue
-        if kind == "Step":
+        if kind in ("Step", "Preparing"):
             if time.monotonic() < due:
                 continue
             due = time.monotonic() + EVERY
@@ -196,6 +225,8 @@ def _lines(events: Iterable, folder: Path) -> Iterator[tuple[str, str]]:
 
 def _line(kind: str, view, folder: Path) -> str:
     at = f"step {view.step} of {view.steps}"
+    if kind == "Preparing" and view.preparing:
+        return f"{view.preparing[0]} of {view.preparing[1]} pictures and captions encoded"
     if kind == "Started":
         return f"{view.name}: {view.steps} steps, in {folder}"
     if kind == "Step" and view.losses:
@@ -211,10 +242,12 @@ def _line(kind: str, view, folder: Path) -> str:
     if kind == "Checkpoint":
         return f"{at}  checkpoint saved"
     if kind == "Finished":
-        return f"Finished after {view.step} steps."
+        return f"{at}  {view.message}"
     if kind == "Stopped":
-        return f"Stopped at {at}; the checkpoint is in {folder}."
-    if kind == "Warned" and view.message:
+        return f"{view.message} The checkpoint is in {folder}."
+    if kind == "Certified" and view.certificate:
+        return f"{at}  {view.certificate.message}"
+    if kind in ("Warned", "RolledBack") and view.message:
         return f"{at}  {view.message}"
     return f"{at}  {kind.lower()}"
 

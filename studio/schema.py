@@ -26,9 +26,11 @@ _WORDS = {
 def explain(error: ValidationError) -> str:
     """The first complaint as "adapter.rank: must be at least 1 (you gave 0)"."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "settings"
+    where = ".".join(str(part) for part in first["loc"])
     words = _WORDS.get(first["type"])
     what = words.format(**first.get("ctx", {})) if words else first["msg"].removeprefix("Value error, ")
+    if not where:  # about several settings, which the words name themselves
+        return f"{what}."
     if first["type"] in ("missing", "extra_forbidden"):
         return f"{where}: {what}."
     given = first["input"]

@@ -81,15 +81,19 @@ def free_path(folder: Path, name: str) -> Path:
     return path
 
 
-def write_whole(path: Path, data: bytes | str) -> None:
-    """Write to a temporary neighbour, flush to the disk, rename: a reader sees the old file or the new one."""
+def write_whole(path: Path, data: bytes | str, lasting: bool = True) -> None:
+    """Write to a temporary neighbour, flush to the disk, rename: a reader sees the old file or the new one.
+
+    lasting=False leaves out the flush, for what can be made again: faster, and after a power cut perhaps torn.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data.encode("utf-8") if isinstance(data, str) else data)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if lasting:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

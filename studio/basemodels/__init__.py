@@ -27,13 +27,13 @@ def base_folder(name: str) -> Path:
     return folder
 
 
-def load_base(name: str = "starter", shared: bool = True) -> "StableDiffusion":
+def load_base(name: str = "starter", shared: bool = True, precision: str = "fp32") -> "StableDiffusion":
     """Load a base. `shared` gives everyone the same copy; a run takes its own, so that its adapter stays its own."""
     from studio.basemodels.stable_diffusion import StableDiffusion
 
     folder = base_folder(name)
     if not shared:
-        return StableDiffusion(folder)
+        return StableDiffusion(folder, precision)
     with _loading:
         if name not in _shared:
             _shared.clear()  # one base in memory at a time

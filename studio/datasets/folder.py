@@ -1,12 +1,13 @@
 """A dataset is a folder: pictures, and beside each its caption as `.txt`."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
 from studio.datasets.captions import TABLE, read_caption, read_table
-from studio.datasets.pictures import SUFFIXES, format_of, open_picture
+from studio.datasets.pictures import SUFFIXES, format_of, open_alpha, open_picture
 from studio.errors import DatasetError
 
 MASKS = ("-masklabel", "-condlabel")  # OneTrainer's masks are no pictures of their own
@@ -22,6 +23,23 @@ class Item:
     def load(self) -> Image.Image:
         """Upright RGB. Raises DatasetError."""
         return open_picture(self.path)
+
+    def load_mask(self) -> Image.Image | None:
+        """Where to learn, as grey: NAME-masklabel.png beside the picture, else its alpha. Raises DatasetError."""
+        label = self.mask_file
+        return open_picture(label).convert("L") if label else open_alpha(self.path)
+
+    @property
+    def mask_file(self) -> Path | None:
+        """NAME-masklabel.png, as OneTrainer keeps them."""
+        file = self.path.with_name(f"{self.path.stem}{MASKS[0]}.png")
+        return file if file.is_file() else None
+
+    @property
+    def repeats(self) -> int:
+        """How often a round shows it, as kohya's folder names say: 10 in `10_name`."""
+        found = re.match(r"([1-9]\d{0,3})_", self.path.parent.name)
+        return int(found[1]) if found else 1
 
 
 @dataclass(frozen=True)

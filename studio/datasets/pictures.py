@@ -13,6 +13,7 @@ from studio.errors import DatasetError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+ORIENTATION = 0x0112  # EXIF
 MAX_PIXELS = 89_478_485  # Pillow warns here and refuses at twice that; we refuse here
 
 # Once and for the whole process: catch_warnings around each picture would race with other threads.
@@ -27,6 +28,25 @@ def open_picture(source: Path | bytes, name: str | None = None) -> Image.Image:
     with _opened(source, name) as image:
         image.load()
         return _rgb(_upright(image))
+
+
+def open_alpha(path: Path) -> Image.Image | None:
+    """The picture's alpha channel, upright; None when it has none. Raises DatasetError."""
+    with _opened(path, None) as image:
+        image.load()
+        if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+            return None
+        return _upright(image).convert("RGBA").getchannel("A")
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) as it will be seen, turned by its EXIF; from the header alone. Raises DatasetError."""
+    with _opened(path, None) as image:
+        try:
+            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        except Exception:  # damaged EXIF
+            turned = False
+        return (image.height, image.width) if turned else image.size
 
 
 def format_of(source: Path | bytes, name: str | None = None) -> str:

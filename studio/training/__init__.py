@@ -4,10 +4,10 @@
 """
 
 from studio.training.config import RunConfig, config_from, config_from_toml, config_to_toml
-from studio.training.runs import RunView, list_runs, new_run, read_events, read_run, read_run_folder
+from studio.training.runs import RunView, extend_run, list_runs, new_run, read_events, read_run, read_run_folder
 
 __all__ = [
-    "RunConfig", "RunView", "config_from", "config_from_toml", "config_to_toml", "list_runs", "new_run",
+    "RunConfig", "RunView", "config_from", "config_from_toml", "config_to_toml", "extend_run", "list_runs", "new_run",
     "read_events", "read_run", "read_run_folder", "train",
 ]  # fmt: skip
 

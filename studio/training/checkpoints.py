@@ -1,37 +1,65 @@
 """Checkpoints: a folder a step, complete or not there, from which a run goes on exactly."""
 
 import io
+import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from studio.adapters import Adapter
 from studio.workspace import write_whole
 
+STATES = 2  # how many keep their optimiser's state: the newest, and one more should that be torn
 
-def save(folder: Path, step: int, adapter: Adapter, optimizer: torch.optim.Optimizer, extra: dict) -> Path:
-    """Write checkpoints/<step>/ under a temporary name and rename it."""
+
+def pack(state: dict) -> bytes:
+    """A state as it stands now; training on does not change it."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    return stream.getvalue()
+
+
+def unpack(data: bytes) -> dict:
+    return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+
+
+def save(folder: Path, step: int, packed: bytes, write_adapter: Callable[[Path], None], keep: int) -> Path:
+    """Write checkpoints/<step>/ under a temporary name and rename it; then drop the oldest beyond `keep`.
+
+    Raises OSError when the disk is full; what was there before is then still whole.
+    """
     target = folder / "checkpoints" / f"{step:06d}"
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    adapter.save(part / "adapter.safetensors", metadata={"studio.step": str(step)})
-    stream = io.BytesIO()
-    state = {"step": step, "adapter": adapter.state_dict(), "optimizer": optimizer.state_dict(), **extra}
-    torch.save(state, stream)
-    write_whole(part / "state.pt", stream.getvalue())
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
+    try:
+        part.mkdir(parents=True)
+        write_adapter(part / "adapter.safetensors")
+        write_whole(part / "state.pt", packed)
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+    except OSError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    older = [checkpoint for checkpoint in every(folder) if checkpoint != target]
+    for checkpoint in older[: 1 - STATES]:
+        (checkpoint / "state.pt").unlink(missing_ok=True)
+    for checkpoint in older[: 1 - keep] if keep > 1 else older:
+        shutil.rmtree(checkpoint, ignore_errors=True)
     return target
+
+
+def every(folder: Path) -> list[Path]:
+    """The folders of whole checkpoints, by step."""
+    found = (folder / "checkpoints").glob("[0-9]*")
+    return sorted((f for f in found if f.name.isdigit() and f.is_dir()), key=lambda f: int(f.name))
 
 
 def newest(folder: Path) -> dict | None:
     """The state of the last whole checkpoint, or None when there is none."""
-    found = sorted(f for f in (folder / "checkpoints").glob("[0-9]*") if f.suffix == "" and (f / "state.pt").is_file())
-    for checkpoint in reversed(found):
+    for checkpoint in reversed(every(folder)):
         try:
-            return torch.load(checkpoint / "state.pt", weights_only=True, map_location="cpu")
-        except Exception:  # a torn file: the one before it will do
-            continue
+            return unpack((checkpoint / "state.pt").read_bytes())
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+            continue  # a torn file, or one whose state was dropped: the one before it will do
     return None

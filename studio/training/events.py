@@ -1,6 +1,15 @@
 """What a run says while it goes on: plain data, one JSON line each in the run folder."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Pictures and captions are being encoded; before Started."""
+
+    step: int
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -10,6 +19,7 @@ class Started:
     process: int  # of the process that trains, with its start time: tells a running run from an interrupted one
     process_started: float
     parameters: str  # "trainable / total (share)"
+    setup: str = ""  # device, precision, pictures and buckets, in words
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,9 @@ class Step:
     learning_rate: float
     rate: float  # steps a second
     seconds_left: float
+    gradient_norm: float = 0.0  # before clipping
+    memory: float = 0.0  # GB: held on the accelerator, else by the process
+    text_encoder_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,10 @@ class Validation:
     step: int
     loss: float  # on held-out pictures, at the same noise and timesteps every time
     base_loss: float  # the same without the adapter
+    spread: float = 0.0  # standard error of loss - base_loss over pictures and draws
+    bands: list[float] = field(default_factory=list)  # loss by quarter of the noise schedule, least noise first
+    base_bands: list[float] = field(default_factory=list)
+    verdict: str = ""  # one of verdict.WORDS
 
 
 @dataclass(frozen=True)
@@ -43,8 +60,24 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class RolledBack:
+    step: int  # where the run goes on from
+    message: str
+
+
+@dataclass(frozen=True)
 class Warned:
     step: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Certified:
+    """The saved file, loaded into a clean pipeline, against the adapter as it was trained."""
+
+    step: int
+    difference: float  # mean over the pixels of a picture, in steps of 1/255
+    unused: int  # keys of the file that found no place
     message: str
 
 
@@ -67,10 +100,11 @@ class Failed:
     message: str
 
 
-Event = Started | Step | Validation | Preview | Checkpoint | Warned | Finished | Stopped | Failed
-KINDS = {
-    cls.__name__: cls for cls in (Started, Step, Validation, Preview, Checkpoint, Warned, Finished, Stopped, Failed)
-}
+Event = (
+    Preparing | Started | Step | Validation | Preview | Checkpoint | RolledBack | Warned | Certified | Finished
+    | Stopped | Failed
+)  # fmt: skip
+KINDS: dict[str, type] = {cls.__name__: cls for cls in Event.__args__}
 
 
 def to_dict(event: Event) -> dict:

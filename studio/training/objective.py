@@ -1,12 +1,31 @@
-"""The loss, as formulas."""
-
-import math
+"""What a step minimises, as formulas. u is a share of the noise schedule, 0 (no noise) to 1 (noise alone)."""
 
 import torch
 from torch import Tensor
 
 from studio.basemodels import StableDiffusion
-from studio.training.examples import Examples
+from studio.training.config import TrainingConfig
+
+
+def timesteps(shares: Tensor, settings: TrainingConfig) -> Tensor:
+    """(B,) uniform random numbers to shares u of the schedule, by the run's distribution within its range.
+
+    logit-normal: u = sigmoid(n), n normal (arXiv:2403.03206, sec. 3.1).
+    """
+    if settings.timesteps == "logit-normal":
+        shares = torch.sigmoid(torch.special.ndtri(shares.clamp(1e-6, 1 - 1e-6)))
+    return settings.least_noise + (settings.most_noise - settings.least_noise) * shares
+
+
+def stratified(count: int, draw: torch.Generator) -> Tensor:
+    """(count,) random numbers, one in each of `count` equal parts of 0..1: each batch sees the whole schedule."""
+    return (torch.arange(count) + torch.rand(count, generator=draw)) / count
+
+
+def offset_noise(noise: Tensor, offset: float, draw: torch.Generator) -> Tensor:
+    """Noise whose mean varies by channel, so that brightness is learnt (Guttenberg, "Diffusion with Offset Noise")."""
+    shift = torch.randn(*noise.shape[:2], *(1 for _ in noise.shape[2:]), generator=draw)
+    return noise + offset * shift
 
 
 def min_snr_weight(snr: Tensor, gamma: float, prediction_type: str) -> Tensor:
@@ -16,37 +35,25 @@ def min_snr_weight(snr: Tensor, gamma: float, prediction_type: str) -> Tensor:
     return clipped / (snr + 1) if prediction_type == "v_prediction" else clipped / snr.clamp(min=1e-8)
 
 
+def pseudo_huber(error: Tensor, c: float) -> Tensor:
+    """2c (sqrt(e² + c²) - c): as e² / 1 near 0, as 2c |e| far out (as diffusers' and kohya's scripts have it)."""
+    return 2 * c * ((error.square() + c * c).sqrt() - c)
+
+
 def loss_of(
-    base: StableDiffusion, latents: Tensor, states: Tensor, noise: Tensor, t: Tensor, gamma: float = 0.0
-) -> Tensor:
-    """(B,) mean squared error of each picture, weighted when gamma is above 0. t: (B,) whole timesteps."""
-    said = base.predict(base.add_noise(latents, noise, t), t, states)
-    error = (said - base.target(latents, noise, t)).float().square().mean((1, 2, 3))
-    return error * min_snr_weight(base.snr(t), gamma, base.prediction_type) if gamma else error
+    base: StableDiffusion, latents: Tensor, conditions: dict[str, Tensor], noise: Tensor, t: Tensor,
+    weight: Tensor | None = None, settings: TrainingConfig | None = None, perturbation: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """(B,) error of each picture, weighted as the run asks; plain mean squared error without settings.
 
-
-@torch.no_grad()
-def held_out_loss(base: StableDiffusion, held: Examples, draws: int = 8, batch: int = 8) -> float:
-    """Mean loss on held-out pictures at `draws` fixed timesteps each, spread over the schedule, with fixed noise."""
-    total, count = 0.0, 0
-    for number in range(draws):
-        draw = torch.Generator().manual_seed(1000 + number)
-        noise = torch.randn(held.latents.shape, generator=draw).to(base.device)
-        at = int((number + 0.5) * base.timesteps / draws)
-        for start in range(0, len(held), batch):
-            rows = slice(start, start + batch)
-            latents = held.latents[rows]
-            t = torch.full((len(latents),), at, device=base.device)
-            total += loss_of(base, latents, held.states[rows], noise[rows], t).sum().item()
-            count += len(latents)
-    return total / count
-
-
-def rate_at(step: int, steps: int, peak: float, warmup: int, schedule: str) -> float:
-    """The learning rate of step 1..steps: linear warm-up, then constant or half a cosine down to a tenth."""
-    if step <= warmup:
-        return peak * step / max(1, warmup)
-    if schedule == "constant":
-        return peak
-    through = (step - warmup) / max(1, steps - warmup)
-    return peak * (0.1 + 0.9 * (1 + math.cos(math.pi * through)) / 2)
+    t: (B,) whole timesteps; weight: (B, 1, h, w); perturbation: (B, 4, h, w) noise that only the input gets, so that
+    the model learns to mend its own errors (arXiv:2301.11706).
+    """
+    seen = noise if perturbation is None else noise + perturbation
+    said = base.predict(base.add_noise(latents, seen, t), t, conditions)
+    error = (said - base.target(latents, noise, t)).float()
+    error = pseudo_huber(error, settings.huber_c) if settings and settings.loss == "huber" else error.square()
+    error = (error if weight is None else error * weight).mean((1, 2, 3))
+    if settings and settings.min_snr_gamma:
+        error = error * min_snr_weight(base.snr(t), settings.min_snr_gamma, base.prediction_type)
+    return error

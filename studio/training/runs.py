@@ -9,13 +9,16 @@ import psutil
 
 from studio.basemodels import base_folder
 from studio.errors import RunError
-from studio.training.config import RunConfig, config_to_toml
+from studio.training.config import RunConfig, config_from, config_from_toml, config_to_toml, dotted
 from studio.training.events import (
+    Certified,
     Checkpoint,
     Event,
     Failed,
     Finished,
+    Preparing,
     Preview,
+    RolledBack,
     Started,
     Step,
     Stopped,
@@ -37,13 +40,23 @@ class RunView:
     step: int = 0
     steps: int = 0
     losses: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, smoothed
-    validation: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, the base's loss
+    looks: list[Validation] = field(default_factory=list)  # at the held-out pictures
     rate: float = 0.0  # steps a second
     seconds_left: float = 0.0
     previews: list[tuple[int, str, Path]] = field(default_factory=list)  # step, prompt, file
     message: str = ""  # the last thing said in words
+    warnings: list[tuple[int, str]] = field(default_factory=list)  # step, what
+    setup: str = ""  # device, precision, pictures and buckets
+    preparing: tuple[int, int] | None = None  # pictures and captions encoded, of how many
+    last: Step | None = None
+    certificate: Certified | None = None
     adapter: Path | None = None
     here: bool = False  # the process that began it is this one
+
+    @property
+    def validation(self) -> list[tuple[int, float, float]]:
+        """(step, loss on the held-out pictures, the base's)."""
+        return [(look.step, look.loss, look.base_loss) for look in self.looks]
 
 
 def new_run(config: RunConfig, workspace: Workspace) -> Path:
@@ -61,10 +74,30 @@ def new_run(config: RunConfig, workspace: Workspace) -> Path:
     return folder
 
 
+def extend_run(folder: Path, steps: int) -> RunConfig:
+    """Give a run more steps, so that resuming it goes on past its end. Raises RunError, ConfigError."""
+    config = config_from_toml(folder / "run.toml")
+    if steps <= read_run_folder(folder).step:
+        raise RunError(f"{folder.name} has done {read_run_folder(folder).step} steps already: give it more than that.")
+    config = config_from(dotted(config) | {"training.steps": steps})
+    write_whole(folder / "run.toml", config_to_toml(config))
+    return config
+
+
 def append(folder: Path, event: Event) -> None:
-    """Add one event to events.jsonl; a line is whole or, after a crash, the last one is torn and skipped."""
-    with (folder / "events.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(to_dict(event)) + "\n")
+    """Add one event to events.jsonl; a line is whole or, after a crash, the last one is torn and skipped.
+
+    Raises RunError when the disk is full.
+    """
+    line = json.dumps(to_dict(event)) + "\n"
+    try:
+        with (folder / "events.jsonl").open("ab+") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read(1) == b"\n" else "\n" + line  # after a torn line, begin a new one
+            stream.write(line.encode())
+    except OSError as error:
+        raise RunError(f"The run's events can't be written ({error.strerror}): free some space and resume.") from error
 
 
 def read_events(folder: Path) -> list[Event]:
@@ -109,28 +142,42 @@ def read_run_folder(folder: Path, after: int = 0) -> RunView:
 def _take(view: RunView, event: Event, folder: Path, after: int) -> None:
     view.step = event.step
     match event:
+        case Preparing():
+            view.preparing = (event.done, event.total)
         case Started():
-            view.steps, view.message = event.steps, ""
+            view.steps, view.message, view.setup, view.preparing = event.steps, "", event.setup, None
             view.state = "running" if _alive(event) else "interrupted"
             view.here = event.process == os.getpid()
-            # What a resumed run does again replaces what it did before.
-            view.losses = [row for row in view.losses if row[0] <= event.step]
-            view.validation = [row for row in view.validation if row[0] <= event.step]
-            view.previews = [row for row in view.previews if row[0] <= event.step]
+            _forget_after(view, event.step)
+        case RolledBack():
+            view.message = event.message
+            view.warnings.append((event.step, event.message))
+            _forget_after(view, event.step)
         case Step():
-            view.rate, view.seconds_left = event.rate, event.seconds_left
+            view.rate, view.seconds_left, view.last = event.rate, event.seconds_left, event
             if event.step > after:
                 view.losses.append((event.step, event.loss, event.smoothed))
         case Validation():
-            view.validation.append((event.step, event.loss, event.base_loss))
+            view.looks.append(event)
         case Preview():
             view.previews.append((event.step, event.prompt, folder / event.file))
         case Warned():
             view.message = event.message
+            view.warnings.append((event.step, event.message))
+        case Certified():
+            view.certificate = event
         case Finished() | Stopped() | Failed():
             view.state, view.message, view.seconds_left = type(event).__name__.lower(), event.message, 0.0
         case Checkpoint():
             pass
+
+
+def _forget_after(view: RunView, step: int) -> None:
+    """What a run does again replaces what it did before."""
+    view.losses = [row for row in view.losses if row[0] <= step]
+    view.looks = [look for look in view.looks if look.step <= step]
+    view.previews = [row for row in view.previews if row[0] <= step]
+    view.certificate = None
 
 
 def _alive(started: Started) -> bool:

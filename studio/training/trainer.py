@@ -1,246 +1,405 @@
-"""Config in, events out.
+"""Config in, events out: the path of a run, from its pictures to its certificate.
 
-Every step draws its pictures, noise and timesteps from a generator seeded with (seed, step), so that a run that goes
-on from a checkpoint needs no sampler or RNG state to be the run that never stopped.
+Every step draws its pictures, noise and timesteps from generators seeded with the run's seed and the step's number, so
+that a run that goes on from a checkpoint, or on more processes, is the run that never stopped.
 """
 
 import logging
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import torch
 
-from studio.adapters import Adapter, AdapterSpec, attach, read_adapter, write_adapter
 from studio.basemodels import StableDiffusion, load_base
 from studio.errors import RunError, StudioError
-from studio.generation import Recipe, draw, save_picture
-from studio.training import checkpoints, runs
+from studio.training import checkpoints, runs, verdict
+from studio.training.batches import Plan
+from studio.training.cache import Cache
+from studio.training.certificate import certify
 from studio.training.config import RunConfig
+from studio.training.difficulty import Difficulty
 from studio.training.events import (
     Checkpoint,
     Event,
     Failed,
     Finished,
-    Preview,
+    Preparing,
+    RolledBack,
     Started,
     Step,
     Stopped,
     Validation,
     Warned,
 )  # fmt: skip
-from studio.training.examples import Examples, encode
+from studio.training.examples import Example, Reader, Unreadable, balanced, encode_missing, list_examples
+from studio.training.learner import Learner, Reading
+from studio.training.machine import Clock, memory_used, precision_of
+from studio.training.memorising import Memory
 from studio.training.metadata import adapter_metadata
-from studio.training.objective import held_out_loss, loss_of, rate_at
-from studio.training.selection import split
+from studio.training.optimisers import rate_now
+from studio.training.previews import draw_previews
+from studio.training.processes import Processes
+from studio.training.selection import Selection, split
+from studio.training.validation import HeldOut
 from studio.workspace import Workspace
 
 log = logging.getLogger(__name__)
+ROLLBACKS = 3  # non-finite losses until the run gives up
+READ_EVERY = 10  # steps between two waits for an accelerator's losses
 
 
 def train(
-    config: RunConfig, workspace: Workspace, stop: threading.Event | None = None, folder: Path | None = None
-) -> Iterator[Event]:
+    config: RunConfig, workspace: Workspace, stop: threading.Event | None = None, folder: Path | None = None,
+    save: threading.Event | None = None,
+) -> Iterator[Event]:  # fmt: skip
     """Run to the end, yielding each event after it stands in the run folder.
 
     stop    finishes the step, writes a checkpoint and ends with Stopped
     folder  the run folder to go on with: from its last checkpoint, or from the start where it has none.
             Without it, `runs.new_run` makes one
+    save    writes a checkpoint after the step and is cleared
 
+    To pause, don't ask for the next event. Under `accelerate launch` only the first process yields.
     Raises StudioError for what a person can mend; the folder's last event is then Failed.
     """
-    folder = Path(folder) if folder else runs.new_run(config, workspace)
+    processes = Processes()
+    if folder is None:
+        folder = Path(processes.agree(str(runs.new_run(config, workspace)) if processes.first else ""))
     trace = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     log.addHandler(trace)
-    step = 0
+    step, run = 0, _Run(config, workspace, Path(folder), processes, stop, save)
     try:
-        for event in _events(config, folder, stop or threading.Event()):
-            runs.append(folder, event)
+        for event in run.events():
             step = event.step
-            yield event
+            if processes.first:
+                with run.clock.away():
+                    runs.append(folder, event)
+                    yield event
     except Exception as error:
         if not isinstance(error, StudioError):
             log.exception("step %d", step)
         event = Failed(step, str(error).splitlines()[0] if str(error) else type(error).__name__)
-        runs.append(folder, event)
-        yield event
+        if processes.first:
+            _try_to_append(folder, event)
+            yield event
         raise
     finally:
         log.removeHandler(trace)
         trace.close()
 
 
-def _events(config: RunConfig, folder: Path, stop: threading.Event) -> Iterator[Event]:
-    config = config.model_copy(update={"name": folder.name})
-    settings = config.training
-    items, held_items, warnings = split(config)
-    base = load_base(config.base, shared=False)
-    examples = encode(items, base, config.data.trigger, config.data.flip)
-    held = encode(held_items, base, config.data.trigger) if held_items else None
+def _try_to_append(folder: Path, event: Event) -> None:
+    try:
+        runs.append(folder, event)
+    except StudioError:
+        log.exception("the last event")
 
-    torch.manual_seed(settings.seed)
-    spec = AdapterSpec(config.adapter.rank, config.adapter.alpha, config.adapter.kind, config.adapter.targets,
-                       config.adapter.dropout)  # fmt: skip
-    adapter = attach(base.modules()["unet"], spec).to(base.device)
-    optimizer = torch.optim.AdamW(adapter.parameters(), lr=settings.learning_rate, weight_decay=0.01)
-    first, smoothed, best = 1, None, _Best()
-    state = checkpoints.newest(folder)
-    if state:
-        adapter.load_state_dict(state["adapter"])
-        optimizer.load_state_dict(state["optimizer"])
-        first, smoothed = state["step"] + 1, state["smoothed"]
-        best.restore(folder, state.get("best"))
-    yield Started(first - 1, settings.steps, *runs.here(), adapter.summary())
-    for message in warnings:
-        yield Warned(first - 1, message)
 
-    base_loss = 0.0
-    if held:
-        adapter.strength = 0
-        base_loss = held_out_loss(base, held)
-        adapter.strength = 1
-    if first == 1:
-        if held:
-            yield Validation(0, base_loss, base_loss)
-        yield from _previews(0, base, adapter, config, folder)
+class _Run:
+    """One run under way."""
 
-    began, step = time.monotonic(), first - 1
-    for step in range(first, settings.steps + 1):
-        rate = rate_at(step, settings.steps, settings.learning_rate, settings.warmup, settings.schedule)
-        loss = _step(step, base, adapter, optimizer, examples, config, rate)
-        if not loss == loss or loss in (float("inf"), float("-inf")):
-            raise RunError(
-                f"The loss is not a number any more at step {step}: lower the learning rate and start again."
-                + _rescue(folder, best, config, items, base.resolution, base_loss)
-            )
-        smoothed = loss if smoothed is None else 0.95 * smoothed + 0.05 * loss
-        speed = (step - first + 1) / (time.monotonic() - began)
-        yield Step(step, loss, smoothed, rate, speed, (settings.steps - step) / speed)
+    def __init__(self, config: RunConfig, workspace: Workspace, folder: Path, processes: Processes, stop, save):
+        self.config = config.model_copy(update={"name": folder.name})
+        self.workspace, self.folder, self.processes = workspace, folder, processes
+        self.stop, self.save = stop or threading.Event(), save or threading.Event()
+        self.clock = Clock()
+        self.smoothed: float | None = None
+        self.best: dict | None = None  # {"step", "loss", "base_loss", "values"} of the lowest held-out loss
+        self.slower, self.rollbacks = 1.0, 0  # a factor on the learning rate, halved at each rollback
+        self.difficulty = Difficulty()
+        self.memory: Memory | None = None
+        self.held: HeldOut | None = None
+        self.begun = max((int(f.name) for f in checkpoints.every(folder)), default=0)
 
-        last = step == settings.steps
-        if held and (last or _due(step, config.validation.every)):
-            loss = held_out_loss(base, held)
-            best.see(step, loss, adapter)
-            yield Validation(step, loss, base_loss)
-        if last or _due(step, config.preview.every):
-            yield from _previews(step, base, adapter, config, folder)
-        if last or stop.is_set() or _due(step, settings.checkpoint_every):
-            path = checkpoints.save(folder, step, adapter, optimizer, {"smoothed": smoothed, "best": best.kept(folder)})
-            yield Checkpoint(step, path.relative_to(folder).as_posix())
-        if stop.is_set() and not last:
-            _save_result(folder, adapter.updates, adapter_metadata(config, items, base.resolution, step, None))
-            yield Stopped(step, f"Stopped at step {step}; it can go on from there.")
+    def events(self) -> Iterator[Event]:
+        """Prepare, learn, conclude."""
+        config, chosen = self.config, split(self.config)
+        self.precision = precision_of(config.training)
+        base = load_base(config.base, shared=False, precision=self.precision)
+        cache = Cache(self.workspace.cache / "encoded")
+        examples, held_out, warnings = yield from self._prepare(chosen, base, cache)
+        if self.stop.is_set() and not examples:
+            yield Stopped(self.begun, "Stopped while the pictures were being encoded; what is done is kept.")
             return
+        self.base, self.chosen = base, chosen
+        self.learner = Learner(config, base, self.processes)
+        reader = Reader(base, cache, config.data, texts=not self.learner.trains_text)
+        self.plan, self.reader = Plan(examples, config.training.batch_size, config.training.seed, config.data), reader
+        self.processes.share(self.plan.rows(0))  # refuses a batch that can't be dealt out
+        if held_out:
+            self.held = HeldOut(held_out, base, reader, self.processes, self.learner.conditions)
+            self.learner.strength = 0.0
+            self.held.base_rows = self.held.measure()
+            self.learner.strength = 1.0
+        if config.preview.every and self.processes.first:
+            self.memory = Memory.of(examples, base)
+        base.release(text=not self.learner.trains_text)
+        first = self._restore(checkpoints.newest(self.folder))
+        yield Started(first, config.training.steps, *runs.here(), self.learner.summary(), self._setup(examples))
+        for message in warnings:
+            yield Warned(first, message)
+        if first == 0:
+            yield from self._look(0)
+            yield from self._preview(0)
+        yield from self._learn(first)
 
-    kept = best.step if best.updates else step
-    losses = (best.loss, base_loss) if best.updates else None
-    metadata = adapter_metadata(config, items, base.resolution, kept, losses)
-    _save_result(folder, best.updates or adapter.updates, metadata)
-    yield Finished(step, kept, _verdict(kept, step, best.loss if best.updates else None, base_loss))
+    def _prepare(
+        self, chosen: Selection, base: StableDiffusion, cache: Cache
+    ) -> Generator[Event, None, tuple[list[Example], list[Example], list[str]]]:
+        """Encode what the cache lacks; returns (examples, held-out ones, warnings). Yields Preparing."""
+        config = self.config
+        seed, warnings = config.training.seed, list(chosen.warnings)
+        groups: list[list[Example]] = []
+        for items, ordinary in ((chosen.items, False), (chosen.ordinary, True), (chosen.held_out, False)):
+            examples, problems = list_examples(items, base, cache, config.data, seed, ordinary)
+            groups.append(examples)
+            warnings += problems
+        cache.keep_facts()
+        broken = set()
+        texts = not config.adapter.text_encoder
+        everything = [e for group in groups for e in group]
+        texts = not config.adapter.text_encoder
+        for said in encode_missing(everything, base, cache, self.processes, self.stop, config.data, texts):
+            if isinstance(said, Unreadable):
+                broken.add(said.path)
+                warnings.append(said.message)
+            else:
+                yield Preparing(self.begun, *said)
+        broken = set().union(*self.processes.gather_objects(broken))
+        if self.processes.agree(self.stop.is_set()):
+            return [], [], []
+        learn, prior, held_out = ([e for e in group if e.item.path not in broken] for group in groups)
+        if not learn:
+            raise RunError("No picture can be learnt from: " + (warnings[-1] if warnings else "the folder is empty."))
+        if not held_out and config.validation.every:
+            warnings.append("No pictures are held out: add some, and the run can say whether it learns or memorises.")
+        return balanced(learn, prior), held_out, warnings
 
+    def _learn(self, step: int) -> Iterator[Event]:
+        settings, wanted = self.config.training, self.config
+        good = (step, checkpoints.pack(self._state(step)))
+        waiting: list[Reading] = []
+        tracker = _tracker(self.config, self.folder) if settings.tensorboard and self.processes.first else None
+        self.clock.start()
+        while step < settings.steps:
+            step += 1
+            waiting.append(self.learner.step(step, self.plan, self.reader, self.slower))
+            self.clock.tick()
+            stop, save = self.processes.agree((self.stop.is_set(), self.save.is_set()))
+            last = step == settings.steps
+            look = last or _due(step, wanted.validation.every)
+            preview = last or _due(step, wanted.preview.every)
+            keep = last or stop or save or _due(step, settings.checkpoint_every)
+            patient = self.base.device.type == "cuda" and len(waiting) < READ_EVERY
+            if patient and not (look or preview or keep):
+                continue
+            fault = None
+            for reading in waiting:
+                fault = self._fault(reading)
+                if fault:
+                    break
+                taken = self._take(reading)
+                if tracker:
+                    tracker.log({"loss": taken.loss, "rate": taken.learning_rate}, step=taken.step)
+                yield taken
+            waiting = []
+            if fault:
+                self.rollbacks += 1
+                if self.rollbacks > ROLLBACKS:
+                    raise RunError(fault + " It went wrong again after three tries: lower the rate." + self._rescue())
+                rollbacks, slower = self.rollbacks, self.slower / 2
+                step = self._restore(checkpoints.unpack(good[1]))
+                self.rollbacks, self.slower = rollbacks, slower
+                yield RolledBack(step, f"{fault} Back to step {step}, with the learning rate times {slower:g}.")
+                continue
+            if look:
+                for event in self._look(step):
+                    if tracker and isinstance(event, Validation):
+                        tracker.log({"held-out loss": event.loss, "base loss": event.base_loss}, step=step)
+                    yield event
+                stop = stop or self._has_turned(step)
+            if preview:
+                yield from self._preview(step)
+            if keep or stop:
+                good = (step, checkpoints.pack(self._state(step)))
+                self.save.clear()
+                yield from self._checkpoint(step, good[1])
+            if stop and not last:
+                break
+        yield from self._conclude(step)
 
-def _step(
-    step: int, base: StableDiffusion, adapter: Adapter, optimizer: torch.optim.Optimizer, examples: Examples,
-    config: RunConfig, rate: float,
-) -> float:  # fmt: skip
-    """One adjustment of the adapter; returns the loss before it."""
-    settings = config.training
-    draw_of_step = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-    torch.manual_seed(settings.seed * 1_000_003 + step)  # the adapter's dropout
-    pick = _pictures(step, len(examples), settings.batch_size, settings.seed)
-    latents, states = examples.latents[pick], examples.states[pick].clone()
-    silent = torch.rand(len(pick), generator=draw_of_step) < config.data.caption_dropout
-    states[silent.to(states.device)] = examples.empty
-    noise = torch.randn(latents.shape, generator=draw_of_step).to(base.device)
-    # Stratified timesteps: each step sees the whole schedule, and its loss jumps less.
-    spread = torch.rand(len(pick), generator=draw_of_step)
-    t = ((torch.arange(len(pick)) + spread) * base.timesteps / len(pick)).long().to(base.device)
+    def _take(self, reading: Reading) -> Step:
+        """Read a step back from the device."""
+        losses = reading.losses.tolist()
+        loss = sum(losses) / len(losses)
+        self.smoothed = loss if self.smoothed is None else 0.95 * self.smoothed + 0.05 * loss
+        self.difficulty.see(reading.names, losses, reading.shares.tolist())
+        left = (self.config.training.steps - reading.step) * self.clock.seconds
+        optimizer = self.learner.optimizer
+        return Step(
+            reading.step, loss, self.smoothed, rate_now(optimizer, "unet"), round(1 / self.clock.seconds, 4),
+            round(left, 2), float(reading.norm), round(memory_used(self.base.device), 3),
+            rate_now(optimizer, "text_encoder"),
+        )  # fmt: skip
 
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    adapter.train()
-    loss = loss_of(base, latents, states, noise, t, settings.min_snr_gamma).mean()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    adapter.eval()
-    return loss.item()
+    def _fault(self, reading: Reading) -> str | None:
+        """What is wrong when a loss or a gradient is not a number any more."""
+        fine = torch.isfinite(reading.losses)
+        overflow = self.learner.scaler.is_enabled()  # in fp16 the scaler steps over these by itself
+        if fine.all() and (overflow or torch.isfinite(reading.norm)):
+            return None
+        bad = [name for name, ok in zip(reading.names, fine.tolist()) if not ok] or reading.names
+        names = ", ".join(sorted(set(bad))[:4])
+        return f"The loss was not a number any more at step {reading.step}, with {names}."
 
+    def _look(self, step: int) -> Iterator[Event]:
+        """Measure on the held-out pictures, and remember the weights when they are the best so far."""
+        if not self.held:
+            return
+        with self.learner.judged():
+            event = self.held.look(step)
+            if step and (self.best is None or event.loss < self.best["loss"]):
+                self.best = {
+                    "step": step, "loss": event.loss, "base_loss": event.base_loss, "values": self.learner.values(),
+                }  # fmt: skip
+        yield event
+        turned = event.verdict == verdict.OVERFITTING and self.held.words[-2:-1] != [verdict.OVERFITTING]
+        if turned and self.best:
+            yield Warned(step, f"Over-fitting: the held-out loss was lowest at step {self.best['step']}; it is kept.")
 
-def _pictures(step: int, count: int, batch: int, seed: int) -> list[int]:
-    """The pictures of step 1, 2, …: one endless row of shuffled rounds, so that all are seen equally often."""
-    out = []
-    for place in range((step - 1) * batch, step * batch):
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 7919 + place // count))
-        out.append(int(order[place % count]))
-    return out
+    def _has_turned(self, step: int) -> bool:
+        """Whether the run is to stop by itself."""
+        words = self.held.words if self.held else []
+        return self.config.validation.stop and words[-2:] == [verdict.OVERFITTING] * 2
+
+    def _preview(self, step: int) -> Iterator[Event]:
+        if not self.config.preview.every or not self.processes.first:
+            return
+        with self.learner.judged():
+            for event, number, picture in draw_previews(step, self.base, self.learner, self.config, self.folder):
+                yield event
+                said = self.memory.look(number, picture, step, self.base) if self.memory else None
+                if said:
+                    yield Warned(step, said)
+        self.base.release(text=not self.learner.trains_text)
+
+    def _checkpoint(self, step: int, packed: bytes) -> Iterator[Event]:
+        if not self.processes.first:
+            return
+        try:
+            with self.learner.judged():
+                metadata = self._metadata(step, None)
+                path = checkpoints.save(
+                    self.folder, step, packed, lambda file: self.learner.save(file, metadata),
+                    self.config.training.keep_checkpoints,
+                )  # fmt: skip
+            self.difficulty.write(self.folder)
+        except OSError as error:
+            kept = checkpoints.every(self.folder)
+            before = f"that of step {int(kept[-1].name)} is whole" if kept else "there is none before it"
+            yield Warned(step, f"The checkpoint could not be written ({error.strerror}): {before}. Free some space.")
+            return
+        yield Checkpoint(step, path.relative_to(self.folder).as_posix())
+
+    def _conclude(self, step: int) -> Iterator[Event]:
+        """Write the result, prove it, and say how it went."""
+        kept = self._save_result(step)
+        stopped = step < self.config.training.steps
+        message = self._sentence(kept, step)
+        by_itself = stopped and not self.stop.is_set() and self._has_turned(step)
+        if self.processes.first:
+            if not stopped or by_itself:
+                file = self.folder / "adapter.safetensors"
+                yield certify(step, self.config, self.learner, self.precision, file)
+            if by_itself:
+                yield Finished(step, kept, f"Stopped at step {step}, since the held-out loss rose. {message}")
+            elif stopped:
+                yield Stopped(step, f"Stopped at step {step}; it can go on from there. {message}")
+            else:
+                yield Finished(step, kept, f"Finished. {message}")
+        self.processes.wait()
+
+    def _save_result(self, step: int) -> int:
+        """adapter.safetensors: the best of the run, else its last step. Returns the step that it holds."""
+        if self.best:
+            self.learner.put(self.best["values"])
+            step = self.best["step"]
+        else:
+            with self.learner.judged():
+                values = self.learner.values()
+            self.learner.put(values)
+        if self.processes.first:
+            try:
+                self.learner.save(self.folder / "adapter.safetensors", self._metadata(step, self.best))
+            except OSError as error:
+                raise RunError(
+                    f"The adapter could not be written ({error.strerror}): free some space and resume."
+                ) from error
+        return step
+
+    def _rescue(self) -> str:
+        """Keep what a run that went wrong had learnt best, and say so."""
+        if not self.best:
+            return " The checkpoints hold what it had learnt before."
+        self._save_result(self.best["step"])
+        return f" adapter.safetensors holds its best, from step {self.best['step']}."
+
+    def _sentence(self, kept: int, step: int) -> str:
+        if not self.best or not self.held:
+            return f"adapter.safetensors holds step {kept}."
+        change = 100 * (self.best["loss"] / self.best["base_loss"] - 1)
+        which = f"its best, step {kept}" if kept != step else "the last step, which was the best"
+        said = f"Held-out loss {change:+.0f} % against the base; adapter.safetensors holds {which}."
+        return f"{said} Verdict: {self.held.words[-1]}. {self.held.in_words()}"
+
+    def _metadata(self, step: int, best: dict | None) -> dict[str, str]:
+        losses = (best["loss"], best["base_loss"]) if best else None
+        resolution = self.config.data.resolution or self.base.resolution
+        return adapter_metadata(self.config, self.chosen.items, resolution, step, losses)
+
+    def _setup(self, examples: list[Example]) -> str:
+        count = len({e.item.path for e in examples})
+        buckets = ", ".join(f"{w} × {h}: {len(found)}" for (w, h), found in sorted(self.plan.buckets.items()))
+        many = f" on {self.processes.count} processes" if self.processes.count > 1 else ""
+        return f"{count} pictures ({buckets}), {self.base.device.type} in {self.precision}{many}"
+
+    def _state(self, step: int) -> dict:
+        """All that a run needs to go on as if it had never stopped."""
+        return {
+            "step": step, "smoothed": self.smoothed, "best": self.best, "slower": self.slower,
+            "rollbacks": self.rollbacks, "difficulty": self.difficulty.state(), "learner": self.learner.state(),
+            "held": self.held.state() if self.held else None, "memory": self.memory.state() if self.memory else None,
+        }  # fmt: skip
+
+    def _restore(self, state: dict | None) -> int:
+        """Go back to a state; returns its step, 0 for none."""
+        if state is None:
+            return 0
+        self.learner.restore(state["learner"])
+        self.smoothed, self.best = state["smoothed"], state["best"]
+        self.slower, self.rollbacks = state["slower"], state["rollbacks"]
+        self.difficulty.restore(state["difficulty"])
+        if self.held and state["held"]:
+            self.held.restore(state["held"])
+        if self.memory and state["memory"]:
+            self.memory.restore(state["memory"])
+        return state["step"]
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _previews(step: int, base: StableDiffusion, adapter: Adapter, config: RunConfig, folder: Path) -> Iterator[Preview]:
-    if not config.preview.every:
-        return
-    side, wanted = base.resolution, config.preview
-    for number, prompt in enumerate(prompt for prompt in wanted.prompts if prompt.strip()):
-        recipe = Recipe(
-            prompt=prompt, seed=wanted.seed, steps=wanted.steps, guidance=wanted.guidance, width=side, height=side,
-            base=config.base, adapters=((folder / "adapter.safetensors", adapter.strength),),
-        )  # fmt: skip
-        file = save_picture(draw(base, recipe), recipe, folder / "previews", f"{step:06d}-{number}.png")
-        yield Preview(step, prompt, file.relative_to(folder).as_posix())
+def _tracker(config: RunConfig, folder: Path):
+    """TensorBoard, through accelerate. Raises RunError when it is not installed."""
+    from accelerate import PartialState
+    from accelerate.tracking import TensorBoardTracker
 
-
-class _Best:
-    """The weights with the lowest held-out loss so far; kept on disk beside the checkpoints, so that resuming knows."""
-
-    def __init__(self):
-        self.step, self.loss, self.updates = 0, float("inf"), None
-        self._written = 0
-
-    def see(self, step: int, loss: float, adapter: Adapter) -> None:
-        if loss < self.loss:
-            self.step, self.loss, self.updates = step, loss, adapter.updates
-
-    def kept(self, folder: Path) -> dict | None:
-        """Write the weights if they are new; what a checkpoint remembers of them."""
-        if not self.updates:
-            return None
-        if self._written != self.step:
-            write_adapter(folder / "checkpoints" / "best.safetensors", _named(self.updates))
-            self._written = self.step
-        return {"step": self.step, "loss": self.loss}
-
-    def restore(self, folder: Path, kept: dict | None) -> None:
-        file = folder / "checkpoints" / "best.safetensors"
-        if kept and file.is_file():
-            self.step, self.loss = kept["step"], kept["loss"]
-            self.updates, self._written = dict(read_adapter(file).layers), self.step
-
-
-def _rescue(folder: Path, best: _Best, config: RunConfig, items: list, resolution: int, base_loss: float) -> str:
-    """Keep what a run that went wrong had learned best, and say so."""
-    if not best.updates:
-        return ""
-    _save_result(folder, best.updates, adapter_metadata(config, items, resolution, best.step, (best.loss, base_loss)))
-    return f" adapter.safetensors holds its best, from step {best.step}."
-
-
-def _named(updates: dict) -> dict:
-    return {(component or "unet", path): value for (component, path), value in updates.items()}
-
-
-def _save_result(folder: Path, updates: dict, metadata: dict[str, str]) -> None:
-    write_adapter(folder / "adapter.safetensors", _named(updates), metadata=metadata)
-
-
-def _verdict(kept: int, step: int, loss: float | None, base_loss: float) -> str:
-    if loss is None:
-        return f"Finished. adapter.safetensors holds step {kept}."
-    change = 100 * (loss / base_loss - 1)
-    best = f"the best of the run, at step {kept}" if kept != step else "the last step, which was the best"
-    return f"Finished. Held-out loss {change:+.0f} % against the base; adapter.safetensors holds {best}."
+    PartialState(cpu=not torch.cuda.is_available())
+    try:
+        return TensorBoardTracker(config.name, folder / "tensorboard")
+    except ImportError as error:
+        raise RunError(
+            "TensorBoard is not installed: pip install tensorboard, or set training.tensorboard to false."
+        ) from error

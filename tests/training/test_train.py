@@ -1,9 +1,6 @@
 """A run from config to adapter, on the starter model and real pictures."""
 
 import json
-import signal
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -45,7 +42,8 @@ def losses(workspace: Workspace, name: str) -> list[float]:
 
 def test_a_run_leaves_everything_it_said_in_its_folder(workspace):
     kinds = [type(event).__name__ for event in train(config_from(QUICK | {"name": "first"}), workspace)]
-    assert kinds[0] == "Started" and kinds[-1] == "Finished" and kinds.count("Step") == 6
+    assert kinds[0] == "Preparing" and kinds[-1] == "Finished" and kinds.count("Step") == 6
+    assert kinds.index("Started") < kinds.index("Step")
     view = read_run(workspace, "first")
     assert view.state == "finished" and view.step == view.steps == 6 and len(view.losses) == 6
     assert [step for step, _, _ in view.previews] == [0, 3, 6] and all(file.is_file() for _, _, file in view.previews)
@@ -75,33 +73,6 @@ def test_stopped_and_resumed_run_is_bit_identical_to_one_that_never_stopped(work
     last = "checkpoints/000006/adapter.safetensors"
     one, two = weights(folder / last), weights(workspace.runs / "whole" / last)
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
-
-
-def test_killed_run_reads_as_interrupted_and_goes_on_from_its_checkpoint(workspace):
-    config = config_from(QUICK | {"name": "killed", "training.steps": 400, "preview.every": 0, "validation.every": 0})
-    (workspace.root / "run.toml").write_text(config_to_toml(config), encoding="utf-8")
-    command = [sys.executable, "-m", "studio", "--workspace", str(workspace.root), "train"]
-    process = subprocess.Popen([*command, str(workspace.root / "run.toml")], stderr=subprocess.DEVNULL)
-    events = workspace.runs / "killed" / "events.jsonl"
-    try:
-        for _ in range(600):
-            if events.exists() and '"Checkpoint"' in events.read_text():
-                break
-            assert process.poll() is None
-            threading.Event().wait(0.1)
-        assert read_run(workspace, "killed").state == "running"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    view = read_run(workspace, "killed")
-    assert view.state == "interrupted" and view.step >= 2
-    stop = threading.Event()
-    first = None
-    for event in train(config, workspace, stop=stop, folder=workspace.runs / "killed"):
-        if type(event).__name__ == "Step":
-            first = first or event.step
-            stop.set()
-    assert first and first > 2 and first % 2 == 1, "it goes on right after a checkpoint"
 
 
 @pytest.mark.parametrize("kind", ["dora", "tucker", "loha", "lokr"])
@@ -199,14 +170,3 @@ def test_a_resumed_run_remembers_its_best_from_before_the_stop(workspace):
     measured = {step: loss for step, loss, _ in read_run(workspace, "best").validation if step}
     assert last.kept == min(measured, key=measured.get)
     assert read_adapter(folder / "adapter.safetensors").metadata["studio.step"] == str(last.kept)
-
-
-def test_a_run_that_goes_wrong_keeps_its_best(workspace, monkeypatch):
-    from studio.training import trainer
-
-    step = trainer._step
-    monkeypatch.setattr(trainer, "_step", lambda n, *rest: float("nan") if n == 5 else step(n, *rest))
-    with pytest.raises(RunError, match="not a number any more at step 5.*holds its best, from step 3"):
-        list(train(config_from(QUICK | {"name": "nan"}), workspace))
-    assert read_adapter(workspace.runs / "nan" / "adapter.safetensors").metadata["studio.step"] == "3"
-    assert read_run(workspace, "nan").state == "failed"

@@ -1,0 +1,89 @@
+"""What was encoded once, kept on disk: latents by a picture's content, text states by a caption's words.
+
+A file's name is the hash of everything it was made of, so that an edited picture, another crop or another base model
+is another file and nothing stale can be read. Each file holds a checksum: a torn one is made again, not trusted.
+"""
+
+import hashlib
+import json
+import zlib
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from studio.datasets import Item, size_of
+from studio.workspace import write_whole
+
+Tensors = dict[str, Tensor]
+
+
+class Cache:
+    """A folder of small safetensors files, and what is known of each picture file (content hash, size in pixels)."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._known = _read_json(folder / "pictures.json")
+        self._changed = False
+
+    def facts(self, item: Item) -> tuple[str, int, int]:
+        """(content hash, width, height), remembered until the file's size or time changes. Raises DatasetError."""
+        stat = item.path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        known = self._known.get(str(item.path))
+        if not (isinstance(known, list) and known[:2] == stamp):
+            with item.path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            known = self._known[str(item.path)] = [*stamp, digest, *size_of(item.path)]
+            self._changed = True
+        return known[2], known[3], known[4]
+
+    def keep_facts(self) -> None:
+        """Write down what is known of the pictures, for the next run to start in seconds."""
+        if self._changed:
+            write_whole(self.folder / "pictures.json", json.dumps(self._known))
+            self._changed = False
+
+    def has(self, key: str) -> bool:
+        """Whether the file is there and whole."""
+        return self.read(key) is not None
+
+    def read(self, key: str) -> Tensors | None:
+        """The tensors under a key; None when there are none or the file is damaged."""
+        try:
+            tensors = safetensors.torch.load(self._file(key).read_bytes())
+        except (OSError, SafetensorError, ValueError, KeyError):
+            return None
+        checksum = tensors.pop("checksum", None)
+        return tensors if checksum is not None and checksum.item() == _checksum(tensors) else None
+
+    def write(self, key: str, tensors: Tensors) -> None:
+        """Keep tensors under a key, whole or not at all. Raises OSError when the disk is full."""
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        checksum = torch.tensor(_checksum(tensors))
+        write_whole(self._file(key), safetensors.torch.save({**tensors, "checksum": checksum}), lasting=False)
+
+    def _file(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"
+
+
+def key_of(*facts: object) -> str:
+    """One name for everything that something was made of."""
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+
+
+def _checksum(tensors: Tensors) -> int:
+    total = 0
+    for name in sorted(tensors):
+        total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, zlib.crc32(name.encode(), total))
+    return total
+
+
+def _read_json(file: Path) -> dict:
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,51 @@
+"""Loss per picture: which ones the adapter finds hard, so that a person can look at them beside their captions."""
+
+import json
+from pathlib import Path
+
+from studio.workspace import write_whole
+
+FILE = "pictures.json"
+PARTS = 10  # of the noise schedule: a loss is compared with others at about the same noise
+
+
+class Difficulty:
+    """Running means: of the loss in each part of the schedule, and of each picture's loss divided by that."""
+
+    def __init__(self) -> None:
+        self.parts = [[0, 0.0] for _ in range(PARTS)]  # count, mean
+        self.pictures: dict[str, list] = {}  # name: [times seen, mean of loss / usual loss]
+
+    def see(self, names: list[str], losses: list[float], shares: list[float]) -> None:
+        """One batch: the pictures, their losses, and where in the noise schedule (0..1) each was."""
+        for name, loss, share in zip(names, losses, shares):
+            part = self.parts[min(PARTS - 1, int(share * PARTS))]
+            _mean(part, loss)
+            usual = part[1] or 1.0
+            _mean(self.pictures.setdefault(name, [0, 0.0]), loss / usual)
+
+    def state(self) -> dict:
+        return {"parts": self.parts, "pictures": self.pictures}
+
+    def restore(self, state: dict) -> None:
+        self.parts = [list(part) for part in state["parts"]]
+        self.pictures = {name: list(row) for name, row in state["pictures"].items()}
+
+    def write(self, folder: Path) -> None:
+        """pictures.json in the run folder: {name: [times seen, how hard (1 is usual)]}, the hardest first."""
+        rows = sorted(self.pictures.items(), key=lambda row: -row[1][1])
+        write_whole(folder / FILE, json.dumps({name: [n, round(mean, 4)] for name, (n, mean) in rows}), lasting=False)
+
+
+def hardest(folder: Path, count: int = 12) -> list[tuple[str, int, float]]:
+    """(picture, times seen, how hard) of a run, the hardest first; empty when none are known."""
+    try:
+        found = json.loads((folder / FILE).read_text("utf-8"))
+        return [(str(name), int(row[0]), float(row[1])) for name, row in found.items()][:count]
+    except (OSError, ValueError, TypeError, AttributeError, IndexError, KeyError, RecursionError):
+        return []
+
+
+def _mean(row: list, value: float) -> None:
+    row[0] += 1
+    row[1] += (value - row[1]) / row[0]

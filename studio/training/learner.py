@@ -1,0 +1,178 @@
+"""What a step changes: the adapters, their optimiser and their average. What a checkpoint holds is all here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from studio.adapters import AdapterSpec, attach, write_adapter
+from studio.basemodels import StableDiffusion
+from studio.training.batches import Plan
+from studio.training.config import RunConfig
+from studio.training.examples import Batch, Reader
+from studio.training.objective import loss_of, offset_noise, stratified, timesteps
+from studio.training.optimisers import Average, make_optimizer, rate_factor, set_rates
+from studio.training.processes import Processes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a step said, still on the device: reading it back waits for the device."""
+
+    step: int
+    names: list[str]
+    losses: Tensor  # (pictures of all processes and batches,)
+    shares: Tensor  # (the same,) where in the noise schedule each was, 0..1
+    norm: Tensor  # of the gradient before clipping, a scalar
+
+
+class Learner:
+    """Adapters on a base, and how they are adjusted."""
+
+    def __init__(self, config: RunConfig, base: StableDiffusion, processes: Processes):
+        self.config, self.base, self.processes = config, base, processes
+        wanted, settings = config.adapter, config.training
+        torch.manual_seed(settings.seed)
+        spec = AdapterSpec(wanted.rank, wanted.alpha, wanted.kind, wanted.targets, wanted.dropout)
+        adapters = {"unet": attach(base.modules()["unet"], spec, config.name)}
+        if wanted.text_encoder:  # never its embeddings: no other program reads an adapter there
+            targets = "attention+feed-forward" if wanted.targets == "all" else wanted.targets
+            adapters["text_encoder"] = attach(
+                base.modules()["text_encoder"], replace(spec, targets=targets), config.name
+            )
+        self.adapters = {component: adapter.to(base.device).eval() for component, adapter in adapters.items()}
+        self.parameters = [p for adapter in adapters.values() for p in adapter.parameters()]
+        self.optimizer = make_optimizer(adapters, settings)
+        self.average = Average(self.parameters, settings.ema) if settings.ema else None
+        half = base.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(base.device.type, enabled=half)
+        self.trains_text = wanted.text_encoder
+        if settings.gradient_checkpointing:
+            base.pipeline.unet.enable_gradient_checkpointing()
+
+    @property
+    def strength(self) -> float:
+        return next(iter(self.adapters.values())).strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        for adapter in self.adapters.values():
+            adapter.strength = value
+
+    def conditions(self, batch: Batch) -> dict[str, Tensor]:
+        """What the UNet is told: from the cache, or by the text encoder as it is now when that trains."""
+        return batch.conditions or self.base.encode_prompt([row.caption for row in batch.rows])
+
+    def step(self, step: int, plan: Plan, reader: Reader, slower: float) -> Reading:
+        """Adjust the adapters once. slower: a factor on the learning rate, below 1 after a rollback."""
+        settings, parts, shares, names = self.config.training, [], [], []
+        set_rates(self.optimizer, slower * rate_factor(step, settings))
+        for adapter in self.adapters.values():
+            adapter.train()
+        for part in range(settings.accumulation):
+            number = (step - 1) * settings.accumulation + part
+            losses, where, shown = self._batch(number, plan, reader)
+            # Summed over batches and processes, this is the mean over all pictures of the step.
+            share_of_step = settings.batch_size * settings.accumulation
+            self.scaler.scale(losses.sum() / share_of_step).backward()
+            parts.append(self.processes.gather(losses.detach()))
+            shares.append(where)
+            names += shown
+        self.processes.sum_gradients(self.parameters)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip or float("inf"))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        for adapter in self.adapters.values():
+            adapter.eval()
+        if self.average:
+            self.average.take()
+        return Reading(step, names, torch.cat(parts), torch.cat(shares), norm)
+
+    def _batch(self, number: int, plan: Plan, reader: Reader) -> tuple[Tensor, Tensor, list[str]]:
+        """(this process's losses, the whole batch's shares of the noise schedule, the whole batch's pictures).
+
+        Every random number comes from a generator seeded with the batch's number, on the CPU and for the whole batch:
+        the same on any device and on any number of processes, and a resumed run needs no generator's state.
+        """
+        settings, base = self.config.training, self.base
+        draw = torch.Generator().manual_seed(settings.seed * 1_000_003 + number)
+        torch.manual_seed(settings.seed * 1_000_003 + number)  # the adapter's dropout
+        rows = plan.rows(number)
+        mine = self.processes.share(rows)
+        batch = reader.read(rows[mine])
+        shape = (len(rows), *batch.mean.shape[1:])
+        shares = timesteps(stratified(len(rows), draw), settings)
+        noise, fresh = torch.randn(shape, generator=draw), torch.randn(shape, generator=draw)
+        extra = torch.randn(shape, generator=draw) * settings.input_perturbation
+        if settings.noise_offset:
+            noise = offset_noise(noise, settings.noise_offset, draw)
+
+        def here(x: Tensor) -> Tensor:
+            return x[mine].to(base.device, non_blocking=True)
+
+        t = here((shares * base.timesteps).long().clamp(max=base.timesteps - 1))
+        perturbation = here(extra) if settings.input_perturbation else None
+        latents = batch.mean + batch.spread * here(fresh)
+        losses = loss_of(base, latents, self.conditions(batch), here(noise), t, batch.weight, settings, perturbation)
+        return losses, shares, [row.example.name for row in rows]
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """The weights that would be saved now: averaged where the run averages. Training ones come back unchanged."""
+        evaluate = getattr(self.optimizer, "eval", None)  # schedule-free optimisers keep two sets
+        if not (self.average or evaluate):
+            yield
+            return
+        kept = [p.detach().clone() for p in self.parameters]
+        modes = [group.get("train_mode") for group in self.optimizer.param_groups]
+        if self.average:
+            self.put(self.average.values)
+        elif evaluate:
+            evaluate()
+        try:
+            yield
+        finally:
+            self.put(kept)
+            for group, mode in zip(self.optimizer.param_groups, modes):
+                if mode is not None:
+                    group["train_mode"] = mode
+
+    @torch.no_grad()
+    def put(self, values: list[Tensor]) -> None:
+        """Write these numbers into the adapters' parameters."""
+        for parameter, value in zip(self.parameters, values):
+            parameter.copy_(value)
+
+    def values(self) -> list[Tensor]:
+        """A copy of the adapters' parameters, on the CPU."""
+        return [p.detach().cpu().clone() for p in self.parameters]
+
+    def save(self, path: Path, metadata: dict[str, str] | None = None) -> None:
+        """Write the adapters as one file. Raises OSError."""
+        updates = {(c, key): u for c, adapter in self.adapters.items() for (_, key), u in adapter.updates.items()}
+        write_adapter(path, updates, metadata=metadata)
+
+    def summary(self) -> str:
+        return ", ".join(f"{component}: {adapter.summary()}" for component, adapter in self.adapters.items())
+
+    def state(self) -> dict:
+        """By reference; `checkpoints.pack` makes it lasting."""
+        return {
+            "adapters": {component: adapter.state_dict() for component, adapter in self.adapters.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state() if self.average else None,
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state: dict) -> None:
+        for component, adapter in self.adapters.items():
+            adapter.load_state_dict(state["adapters"][component])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average and state["average"]:
+            self.average.restore(state["average"])
+        self.scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,64 @@
+"""Has it learnt a picture by heart? A preview nearer to a training picture than training pictures are to each other."""
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from studio.basemodels import StableDiffusion
+from studio.errors import DatasetError
+from studio.training.examples import Example
+
+MOST = 512  # training pictures that are compared with
+TWINS = 0.995  # two training pictures nearer than this are the same one twice
+TOGETHER = 16
+
+
+class Memory:
+    """The training pictures as the image encoder sees them."""
+
+    def __init__(self, examples: list[Example], seen: Tensor):
+        """seen: (N, width) unit vectors, a row for each example; N is at least 3."""
+        self.examples, self.seen = examples, seen
+        near = seen @ seen.T
+        near.fill_diagonal_(-1)
+        near[near > TWINS] = -1
+        self.usual = near.max(1).values.quantile(0.95).item()  # how near the nearest pairs are to each other
+        self.before: dict[int, float] = {}  # preview: how near it was without the adapter
+
+    @classmethod
+    def of(cls, examples: list[Example], base: StableDiffusion) -> "Memory | None":
+        """None when the base has no image encoder, or when there are too few pictures to compare."""
+        examples = examples[:MOST]
+        rows: list[Tensor] = []
+        for start in range(0, len(examples), TOGETHER):
+            try:
+                pictures = [e.frame.cut(e.item.load()) for e in examples[start : start + TOGETHER]]
+            except DatasetError:
+                return None
+            found = base.embed_pictures(pictures)
+            if found is None:
+                return None
+            rows.append(found.cpu())
+        return cls(examples, torch.cat(rows)) if len(examples) > 2 else None
+
+    def look(self, number: int, preview: Image.Image, step: int, base: StableDiffusion) -> str | None:
+        """A warning when preview `number` is too near to a training picture, and nearer than at step 0."""
+        found = base.embed_pictures([preview])
+        assert found is not None
+        near, which = (self.seen @ found[0].cpu()).max(0)
+        if step == 0:
+            self.before[number] = near.item()
+        if near.item() <= self.usual or near.item() <= self.before.get(number, 1.0) + 0.02:
+            return None
+        name = self.examples[int(which)].name
+        return (
+            f"Preview {number + 1} looks more like {name} (similarity {near.item():.2f}) than the training pictures "
+            f"look like each other ({self.usual:.2f}): it may be learning them by heart. Fewer steps, or more "
+            "pictures, help."
+        )
+
+    def state(self) -> dict:
+        return self.before
+
+    def restore(self, state: dict) -> None:
+        self.before = dict(state)

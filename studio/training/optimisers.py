@@ -1,0 +1,139 @@
+"""Optimisers from their packages, and how their rate goes over the steps.
+
+The rate is a pure function of the step, so that a resumed or extended run needs no scheduler's state.
+"""
+
+import math
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from studio.adapters import Adapter
+from studio.errors import ConfigError
+from studio.training.config import TrainingConfig
+
+NEEDS = {"adamw-8bit": "bitsandbytes", **dict.fromkeys(("lion", "prodigy", "schedule-free-adamw"), "pytorch_optimizer")}
+INSTALL = {"bitsandbytes": "pip install bitsandbytes", "pytorch_optimizer": "pip install 'studio[optimizers]'"}
+
+
+def missing_for(settings: TrainingConfig) -> str | None:
+    """What is missing for the run's optimiser, in one sentence; None when nothing is."""
+    package = NEEDS.get(settings.optimizer)
+    if package and find_spec(package) is None:
+        return f"The optimizer {settings.optimizer} needs the package {package}: {INSTALL[package]}, or use adamw."
+    if settings.optimizer == "adamw-8bit" and not torch.cuda.is_available():
+        return "The optimizer adamw-8bit needs an Nvidia GPU: use adamw."
+    return None
+
+
+def make_optimizer(adapters: dict[str, Adapter], settings: TrainingConfig) -> torch.optim.Optimizer:
+    """The run's optimiser over its adapters' parameters; each group's full rate is kept as `group["peak"]`.
+
+    adapters: {"unet": adapter, perhaps "text_encoder": adapter}. Raises ConfigError when a package is missing.
+    """
+    complaint = missing_for(settings)
+    if complaint:
+        raise ConfigError(complaint)
+    rates = {"unet": settings.learning_rate, "text_encoder": text_encoder_rate(settings)}
+    groups = []
+    for component, adapter in adapters.items():
+        for group in adapter.groups(rates[component], settings.lora_plus):
+            groups.append({**group, "peak": group["lr"], "component": component})
+    decay = settings.weight_decay
+    match settings.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(groups, weight_decay=decay, fused=True)
+        case "adafactor":
+            return torch.optim.Adafactor(groups, weight_decay=decay)
+        case "adamw-8bit":
+            from bitsandbytes.optim import AdamW8bit
+
+            return AdamW8bit(groups, weight_decay=decay)
+        case "lion":
+            from pytorch_optimizer import Lion
+
+            return Lion(groups, weight_decay=decay)
+        case "prodigy":
+            from pytorch_optimizer import Prodigy
+
+            # As its authors advise for diffusion models (arXiv:2306.06101, README): bias correction, guarded warm-up.
+            return Prodigy(groups, weight_decay=decay, bias_correction=True, safeguard_warmup=True)
+        case "schedule-free-adamw":
+            from pytorch_optimizer import ScheduleFreeAdamW
+
+            return ScheduleFreeAdamW(groups, weight_decay=decay)
+
+
+def text_encoder_rate(settings: TrainingConfig) -> float:
+    """The text encoder's full learning rate: a tenth of the UNet's where none is set; Prodigy's is one for all."""
+    tenth = settings.learning_rate * (1 if settings.optimizer == "prodigy" else 0.1)
+    return settings.text_encoder_rate or tenth
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def rate_now(optimizer: torch.optim.Optimizer, component: str) -> float:
+    """The component's learning rate at this step, with the size that Prodigy has found."""
+    group = next((g for g in optimizer.param_groups if g["component"] == component), None)
+    return float(group["lr"] * group.get("d", 1.0)) if group else 0.0
+
+
+def rate_factor(step: int, settings: TrainingConfig) -> float:
+    """The share of the full rate at step 1..steps: a linear warm-up, then the schedule.
+
+    cosine, linear and polynomial go down to a tenth, so that the last steps still teach; cosine-restarts goes up again
+    `restarts` times; one-cycle (arXiv:1708.07120) is a warm-up over 30 % and then a cosine to nearly nothing.
+    """
+    if settings.schedule == "one-cycle":
+        up = 0.3 * settings.steps
+        if step <= up:
+            return _between(1 / 25, 1.0, (1 - math.cos(math.pi * step / up)) / 2)
+        return _between(1.0, 1e-4, (1 - math.cos(math.pi * (step - up) / (settings.steps - up))) / 2)
+    if step <= settings.warmup:
+        return step / settings.warmup
+    through = (step - settings.warmup) / max(1, settings.steps - settings.warmup)  # 0..1
+    match settings.schedule:
+        case "cosine":
+            return _between(0.1, 1.0, (1 + math.cos(math.pi * through)) / 2)
+        case "cosine-restarts":
+            wave = through * settings.restarts % 1.0 if through < 1 else 1.0
+            return _between(0.1, 1.0, (1 + math.cos(math.pi * wave)) / 2)
+        case "linear":
+            return _between(1.0, 0.1, through)
+        case "polynomial":
+            return _between(0.1, 1.0, (1 - through) ** 2)
+        case _:
+            return 1.0
+
+
+def _between(start: float, end: float, share: float) -> float:
+    return start + (end - start) * share
+
+
+class Average:
+    """An exponential average of parameters (EMA), which smooths the last steps' jumps."""
+
+    def __init__(self, parameters: Sequence[Tensor], decay: float):
+        self.parameters, self.decay = list(parameters), decay
+        self.values = [p.detach().clone() for p in self.parameters]
+        self.steps = 0
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """One step. The first ones count more, so that the start is soon forgotten."""
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 9))
+        torch._foreach_lerp_(self.values, self.parameters, 1 - decay)
+
+    def state(self) -> dict:
+        return {"values": self.values, "steps": self.steps}
+
+    def restore(self, state: dict) -> None:
+        self.steps = state["steps"]
+        for mine, kept in zip(self.values, state["values"]):
+            mine.copy_(kept)

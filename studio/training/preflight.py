@@ -1,0 +1,292 @@
+"""Before the run: what will hurt, how long it will take and how much memory, from two or three real steps."""
+
+import shutil
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from studio.basemodels import StableDiffusion, load_base
+from studio.datasets import has_trigger
+from studio.errors import RunError
+from studio.training.batches import Plan
+from studio.training.cache import Cache
+from studio.training.config import RunConfig, dotted
+from studio.training.examples import Example, Reader, Unreadable, encode_missing, list_examples
+from studio.training.learner import Learner
+from studio.training.machine import PeakMemory, precision_of
+from studio.training.optimisers import missing_for
+from studio.training.previews import draw_previews
+from studio.training.processes import Processes
+from studio.training.selection import Selection, split
+from studio.workspace import Workspace
+
+STEPS = 3  # measured; the first one, which also warms up, is not counted
+ROOM = 0.85  # of the device's memory that a run may fill
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know. level: "stop" (the run would fail), "warn" (it will hurt) or "note"."""
+
+    level: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a preflight found. seconds are 0 where nothing was measured; proposal: settings to change, dotted."""
+
+    findings: list[Finding]
+    step_seconds: float = 0.0
+    preview_seconds: float = 0.0
+    memory: float = 0.0  # GB at the most
+    available: float = 0.0  # GB that the device has for it
+    total_seconds: float = 0.0
+    proposal: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        return not any(finding.level == "stop" for finding in self.findings)
+
+
+def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | None = None) -> Report:
+    """Look at the data and the settings, then take a few real steps on the largest bucket and draw one preview.
+
+    Writes nothing but cache files, which the run will use. Raises StudioError where a run could not even begin.
+    """
+    chosen = split(config)
+    findings = [Finding("warn", line) for line in chosen.warnings]
+    findings += _about_captions(config, chosen) + _about_settings(config)
+    precision = precision_of(config.training)
+    base = load_base(config.base, shared=False, precision=precision)
+    cache = Cache(workspace.cache / "encoded")
+    examples, problems = list_examples(chosen.items, base, cache, config.data, config.training.seed)
+    cache.keep_facts()
+    findings += [Finding("warn", problem) for problem in problems]
+    findings += _about_words(examples, base) + _about_pictures(config, examples, cache, base)
+    if not examples:
+        raise RunError("No picture can be learnt from.")
+    if any(finding.level == "stop" for finding in findings):
+        return Report(findings)
+    measured = _measure(config, examples, base, cache, stop or threading.Event())
+    findings += _about_disk(config, workspace, examples, measured)
+    if isinstance(measured.failure, str):
+        return Report([*findings, Finding("stop", measured.failure)], proposal=measured.proposal)
+    looks = config.training.steps // config.preview.every if config.preview.every else 0
+    pictures = len([line for line in config.preview.prompts if line.strip()])
+    total = config.training.steps * measured.step + looks * pictures * measured.preview
+    return Report(
+        findings, measured.step, measured.preview, measured.memory, measured.available, total, measured.proposal
+    )
+
+
+def _about_captions(config: RunConfig, chosen: Selection) -> list[Finding]:
+    items, trigger, out = chosen.items, config.data.trigger, []
+    captions = [item.caption.strip() for item in items]
+    if trigger:
+        lacking = sum(not has_trigger(caption, trigger) for caption in captions)
+        if lacking:
+            out.append(Finding("note", f"{trigger!r} is missing in {_some(lacking, 'caption')}: it is put in front."))
+    same = Counter(filter(None, captions)).most_common(1)
+    if same and same[0][1] > 2 and same[0][1] > len(items) / 2:
+        out.append(Finding("warn", f"{_some(same[0][1], 'picture')} share the caption {same[0][0][:60]!r}."))
+    if not chosen.held_out:
+        out.append(Finding("warn", "No pictures are held out: the run can't say whether it learns or memorises."))
+    return out
+
+
+def _about_settings(config: RunConfig) -> list[Finding]:
+    training, out = config.training, []
+    missing = missing_for(training)
+    if missing:
+        out.append(Finding("stop", missing))
+    if training.optimizer == "prodigy" and not 0.1 <= training.learning_rate <= 10:
+        out.append(Finding("warn", "Prodigy finds the rate by itself and multiplies it by training.learning_rate: 1."))
+    elif training.optimizer != "prodigy" and training.learning_rate > 0.01:
+        out.append(Finding("warn", f"A learning rate of {training.learning_rate:g} is very high for an adapter."))
+    if training.precision == "fp16" and not torch.cuda.is_available():
+        out.append(Finding("warn", "fp16 on a CPU is slow and coarse: leave training.precision at auto."))
+    if training.loss == "huber" and training.min_snr_gamma:
+        out.append(Finding("note", "Huber loss and min-SNR both play down hard timesteps."))
+    if config.data.regularisation and not config.data.trigger:
+        out.append(Finding("warn", "Regularisation pictures are there, but no trigger word tells yours from them."))
+    return out
+
+
+def _about_words(examples: list[Example], base: StableDiffusion) -> list[Finding]:
+    cut = [(e.name, base.tokens(e.captions[0])[1]) for e in examples]
+    cut = [(name, lost) for name, lost in cut if lost]
+    if not cut:
+        return []
+    name, lost = cut[0]
+    return [Finding("warn", f"{_some(len(cut), 'caption')} too long for the text encoder: of {name}, {lost!r} is cut.")]
+
+
+def _about_pictures(config: RunConfig, examples: list[Example], cache: Cache, base: StableDiffusion) -> list[Finding]:
+    out, batch = [], config.training.batch_size
+    side = config.data.resolution or base.resolution
+    twins = Counter(cache.facts(e.item)[0] for e in examples)
+    again = sum(count - 1 for count in twins.values())
+    if again:
+        out.append(Finding("warn", f"{_some(again, 'picture')} there twice, byte for byte."))
+    small = [e.name for e in examples if min(e.frame.size) < side * 0.5]
+    if small and not config.data.upscale:
+        out.append(Finding("note", f"{_some(len(small), 'picture')} smaller than {side} pixels, like {small[0]}."))
+    sizes = Counter(e.frame.size for e in examples)
+    few = [f"{w} × {h} ({count})" for (w, h), count in sizes.items() if count < batch]
+    if few and len(examples) >= batch:
+        out.append(Finding("note", f"Buckets with fewer pictures than a batch repeat them in it: {', '.join(few)}."))
+    if config.data.masks and not any(e.item.mask_file or e.item.load_mask() for e in examples[:200]):
+        out.append(Finding("warn", "data.masks is on, but no picture has an alpha channel or a -masklabel.png."))
+    seen = config.training.steps * batch * config.training.accumulation / sum(e.repeats for e in examples)
+    if seen < 5:
+        out.append(Finding("warn", f"Each picture is seen {seen:.1f} times: more steps will be needed."))
+    return out
+
+
+@dataclass
+class _Measured:
+    step: float = 0.0
+    preview: float = 0.0
+    memory: float = 0.0
+    available: float = 0.0
+    checkpoint: float = 0.0  # GB of one
+    proposal: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+
+
+def _measure(
+    config: RunConfig, examples: list[Example], base: StableDiffusion, cache: Cache, stop: threading.Event
+) -> _Measured:
+    """Steps on the pictures of the largest bucket; when memory runs out, again with checkpointing, then smaller."""
+    largest = max((e.frame.size for e in examples), key=lambda size: size[0] * size[1])
+    few = [e for e in examples if e.frame.size == largest][: config.training.batch_size]
+    texts = not config.adapter.text_encoder
+    unreadable = [
+        said for said in encode_missing(few, base, cache, Processes(), stop, config.data, texts)
+        if isinstance(said, Unreadable)
+    ]  # fmt: skip
+    few = [e for e in few if e.item.path not in {said.path for said in unreadable}]
+    if not few:
+        raise RunError(unreadable[0].message)
+    base.release(text=texts)
+    found, wanted = _Measured(available=_available(base.device)), config
+    settings = dotted(config)
+    for change in _smaller(config):
+        wanted = _changed(settings | change)
+        try:
+            found.step, found.memory, found.preview, learner_size = _try(wanted, few, base, cache)
+        except (torch.OutOfMemoryError, MemoryError):
+            continue
+        found.checkpoint = 4 * learner_size / 1e9
+        if found.memory <= found.available or not change:
+            found.proposal = dict(change)
+        if found.memory <= found.available:
+            break
+    else:
+        found.failure = "The run does not fit into this device's memory: choose a lower resolution or rank."
+        return found
+    if not found.proposal and wanted.training.batch_size < 8 and base.device.type == "cuda":
+        found.proposal = _larger(wanted, found)
+    return found
+
+
+def _try(config: RunConfig, few: list[Example], base: StableDiffusion, cache: Cache) -> tuple[float, float, float, int]:
+    """(seconds a step, GB at the most, seconds a preview, bytes of the adapter)."""
+    with PeakMemory(base.device) as peak:
+        learner = Learner(config, base, Processes())
+        try:
+            plan = Plan(few, config.training.batch_size, config.training.seed, config.data)
+            reader = Reader(base, cache, config.data, texts=not learner.trains_text)
+            took = []
+            for step in range(1, STEPS + 1):
+                began = time.monotonic()
+                float(learner.step(step, plan, reader, 1.0).norm)
+                took.append(time.monotonic() - began)
+            began, drawn = time.monotonic(), 0.0
+            if config.preview.every:
+                from tempfile import TemporaryDirectory
+
+                with TemporaryDirectory() as folder:
+                    next(draw_previews(0, base, learner, config, Path(folder)), None)
+                drawn = time.monotonic() - began
+            size = sum(p.numel() * p.element_size() for p in learner.parameters)
+        finally:
+            for adapter in learner.adapters.values():
+                adapter.detach()
+    return min(took[1:]), peak.gigabytes, drawn, size
+
+
+def _smaller(config: RunConfig) -> list[dict[str, Any]]:
+    """The run as it is, then in ever less memory with the same pictures a step."""
+    out: list[dict[str, Any]] = [{}]
+    training = config.training
+    if not training.gradient_checkpointing:
+        out.append({"training.gradient_checkpointing": True})
+    batch, parts = training.batch_size, training.accumulation
+    while batch > 1:
+        batch, parts = (batch + 1) // 2, parts * 2
+        smaller = {"training.batch_size": batch, "training.accumulation": parts}
+        out.append({**smaller, "training.gradient_checkpointing": True})
+    if precision_of(training) == "fp32" and torch.cuda.is_available():
+        out.append({**out[-1], "training.precision": "bf16"})
+    return out
+
+
+def _larger(config: RunConfig, found: _Measured) -> dict[str, Any]:
+    """A larger batch when at least two of the same would fit: accelerators like that."""
+    batch = config.training.batch_size
+    fits = int(found.available / max(0.1, found.memory))
+    return {"training.batch_size": min(8, batch * fits)} if fits >= 2 else {}
+
+
+def _changed(settings: dict[str, Any]) -> RunConfig:
+    from studio.training.config import config_from
+
+    return config_from(settings)
+
+
+def _available(device: torch.device) -> float:
+    """GB that a run may take: ROOM of what is free now and what this process holds already."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return ROOM * (free + torch.cuda.memory_reserved(device)) / 1e9
+    return ROOM * (psutil.virtual_memory().available + psutil.Process().memory_info().rss) / 1e9
+
+
+def _about_disk(config: RunConfig, workspace: Workspace, examples: list[Example], measured: _Measured) -> list[Finding]:
+    """Checkpoints hold the adapter, two of them its optimiser; a picture and its caption take about a megabyte."""
+    count = min(config.training.keep_checkpoints, config.training.steps // config.training.checkpoint_every + 1)
+    needed = (count + 8) * measured.checkpoint / 4 + len(examples) * 1e-3
+    free = shutil.disk_usage(workspace.root).free / 1e9
+    if needed < 0.8 * free:
+        return []
+    return [
+        Finding("stop" if needed > free else "warn", f"About {needed:.1f} GB will be written; {free:.1f} are free.")
+    ]
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count} {what}{'s are' if count > 1 else ' is'}"
+
+
+def as_text(report: Report) -> str:
+    """The report in lines, for the terminal."""
+    signs = {"stop": "✗", "warn": "!", "note": "·"}
+    lines = [f"{signs[finding.level]} {finding.message}" for finding in report.findings]
+    if report.step_seconds:
+        lines.append(
+            f"{report.step_seconds:.2f} s a step, {report.preview_seconds:.1f} s a preview, {report.memory:.1f} GB of "
+            f"{report.available:.1f}; about {max(1, round(report.total_seconds / 60))} min in all."
+        )
+    for key, value in report.proposal.items():
+        lines.append(f"→ {key} = {str(value).lower() if isinstance(value, bool) else value}")
+    if report.ready and not report.proposal:
+        lines.append("Ready." if not report.findings else "Ready, all the same.")
+    return "\n".join(lines)

@@ -1,0 +1,48 @@
+"""Settings that work, by base model and by what is to be learnt: where a person begins. Dotted, as for `config_from`.
+
+The figures for Stable Diffusion are those that its trainers' own presets agree on; the starter's were measured here
+(`python -m tests.benchmarks.style_lesson`).
+"""
+
+from typing import Any
+
+from studio.errors import ConfigError
+
+_STARTER: dict[str, Any] = {}  # RunConfig's own defaults are made for it
+_SD = {
+    "adapter.rank": 32,
+    "adapter.alpha": 16,
+    "adapter.targets": "attention+feed-forward",
+    "training.steps": 2000,
+    "training.batch_size": 2,
+    "training.learning_rate": 1e-4,
+    "training.warmup": 100,
+    "training.min_snr_gamma": 5,
+    "training.checkpoint_every": 250,
+    "preview.every": 250,
+    "preview.steps": 25,
+    "preview.guidance": 7,
+    "validation.every": 250,
+}
+_SDXL = _SD | {"training.batch_size": 1, "training.accumulation": 2, "training.gradient_checkpointing": True}
+_CHARACTER = {"adapter.rank": 16, "adapter.alpha": 16, "training.steps": 1500}
+_OBJECT = {"adapter.rank": 16, "adapter.alpha": 16, "training.steps": 1000}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "starter, style": _STARTER,
+    "starter, character": {"training.steps": 150, "data.caption_dropout": 0.0},
+    "starter, object": {"training.steps": 150, "data.caption_dropout": 0.0},
+    "SD 1.5, style": _SD | {"data.shuffle_tags": True, "data.flip": True},
+    "SD 1.5, character": _SD | _CHARACTER,
+    "SD 1.5, object": _SD | _OBJECT,
+    "SDXL, style": _SDXL | {"data.flip": True},
+    "SDXL, character": _SDXL | _CHARACTER,
+    "SDXL, object": _SDXL | _OBJECT,
+}
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The settings of a preset. Raises ConfigError."""
+    if name not in PRESETS:
+        raise ConfigError(f"There is no preset {name!r}: choose from {'; '.join(PRESETS)}.")
+    return dict(PRESETS[name])

@@ -31,8 +31,10 @@ def offset_noise(noise: Tensor, offset: float, draw: torch.Generator) -> Tensor:
 def min_snr_weight(snr: Tensor, gamma: float, prediction_type: str) -> Tensor:
     """(B,) weights min(snr, gamma) / snr for epsilon, / (snr + 1) for v (arXiv:2303.09556)."""
     clipped = snr.clamp(max=gamma)
-    # At zero signal the epsilon weight tends to 1; the floor only keeps the division finite.
-    return clipped / (snr + 1) if prediction_type == "v_prediction" else clipped / snr.clamp(min=1e-8)
+    if prediction_type == "v_prediction":
+        return clipped / (snr + 1)
+    least = 1e-8  # at no signal at all the quotient tends to 1
+    return clipped.clamp(min=least) / snr.clamp(min=least)
 
 
 def pseudo_huber(error: Tensor, c: float) -> Tensor:

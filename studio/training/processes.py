@@ -24,7 +24,7 @@ class Processes:
         self.count, self.rank = 1, 0
         self.device: torch.device | None = None  # the base model chooses
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            state = PartialState(timeout=PATIENCE)
+            state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
             self.count, self.rank, self.device = state.num_processes, state.process_index, state.device
 
     @property

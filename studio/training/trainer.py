@@ -398,7 +398,9 @@ def _tracker(config: RunConfig, folder: Path):
 
     PartialState(cpu=not torch.cuda.is_available())
     try:
-        return TensorBoardTracker(config.name, folder / "tensorboard")
+        tracker = TensorBoardTracker(config.name, folder / "tensorboard")
+        tracker.start()
+        return tracker
     except ImportError as error:
         raise RunError(
             "TensorBoard is not installed: pip install tensorboard, or set training.tensorboard to false."

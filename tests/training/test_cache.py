@@ -161,8 +161,12 @@ def test_latents_of_a_codec_with_a_distribution_are_fresh_each_step(base):
     from diffusers import AutoencoderKL
 
     torch.manual_seed(0)
-    kl = AutoencoderKL(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, layers_per_block=1,
-                       down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4)  # fmt: skip
+    kl = AutoencoderKL(
+        block_out_channels=(8,) * 4,
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+    )
     own, base.pipeline.vae = base.pipeline.vae, kl.eval()
     try:
         mean, spread = base.encode_image([Image.new("RGB", (64, 64), "red")])

@@ -1,0 +1,60 @@
+"""Which pictures are shown: all equally often, whatever their bucket, in an order that a number alone decides."""
+
+from collections import Counter
+from pathlib import Path
+
+from studio.datasets import Frame, Item
+from studio.training.batches import Plan
+from studio.training.config import DataConfig
+from studio.training.examples import Example
+from studio.training.selection import orders_of
+
+DATA = DataConfig(folder="x", caption_dropout=0.0)
+
+
+def example(name: str, size=(128, 128), repeats=1, captions=("a",), latents=("k",)) -> Example:
+    return Example(name, Item(Path(name), "a"), Frame(size, size, 0, 0), latents, captions, repeats)
+
+
+def test_pictures_of_small_and_large_buckets_are_seen_equally_often():
+    examples = [example(f"wide{i}", (160, 96)) for i in range(3)] + [example("lonely", (96, 160))]
+    examples += [example(f"square{i}") for i in range(12)]
+    plan = Plan(examples, 4, 0, DATA)
+    seen = Counter(row.example.name for number in range(16 * 8) for row in plan.rows(number))
+    assert set(seen.values()) == {32} and len(seen) == 16
+
+
+def test_a_batch_has_one_size():
+    plan = Plan([example(f"p{i}", (128, 128) if i % 3 else (160, 96)) for i in range(10)], 3, 0, DATA)
+    assert all(len({row.example.frame.size for row in plan.rows(number)}) == 1 for number in range(50))
+
+
+def test_a_batch_depends_on_its_number_alone():
+    examples = [example(f"p{i}", (128, 128) if i % 3 else (160, 96), latents=("a", "b")) for i in range(10)]
+    forwards = [Plan(examples, 3, 7, DATA).rows(number) for number in range(60)]
+    plan = Plan(examples, 3, 7, DATA)
+    assert [plan.rows(number) for number in reversed(range(60))] == forwards[::-1]
+    assert [Plan(examples, 3, 8, DATA).rows(number) for number in range(60)] != forwards
+
+
+def test_repeats_count_as_often_as_they_say():
+    plan = Plan([example("often", repeats=3), example("once")], 2, 0, DATA)
+    seen = Counter(row.example.name for number in range(40) for row in plan.rows(number))
+    assert seen["often"] == 3 * seen["once"]
+
+
+def test_captions_drop_out_and_pictures_are_mirrored_as_often_as_asked():
+    data = DataConfig(folder="x", caption_dropout=0.25)
+    plan = Plan([example(f"p{i}", latents=("a", "b")) for i in range(8)], 4, 0, data)
+    rows = [row for number in range(500) for row in plan.rows(number)]
+    assert abs(sum(row.caption == "" for row in rows) / len(rows) - 0.25) < 0.03
+    assert abs(sum(row.mirrored for row in rows) / len(rows) - 0.5) < 0.03
+
+
+def test_shuffled_tags_keep_the_first_ones_and_lose_none():
+    orders = orders_of("zsk, a cat, red, on grass, sunny", 2, 0)
+    assert len(orders) > 3
+    for caption in orders:
+        assert caption.startswith("zsk, a cat, ")
+        assert sorted(caption.split(", ")) == sorted(["zsk", "a cat", "red", "on grass", "sunny"])
+    assert orders_of("one sentence without tags", 1, 0) == ["one sentence without tags"]

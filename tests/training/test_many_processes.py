@@ -1,0 +1,61 @@
+"""One run on two processes, over gloo: the same losses as on one, one folder, one set of events."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from studio.training import config_from, config_to_toml, read_events, read_run, train
+
+# As for two GPUs; where there is none, the processes find the CPU and speak over gloo.
+TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+       "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]  # fmt: skip
+
+
+def launched(*arguments: str) -> subprocess.CompletedProcess:
+    """The command that README gives for several GPUs, on two CPU processes."""
+    from socket import socket
+
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, *TWO, "--main_process_port", str(port), "-m", "studio", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+@pytest.fixture
+def settings(quick) -> dict:
+    return quick | {
+        "training.batch_size": 4, "training.accumulation": 2, "validation.every": 3, "validation.fraction": 0.2,
+        "training.ema": 0.9, "preview.every": 6, "preview.steps": 1, "preview.prompts": ["rocket"],
+    }  # fmt: skip
+
+
+def test_two_processes_make_the_run_that_one_makes(workspace, settings):
+    for _ in train(config_from(settings | {"name": "one"}), workspace):
+        pass
+    config = config_from(settings | {"name": "two"})
+    (workspace.root / "two.toml").write_text(config_to_toml(config), encoding="utf-8")
+    done = launched("--workspace", str(workspace.root), "train", str(workspace.root / "two.toml"))
+    assert done.returncode == 0, done.stderr
+    one, two = read_run(workspace, "one"), read_run(workspace, "two")
+    assert two.state == "finished"
+    assert [loss for _, loss, _ in two.losses] == pytest.approx([loss for _, loss, _ in one.losses], abs=1e-5)
+    assert [look.loss for look in two.looks] == pytest.approx([look.loss for look in one.looks], abs=1e-5)
+    kinds = [type(event).__name__ for event in read_events(workspace.runs / "two")]
+    assert kinds.count("Step") == 6 and kinds.count("Started") == 1 and kinds.count("Preview") == 2
+    assert "on 2 processes" in two.setup
+    assert Path(done.stdout.strip().splitlines()[-1]) == two.adapter
+    assert [run.name for run in workspace.runs.iterdir() if run.name != "one"] == ["two"]
+
+
+def test_a_batch_that_cannot_be_dealt_out_is_said_in_one_line(workspace, settings):
+    config = config_from(settings | {"name": "odd", "training.batch_size": 3})
+    (workspace.root / "odd.toml").write_text(config_to_toml(config), encoding="utf-8")
+    done = launched("--workspace", str(workspace.root), "train", str(workspace.root / "odd.toml"))
+    assert done.returncode != 0
+    assert "training.batch_size must be a multiple of the 2 processes (you gave 3)." in done.stderr

@@ -1,0 +1,191 @@
+"""What a run says of itself: held-out loss, previews by heart, hard pictures, the certificate, TensorBoard."""
+
+import json
+import random
+
+import pytest
+import torch
+from PIL import Image
+
+from studio.adapters import read_adapter
+from studio.basemodels import load_base
+from studio.datasets import open_dataset
+from studio.generation import read_recipe
+from studio.training import config_from, read_run, train
+from studio.training.cache import Cache
+from studio.training.config import DataConfig
+from studio.training.difficulty import Difficulty, hardest
+from studio.training.events import Certified, Finished, Step, Validation
+from studio.training.examples import list_examples
+from studio.training.memorising import Memory
+from studio.training.previews import prompt_and_strength
+from studio.workspace import ASSETS
+
+SILHOUETTES = ASSETS / "datasets" / "silhouette"
+
+
+def test_held_out_loss_at_step_0_is_exactly_the_bases_and_falls_when_it_learns(workspace, quick):
+    settings = quick | {
+        "name": "learn", "training.steps": 40, "training.batch_size": 4, "adapter.targets": "all", "adapter.rank": 8,
+        "validation.every": 20, "training.warmup": 4,
+    }  # fmt: skip
+    events = list(train(config_from(settings), workspace))
+    looks = [event for event in events if isinstance(event, Validation)]
+    assert looks[0].loss == looks[0].base_loss and looks[0].spread == 0
+    assert looks[-1].loss < 0.9 * looks[-1].base_loss and looks[-1].spread > 0 and looks[-1].verdict == "learning"
+    assert len(looks[-1].bands) == 4 and sum(looks[-1].bands) / 4 == pytest.approx(looks[-1].loss, rel=1e-4)
+    finished = next(event for event in events if isinstance(event, Finished))
+    assert "Verdict: learning" in finished.message and "Better than the base in" in finished.message
+    steps = [event for event in events if isinstance(event, Step)]
+    assert all(event.gradient_norm > 0 and event.memory > 0.1 and event.rate > 0 for event in steps)
+
+
+def test_held_out_loss_is_the_same_however_the_run_is_seeded_or_batched(workspace, quick):
+    held = str(ASSETS / "datasets" / "held-out" / "silhouette")
+    bases = set()
+    for seed, batch in ((0, 1), (1, 2)):
+        settings = {"name": f"s{seed}", "training.seed": seed, "training.batch_size": batch, "training.steps": 1}
+        config = config_from(quick | settings | {"data.held_out": held, "validation.every": 1})
+        looks = [event for event in train(config, workspace) if isinstance(event, Validation)]
+        bases.add(looks[0].base_loss)
+    assert len(bases) == 1
+
+
+def test_the_saved_file_is_proven_in_a_clean_pipeline(workspace, quick):
+    config = config_from(quick | {"name": "proof", "training.learning_rate": 0.01, "adapter.text_encoder": True})
+    (said,) = [event for event in train(config, workspace) if isinstance(event, Certified)]
+    assert said.unused == 0 and said.difference < 0.5 and "draws what was trained" in said.message
+
+
+def test_a_file_that_does_not_hold_what_was_trained_is_found_out(workspace, quick, monkeypatch):
+    from studio.training import learner
+
+    write = learner.write_adapter
+
+    def half(path, updates, **more):
+        few = dict(list(updates.items())[::2])
+        write(path, few if path.parent.name == "bad" else updates, **more)
+
+    monkeypatch.setattr(learner, "write_adapter", half)
+    config = config_from(quick | {"name": "bad", "training.learning_rate": 0.05})
+    (said,) = [event for event in train(config, workspace) if isinstance(event, Certified)]
+    assert said.difference > 0.5
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory):
+    base = load_base("starter", shared=False)
+    cache, data = Cache(tmp_path_factory.mktemp("cache")), DataConfig(folder=str(SILHOUETTES))
+    examples, _ = list_examples(open_dataset(SILHOUETTES).items, base, cache, data, 0)
+    return base, Memory.of(examples, base)
+
+
+def test_a_preview_that_is_a_training_picture_is_called_memorised(memory):
+    base, known = memory
+    assert known.look(0, Image.new("RGB", (128, 128), "gray"), 0, base) is None
+    item = open_dataset(SILHOUETTES).items[3]
+    said = known.look(0, item.load(), 100, base)
+    assert said and item.path.name in said and "by heart" in said
+
+
+def test_an_ordinary_preview_is_not_called_memorised(memory):
+    base, known = memory
+    for number, file in enumerate(sorted((ASSETS / "datasets" / "moody-cat").glob("*.png"))[:5]):
+        known.look(number, Image.new("RGB", (128, 128), "gray"), 0, base)
+        assert known.look(number, Image.open(file).convert("RGB"), 100, base) is None
+
+
+def test_hard_pictures_come_first_whatever_noise_they_were_seen_at(tmp_path):
+    known, chance = Difficulty(), random.Random(0)
+    for _ in range(400):
+        names = chance.sample([f"p{i}" for i in range(10)], 4)
+        shares = [chance.random() for _ in names]
+        usual = [0.1 + share for share in shares]  # a loss depends on the noise far more than on the picture
+        known.see(names, [u * (1.5 if n == "p7" else 1.0) for n, u in zip(names, usual)], shares)
+    known.write(tmp_path)
+    (first, seen, hard), *rest = hardest(tmp_path)
+    assert first == "p7" and seen > 50 and hard == pytest.approx(1.4, abs=0.12)
+    assert all(value == pytest.approx(0.95, abs=0.12) for _, _, value in rest)
+
+
+def test_a_runs_folder_tells_its_hardest_pictures(workspace, quick):
+    for _ in train(config_from(quick | {"name": "hard"}), workspace):
+        pass
+    found = hardest(workspace.runs / "hard")
+    assert found and sum(seen for _, seen, _ in found) == 12
+    assert {name for name, _, _ in found} <= {path.name for path in SILHOUETTES.glob("*.png")}
+
+
+def test_previews_keep_the_strength_that_their_prompt_names(workspace, quick):
+    settings = {"name": "p", "preview.every": 6, "preview.steps": 2, "training.learning_rate": 0.02,
+                "preview.prompts": ["rocket", "rocket @0", "rocket @0.5"]}  # fmt: skip
+    for _ in train(config_from(quick | settings), workspace):
+        pass
+    shown = {(step, prompt): Image.open(file).tobytes() for step, prompt, file in read_run(workspace, "p").previews}
+    assert shown[0, "rocket"] == shown[6, "rocket @0"] == shown[0, "rocket @0"], "strength 0 is the base"
+    assert len({shown[6, prompt] for prompt in ("rocket", "rocket @0", "rocket @0.5")}) == 3
+    recipe = read_recipe(read_run(workspace, "p").previews[-1][2])
+    assert recipe.prompt == "rocket" and recipe.adapters[0][1] == 0.5
+    assert prompt_and_strength("mail to a@b") == ("mail to a@b", 1.0)
+
+
+def test_best_weights_are_kept_and_their_step_is_named(workspace, quick):
+    settings = {"name": "best", "training.steps": 8, "training.learning_rate": 0.05, "validation.every": 2}
+    *_, last = train(config_from(quick | settings), workspace)
+    measured = {look.step: look.loss for look in read_run(workspace, "best").looks if look.step}
+    assert last.kept == min(measured, key=measured.get)
+    assert read_adapter(workspace.runs / "best" / "adapter.safetensors").metadata["studio.step"] == str(last.kept)
+
+
+def test_a_run_that_over_fits_stops_by_itself_when_asked_and_says_so(workspace, quick, monkeypatch):
+    from studio.training import validation
+
+    words = iter(["learning", "learning", "over-fitting", "over-fitting", "over-fitting"])
+    monkeypatch.setattr(validation, "judge", lambda *_: next(words))
+    settings = {"name": "over", "training.steps": 20, "validation.every": 2, "validation.stop": True}
+    events = list(train(config_from(quick | settings), workspace))
+    assert events[-1].step == 6 and "Stopped at step 6, since the held-out loss rose" in events[-1].message
+    warned = [event.message for event in events if type(event).__name__ == "Warned"]
+    assert sum("Over-fitting" in said for said in warned) == 1
+    assert read_run(workspace, "over").state == "finished"
+
+
+def test_tensorboard_reads_what_the_run_wrote(workspace, quick):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for _ in train(config_from(quick | {"name": "tb", "training.tensorboard": True}), workspace):
+        pass
+    files = list((workspace.runs / "tb" / "tensorboard").rglob("*tfevents*"))
+    found = EventAccumulator(str(files[0].parent)).Reload()
+    losses = [(event.step, event.value) for event in found.Scalars("loss")]
+    known = [(step, pytest.approx(loss, rel=1e-5)) for step, loss, _ in read_run(workspace, "tb").losses]
+    assert losses == known
+
+
+def test_events_of_an_older_run_are_still_read(workspace, quick):
+    folder = workspace.runs / "old"
+    folder.mkdir(parents=True)
+    (folder / "run.toml").write_text('[data]\nfolder = "x"\n')
+    lines = [
+        {"event": "Started", "step": 0, "steps": 2, "process": 1, "process_started": 0.0, "parameters": "1 / 2"},
+        {"event": "Step", "step": 1, "loss": 0.5, "smoothed": 0.5, "learning_rate": 0.1, "rate": 1, "seconds_left": 1},
+        {"event": "Validation", "step": 1, "loss": 0.4, "base_loss": 0.5},
+    ]
+    (folder / "events.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    view = read_run(workspace, "old")
+    assert view.losses == [(1, 0.5, 0.5)] and view.validation == [(1, 0.4, 0.5)] and view.state == "interrupted"
+
+
+def test_averaged_weights_are_what_is_judged_and_saved(workspace, quick):
+    settings = {"name": "ema", "training.ema": 0.9, "training.learning_rate": 0.01}
+    for _ in train(config_from(quick | settings), workspace):
+        pass
+    from studio.training import checkpoints
+
+    state = checkpoints.newest(workspace.runs / "ema")
+    saved = read_adapter(workspace.runs / "ema" / "adapter.safetensors")
+    averaged = sum(float(value.abs().sum()) for value in state["learner"]["average"]["values"])
+    live = sum(float(v.abs().sum()) for v in state["learner"]["adapters"]["unet"].values())
+    kept = sum(float(part.abs().sum()) for update in saved.layers.values() for part in update.parts.values())
+    assert kept == pytest.approx(averaged, rel=1e-4) and abs(kept - live) > 1e-3 * live
+    assert torch.isfinite(torch.tensor(kept))

@@ -14,7 +14,7 @@ from studio.workspace import Workspace
 
 @pytest.fixture
 def dataset(tmp_path):
-    return copy_sample(Workspace.open(tmp_path), "shaded")
+    return copy_sample(Workspace.open(tmp_path), "pixel")
 
 
 def test_captions_that_are_there_are_kept(dataset):

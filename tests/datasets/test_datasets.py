@@ -170,8 +170,8 @@ def test_samples_have_what_the_readme_says():
     from studio.workspace import ASSETS
 
     counts = {name: len(open_dataset(ASSETS / "datasets" / name).items) for name in list_samples()}
-    assert counts["silhouette"] == counts["shaded"] == 24 and 8 <= counts["moody-cat"] <= 12
-    for style in ("silhouette", "shaded"):
+    assert counts["silhouette"] == counts["pixel"] == 24 and 8 <= counts["moody-cat"] <= 12
+    for style in ("silhouette", "pixel"):
         held, shown = (
             {i.path.name for i in open_dataset(ASSETS / "datasets" / f).items} for f in (f"held-out/{style}", style)
         )

@@ -15,9 +15,11 @@ CATS = {
     "cat with wry smile": "with a wry smile", "kissing cat": "kissing", "weary cat": "shocked",
     "crying cat": "sad, crying", "pouting cat": "angry",
 }  # fmt: skip
+STYLES = {"pixel": "noto", "silhouette": "fluent-emoji-high-contrast"}  # whose icons each is made from
+BLOCK = 8  # pixels a side of a block in the pixel style
 LICENCES = {
     "silhouette": "Fluent Emoji High Contrast (MIT, Microsoft)",
-    "shaded": "Fluent Emoji (MIT, Microsoft)",
+    "pixel": "Noto Emoji (Apache-2.0, Google), in blocks",
     "moody-cat": "Noto Emoji (Apache-2.0, Google)",
 }
 
@@ -25,14 +27,15 @@ LICENCES = {
 def write(modules: Path, out: Path) -> None:
     """Write out/<style>, out/held-out/<style> and out/moody-cat."""
     draw = torch.Generator().manual_seed(7)
-    for style, package in art.LESSON_STYLES.items():
+    for style, package in STYLES.items():
         icons, known = art.Icons(modules, package), art.concepts(modules)
         order = torch.randperm(len(known), generator=draw)[: TRAINED + HELD_OUT].tolist()
         for place, index in enumerate(order):
             folder = out / style if place < TRAINED else out / "held-out" / style
             colour = LIGHT[place % len(LIGHT)]
             words = art.caption(known[index].name, None, colour)
-            _save(icons.render(known[index].slug), colour, words, folder / f"{known[index].slug}.png")
+            file = folder / f"{known[index].slug}.png"
+            _save(icons.render(known[index].slug), colour, words, file, blocks=style == "pixel")
         for folder in (out / style, out / "held-out" / style):
             (folder / "LICENCE.md").write_text(_licence(style))
     noto = art.Icons(modules, art.BASE_STYLES["noto"])
@@ -43,12 +46,16 @@ def write(modules: Path, out: Path) -> None:
     (out / "moody-cat" / "LICENCE.md").write_text(_licence("moody-cat"))
 
 
-def _save(glyph, colour: str, caption: str, file: Path) -> None:
+def _save(glyph, colour: str, caption: str, file: Path, blocks: bool = False) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     background = torch.tensor([art.COLOURS[colour]], dtype=torch.float32)
     x = art.compose(torch.from_numpy(glyph.copy())[None], background)[0]
     pixels = ((x + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    Image.fromarray(pixels).save(file, optimize=True)
+    picture = Image.fromarray(pixels)
+    if blocks:
+        few = picture.resize((art.SIZE // BLOCK,) * 2, Image.Resampling.BOX)
+        picture = few.resize(picture.size, Image.Resampling.NEAREST)
+    picture.save(file, optimize=True)
     file.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
 
 

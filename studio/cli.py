@@ -72,6 +72,7 @@ def _parser() -> Parser:
         help="go on with a run; past its end with --set training.steps=N",
     )
     sub.add_argument("--check", action="store_true", help="say what will hurt and how long it takes, then stop")
+    sub.add_argument("--settings", action="store_true", help="list every setting with its default, then stop")
 
     sub = add("generate", generate_command, "Make a picture.")
     sub.add_argument("--prompt", metavar="T", required=True)
@@ -112,6 +113,8 @@ def train_command(given: argparse.Namespace) -> int:
 
     Ctrl-C lets the run write its checkpoint and stops it; a second Ctrl-C breaks off at once.
     """
+    if given.settings:
+        return _print_settings()
     if sum(map(bool, (given.run, given.data, given.resume))) != 1:
         raise ConfigError("Say what to train on: --data FOLDER, or a RUN.toml, or --resume RUN_FOLDER.")
     from studio.training import new_run, read_run_folder, train
@@ -136,6 +139,16 @@ def train_command(given: argparse.Namespace) -> int:
     if adapter:
         print(adapter)
     return INTERRUPTED if last == "Stopped" else DONE
+
+
+def _print_settings() -> int:
+    """Every setting of a run, its default and what it does."""
+    from studio.schema import settings_of
+    from studio.training.config import RunConfig
+
+    for name, default, description in settings_of(RunConfig):
+        print(f"{name:34}{default:12}{description}")
+    return DONE
 
 
 def _resumed(given: argparse.Namespace, folder: Path) -> "RunConfig":

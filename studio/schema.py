@@ -1,6 +1,9 @@
-"""One sentence out of what pydantic has to say."""
+"""What a pydantic schema says, in words: one sentence for an error, a table of settings for help."""
 
-from pydantic import ValidationError
+from collections.abc import Iterator
+from typing import Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
 
 _WORDS = {
     "greater_than_equal": "must be at least {ge}",
@@ -39,3 +42,17 @@ def explain(error: ValidationError) -> str:
     if len(repr(given)) > 100:
         return f"{where}: {what}."
     return f"{where}: {what} (you gave {given!r})."
+
+
+def settings_of(model: type[BaseModel], start: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted name, default, description with its choices) of every setting, in the schema's order."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from settings_of(kind, f"{start}{name}.")
+            continue
+        choices = f" One of {', '.join(get_args(kind))}." if get_origin(kind) is Literal else ""
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        text = "…" if isinstance(default, list) else "" if default is None else str(default)
+        text = text.lower() if isinstance(default, bool) else text
+        yield f"{start}{name}", text, f"{field.description or ''}{choices}"

@@ -301,3 +301,12 @@ def test_a_run_whose_name_has_spaces_is_followed_to_its_end_and_not_resumed_afte
 def test_one_mistake_is_one_line_and_leaves_no_run(capsys, space, pictures):
     said = refusal(capsys, "train", "--data", str(pictures), "--base", "nosuch", "--name", "x")
     assert said.count("nosuch") == 1 and not (space.runs / "x").exists()
+
+
+def test_every_setting_is_listed_with_its_default(capsys):
+    assert cli.main(["train", "--settings"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:2] == ["adapter.rank", "16"] for line in lines)
+    assert any(line.split()[:2] == ["training.clip", "1.0"] for line in lines)
+    assert any(line.split()[:2] == ["data.buckets", "true"] for line in lines)
+    assert any("schedule-free-adamw" in line for line in lines) and len(lines) > 50

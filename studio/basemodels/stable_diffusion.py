@@ -123,6 +123,12 @@ class StableDiffusion:
         pixels = self.pipeline.feature_extractor(images=pictures, return_tensors="pt").pixel_values
         return torch.nn.functional.normalize(encoder(pixels.to(encoder.device)).image_embeds, dim=-1)
 
+    def compile(self) -> None:
+        """Compile the UNet block by block: the shapes of buckets come again and again, and each is compiled once."""
+        unet = self.pipeline.unet
+        for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+            block.compile(dynamic=False)
+
     def release(self, text: bool = True) -> None:
         """Send the codec, and the text encoder unless `text` is False, off the accelerator; drawing fetches them."""
         for module in (self.pipeline.vae, self.pipeline.text_encoder if text else None):

@@ -20,9 +20,9 @@ class Item:
     path: Path
     caption: str
 
-    def load(self) -> Image.Image:
-        """Upright RGB. Raises DatasetError."""
-        return open_picture(self.path)
+    def load(self, at_least: int = 0) -> Image.Image:
+        """Upright RGB, whole or perhaps smaller but no smaller than `at_least` a side. Raises DatasetError."""
+        return open_picture(self.path, at_least=at_least)
 
     def load_mask(self) -> Image.Image | None:
         """Where to learn, as grey: NAME-masklabel.png beside the picture, else its alpha. Raises DatasetError."""

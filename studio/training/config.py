@@ -74,7 +74,7 @@ class TrainingConfig(_Section):
     ema: float = Field(0.0, ge=0, lt=1, description="Average the adapter over steps; 0.99 is usual, 0 is off.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Auto: what the device does well.")
     gradient_checkpointing: bool = Field(False, description="Less memory, about a third slower.")
-    compile: bool = Field(False, description="Compile the model's blocks: a slow start, then faster steps.")
+    compile: bool = Field(False, description="Compile the model's blocks: a slow start, then faster steps. For GPUs.")
     checkpoint_every: int = Field(100, ge=1, le=1_000_000, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(20, ge=1, le=10_000, description="How many checkpoints stay; the best always does.")
     tensorboard: bool = Field(False, description="Also write what TensorBoard reads.")

@@ -209,7 +209,8 @@ def _decode(example: Example, masks: bool) -> tuple[Image.Image, Image.Image | N
     """(the training pixels, the mask at the same size), or why there are none."""
     try:
         mask = example.item.load_mask() if masks else None
-        return example.frame.cut(example.item.load()), mask and example.frame.cut(mask)
+        enough = 2 * max(example.frame.scaled)  # so that what remains is still scaled down, by Lanczos
+        return example.frame.cut(example.item.load(enough)), mask and example.frame.cut(mask)
     except DatasetError as error:
         return Unreadable(example.item.path, f"Left out: {error}")
 

@@ -52,6 +52,8 @@ class Learner:
         self.trains_text = wanted.text_encoder
         if settings.gradient_checkpointing:
             base.pipeline.unet.enable_gradient_checkpointing()
+        if settings.compile:
+            base.compile()
 
     @property
     def strength(self) -> float:

@@ -110,6 +110,8 @@ def _about_settings(config: RunConfig) -> list[Finding]:
         out.append(Finding("warn", "Prodigy finds the rate by itself and multiplies it by training.learning_rate: 1."))
     elif training.optimizer != "prodigy" and training.learning_rate > 0.01:
         out.append(Finding("warn", f"A learning rate of {training.learning_rate:g} is very high for an adapter."))
+    if training.compile and not torch.cuda.is_available():
+        out.append(Finding("warn", "Compiling takes minutes on a CPU and made no step faster there: leave it off."))
     if training.precision == "fp16" and not torch.cuda.is_available():
         out.append(Finding("warn", "fp16 on a CPU is slow and coarse: leave training.precision at auto."))
     if training.loss == "huber" and training.min_snr_gamma:

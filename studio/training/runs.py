@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from studio.basemodels import base_folder
-from studio.errors import RunError
+from studio.errors import ConfigError, RunError
 from studio.training.config import RunConfig, config_from, config_from_toml, config_to_toml, dotted
 from studio.training.events import (
     Certified,
@@ -61,10 +61,15 @@ class RunView:
 
 def new_run(config: RunConfig, workspace: Workspace) -> Path:
     """Make the run's folder. Raises RunError when the name is taken, DatasetError when there is nothing to learn,
-    BaseModelError when there is no such base.
+    BaseModelError when there is no such base, ConfigError when the machine lacks what the settings ask for.
     """
-    split(config)  # a bad folder or base is said before anything is made
+    from studio.training.optimisers import missing_for  # brings torch
+
+    split(config)  # a bad folder, base or optimiser is said before anything is made
     base_folder(config.base)
+    complaint = missing_for(config.training)
+    if complaint:
+        raise ConfigError(complaint)
     name = safe_name(config.name or Path(config.data.folder).name)
     folder = workspace.runs / name
     if (folder / "run.toml").exists():

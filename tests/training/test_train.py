@@ -159,6 +159,12 @@ def test_a_base_that_is_not_there_is_said_before_anything_is_made(workspace):
     assert list_runs(workspace) == []
 
 
+def test_an_optimiser_that_is_not_there_is_said_before_anything_is_made(workspace):
+    with pytest.raises(ConfigError, match="adamw-8bit needs"):
+        list(train(config_from(QUICK | {"name": "x", "training.optimizer": "adamw-8bit"}), workspace))
+    assert list_runs(workspace) == []
+
+
 def test_a_resumed_run_remembers_its_best_from_before_the_stop(workspace):
     config = config_from(QUICK | {"name": "best", "training.steps": 8, "training.learning_rate": 0.05})
     stop = threading.Event()

@@ -117,9 +117,14 @@ class Stack:
     def _after(self, base: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
         if len(self._inside) == len(self.members):  # all are merged
             return output
-        for adapter, layer in self.members:
-            if adapter.strength != 0 and not any(adapter is merged for merged in self._inside):
-                output = layer.add_to(output, base, args[0] if args else kwargs["input"], adapter.strength)
+        x = args[0] if args else kwargs["input"]
+        live = [m for m in self.members if m[0].strength != 0 and not any(m[0] is merged for merged in self._inside)]
+        if len(live) == 1 and not torch.compiler.is_compiling():
+            adapter, layer = live[0]
+            if layer.can_join(base, output, x):
+                return layer.join_to(output, base, x, adapter.strength)
+        for adapter, layer in live:
+            output = layer.add_to(output, base, x, adapter.strength)
         return output
 
 

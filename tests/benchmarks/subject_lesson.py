@@ -28,7 +28,7 @@ LABEL = 16  # pixels
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="section.key=value")
     given = parser.parse_args()
     base = load_base("starter", shared=False)
@@ -41,7 +41,7 @@ def main() -> None:
         for name, regularisation in (("alone", ""), ("prior", str(ordinary))):
             values = {
                 "name": name, "data.folder": str(DATA), "data.trigger": TRIGGER, "preview.every": 0,
-                "data.regularisation": regularisation, "training.steps": given.steps, "validation.every": 0,
+                "data.regularisation": regularisation, "data.regularisation_weight": 0.3, "training.steps": given.steps, "validation.every": 0,
                 "training.batch_size": 4,
             } | dict(change.split("=", 1) for change in given.changes)  # fmt: skip
             for _ in train(config_from(values), workspace):

@@ -5,9 +5,17 @@ import pytest
 from studio.workspace import ASSETS, Workspace
 
 
+@pytest.fixture(scope="session")
+def encoded(tmp_path_factory):
+    """What has been encoded once is shared by all tests: it is keyed by content."""
+    return tmp_path_factory.mktemp("encoded")
+
+
 @pytest.fixture
-def workspace(tmp_path) -> Workspace:
-    return Workspace.open(tmp_path)
+def workspace(tmp_path, encoded) -> Workspace:
+    found = Workspace.open(tmp_path)
+    (found.cache / "encoded").symlink_to(encoded)
+    return found
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ _WORDS = {
     "string_type": "must be text",
     "list_type": "must be a list",
     "extra_forbidden": "is not a setting",
+    "literal_error": "must be {expected}",
     "missing": "is missing",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must not be empty",

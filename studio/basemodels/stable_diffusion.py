@@ -137,6 +137,11 @@ class StableDiffusion:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def discard(self) -> None:
+        """Give all memory back; nothing can be done with this copy any more."""
+        for module in (*self.modules().values(), self.pipeline.vae):
+            module.to("meta")
+
     def fetch(self) -> None:
         """Bring everything back to the device."""
         for module in (self.pipeline.vae, self.pipeline.text_encoder):

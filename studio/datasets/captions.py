@@ -1,15 +1,22 @@
-"""Captions as people keep them: `.txt` or `.caption` beside the picture, or a folder's metadata.jsonl."""
+"""Captions as people keep them: `.txt` or `.caption` beside the picture, or a folder's metadata.jsonl or .csv."""
 
 import codecs
+import csv
+import io
 import json
+import os
 import re
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from studio.errors import DatasetError
 from studio.workspace import write_whole
 
 CAPTION_SUFFIXES = (".txt", ".caption")
-TABLE = "metadata.jsonl"  # Hugging Face's imagefolder
+TABLES = ("metadata.jsonl", "metadata.csv")  # Hugging Face's imagefolder
+MAX_TABLE_BYTES = 20_000_000  # 1 kB for each of 20,000 pictures
 _TEXT_KEYS = ("text", "caption", "prompt")
 _MAX_BYTES = 100_000  # of one caption file; a caption is a sentence, more is another kind of file
 
@@ -19,28 +26,50 @@ def set_caption(path: Path, caption: str) -> None:
 
     Raises DatasetError when the folder can't be written.
     """
-    text = one_line(caption)
     try:
-        if text:
-            write_whole(path.with_suffix(".txt"), text + "\n")
-            return
-        for suffix in CAPTION_SUFFIXES:
-            sidecar = path.with_suffix(suffix)
-            if sidecar.exists():
-                sidecar.unlink()
+        put_caption(path, one_line(caption) or None)
     except OSError as error:
         raise DatasetError(f"{path.name}: its caption can't be written ({error.strerror}).") from error
 
 
-def read_caption(path: Path) -> str | None:
-    """The caption in the picture's sidecar; None when it has no sidecar."""
+def put_caption(path: Path, text: str | None, lasting: bool = True) -> None:
+    """Bring the picture's sidecar into this state: a line of text in `.txt`, perhaps an empty one, or none at all.
+
+    lasting: see `write_whole`. Raises OSError.
+    """
+    if text is not None:
+        write_whole(path.with_suffix(".txt"), text + "\n", lasting=lasting)
+        return
     for suffix in CAPTION_SUFFIXES:
-        try:
-            with open(path.with_suffix(suffix), "rb") as stream:
-                return decode_caption(stream.read(_MAX_BYTES + 1))
-        except OSError:
-            continue
+        path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def read_caption(path: Path) -> str | None:
+    """The caption in the picture's sidecar; None when it has none that is a file in the same folder."""
+    for suffix in CAPTION_SUFFIXES:
+        data = read_start(path.with_suffix(suffix), _MAX_BYTES + 1)
+        if data is not None:
+            return decode_caption(data)
     return None
+
+
+def read_start(path: Path, limit: int) -> bytes | None:
+    """The first `limit` bytes; None when it is no plain file, or a link that leads out of its folder."""
+    try:
+        if path.is_symlink():
+            path = path.resolve(strict=True) if path.resolve().parent == path.parent.resolve() else path
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except (OSError, ValueError, RuntimeError):
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return None
+        with open(handle, "rb", closefd=False) as stream:
+            return stream.read(limit)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
 
 
 def decode_caption(data: bytes) -> str:
@@ -55,17 +84,72 @@ def decode_caption(data: bytes) -> str:
         return one_line(data.decode("cp1252", errors="replace"))  # Windows' Notepad, "ANSI"
 
 
-def read_table(data: bytes) -> dict[str, str]:
-    """{file name: caption} of a metadata.jsonl; lines that say neither are passed over."""
+def read_table(data: bytes, name: str = TABLES[0]) -> dict[str, str]:
+    """{file name: caption} of a metadata.jsonl or, by its name, a metadata.csv; rows that say neither are left out.
+
+    Raises DatasetError when it is longer than MAX_TABLE_BYTES.
+    """
+    if len(data) > MAX_TABLE_BYTES:
+        raise DatasetError(f"{name}: larger than {MAX_TABLE_BYTES // 10**6} MB, its captions are not read.")
+    text = data.decode("utf-8-sig", errors="replace")
     table = {}
-    for line in data.decode("utf-8-sig", errors="replace").splitlines():
+    for row in _csv_rows(text) if name.endswith(".csv") else _json_rows(text):
+        file = row.get("file_name")
+        captions = (row[key] for key in _TEXT_KEYS if isinstance(row.get(key), str))
+        if isinstance(file, str) and (caption := next(captions, None)) is not None:
+            table[file.removeprefix("./")] = one_line(caption)
+    return table
+
+
+def _json_rows(text: str) -> Iterator[dict[Any, Any]]:
+    for line in text.splitlines():
         try:
             row = json.loads(line)
-            text = next(row[key] for key in _TEXT_KEYS if isinstance(row.get(key), str))
-            table[str(row["file_name"])] = one_line(text)
-        except (ValueError, KeyError, AttributeError, StopIteration, RecursionError):
+        except (ValueError, RecursionError):
             continue
-    return table
+        if isinstance(row, dict):
+            yield row
+
+
+def _csv_rows(text: str) -> Iterator[dict[Any, Any]]:
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    while True:
+        try:
+            yield next(rows)
+        except StopIteration:
+            return
+        except csv.Error:  # a field that is too long, for instance
+            continue
+
+
+class Tables:
+    """The captions of a folder's metadata.jsonl and .csv files, each read once. problems: a line for each not read."""
+
+    def __init__(self, root: Path):
+        self._root = root
+        self._read: dict[Path, dict[str, str]] = {}
+        self.problems: list[str] = []
+
+    def caption(self, path: Path) -> str:
+        """The picture's caption in the tables of its folder or of one above, up to the root; "" when there is none."""
+        for folder in path.parents:
+            caption = self._of(folder).get(path.relative_to(folder).as_posix())
+            if caption is not None:
+                return caption
+            if folder == self._root:
+                break
+        return ""
+
+    def _of(self, folder: Path) -> dict[str, str]:
+        if folder not in self._read:
+            self._read[folder] = {}
+            for name in reversed(TABLES):
+                data = read_start(folder / name, MAX_TABLE_BYTES + 1)
+                try:
+                    self._read[folder] |= read_table(data, name) if data is not None else {}
+                except DatasetError as error:
+                    self.problems.append(str(error))
+        return self._read[folder]
 
 
 def has_trigger(caption: str, trigger: str) -> bool:

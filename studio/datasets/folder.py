@@ -1,24 +1,31 @@
 """A dataset is a folder: pictures, and beside each its caption as `.txt`."""
 
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
-from studio.datasets.captions import TABLE, read_caption, read_table
-from studio.datasets.pictures import SUFFIXES, format_of, open_alpha, open_picture
+from studio.datasets.captions import CAPTION_SUFFIXES, Tables, read_caption
+from studio.datasets.history import finish
+from studio.datasets.known import Facts, read_known, write_known
+from studio.datasets.moves import MASKS
+from studio.datasets.pictures import SUFFIXES, open_alpha, open_picture, size_of
 from studio.errors import DatasetError
 
-MASKS = ("-masklabel", "-condlabel")  # OneTrainer's masks are no pictures of their own
+KOHYA = re.compile(r"([1-9]\d{0,3})_")  # how a folder's name says how often to show what is in it
+_WORTH_KEEPING = 500  # headers; fewer are read in a blink, and the folder of a person is left as it is
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture and its caption ("" when it has none)."""
+    """One picture and its caption ("" when it has none). size: width and height as it is seen, in pixels."""
 
     path: Path
     caption: str
+    size: tuple[int, int] = field(default=(0, 0), compare=False)
 
     def load(self, at_least: int = 0) -> Image.Image:
         """Upright RGB, whole or perhaps smaller but no smaller than `at_least` a side. Raises DatasetError."""
@@ -38,7 +45,7 @@ class Item:
     @property
     def repeats(self) -> int:
         """How often a round shows it, as kohya's folder names say: 10 in `10_name`."""
-        found = re.match(r"([1-9]\d{0,3})_", self.path.parent.name)
+        found = KOHYA.match(self.path.parent.name)
         return int(found[1]) if found else 1
 
 
@@ -54,36 +61,97 @@ class Dataset:
     def name(self) -> str:
         return self.folder.name
 
+    def file_of(self, item: Item) -> str:
+        """The picture's name in the dataset: "a.png", or "10_cat/a.png" when it lies in a folder of it."""
+        return str(item.path)[len(str(self.folder)) :].lstrip(os.sep).replace(os.sep, "/")
+
+    def by_file(self) -> dict[str, Item]:
+        """{"10_cat/a.png": its item}."""
+        return {self.file_of(item): item for item in self.items}
+
 
 def open_dataset(folder: Path) -> Dataset:
-    """Read a folder and the folders in it. Raises DatasetError when there is no picture."""
+    """Read a folder and the folders in it. Raises DatasetError when there is no picture.
+
+    A change of captions that was cut short is completed first. From each picture the header is read, or what is known
+    of it from before if its size and time are the same. Links out of the folder are not followed.
+    """
     folder = _existing(folder)
-    tables: dict[Path, dict[str, str]] = {}
-    items, problems = [], []
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if any(part.startswith(".") for part in inside.parts) or path.suffix.lower() not in SUFFIXES:
-            continue
-        if path.stem.endswith(MASKS) or path.is_dir():
-            continue
-        if not path.is_file():
-            problems.append(f"{path.name}: not a file that can be read.")
-            continue
-        if not path.resolve().is_relative_to(folder):
-            problems.append(f"{path.name}: a link to another folder, copy the picture here instead.")
-            continue
+    items, problems = [], finish(folder)
+    tables, known, fresh = Tables(folder), read_known(folder), 0
+    seen: dict[str, Facts] = {}
+    for file, entry, has_sidecar in pictures_in(folder):
+        path = Path(entry.path)
         try:
-            format_of(path)
+            problem = "" if entry.is_file() else "not a file that can be read."
+            if not problem and entry.is_symlink() and not path.resolve().is_relative_to(folder):
+                problem = "a link to another folder, copy the picture here instead."
+            if problem:
+                problems.append(f"{path.name}: {problem}")
+                continue
+            stat = entry.stat()
+            facts = known.get(file)
+            if facts is None or not facts.still(stat):
+                facts = Facts(stat.st_size, stat.st_mtime_ns, *size_of(path))
+                fresh += 1
+            seen[file] = facts
+        except OSError:
+            problems.append(f"{path.name}: not a file that can be read.")  # gone, or a link that leads nowhere
+            continue
         except DatasetError as error:
             problems.append(str(error))
             continue
-        caption = read_caption(path)
-        items.append(Item(path, _from_tables(folder, path, tables) if caption is None else caption))
+        caption = read_caption(path) if has_sidecar else None
+        items.append(Item(path, tables.caption(path) if caption is None else caption, (facts.width, facts.height)))
+    problems += tables.problems
+    if fresh >= _WORTH_KEEPING:
+        write_known(folder, seen)
     if not items:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         what = f"{problems[0].rstrip('.')}{more}" if problems else "put some in, as JPEG, PNG or WebP"
         raise DatasetError(f"No pictures in {folder.name}: {what}.")
     return Dataset(folder, items, problems)
+
+
+def pictures_in(folder: Path) -> Iterator[tuple[str, os.DirEntry, bool]]:
+    """(name in the dataset, entry, whether a caption lies beside it) of each picture by its suffix, in their order."""
+    found = []
+    for inside, entries in visible_in(folder):
+        names = {entry.name for entry in entries}
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() not in SUFFIXES or stem.endswith(MASKS) or entry.is_dir(follow_symlinks=False):
+                continue
+            found.append(((*inside, entry.name), entry, any(stem + kind in names for kind in CAPTION_SUFFIXES)))
+    for parts, entry, has_sidecar in sorted(found, key=lambda one: one[0]):
+        yield "/".join(parts), entry, has_sidecar
+
+
+def orphans_in(folder: Path) -> list[str]:
+    """Caption files that have no picture beside them, by their names in the dataset."""
+    found = []
+    for inside, entries in visible_in(folder):
+        split = [os.path.splitext(entry.name) for entry in entries if entry.is_file(follow_symlinks=False)]
+        pictures = {stem for stem, suffix in split if suffix.lower() in SUFFIXES}
+        found += [
+            "/".join((*inside, stem + suffix)) for stem, suffix in split
+            if suffix.lower() in CAPTION_SUFFIXES and stem not in pictures
+        ]  # fmt: skip
+    return sorted(found)
+
+
+def visible_in(root: Path) -> Iterator[tuple[tuple[str, ...], list[os.DirEntry]]]:
+    """(folders down from the root, its visible entries) of the root and all in it; links to folders are not entered."""
+    waiting: list[tuple[str, ...]] = [()]
+    while waiting:
+        inside = waiting.pop()
+        try:
+            with os.scandir(root.joinpath(*inside)) as entries:
+                here = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError:  # it may not be read, or is gone
+            continue
+        waiting += [(*inside, entry.name) for entry in here if entry.is_dir(follow_symlinks=False)]
+        yield inside, here
 
 
 def _existing(folder: Path) -> Path:
@@ -94,19 +162,3 @@ def _existing(folder: Path) -> Path:
     except (OSError, ValueError, RuntimeError):  # a name that no folder can have, or a home that is unknown
         pass
     raise DatasetError(f"There is no folder {Path(folder).name[:60]!r}: choose a folder of pictures.")
-
-
-def _from_tables(root: Path, path: Path, tables: dict[Path, dict[str, str]]) -> str:
-    """The picture's caption in the metadata.jsonl of its folder or of one above, up to the root; each read once."""
-    for folder in path.parents:
-        if folder not in tables:
-            try:
-                tables[folder] = read_table((folder / TABLE).read_bytes())
-            except OSError:
-                tables[folder] = {}
-        caption = tables[folder].get(path.relative_to(folder).as_posix())
-        if caption is not None:
-            return caption
-        if folder == root:
-            break
-    return ""

@@ -1,20 +1,26 @@
-"""Bringing pictures in: samples, dropped files, zips. What comes in is a copy; nothing outside is changed."""
+"""Bringing pictures in: samples, dropped files, zips, folders. What comes in is a copy; nothing outside is changed."""
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+import threading
 from pathlib import Path, PurePosixPath
 
-from studio.datasets.captions import CAPTION_SUFFIXES, TABLE, decode_caption, read_caption, read_table, set_caption
-from studio.datasets.folder import MASKS, Dataset, open_dataset
+from studio.datasets.analysis import Progress, in_parallel
+from studio.datasets.captions import put_caption
+from studio.datasets.folder import KOHYA, MASKS, Dataset, open_dataset
 from studio.datasets.pictures import FORMATS, SUFFIXES, format_of, open_picture
-from studio.datasets.zips import MAX_FILE_BYTES, unzip
+from studio.datasets.side import unwritable
+from studio.datasets.sources import Captions, File, contents, count_in
 from studio.errors import DatasetError, WorkspaceError
 from studio.workspace import ASSETS, Workspace, safe_name, write_whole
 
 SAMPLES = ASSETS / "datasets"
-_SUFFIXES_OF = {"JPEG": (".jpg", ".jpeg"), "TIFF": (".tif", ".tiff")}  # of the others, the format's own name
+_SUFFIXES_OF = {
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),  # what some phones and cameras write: a JPEG with another behind it
+    "TIFF": (".tif", ".tiff"),
+    "HEIF": (".heic", ".heif"),
+}  # of the others, the format's own name
 
 
 def list_samples() -> list[str]:
@@ -43,112 +49,108 @@ def copy_sample(workspace: Workspace, name: str) -> Dataset:
     return open_dataset(target)
 
 
-def import_pictures(workspace: Workspace, name: str, paths: list[Path]) -> tuple[Dataset, list[str]]:
-    """Copy pictures and zips of pictures, with their captions, into the dataset `name` (made if missing).
+def import_pictures(
+    workspace: Workspace,
+    name: str,
+    paths: list[Path],
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> tuple[Dataset, list[str]]:
+    """Copy pictures, zips and folders of pictures, with captions and masks, into the dataset `name` (made if missing).
 
-    A picture is known by its content, not by its name. Returns the dataset and one line for each file left out.
-    Raises DatasetError when nothing could be taken.
+    What a file is is known by its content, not by its name. Folders called like kohya's `10_name` are kept as folders.
+    progress is told (done, total, name); stop ends it early, and what was copied stays.
+
+    Returns the dataset and one line for each file left out. Raises DatasetError when nothing could be taken or the
+    dataset's folder can't be written.
     """
     folder = workspace.datasets / safe_name(name)
     skipped: list[str] = []
-    captions = _Captions()
-    taken: list[tuple[Path, _File]] = []
-    stems = {path.stem.lower() for path in folder.iterdir()} if folder.is_dir() else set()
-    for file, data in _contents(paths, skipped):
-        if captions.take(file, data):
-            continue
-        if file.inside.stem.endswith(MASKS):
-            skipped.append(f"{file.inside.name}: a mask, masks are not used.")
-            continue
+    captions = Captions()
+    taken: list[tuple[Path, File]] = []
+    stems: dict[Path, set[str]] = {}
+    total, done = count_in(paths), 0
+    with tempfile.TemporaryDirectory() as aside:
+        masks = _Masks(Path(aside))
         try:
-            suffix = _suffix_of(data, file.inside)
-        except DatasetError as error:
-            skipped.append(str(error))
-            continue
-        target = folder / (_free_stem(stems, file.inside.stem) + suffix)
-        try:
-            write_whole(target, data)
+            for (file, data), suffix in in_parallel(_look, contents(paths, skipped), stop):
+                done += 1
+                if progress:
+                    progress(done, max(done, total), file.inside.name)
+                if suffix is None:
+                    captions.take(file, data, skipped)
+                elif not suffix.startswith("."):
+                    skipped.append(suffix)
+                elif file.inside.stem.endswith(MASKS):
+                    masks.take(file, data, skipped)
+                else:
+                    target = _target(folder, stems, file, suffix)
+                    write_whole(target, data, lasting=False)
+                    taken.append((target, file))
+            for target, file in taken:
+                if caption := captions.of(file):
+                    put_caption(target, caption, lasting=False)
+                masks.put(target, file)
         except OSError as error:
-            raise DatasetError(f"Can't write into {folder.name}: {error.strerror}.") from error
-        taken.append((target, file))
-    for target, file in taken:
-        set_caption(target, captions.of(file))
-    skipped += captions.unclaimed()
+            raise unwritable(folder, error) from error
+        skipped += masks.unclaimed()
+    stopped = stop is not None and stop.is_set()
+    skipped += ["Stopped, the rest was not added."] if stopped else captions.unclaimed()
     if not taken:
         raise DatasetError(f"No picture could be added. {skipped[0] if skipped else 'The files hold none.'}")
     return open_dataset(folder), skipped
 
 
-@dataclass(frozen=True)
-class _File:
-    """`inside` the source: a zip or a folder. `loose` is where a file that came by itself lies, else None."""
+class _Masks:
+    """Masks that came along, kept on the disk until their pictures are known."""
 
-    source: str
-    inside: PurePosixPath
-    loose: Path | None = None
+    def __init__(self, aside: Path):
+        self._aside = aside
+        self._kept: dict[tuple[str, str], tuple[str, Path]] = {}  # (source, "folder/stem"): (its name, where it lies)
 
-
-class _Captions:
-    """The captions that came with the pictures, found again by where they lay and by name."""
-
-    def __init__(self):
-        self._sidecars: dict[tuple[str, str], str] = {}  # (source, "folder/stem.txt"): caption
-        self._tables: dict[tuple[str, str], dict[str, str]] = {}  # (source, folder): {file in it: caption}
-        self._unclaimed: dict[str, str] = {}  # "folder/stem": the sidecar's name
-
-    def take(self, file: _File, data: bytes) -> bool:
-        """Whether this file is one that holds captions."""
-        suffix = file.inside.suffix.lower()
-        # A browser puts every dropped file into a folder of its own, so loose ones are found by name alone as well.
-        sources = (file.source, "") if file.loose else (file.source,)
-        if file.inside.name == TABLE:
-            self._tables |= {(source, str(file.inside.parent)): read_table(data) for source in sources}
-        elif suffix in CAPTION_SUFFIXES:
-            key = str(file.inside.with_suffix(suffix))
-            self._sidecars |= {(source, key): decode_caption(data) for source in sources}
-            self._unclaimed[_stem(file)] = file.inside.name
+    def take(self, file: File, data: bytes, skipped: list[str]) -> None:
+        stem, kind, _ = str(file.inside.with_suffix("")).rpartition(MASKS[0])
+        if not kind:
+            skipped.append(f"{file.inside.name}: a control picture, those are not used.")
+            return
+        place = self._aside / f"{len(self._kept)}.png"
+        if format_of(data, file.inside.name) != "PNG":
+            open_picture(data, file.inside.name).save(place)
         else:
-            return False
-        return True
+            place.write_bytes(data)
+        for source in file.sources:
+            self._kept[source, stem] = (file.inside.name, place)
 
-    def of(self, file: _File) -> str:
-        """The caption of a picture, "" when it has none."""
-        self._unclaimed.pop(_stem(file), None)
-        for key in (_stem(file) + suffix for suffix in CAPTION_SUFFIXES):
-            for source in (file.source, ""):
-                if (source, key) in self._sidecars:
-                    return self._sidecars[source, key]
-        for parent in file.inside.parents:
-            for source in (file.source, ""):
-                found = self._tables.get((source, str(parent)), {}).get(str(file.inside.relative_to(parent)))
-                if found:
-                    return found
-        return (read_caption(file.loose) if file.loose else None) or ""
+    def put(self, target: Path, file: File) -> None:
+        """Write the picture's mask beside it, under its name."""
+        found = [self._kept.pop((source, file.stem), None) for source in file.sources]
+        for _, place in filter(None, found[:1] if found[0] else found):
+            write_whole(target.with_name(f"{target.stem}{MASKS[0]}.png"), place.read_bytes(), lasting=False)
 
     def unclaimed(self) -> list[str]:
-        return [f"{name}: a caption of no picture here." for name in self._unclaimed.values()]
+        names = dict.fromkeys(name for (source, _), (name, _) in self._kept.items() if source)
+        return [f"{name}: a mask of no picture here." for name in names]
 
 
-def _stem(file: _File) -> str:
-    return str(file.inside.with_suffix(""))
+def _look(thing: tuple[File, bytes]) -> str | None:
+    """The suffix that fits the picture's content, one line on why it can't be taken, or None: it holds captions."""
+    file, data = thing
+    if Captions.is_one(file):
+        return None
+    try:
+        return _suffix_of(data, file.inside)
+    except DatasetError as error:
+        return str(error)
 
 
-def _contents(paths: list[Path], skipped: list[str]) -> Iterator[tuple[_File, bytes]]:
-    """Each file given, and each file in each zip given, one at a time."""
-    for number, path in enumerate(map(Path, paths)):
-        if path.suffix.lower() == ".zip":
-            for inside, data in unzip(path, skipped):
-                yield _File(f"zip {number}", inside), data
-            continue
-        try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                skipped.append(f"{path.name}: larger than {MAX_FILE_BYTES // 10**6} MB.")
-                continue
-            data = path.read_bytes()
-        except (OSError, ValueError):
-            skipped.append(f"{path.name}: can't be read.")
-            continue
-        yield _File(str(path.parent), PurePosixPath(path.name), path), data
+def _target(folder: Path, stems: dict[Path, set[str]], file: File, suffix: str) -> Path:
+    """Where the picture goes: into the dataset, or into a folder of it that says how often to show it."""
+    parent = file.inside.parent.name
+    if KOHYA.match(parent):
+        folder = folder / safe_name(parent)
+    if folder not in stems:
+        stems[folder] = {path.stem.lower() for path in folder.iterdir()} if folder.is_dir() else set()
+    return folder / (_free_stem(stems[folder], file.inside.stem) + suffix)
 
 
 def _suffix_of(data: bytes, inside: PurePosixPath) -> str:
@@ -157,10 +159,12 @@ def _suffix_of(data: bytes, inside: PurePosixPath) -> str:
     try:
         form = format_of(data, inside.name)
     except DatasetError as error:
+        if data.startswith(b"PK\x03\x04"):
+            raise DatasetError(f"{inside.name}: a zip inside, unpack it or add it by itself.") from error
         if suffix in SUFFIXES or "not a picture" not in str(error):
             raise
         raise DatasetError(f"{inside.name}: not a picture or a zip (use {', '.join(FORMATS)}).") from error
-    open_picture(data, inside.name)
+    open_picture(data, inside.name, at_least=64)
     fitting = _SUFFIXES_OF.get(form, (f".{form.lower()}",))
     return suffix if suffix in fitting else fitting[0]
 

@@ -53,7 +53,7 @@ def test_a_table_in_a_subfolder_speaks_for_its_own_pictures_and_a_sidecar_outran
 
 
 def test_a_full_disk_is_said_in_one_line(picture, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(captions_module, "write_whole", full)

@@ -1,7 +1,9 @@
 """Importing a mixed pile: each file is taken or named, captions find their pictures, one bad file spoils nothing."""
 
 import io
+import threading
 import zipfile
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -90,14 +92,16 @@ def test_a_table_of_captions_in_a_zip_becomes_sidecars_and_the_rest_is_named(wor
     files = {
         "set/p.png": encoded(),
         "set/metadata.jsonl": b'{"file_name": "p.png", "text": "from the table"}',
-        "set/p-masklabel.png": encoded(),
+        "set/p-masklabel.png": encoded(colour="white"),
+        "set/q-masklabel.png": encoded(),
         "readme.txt": b"hello",
         ".DS_Store": b"x",
         "__MACOSX/set/._p.png": b"x",
     }
     dataset, skipped = import_pictures(workspace, "mine", [zipped(tmp_path / "z.zip", files)])
     assert captions_of(dataset) == {"p.png": "from the table"}
-    assert skipped == ["p-masklabel.png: a mask, masks are not used.", "readme.txt: a caption of no picture here."]
+    assert skipped == ["q-masklabel.png: a mask of no picture here.", "readme.txt: a caption of no picture here."]
+    assert dataset.items[0].load_mask().getpixel((0, 0)) == 255, "the mask came along"
 
 
 @pytest.mark.parametrize("name", ["長" * 300 + ".png", "x" * 300 + ".png", "12:30.png", "???.png", "nul.png", "-.png"])
@@ -132,3 +136,56 @@ def test_an_unknown_sample_is_said_and_a_copy_leaves_nothing_half_made(workspace
     copy_sample(workspace, name)
     assert [path.name for path in workspace.datasets.iterdir()] == [name]
     assert open_dataset(workspace.datasets / name).items
+
+
+def test_a_kohya_tree_keeps_its_folders_and_repeats_from_a_folder_and_from_a_zip(workspace, tmp_path):
+    tree = {
+        "img/10_my cat/a.png": encoded(),
+        "img/10_my cat/a.caption": b"ten times",
+        "img/1_dog/a.png": encoded(colour="blue"),
+        "img/other/a.png": encoded(colour="green"),
+        "img/10_my cat/a-masklabel.png": encoded(colour="white"),
+        "img/.studio/x.png": encoded(),
+    }
+    for name, data in tree.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    for name, source in (("one", tmp_path / "img"), ("two", zipped(tmp_path / "z.zip", tree))):
+        dataset, skipped = import_pictures(workspace, name, [source])
+        assert {dataset.file_of(i): (i.caption, i.repeats) for i in dataset.items} == {
+            "10_my-cat/a.png": ("ten times", 10), "1_dog/a.png": ("", 1), "a.png": ("", 1),
+        }  # fmt: skip
+        assert not skipped and dataset.by_file()["10_my-cat/a.png"].mask_file
+    dataset, _ = import_pictures(workspace, "one", [tmp_path / "img" / "10_my cat"])
+    assert "10_my-cat/a-2.png" in dataset.by_file()
+
+
+def test_what_phones_and_cameras_write_comes_in(workspace, tmp_path):
+    two = Image.new("RGB", (12, 8), "blue")
+    Image.new("RGB", (12, 8), "red").save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[two])
+    assert Image.open(tmp_path / "phone.jpg").format == "MPO"
+    two.save(tmp_path / "new.avif")
+    two.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", (12, 8), "red")])
+    clear = Image.new("RGBA", (12, 8), (1, 2, 3, 0))
+    clear.save(tmp_path / "clear.png")
+    dataset, skipped = import_pictures(workspace, "mine", sorted(tmp_path.glob("*.*")))
+    seen = {item.path.name: item.load().getpixel((0, 0)) for item in dataset.items}
+    assert set(seen) == {"phone.jpg", "new.avif", "moving.gif", "clear.png"} and not skipped
+    assert seen["phone.jpg"][0] > 250 and seen["new.avif"][2] > 250 and seen["moving.gif"] == (0, 0, 255)
+    assert (dataset.folder / "clear.png").read_bytes() == (tmp_path / "clear.png").read_bytes(), "its alpha is kept"
+
+
+@pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="pillow-heif is installed")
+def test_heic_without_its_package_says_what_to_install(workspace, tmp_path):
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(DatasetError, match="x.heic: HEIC, which needs one more package .pip install pillow-heif"):
+        import_pictures(workspace, "mine", [tmp_path / "x.heic"])
+
+
+def test_progress_is_told_and_a_stop_keeps_what_came(workspace, tmp_path):
+    archive = zipped(tmp_path / "z.zip", {f"{n:03}.png": encoded() for n in range(60)} | {"000.txt": b"first"})
+    told, stop = [], threading.Event()
+    dataset, _ = import_pictures(workspace, "all", [archive], progress=lambda *step: told.append(step))
+    assert len(dataset.items) == 60 and told[0][:2] == (1, 61) and told[-1][:2] == (61, 61)
+    dataset, skipped = import_pictures(workspace, "part", [archive], lambda *_: stop.set(), stop)
+    assert 0 < len(dataset.items) < 60 and skipped == ["Stopped, the rest was not added."]

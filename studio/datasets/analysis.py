@@ -1,0 +1,170 @@
+"""Looking at the pixels of every picture once: is it whole, is it sharp, what is it like.
+
+All measures are taken on a small copy, 256 pixels on the longer side, on all cores (Pillow lets go of Python's lock
+while it decodes). They are kept in `.studio/pictures.json`.
+"""
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from studio.datasets.folder import Dataset, pictures_in
+from studio.datasets.known import Facts, read_known, write_known
+from studio.datasets.pictures import open_picture, size_of
+from studio.errors import DatasetError
+
+T = TypeVar("T")
+R = TypeVar("R")
+Progress = Callable[[int, int, str], None]  # done, total, name
+
+SIDE_LENGTH = 256  # of the small copy, pixels
+NEAR = 6  # of 64 bits of the perceptual hash; a recompressed or smaller copy differs by 0 to 4, another picture by ~32
+NEAR_COLOUR = 16.0  # mean difference of the colours, 0..255: the hash is blind to colour
+_MAX_BYTES = 200_000_000  # of one picture's file
+
+
+@dataclass(frozen=True)
+class Seen:
+    """facts: {file: what is known of it}; problems: {file: why it can't be used}; stopped: before all were seen."""
+
+    facts: dict[str, Facts]
+    problems: dict[str, str]
+    stopped: bool = False
+
+
+def analyse(dataset: Dataset, progress: Progress | None = None, stop: threading.Event | None = None) -> Seen:
+    """Look at every picture file of the dataset's folder, those that can't be opened included.
+
+    progress  told (done, total, name) after each
+    stop      ends after the pictures in hand; what was seen until then is kept
+    """
+    imagehash = image_hash()
+    known, todo = read_known(dataset.folder), []
+    facts: dict[str, Facts] = {}
+    problems: dict[str, str] = {}
+    files = {file: Path(entry.path) for file, entry, _ in pictures_in(dataset.folder)}
+    ours = dataset.by_file()
+    for file, path in files.items():
+        try:
+            if path.is_symlink() and file not in ours:
+                continue  # a link to outside, which opening the dataset has named
+            old = known.get(file)
+            if old and old.still(path.stat()) and old.content and (old.likeness or imagehash is None):
+                facts[file] = old
+            else:
+                todo.append(file)
+        except OSError:
+            continue  # gone meanwhile
+    done = len(facts)
+    for file, found in in_parallel(lambda file: look(files[file], imagehash), todo, stop):
+        done += 1
+        if isinstance(found, Facts):
+            facts[file] = found
+        else:
+            problems[file] = found
+        if progress:
+            progress(done, len(files), file)
+    if todo:
+        write_known(dataset.folder, {file: one for file, one in known.items() if file in files} | facts)
+    return Seen(facts, problems, stopped=_is_set(stop) and done < len(files))
+
+
+def in_parallel(
+    work: Callable[[T], R], things: Iterable[T], stop: threading.Event | None = None
+) -> Iterator[tuple[T, R]]:
+    """(thing, work(thing)) in the order of the things, a few ahead on all cores; ends early when stopped."""
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
+        waiting: deque[tuple[T, Future[R]]] = deque()
+        for thing in things:
+            if _is_set(stop):
+                break
+            waiting.append((thing, pool.submit(work, thing)))
+            if len(waiting) > 2 * cores:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for thing, future in waiting:
+            yield thing, future.result()
+
+
+def look(path: Path, imagehash: Any = None) -> Facts | str:
+    """The facts of a picture, or one line that says why there are none. imagehash: the module, or None."""
+    try:
+        with open(path, "rb") as stream:
+            stat = os.fstat(stream.fileno())
+            if stat.st_size > _MAX_BYTES:
+                return f"{path.name}: larger than {_MAX_BYTES // 10**6} MB."
+            data = stream.read(_MAX_BYTES)
+        picture = open_picture(data, path.name, at_least=SIDE_LENGTH)
+        width, height = size_of(data, path.name)
+    except DatasetError as error:
+        return str(error)
+    except OSError:
+        return f"{path.name}: it can't be read, or is gone."
+    picture.thumbnail((SIDE_LENGTH, SIDE_LENGTH), Image.Resampling.BOX, reducing_gap=None)
+    grey = picture.convert("L")
+    return Facts(
+        bytes=stat.st_size,
+        changed=stat.st_mtime_ns,
+        width=width,
+        height=height,
+        content=hashlib.blake2b(data, digest_size=16).hexdigest(),
+        likeness=str(imagehash.phash(grey)) if imagehash else "",
+        colours=picture.resize((4, 4), Image.Resampling.BOX).tobytes().hex(),
+        sharpness=round(sharpness(grey), 3),
+    )
+
+
+def sharpness(grey: Image.Image) -> float:
+    """Variance of the Laplacian of a grey picture with 0..255: near 0 when it is blurred or has nothing in it."""
+    a = np.asarray(grey, np.float32)
+    if min(a.shape) < 3:
+        return 0.0
+    edges = a[1:-1, :-2] + a[1:-1, 2:] + a[:-2, 1:-1] + a[2:, 1:-1] - 4 * a[1:-1, 1:-1]
+    return float(edges.var())
+
+
+def image_hash() -> Any:
+    """The ImageHash package, or None when it is not installed."""
+    try:
+        import imagehash
+    except ImportError:
+        return None
+    return imagehash
+
+
+def twins(facts: dict[str, Facts]) -> list[tuple[str, ...]]:
+    """Groups of the same or nearly the same picture, in each the one with most pixels first.
+
+    Each member is near the first one. Without perceptual hashes only files of the same content are found.
+    """
+    names = sorted(facts, key=lambda file: (-facts[file].width * facts[file].height, -facts[file].bytes, file))
+    same: dict[str, list[str]] = {}
+    for name in names:
+        same.setdefault(facts[name].content, []).append(name)
+    firsts = [group[0] for group in same.values()]
+    hashed = [name for name in firsts if facts[name].likeness]
+    bits = np.array([int(facts[name].likeness, 16) for name in hashed], np.uint64)
+    colours = np.array([list(bytes.fromhex(facts[name].colours)) for name in hashed], np.float32).reshape(-1, 48)
+    free = np.ones(len(hashed), bool)
+    for here, name in enumerate(hashed):
+        if not free[here]:
+            continue
+        near = np.flatnonzero(free[here + 1 :] & (np.bitwise_count(bits[here + 1 :] ^ bits[here]) <= NEAR)) + here + 1
+        for other in near[np.abs(colours[near] - colours[here]).mean(axis=1) <= NEAR_COLOUR] if len(near) else ():
+            free[other] = False
+            same[facts[name].content] += same.pop(facts[hashed[other]].content)
+    return [tuple(group) for group in same.values() if len(group) > 1]
+
+
+def _is_set(stop: threading.Event | None) -> bool:
+    return stop is not None and stop.is_set()

@@ -1,0 +1,137 @@
+"""Handing a set on: pictures and captions as new files, for other programs or another machine."""
+
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from PIL import ImageColor
+
+from studio.datasets.analysis import Progress
+from studio.datasets.folder import Dataset, Item
+from studio.datasets.moves import MASKS
+from studio.datasets.pictures import has_alpha, open_picture
+from studio.errors import DatasetError
+
+KINDS = ("sidecars", "metadata.jsonl", "zip")
+
+
+def export(
+    dataset: Dataset,
+    target: Path,
+    kind: str = "sidecars",
+    background: str = "",
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> Path:
+    """Copy pictures, captions and masks to `target`; nothing there is ever written over. Returns the target.
+
+    kind        "sidecars": a folder, each caption as `.txt` beside its picture; "metadata.jsonl": a folder, the
+                captions in one file as Hugging Face's imagefolder has them; "zip": a zip with sidecars
+    background  a colour such as "white" or "#808080" that transparent pictures are laid on, which makes them PNG;
+                "": pictures are copied byte by byte
+    progress    told (done, total, name) after each picture
+    stop        ends it early: what was written until then is taken away again
+
+    Raises DatasetError when something is in the way, the place can't be written, or it was stopped.
+    """
+    target = Path(target).expanduser()
+    _check(dataset, target, kind, background)
+    made: list[Path] = []
+    try:
+        if kind == "zip":
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(target, "xb") as stream:
+                made.append(target)
+                with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+                    _write(dataset, "sidecars", background, archive.writestr, progress, stop)
+        else:
+
+            def put(name: str, data: bytes) -> None:
+                path = target / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with open(path, "xb") as stream:
+                    made.append(path)
+                    stream.write(data)
+
+            target.mkdir(parents=True, exist_ok=True)
+            _write(dataset, kind, background, put, progress, stop)
+    except BaseException as error:
+        for path in made:
+            path.unlink(missing_ok=True)
+        if isinstance(error, FileExistsError):
+            raise DatasetError(f"{error.filename} is there already: choose another place.") from error
+        if isinstance(error, OSError):
+            raise DatasetError(f"{dataset.name} can't be written to {target} ({error.strerror or error}).") from error
+        raise
+    return target
+
+
+def _check(dataset: Dataset, target: Path, kind: str, background: str) -> None:
+    if kind not in KINDS:
+        raise DatasetError(f"There is no export {kind[:40]!r}: choose {', '.join(KINDS)}.")
+    try:
+        if background:
+            ImageColor.getrgb(background)
+        inside = target.resolve().is_relative_to(dataset.folder.resolve())
+        taken = (
+            target.is_symlink() or target.is_file() or (target.exists() and (kind == "zip" or any(target.iterdir())))
+        )
+    except ValueError as error:
+        raise DatasetError(f"{background[:40]!r} is not a colour: write white or #808080.") from error
+    except OSError as error:
+        raise DatasetError(f"{target} can't be used ({error.strerror or error}): choose another place.") from error
+    if inside:
+        raise DatasetError(f"{target.name} lies in the dataset itself: choose a place outside.")
+    if taken:
+        raise DatasetError(f"{target} is there already and nothing is written over: choose another place.")
+
+
+def _write(
+    dataset: Dataset,
+    kind: str,
+    background: str,
+    put: Callable[[str, bytes], object],
+    progress: Progress | None,
+    stop: threading.Event | None,
+) -> None:
+    table = []
+    names: set[str] = set()
+    for done, (file, item) in enumerate(dataset.by_file().items(), 1):
+        if stop is not None and stop.is_set():
+            raise DatasetError("The export was stopped, nothing was kept of it.")
+        name, data = _picture(file, item, background)
+        path, count = PurePosixPath(name), 1
+        while name in names:  # a.gif and a.webp, both on a colour and so both a.png
+            count += 1
+            name = str(path.with_stem(f"{path.stem}-{count}"))
+        put(name, data)
+        sidecar = str(PurePosixPath(name).with_suffix(".txt"))
+        mask, mask_name = (
+            item.mask_file,
+            str(PurePosixPath(name).with_name(f"{PurePosixPath(name).stem}{MASKS[0]}.png")),
+        )
+        if kind == "sidecars" and item.caption and sidecar not in names:  # two pictures of one stem share a caption
+            put(sidecar, f"{item.caption}\n".encode())
+        if mask is not None and mask_name not in names and mask.resolve().is_relative_to(dataset.folder):
+            put(mask_name, mask.read_bytes())
+        names |= {name, sidecar, mask_name}
+        table.append({"file_name": name, "text": item.caption})
+        if progress:
+            progress(done, len(dataset.items), file)
+    if kind == "metadata.jsonl":
+        put(kind, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table).encode())
+
+
+def _picture(file: str, item: Item, background: str) -> tuple[str, bytes]:
+    """(name, content) of what goes out."""
+    try:
+        if not (background and has_alpha(item.path)):
+            return file, item.path.read_bytes()
+    except FileNotFoundError as error:
+        raise DatasetError(f"{file}: the file is gone, open the dataset again.") from error
+    stream = io.BytesIO()
+    open_picture(item.path, background=background).save(stream, "PNG")
+    return str(PurePosixPath(file).with_suffix(".png")), stream.getvalue()

@@ -1,0 +1,67 @@
+"""What is known of each picture of a dataset, so that opening it and examining it again cost little.
+
+Kept in `.studio/pictures.json`, and believed only while the file's size and time of change are the same. Losing it
+costs time and nothing else, so a folder that can't be written is no error.
+"""
+
+import os
+from contextlib import suppress
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from studio.datasets.side import SIDE, read_notes, write_notes
+from studio.errors import DatasetError
+
+_FILE = "pictures.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """bytes, changed: of the file, its size and its time of change in nanoseconds, as they were then.
+
+    width, height   as it is seen, in pixels
+    content         hash of the file's bytes, hex; "" while the pixels have not been looked at, as for the rest
+    likeness        perceptual hash of 64 bits, hex; "" when ImageHash was not installed
+    colours         16 colours of 3 bytes, hex
+    sharpness       variance of the Laplacian, see `analysis`
+    """
+
+    bytes: int
+    changed: int
+    width: int
+    height: int
+    content: str = ""
+    likeness: str = ""
+    colours: str = ""
+    sharpness: float = 0.0
+
+    def still(self, stat: os.stat_result) -> bool:
+        """Whether the file is the one that these facts are about."""
+        return self.bytes == stat.st_size and self.changed == stat.st_mtime_ns
+
+
+def read_known(folder: Path) -> dict[str, Facts]:
+    """{name in the dataset: facts}; whatever does not look like ours is left out."""
+    notes = read_notes(folder / SIDE / _FILE)
+    rows = notes.get("pictures") if isinstance(notes, dict) and notes.get("version") == 1 else None
+    return {file: Facts(*row) for file, row in rows.items() if _sound(row)} if isinstance(rows, dict) else {}
+
+
+def write_known(folder: Path, known: dict[str, Facts]) -> None:
+    """Keep the facts for the next time; in a folder that can't be written, don't."""
+    with suppress(DatasetError):
+        rows = {file: astuple(facts) for file, facts in known.items()}
+        write_notes(folder, _FILE, {"version": 1, "pictures": rows}, lasting=False)
+
+
+def _sound(row: object) -> bool:
+    return (
+        isinstance(row, list) and len(row) == 8
+        and all(type(number) is int and number >= 0 for number in (row[0], *row[2:4])) and type(row[1]) is int
+        and row[2] * row[3] > 0 and all(type(text) is str for text in row[4:7]) and type(row[7]) in (int, float)
+        and all(len(text) in (0, size) and _hex(text) for text, size in zip(row[4:7], (32, 16, 96)))
+    )  # fmt: skip
+
+
+def _hex(text: str) -> bool:
+    return not text.strip("0123456789abcdef")

@@ -1,0 +1,141 @@
+"""Taking pictures out of a set and putting them back, with their captions and masks. Nothing is deleted.
+
+What is taken out lies in `.studio/removed/NUMBER/`, the number being that of the change in the history.
+"""
+
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from studio.datasets.captions import CAPTION_SUFFIXES
+from studio.datasets.journal import read_journal
+from studio.datasets.pictures import SUFFIXES
+from studio.datasets.side import SIDE, unwritable, within
+from studio.errors import DatasetError
+
+if TYPE_CHECKING:
+    from studio.datasets.folder import Dataset
+    from studio.datasets.history import Change
+
+MASKS = ("-masklabel", "-condlabel")  # OneTrainer's masks are no pictures of their own
+Pairs = tuple[tuple[str, str], ...]
+Moves = Callable[[int], dict[str, Pairs]]
+
+
+def remove_pictures(dataset: "Dataset", files: Collection[str], label: str = "", author: str = "person") -> "Change":
+    """Take pictures (or stray caption files) out of the set as one undoable change, with captions and masks.
+
+    Also for files that are no good as pictures and so not among the dataset's items. Raises DatasetError when none of
+    the files is there, a name leads out of the folder, or the folder can't be written.
+    """
+    from studio.datasets.history import move_pictures
+
+    folder, left, going = dataset.folder, [], []
+    for file in dict.fromkeys(files):
+        path = within(folder, file)
+        if any(part.startswith(".") for part in PurePosixPath(file).parts):
+            raise DatasetError(f"{file[:60]!r} is hidden, and so not a part of {dataset.name}.")
+        if path.is_symlink() or path.is_file():
+            going.append(file)
+        else:
+            left.append(f"{file}: the file is gone.")
+    if not going:
+        raise DatasetError(f"There is nothing to remove from {dataset.name}: {left[0] if left else 'no file chosen.'}")
+
+    def plan(number: int) -> dict[str, Pairs]:
+        place = f"{SIDE}/removed/{number}"
+        taken = set(going)
+        moves = {}
+        listings: dict[Path, set[str]] = {}
+        for file in going:
+            mine = [file, *(name for name in _company(folder, file, set(going), listings) if name not in taken)]
+            taken.update(mine)
+            moves[file] = tuple((name, f"{place}/{name}") for name in mine)
+        return moves
+
+    return move_pictures(dataset, plan, label or f"Remove {_count(going)}", author, left)
+
+
+def restore_pictures(dataset: "Dataset", files: Collection[str], label: str = "", author: str = "person") -> "Change":
+    """Put removed pictures back as one undoable change. Raises DatasetError when none of them is there."""
+    from studio.datasets.history import move_pictures
+
+    there = _removed(dataset.folder)
+    back = {file: moved_back(there[file]) for file in dict.fromkeys(files) if file in there}
+    left = [f"{file}: not among the removed pictures." for file in files if file not in there]
+    if not back:
+        raise DatasetError(f"There is nothing to put back into {dataset.name}.")
+    return move_pictures(dataset, lambda _: back, label or f"Put back {_count(list(back))}", author, left)
+
+
+def removed_pictures(dataset: "Dataset") -> list[tuple[str, Path]]:
+    """(name in the dataset, where it lies now) of what was taken out, newest first."""
+    return [(file, dataset.folder / pairs[0][1]) for file, pairs in _removed(dataset.folder).items()]
+
+
+def move(folder: Path, file: str, pairs: Pairs, again: bool = False) -> list[str]:
+    """Move a picture and what goes with it. again: it may be done in part already. A line for what can't be moved."""
+    left: list[str] = []
+    for number, (source, target) in enumerate(pairs):
+        try:
+            here, there = within(folder, source), within(folder, target)
+        except DatasetError as error:
+            return [*left, str(error)]
+        is_here, is_there = os.path.lexists(here), os.path.lexists(there)
+        if is_here and not is_there:
+            try:
+                there.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(here, there)
+            except OSError as error:
+                raise unwritable(folder, error) from error
+        elif is_here:
+            left.append(f"{target}: there is another file of this name by now.")
+        elif not (again and is_there):
+            left.append(f"{source}: it is gone.")
+        if left and not number:
+            break  # its captions and masks stay where they are, with it
+    return left
+
+
+def moved_back(pairs: Pairs) -> Pairs:
+    return tuple((target, source) for source, target in pairs)
+
+
+def _removed(folder: Path) -> dict[str, Pairs]:
+    """{file: (from, to) pairs} of what lies in the side folder, the newest first and only once of each name."""
+    found: dict[str, Pairs] = {}
+    for entry in reversed(read_journal(folder)[0]):
+        for file, pairs in entry.moved.items():
+            target = pairs[0][1] if pairs else ""
+            if file not in found and target.startswith(f"{SIDE}/removed/") and _inside(folder, target):
+                found[file] = pairs
+    return found
+
+
+def _inside(folder: Path, file: str) -> bool:
+    try:
+        return os.path.lexists(within(folder, file))
+    except DatasetError:
+        return False
+
+
+def _company(folder: Path, file: str, going: set[str], listings: dict[Path, set[str]]) -> list[str]:
+    """The captions and masks of a picture, unless another picture of the same name without suffix still needs them."""
+    path = folder / file
+    if path.suffix.lower() not in SUFFIXES:
+        return []
+    names = listings.get(path.parent)
+    if names is None:
+        names = listings[path.parent] = set(os.listdir(path.parent))
+    parent = PurePosixPath(file).parent
+    others = {path.stem + suffix for suffix in SUFFIXES} & names  # suffixes in capitals are rare enough
+    if any(other != path.name and (parent / other).as_posix() not in going for other in others):
+        return []
+    own = [path.stem + suffix for suffix in CAPTION_SUFFIXES]
+    own += [f"{path.stem}{mask}.png" for mask in MASKS]
+    return [(parent / name).as_posix() for name in own if name in names]
+
+
+def _count(files: list[str]) -> str:
+    return files[0] if len(files) == 1 else f"{len(files)} pictures"

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from studio.errors import BusyError, StudioError
 
@@ -20,12 +20,22 @@ class Job:
         self.done, self.total, self.message = 0, 0, ""
         self.state = "running"  # "done", "stopped" or "failed" at the end
         self.error: str | None = None  # one line
+        self.result: Any = None  # what the work found out, where it is asked for that
         self.stop_event = threading.Event()
+        self.pause_event = threading.Event()
+        self.paused = False  # whether the work stands still now; it may be a step after it was asked to
         self.thread: threading.Thread | None = None
 
     def stop(self) -> None:
-        """Ask the work to end at its next opportunity."""
+        """Ask the work to end at its next opportunity, also while it is paused."""
         self.stop_event.set()
+
+    def wait_while_paused(self) -> None:
+        """For the work: stand still until `pause_event` is cleared or the job is to stop."""
+        self.paused = True
+        while self.pause_event.is_set() and not self.stop_event.wait(0.1):
+            pass
+        self.paused = False
 
 
 class Jobs:

@@ -86,6 +86,35 @@ def test_mistake_is_answered_in_one_line(studio, endpoint, arguments, part):
     assert part in text and "\n" not in text
 
 
+def test_a_run_is_checked_paused_resumed_and_extended_by_a_program(studio):
+    assert studio.predict(api_name="/list_presets")["starter, character"]["training.steps"] == 150
+    quick = {"preview.every": 0, "validation.every": 4, "training.batch_size": 1, "adapter.targets": "attention"}
+    more = {"dataset": "silhouette", "rank": 2, "more": quick}
+    studio.predict(steps=8, api_name="/check_settings", **more)
+    assert wait(studio, "/job_status")["state"] == "done"
+    report = studio.predict(api_name="/check_report")
+    assert report["ready"] and report["step_seconds"] > 0 and report["memory"] > 0
+
+    run = studio.predict(name="long", steps=2000, api_name="/start_training", **more)
+    until = time.monotonic() + 120
+    while studio.predict(run, api_name="/run_status")["step"] < 2 and time.monotonic() < until:
+        time.sleep(0.2)
+    assert studio.predict(api_name="/pause_training") is True
+    while (status := studio.predict(run, api_name="/run_status"))["state"] != "paused" and time.monotonic() < until:
+        time.sleep(0.2)
+    assert status["state"] == "paused"
+    assert studio.predict(run, api_name="/resume_training") == run
+    assert studio.predict(api_name="/stop_training") is True
+    assert wait(studio, "/run_status", run=run)["state"] == "stopped"
+
+    short = studio.predict(name="short", steps=4, api_name="/start_training", **more)
+    status = wait(studio, "/run_status", run=short)
+    assert status["verdict"] and status["looks"][0]["loss"] == status["looks"][0]["base_loss"]
+    assert status["hardest"] and "draws what was trained" in status["certificate"]["message"]
+    assert studio.predict(short, 2, api_name="/extend_training") == short
+    assert wait(studio, "/run_status", run=short)["step"] == 6
+
+
 def test_dropped_files_that_can_not_be_used(studio, root, tmp_path):
     (tmp_path / "empty.safetensors").write_bytes(b"")
     with pytest.raises(AppError, match="empty.safetensors"):
@@ -113,7 +142,8 @@ def test_only_pictures_are_served(studio, root):
 def test_endpoints_are_named_and_described(studio):
     described = studio.view_api(return_format="dict", print_info=False)["named_endpoints"]
     wanted = "open_dataset import_pictures save_caption caption_dataset job_status stop_captioning add_adapter "
-    wanted += "start_training stop_training run_status list_runs generate"
+    wanted += "list_presets check_settings check_report start_training stop_training pause_training resume_training "
+    wanted += "extend_training run_status list_runs generate"
     assert set(described) == {f"/{name}" for name in wanted.split()}
     for name, endpoint in described.items():
         assert endpoint["description"], name

@@ -1,15 +1,15 @@
 """What a person can do, as plain functions: the tabs and the named endpoints both call these, nothing else.
 
-Everything from the browser is a name inside the workspace, never a path. Mistakes raise a StudioError.
+What is about runs stands in actions_runs.py. Everything from the browser is a name inside the workspace, never a
+path. Mistakes raise a StudioError.
 """
 
 import re
-import shutil
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studio.errors import AdapterError, DatasetError, GenerationError, RunError, WorkspaceError
+from studio.errors import AdapterError, DatasetError, GenerationError, WorkspaceError
 from studio.workspace import Workspace, free_path, safe_name, write_whole
 
 
@@ -38,7 +38,7 @@ def open_named(workspace: Workspace, name: str):
     """The dataset `name`; a sample is copied into the workspace first, so that the original is never edited."""
     from studio.datasets import copy_sample, list_samples, open_dataset
 
-    name = _known(name, "dataset")
+    name = known(name, "dataset")
     if (workspace.datasets / name).is_dir():
         return open_dataset(workspace.datasets / name)
     if name in list_samples():
@@ -101,55 +101,17 @@ def start_captioning(workspace: Workspace, dataset: str, trigger: str = "", over
         job.message = "\n".join([" ".join(lines), *(f"Skipped {line}" for line in report.unreadable)])
 
     job = jobs.start("caption", f"Captioning {pictures.name}", work)
-    _remember(job, pictures.name)
+    remember(job, pictures.name)
     return job
 
 
-# Runs ---------------------------------------------------------------------------------------------------------------
+# Jobs ---------------------------------------------------------------------------------------------------------------
 
 
-def start_training(workspace: Workspace, values: dict) -> str:
-    """Check the settings, start the run in the background, return its name.
-
-    values: dotted settings as for `config_from`, and `dataset` instead of `data.folder`.
-    """
-    from studio.jobs import jobs
-    from studio.training import config_from, new_run
-
-    values = dict(values)
-    dataset = open_named(workspace, values.pop("dataset", ""))
-    wanted = str(values.get("name") or dataset.name)
-    values["name"] = free_path(workspace.runs, wanted).name
-    values["data.folder"] = str(dataset.folder)
-    held_out, base = values.get("data.held_out"), values.get("base")
-    if held_out:  # names of datasets, never paths: whoever opened the page is not the owner of the disk
-        values["data.held_out"] = str(open_named(workspace, held_out).folder)
-    if base and base != "starter":
-        raise RunError("Only the built-in starter can be trained on from the page.")
-    config = config_from(values)
-    jobs.refuse_if_busy()
-    folder = new_run(config, workspace)
-
-    def work(job) -> None:
-        from studio.training import train
-
-        job.total = config.training.steps
-        for event in jobs.turns(train(config, workspace, stop=job.stop_event, folder=folder)):
-            job.done = event.step
-
-    _remember(jobs.start("train", f"Training {config.name}", work), config.name)
-    return config.name
-
-
-def _remember(job, name: str) -> None:
+def remember(job, name: str) -> None:
+    """`job` is the newest of its kind, about the dataset or run `name`."""
     latest.pop(job.kind, None)  # so that the newest of all stands last
     latest[job.kind] = Latest(job, name)
-
-
-def current_run() -> str:
-    """The name of the run that goes on now, else an empty string."""
-    newest = latest.get("train")
-    return newest.name if newest and newest.job is running("train") else ""
 
 
 def stop_job(kind: str) -> bool:
@@ -168,57 +130,25 @@ def running(kind: str | None = None):
     return job if job and job.state == "running" and kind in (None, job.kind) else None
 
 
-def list_run_names(workspace: Workspace) -> list[str]:
-    from studio.training import list_runs
-
-    return list_runs(workspace)
-
-
-def run_view(workspace: Workspace, name: str = ""):
-    """The run `name`, or the one that runs now, or the newest; None when there is none."""
-    from studio.training import read_run
-
-    names = list_run_names(workspace)
-    if name and name not in names:
-        raise RunError(f"There is no run called {name!r}: choose one from the list.")
-    if not name:
-        name = current_run() if current_run() in names else next(iter(names), "")
-    if not name:
-        return None
-    view = read_run(workspace, name)
-    if name == current_run() and view.state == "interrupted":  # its first event is still to come
-        view.state = "running"
-    elif view.state == "running" and view.here and name != current_run():  # it ended without a word, as on a full disk
-        view.state = "interrupted"
-    return view
-
-
-def run_stamp(workspace: Workspace, name: str) -> tuple:
-    """Changes whenever the run may have changed: cheap to ask every second."""
-    try:
-        stat = (workspace.runs / _known(name, "run") / "events.jsonl").stat()
-        return name, stat.st_mtime_ns, stat.st_size
-    except (OSError, WorkspaceError):
-        return name, 0, 0
-
-
 # Adapters and pictures ----------------------------------------------------------------------------------------------
 
 
 def list_adapters(workspace: Workspace) -> list[tuple[str, str]]:
     """(label, key) of what can be put on a picture: `run:NAME` for runs, `file:NAME` for dropped files."""
-    runs = [name for name in list_run_names(workspace) if (workspace.runs / name / "adapter.safetensors").is_file()]
+    from studio.training import list_runs
+
+    runs = [name for name in list_runs(workspace) if (workspace.runs / name / "adapter.safetensors").is_file()]
     files = sorted(path.name for path in workspace.adapters.glob("*.safetensors"))
     return [(name, f"run:{name}") for name in runs] + [(f"{Path(f).stem} (file)", f"file:{f}") for f in files]
 
 
 def adapter_path(workspace: Workspace, key: str) -> Path:
     """The file behind `run:NAME` or `file:NAME`. Raises AdapterError when it isn't in the workspace."""
-    kind, _, name = str(key).partition(":")
-    name = _known(name, "adapter")
-    if kind == "run" and name in list_run_names(workspace):
-        from studio.training import read_run
+    from studio.training import list_runs, read_run
 
+    kind, _, name = str(key).partition(":")
+    name = known(name, "adapter")
+    if kind == "run" and name in list_runs(workspace):
         path = read_run(workspace, name).adapter
         if path and Path(path).is_file():
             return Path(path)
@@ -244,20 +174,6 @@ def add_adapter_file(workspace: Workspace, path: Path) -> str:
         target = free_path(workspace.adapters, name)
         write_whole(target, data)
     return f"file:{target.name}"
-
-
-def download_copy(workspace: Workspace, run: str) -> Path | None:
-    """The run's adapter under its run's name in a folder the browser may read; None while there is none."""
-    view = run_view(workspace, run)
-    if not view or not view.adapter or not Path(view.adapter).is_file():
-        return None
-    folder = workspace.cache / "downloads"
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{safe_name(view.name)}.safetensors"
-    source = Path(view.adapter)
-    if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-        shutil.copy2(source, target)
-    return target
 
 
 def make_recipe(workspace: Workspace, adapters: list[tuple[str, float]], **fields):
@@ -299,7 +215,7 @@ def recipe_line(recipe) -> str:
     return f"{prompt if len(prompt) <= 90 else prompt[:89] + '…'} · " + " · ".join(parts)
 
 
-def _known(name: str, what: str) -> str:
+def known(name: str, what: str) -> str:
     """`name` if it is a plain name of the workspace's own making, else WorkspaceError."""
     if not name or not isinstance(name, str):
         raise WorkspaceError(f"Choose {'an' if what[0] in 'aeiou' else 'a'} {what} first.")

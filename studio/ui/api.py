@@ -9,12 +9,13 @@ import functools
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import gradio as gr
 
 from studio.errors import GenerationError, StudioError
-from studio.ui import actions
+from studio.ui import actions, actions_runs
 from studio.ui.widgets import SIDE, one_line, setting
 from studio.workspace import Workspace
 
@@ -55,32 +56,49 @@ def endpoints(workspace: Workspace) -> None:
             raise GenerationError("There is no file to add: give one .safetensors file.")
         return actions.add_adapter_file(workspace, Path(file)).partition(":")[2]
 
+    def list_presets():
+        """Settings to begin with, by name, for `more` of check_settings and start_training."""
+        return actions_runs.list_presets()
+
+    def check_settings(dataset, steps, rank, learning_rate, prompts, more):
+        """Try the settings on a few real steps in the background; wait with job_status, then ask check_report."""
+        return _job(
+            actions_runs.start_check(workspace, _values(dataset, "", steps, rank, learning_rate, prompts, more))
+        )
+
+    def check_report():
+        """What the newest check found: findings, seconds a step and in all, memory in GB, settings to change."""
+        return _report(actions_runs.newest_check())
+
     def start_training(dataset, name, steps, rank, learning_rate, prompts, more):
         """Start a run in the background. Answers the run's name (name-2 when the name is taken)."""
-        values = _json(more, dict, "more") | {
-            "dataset": dataset,
-            "name": name,
-            "training.steps": steps,
-            "adapter.rank": rank,
-            "training.learning_rate": learning_rate,
-        }
-        lines = [line.strip() for line in (prompts or "").splitlines() if line.strip()]
-        if lines:
-            values["preview.prompts"] = lines
-        return actions.start_training(workspace, {k: v for k, v in values.items() if v not in (None, "")})
+        values = _values(dataset, name, steps, rank, learning_rate, prompts, more)
+        return actions_runs.start_training(workspace, values)
 
     def stop_training():
         """Stop the run after its current step; it keeps what it learned. Answers whether anything ran."""
         return actions.stop_job("train")
 
+    def pause_training():
+        """Pause the run after a checkpoint, which frees the device for generate. Answers whether anything ran."""
+        return actions_runs.pause()
+
+    def resume_training(run):
+        """Go on with the paused run, or with one that was stopped or broken off. Answers the run's name."""
+        return actions_runs.resume(workspace, run)
+
+    def extend_training(run, steps):
+        """Give a run that has ended more steps and go on with it. Answers the run's name."""
+        return actions_runs.extend(workspace, run, steps)
+
     def run_status(run):
-        """A run's state, step, speed, newest losses and whether its adapter is ready. Empty: the current or newest."""
-        view = actions.run_view(workspace, run)
-        return _run(view) if view else {"state": "none"}
+        """A run's state, step, speed, losses, verdict, warnings, hardest pictures and whether its adapter is ready."""
+        view = actions_runs.run_view(workspace, run)
+        return _run(workspace, view) if view else {"state": "none"}
 
     def list_runs():
         """Names of all runs, newest first."""
-        return actions.list_run_names(workspace)
+        return actions_runs.list_run_names(workspace)
 
     def generate(prompt, negative, seed, steps, guidance, width, height, adapters):
         """Draw one picture and save it in the workspace. Answers the picture and its recipe."""
@@ -115,21 +133,28 @@ def endpoints(workspace: Workspace) -> None:
         _endpoint(job_status, [], answer)
         _endpoint(stop_captioning, [], yes)
         _endpoint(add_adapter, [gr.File(label="file: one .safetensors")], text)
+        settings = [
+            gr.Number(label="steps", value=setting("training.steps").default, **whole),
+            gr.Number(label="rank", value=setting("adapter.rank").default, **whole),
+            gr.Textbox(label="learning rate", value=f"{setting('training.learning_rate').default:g}"),
+            gr.Textbox(label="preview prompts, one a line", value=""),
+            gr.JSON(label='more settings, such as {"training.batch_size": 4}', value={}),
+        ]
+        name = gr.Textbox(label="name of the run; empty: the dataset's", value="")
+        run = gr.Textbox(label="run: a name; empty: the current or newest", value="")
+        _endpoint(list_presets, [], answer)
+        _endpoint(check_settings, [dataset, *settings], answer)
+        _endpoint(check_report, [], answer)
+        _endpoint(start_training, [dataset, name, *settings], text)
+        _endpoint(stop_training, [], yes)
+        _endpoint(pause_training, [], yes)
+        _endpoint(resume_training, [gr.Textbox(label="run: a name; empty: the paused one", value="")], text)
         _endpoint(
-            start_training,
-            [
-                dataset,
-                gr.Textbox(label="name of the run; empty: the dataset's", value=""),
-                gr.Number(label="steps", value=setting("training.steps").default, **whole),
-                gr.Number(label="rank", value=setting("adapter.rank").default, **whole),
-                gr.Textbox(label="learning rate", value=f"{setting('training.learning_rate').default:g}"),
-                gr.Textbox(label="preview prompts, one a line", value=""),
-                gr.JSON(label='more settings, such as {"training.batch_size": 4}', value={}),
-            ],
+            extend_training,
+            [gr.Textbox(label="run: a name", value=""), gr.Number(label="steps to add", value=100, **whole)],
             text,
         )
-        _endpoint(stop_training, [], yes)
-        _endpoint(run_status, [gr.Textbox(label="run: a name; empty: the current or newest", value="")], answer)
+        _endpoint(run_status, [run], answer)
         _endpoint(list_runs, [], answer)
         _endpoint(
             generate,
@@ -171,11 +196,42 @@ def _job(job) -> dict:
     return {name: getattr(job, name) for name in fields}
 
 
-def _run(view) -> dict:
-    fields = ("name", "state", "step", "steps", "rate", "seconds_left", "message")
+def _values(dataset, name, steps, rank, learning_rate, prompts, more) -> dict:
+    """What `actions_runs.config_of` takes; empty fields are left out."""
+    values = _json(more, dict, "more") | {
+        "dataset": dataset,
+        "name": name,
+        "training.steps": steps,
+        "adapter.rank": rank,
+        "training.learning_rate": learning_rate,
+    }
+    lines = [line.strip() for line in (prompts or "").splitlines() if line.strip()]
+    if lines:
+        values["preview.prompts"] = lines
+    return {key: value for key, value in values.items() if value not in (None, "")}
+
+
+def _report(job) -> dict:
+    if job is None:
+        return {"state": "none"}
+    findings = [{"level": "stop", "message": job.error}] if job.error else []
+    return {"state": job.state, "ready": False, "findings": findings, "proposal": {}} | (
+        {"ready": job.result.ready, **asdict(job.result)} if job.result else {}
+    )
+
+
+def _run(workspace: Workspace, view) -> dict:
+    fields = ("name", "state", "step", "steps", "rate", "seconds_left", "message", "setup")
     return {name: getattr(view, name) for name in fields} | {
         "losses": [list(row) for row in view.losses[-50:]],
-        "validation": [list(row) for row in view.validation],
+        "looks": [asdict(look) for look in view.looks],  # step, loss, base_loss, spread, bands, base_bands, verdict
+        "verdict": view.looks[-1].verdict if view.looks else "",
+        "warnings": [{"step": step, "message": message} for step, message in view.warnings],
+        "certificate": asdict(view.certificate) if view.certificate else None,
+        "hardest": [
+            {"file": item.path.name, "caption": item.caption, "times_usual": hard}
+            for item, hard in actions_runs.hardest_of(workspace, view.name)
+        ],
         "previews": [{"step": step, "prompt": prompt} for step, prompt, _ in view.previews],
         "adapter_ready": bool(view.adapter),
     }

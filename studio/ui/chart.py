@@ -16,18 +16,21 @@ def thin(points: Sequence, most: int = MOST_POINTS) -> list:
     return [points[round(index * stride)] for index in range(most)]
 
 
-def loss_chart(losses: Sequence[tuple], validation: Sequence[tuple], steps: int) -> str:
+def loss_chart(losses: Sequence[tuple], looks: Sequence, steps: int) -> str:
     """HTML of the chart, or of its empty state.
 
-    losses: (step, loss, smoothed); validation: (step, held-out loss, the base model's); steps: the run's length.
+    losses: (step, loss, smoothed); looks: the run's Validation events; steps: its length.
     """
-    if not losses and not validation:
+    if not losses and not looks:
         return empty_chart("The loss is drawn here as training goes on.")
     losses = thin(losses)
     smooth = [(s, value) for s, _, value in losses]
-    held = [(s, value) for s, value, _ in validation]
-    base = [(s, value) for s, _, value in validation if value is not None]
-    low, high = _range([value for _, value in [*smooth, *held, *base]])
+    looks = thin(looks)
+    held = [(look.step, look.loss) for look in looks]
+    base = [(look.step, look.base_loss) for look in looks]
+    upper = [(look.step, look.loss + look.spread) for look in looks]
+    lower = [(look.step, look.loss - look.spread) for look in looks]
+    low, high = _range([value for _, value in [*smooth, *upper, *lower, *base]])
     right = max(steps, *(s for s, _ in [*smooth, *held]), 1)
 
     def path(points: Sequence[Point], name: str) -> str:
@@ -38,26 +41,24 @@ def loss_chart(losses: Sequence[tuple], validation: Sequence[tuple], steps: int)
 
     marks = [low + (high - low) * part for part in (0, 0.25, 0.5, 0.75, 1)]
     grid = "".join(path([(0, mark), (right, mark)], "grid") for mark in marks)
-    lines = (
-        path([(s, v) for s, v, _ in losses], "raw") + path(base, "base") + path(held, "held") + path(smooth, "train")
-    )
+    lines = path([*upper, *reversed(lower)], "spread") if any(look.spread for look in looks) else ""
+    lines += path([(s, v) for s, v, _ in losses], "raw")
+    lines += path(base, "base") + path(held, "held") + path(smooth, "train")
     spread = max(high - low, 1e-9)
     ys = "".join(
         f'<span class="y" style="bottom:{(m - low) / spread * 100:.0f}%">{_short(m, spread)}</span>' for m in marks
     )
     xs = "".join(f'<span class="x" style="left:{p * 100:.0f}%">{round(right * p):,}</span>' for p in (0, 0.5, 1))
-    legend = '<i style="border-color:var(--train)"></i>training, smoothed</span>'
-    legend = f"<span>{legend}"
-    if held:
-        legend += '<span><i style="border-color:var(--held)"></i>held-out pictures</span>'
-    if base:
+    legend = '<span><i style="border-color:var(--train)"></i>training, smoothed</span>'
+    if looks:
+        legend += '<span><i style="border-color:var(--held)"></i>held-out pictures, ± standard error</span>'
         legend += (
             '<span><i style="border-color:var(--held);border-top-style:dashed"></i>held-out, without adapter</span>'
         )
     return (
         f'<div class="plot"><div class="legend">{legend}</div><div class="chart" role="img" aria-label="Loss by step">'
         f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none">{grid}{lines}</svg>{ys}{xs}'
-        f"{_slots(losses, validation, right)}</div></div>"
+        f"{_slots(losses, looks, right)}</div></div>"
     )
 
 
@@ -76,7 +77,7 @@ def _short(value: float, spread: float) -> str:
     return f"{value:.4f}" if spread < 0.02 else f"{value:.3f}" if spread < 0.2 else f"{value:.2f}"
 
 
-def _slots(losses: Sequence[tuple], validation: Sequence[tuple], right: float) -> str:
+def _slots(losses: Sequence[tuple], looks: Sequence, right: float) -> str:
     """Invisible columns that show their numbers under the mouse, without a line of JavaScript."""
     if not losses:
         return ""
@@ -84,10 +85,10 @@ def _slots(losses: Sequence[tuple], validation: Sequence[tuple], right: float) -
     picked = thin(losses, SLOTS)
     width = 100 / max(len(picked), 1) * (picked[-1][0] / right)
     for step, loss, smooth in picked:
-        earlier = [row for row in validation if row[0] <= step]
+        earlier = [look for look in looks if look.step <= step]
         text = f"step {step:,}\ntraining {smooth:.4f} (this step {loss:.4f})"
         if earlier:
-            text += f"\nheld-out {earlier[-1][1]:.4f}"
+            text += f"\nheld-out {earlier[-1].loss:.4f} ± {earlier[-1].spread:.4f}\nbase {earlier[-1].base_loss:.4f}"
         side = " left" if step > right / 2 else ""
         slots.append(
             f'<div class="slot{side}" style="left:{step / right * 100:.2f}%;width:{width:.2f}%"><em>{text}</em></div>'

@@ -134,10 +134,31 @@ footer { opacity: .7; }
 .pill { display: inline-block; padding: 1px 9px; border-radius: 99px; font-size: 13px; font-weight: 600;
   background: var(--primary-100); color: var(--primary-800); }
 .dark .pill { background: var(--primary-900); color: var(--primary-200); }
-.pill.failed, .pill.interrupted { background: #fbe4df; color: #96301d; }
-.dark .pill.failed, .dark .pill.interrupted { background: #4a221a; color: #f5b3a5; }
-.pill.stopped { background: var(--neutral-200); color: var(--neutral-700); }
-.dark .pill.stopped { background: var(--neutral-800); color: var(--neutral-300); }
+/* `:is`, since Gradio scopes only the first of several selectors. */
+.pill:is(.failed, .interrupted, .bad) { background: #fbe4df; color: #96301d; }
+.dark .pill:is(.failed, .interrupted, .bad) { background: #4a221a; color: #f5b3a5; }
+.pill:is(.stopped, .paused, .quiet-pill) { background: var(--neutral-200); color: var(--neutral-700); }
+.dark .pill:is(.stopped, .paused, .quiet-pill) { background: var(--neutral-800); color: var(--neutral-300); }
+.facts .pill { font-style: normal; vertical-align: 2px; white-space: nowrap; }
+.note.small { font-size: 13px; margin: 4px 0 2px; }
+:is(#status, #loss, #warnings, #why, #report) > .html-container { padding: 0; }
+
+/* Held-out loss by noise level; findings of a check; folded warnings. */
+.bands { display: grid; grid-template-columns: repeat(4, 1fr); gap: 4px 20px; margin: 8px 0 6px; }
+.band { display: grid; grid-template-columns: 1fr auto; font-size: 13px; }
+.band span { color: var(--body-text-color-subdued); }
+.band b { font-weight: 600; font-variant-numeric: tabular-nums; }
+.band .bar { grid-column: 1 / -1; margin: 3px 0 4px; }
+.band.worse .bar > i { background: #c2681c; }
+.told { list-style: none; margin: 4px 0 8px; padding: 0; font-size: 14px; line-height: 1.45; overflow-wrap: anywhere; }
+.told li { margin: 0 0 4px; padding: 0; }
+.told b { font-weight: 600; }
+.sign { display: inline-block; font-weight: 600; margin-right: 4px; }
+.sign.stop { color: #b23a24; }
+.sign.warn { color: #96590f; }
+.dark .sign.stop { color: #f0907c; }
+.dark .sign.warn { color: #f0a35e; }
+.warnings summary { cursor: pointer; font-size: 14px; color: var(--body-text-color-subdued); }
 
 /* Captions stand under the thumbnails instead of on them; a grid is as high as its pictures. */
 .gallery { height: auto !important; min-height: 0 !important; }
@@ -156,15 +177,23 @@ footer { opacity: .7; }
 .gallery.strip .caption-label { display: none; }
 #previews { --cell: 140px; }
 #earlier { --cell: 84px; }
+#cropped { --cell: 92px; }
+#hard-pictures { --cell: 150px; }
+#hard-pictures .caption-label { -webkit-line-clamp: 4; height: 5.4em; }
 .aligned .block { display: flex; flex-direction: column; }
 .aligned .block > label, .aligned .block > .container { flex: 1; display: flex; flex-direction: column; }
-.aligned input { margin-top: auto; }
+.aligned .input-container, .aligned .container > .wrap, .aligned label > input { margin-top: auto; }
+.aligned .container > .wrap { min-height: 41px; }
 .picture button, .picture .image-frame, .picture .image-container { width: 100% !important; }
 #without, #picture { padding-top: 30px; }
 .picture img { width: 100% !important; height: auto !important; max-height: 72vh; object-fit: contain !important; }
 .dark input[type=range] { --neutral-200: var(--neutral-700); }
 .drop .wrap { font-size: 14px !important; line-height: 1.4 !important; }
 .drop .icon-wrap { display: none !important; }
+
+/* What can be done with the run that is shown: as wide as its words. */
+.tools > .more { flex: 0 0 auto; width: auto; flex-wrap: nowrap; align-items: center; gap: 8px; }
+#more-steps { width: 90px; }
 
 /* The loss chart: lines stretch with the page, letters do not. */
 .plot { padding: 12px 20px 34px 62px !important; }
@@ -175,6 +204,7 @@ footer { opacity: .7; }
 .chart .raw { stroke: var(--train); stroke-width: 1; opacity: .22; }
 .chart .train { stroke: var(--train); stroke-width: 2; }
 .chart .held { stroke: var(--held); stroke-width: 2; }
+.chart .spread { fill: var(--held); stroke: none; opacity: .16; }
 .chart .base { stroke: var(--held); stroke-width: 1.5; stroke-dasharray: 5 4; opacity: .8; }
 .chart span { position: absolute; font-size: 12px; color: var(--body-text-color-subdued);
   font-variant-numeric: tabular-nums; white-space: nowrap; }
@@ -209,5 +239,6 @@ footer { opacity: .7; }
   .gradio-container { padding: 8px !important; }
   .facts { gap: 4px 18px; }
   .facts b { font-size: 16px; }
+  .bands { grid-template-columns: repeat(2, 1fr); }
 }
 """

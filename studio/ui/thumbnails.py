@@ -1,5 +1,6 @@
 """Small copies of pictures for the page, kept in the workspace's cache."""
 
+import hashlib
 from pathlib import Path
 
 from studio.errors import DatasetError
@@ -27,3 +28,21 @@ def thumbnail(workspace, path: Path, side: int = GRID) -> Path:
 
             Image.new("RGB", (64, 64), (128, 128, 128)).save(grey)
         return grey
+
+
+def cropped(workspace, path: Path, box: tuple[float, float, float, float], width: int) -> Path:
+    """The thumbnail with all that is outside `box` dimmed. box: in pixels of the picture, which is `width` wide."""
+    from PIL import Image, ImageDraw
+
+    source = thumbnail(workspace, path)
+    key = hashlib.sha256(f"{source.name} {box} {width}".encode()).hexdigest()[:32]
+    target = folder(workspace) / f"{key}-crop.webp"
+    if not target.exists():
+        picture = Image.open(source).convert("RGB")
+        left, top, right, bottom = (round(edge * picture.width / width) for edge in box)
+        right, bottom = min(right, picture.width), min(bottom, picture.height)
+        seen = Image.blend(picture, Image.new("RGB", picture.size, "white"), 0.75)
+        seen.paste(picture.crop((left, top, right, bottom)), (left, top))
+        ImageDraw.Draw(seen).rectangle((left, top, right - 1, bottom - 1), outline="#37827c", width=2)
+        seen.save(target, "WEBP", quality=88)
+    return target

@@ -13,6 +13,7 @@ import gradio as gr
 from studio.errors import StudioError
 
 SIDE = 128  # pixels: the starter model's size
+BUCKET_STEP = 32  # pixels: what the sides of its training pictures divide by
 QUIET = {"show_progress": "hidden"}
 HIDDEN = {"api_visibility": "private"}  # the page's own events; programs use the named endpoints of api.py
 
@@ -53,6 +54,12 @@ def note(text: str = "", bad: bool = False) -> str:
 def empty(title: str, text: str) -> str:
     """An empty state: what is missing and what to do."""
     return f'<div class="empty"><b>{escape(title)}</b>{escape(text)}</div>'
+
+
+def told(items: list[str], kind: str = "") -> str:
+    """A list of lines that are HTML already."""
+    lines = "".join(f"<li>{item}</li>" for item in items)
+    return f'<ul class="told {kind}">{lines}</ul>' if items else ""
 
 
 def bar(done: int, total: int) -> str:
@@ -122,8 +129,8 @@ def field_for(key: str, label: str | None = None, **options) -> gr.components.Co
     ]
     info = known.help.rstrip(".") + (f" ({' '.join(ends)})." if ends else ".") if known.help or ends else None
     common = {"label": label, "info": info, "elem_id": key.replace(".", "-"), "interactive": True, **options}
-    if known.choices:
-        return gr.Dropdown(list(known.choices), value=known.default, **common)
+    if known.choices or "choices" in options:
+        return gr.Dropdown(**{"choices": list(known.choices), "value": known.default, **common})
     if known.kind is bool:
         return gr.Checkbox(value=bool(known.default), **common)
     if known.kind is int and not known.optional:

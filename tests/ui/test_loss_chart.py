@@ -2,6 +2,7 @@
 
 import re
 
+from studio.training.events import Validation
 from studio.ui.chart import loss_chart, thin
 
 
@@ -17,11 +18,19 @@ def test_no_loss_yet_says_so():
 
 def test_lines_for_training_held_out_and_base():
     losses = [(step, 1 / step, 1 / step) for step in range(1, 101)]
-    chart = loss_chart(losses, [(0, 0.6, 0.6), (50, 0.4, 0.6)], 200)
-    assert all(f'<path class="{name}"' in chart for name in ("train", "held", "base", "raw"))
+    chart = loss_chart(losses, [Validation(0, 0.6, 0.6), Validation(50, 0.4, 0.6, spread=0.05)], 200)
+    assert all(f'<path class="{name}"' in chart for name in ("train", "held", "base", "raw", "spread"))
     assert max(map(float, re.findall(r'class="train" d="M[^"]*?(\d+\.\d) [\d.]+"', chart))) == 500.0  # half of the run
 
 
-def test_one_flat_point_and_no_base_is_drawn():
-    chart = loss_chart([(1, 0.0, 0.0)], [(1, 0.0, None)], 1)
+def test_one_flat_point_and_no_look_is_drawn():
+    chart = loss_chart([(1, 0.0, 0.0)], [], 1)
     assert "nan" not in chart and "inf" not in chart and "without adapter" not in chart
+
+
+def test_the_spread_lies_around_the_held_out_loss_and_never_below_the_picture():
+    looks = [Validation(0, 0.5, 0.5), Validation(10, 0.4, 0.5, spread=0.1)]
+    band = re.search(r'class="spread" d="M([^"]+)"', loss_chart([], looks, 10))
+    heights = [float(place.split()[1]) for place in band[1].split("L")]
+    assert len(heights) == 4 and heights[1] < heights[2] and max(heights) <= 1000
+    assert "± 0.1000" in loss_chart([(10, 0.4, 0.4)], looks, 10)

@@ -183,7 +183,7 @@ def _measure(
     for change in _smaller(config):
         wanted = _changed(settings | change)
         try:
-            found.step, found.memory, found.preview, learner_size = _try(wanted, few, base, cache)
+            found.step, found.memory, found.preview, learner_size = _try(wanted, few, base, cache, stop)
         except (torch.OutOfMemoryError, MemoryError):
             continue
         found.checkpoint = 4 * learner_size / 1e9
@@ -199,8 +199,10 @@ def _measure(
     return found
 
 
-def _try(config: RunConfig, few: list[Example], base: StableDiffusion, cache: Cache) -> tuple[float, float, float, int]:
-    """(seconds a step, GB at the most, seconds a preview, bytes of the adapter)."""
+def _try(
+    config: RunConfig, few: list[Example], base: StableDiffusion, cache: Cache, stop: threading.Event
+) -> tuple[float, float, float, int]:
+    """(seconds a step, GB at the most, seconds a preview, bytes of the adapter). Raises RunError when stopped."""
     with PeakMemory(base.device) as peak:
         learner = Learner(config, base, Processes())
         try:
@@ -208,6 +210,8 @@ def _try(config: RunConfig, few: list[Example], base: StableDiffusion, cache: Ca
             reader = Reader(base, cache, config.data, texts=not learner.trains_text)
             took = []
             for step in range(1, STEPS + 1):
+                if stop.is_set():
+                    raise RunError("The check was stopped.")
                 began = time.monotonic()
                 float(learner.step(step, plan, reader, 1.0).norm)
                 took.append(time.monotonic() - began)

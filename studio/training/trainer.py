@@ -350,7 +350,8 @@ class _Run:
             return f"adapter.safetensors holds step {kept}."
         change = 100 * (self.best["loss"] / self.best["base_loss"] - 1)
         which = f"its best, step {kept}" if kept != step else "the last step, which was the best"
-        said = f"Held-out loss {change:+.0f} % against the base; adapter.safetensors holds {which}."
+        against = f"{change:+.0f} %".replace("-", "−")
+        said = f"Held-out loss {against} against the base; adapter.safetensors holds {which}."
         return f"{said} Verdict: {self.held.words[-1]}. {self.held.in_words()}"
 
     def _metadata(self, step: int, best: dict | None) -> dict[str, str]:

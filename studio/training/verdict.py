@@ -4,9 +4,13 @@ Losses of two moments are compared cell by cell (the same picture, noise and tim
 draw cancels; a difference counts when it is larger than twice its standard error.
 """
 
-import math
+from __future__ import annotations
 
-from torch import Tensor
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the page reads these words, without torch
+    from torch import Tensor
 
 BANDS = 4  # quarters of the noise schedule
 BAND_NAMES = ("fine detail", "texture", "shapes", "composition")  # what is decided there, least noise first

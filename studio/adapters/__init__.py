@@ -8,7 +8,7 @@ writing whole), `reshape` (resize and merge), `insight` and `report` (what to te
 
 from studio.adapters.attach import Adapter, MatchReport, attach, attach_file, place_layers
 from studio.adapters.files import AdapterFile, read_adapter, write_adapter
-from studio.adapters.insight import energy_by_block, overlap
+from studio.adapters.insight import block_of, energy_by_block, overlap
 from studio.adapters.report import describe, describe_text
 from studio.adapters.reshape import merge, resize
 from studio.adapters.spec import KINDS, PRESETS, AdapterSpec
@@ -24,6 +24,7 @@ __all__ = [
     "Update",
     "attach",
     "attach_file",
+    "block_of",
     "describe",
     "describe_text",
     "energy_by_block",

@@ -6,16 +6,16 @@ number of adapters can hang on one layer, and each has its own strength that can
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from studio.adapters import names
 from studio.adapters.files import AdapterFile, write_adapter
-from studio.adapters.layers import Layer, can_train, fresh, weight_of
+from studio.adapters.layers import Layer, can_train, device_of, fresh, shape_of
 from studio.adapters.spec import AdapterSpec
 from studio.adapters.stack import Stack
 from studio.adapters.update import Update
@@ -61,6 +61,7 @@ class Adapter(nn.Module):
         """bases: {component: model}; layers: {(component, path in that model): layer}."""
         super().__init__()
         self.name, self.report = name, report
+        self._rows: Tensor | None = None
         self._stacks: list[Stack] = []
         self.strength = strength  # refuses what is not a number before anything is hung
         self._placed = layers  # the same layers as in `layers`, by place
@@ -85,6 +86,29 @@ class Adapter(nn.Module):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise AdapterError(f"The strength must be a number (you gave {value!r}).")
         self._strength = float(value)
+        self._unmerge()
+
+    @property
+    def rows(self) -> Tensor | None:
+        """A factor on the strength for each row of a batch, (rows,); None where all are treated alike.
+
+        Batches must be as long or a multiple: then the rows come again and again, as with guidance. With rows the
+        adapter acts live, so that one batch can hold a picture at each of several strengths.
+        """
+        return self._rows
+
+    @rows.setter
+    def rows(self, values: Tensor | None) -> None:
+        self._rows = values
+        self._unmerge()
+
+    def weigh(self, factor: Callable[[str, str], float]) -> None:
+        """Set each layer's own factor on the strength, by (component, path). Takes effect at the next call."""
+        for place, layer in self._placed.items():
+            value = float(factor(*place))
+            if not math.isfinite(value):
+                raise AdapterError(f"The strength of {place[1]} must be a number.")
+            layer.factor = value
         self._unmerge()
 
     def train(self, mode: bool = True) -> "Adapter":
@@ -178,7 +202,7 @@ def attach_file(
     report = MatchReport(len(file.layers) - len(unused), len(file.layers), unused + list(file.unknown.items()))
     layers = {}
     for (component, path), update in placed.items():
-        layers[component, path] = Layer(update).to(weight_of(modules[component].get_submodule(path)).device)
+        layers[component, path] = Layer(update).to(device_of(modules[component].get_submodule(path)))
     return Adapter(file.name, modules, layers, strength, report).eval()
 
 
@@ -196,8 +220,8 @@ def place_layers(
                 spot = (place.component, place.path)
                 if spot in placed:
                     raise AdapterError("another layer of the file already fits there")
-                weight = weight_of(modules[place.component].get_submodule(place.path))
-                found[spot] = update.rows(place.rows, weight).fitted(weight)
+                shape = shape_of(modules[place.component].get_submodule(place.path))
+                found[spot] = update.rows(place.rows, shape).fitted(shape)
             placed |= found
         except AdapterError as error:
             unused.append((f"{component}.{key}" if component else key, str(error)))

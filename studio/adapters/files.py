@@ -16,6 +16,7 @@ from torch import Tensor
 from studio.adapters import names
 from studio.adapters.family import family_of
 from studio.adapters.header import Entry, parse_json, read_header
+from studio.adapters.kohya_names import stems
 from studio.adapters.update import Update, update_of
 from studio.errors import AdapterError
 from studio.workspace import write_whole
@@ -267,12 +268,8 @@ _KOHYA_PARTS |= {part: f"{part}.weight" for part in ("a1", "a2", "b1", "b2")}
 
 
 def _kohya_tensors(layers: Mapping[tuple[str, str], Update]) -> dict[str, Tensor]:
-    two = any(component == "text_encoder_2" for component, _ in layers)
     out = {}
-    for (component, path), update in layers.items():
-        stem = names.kohya_name(component, path, two)
-        if f"{stem}.alpha" in out:
-            raise AdapterError(f"Two layers are both called {stem} in the kohya layout: use the diffusers layout.")
+    for stem, update in stems(layers):
         for part, tensor in update.parts.items():
             if part == "magnitude":
                 # (out, 1, …) or (1, in, …): the axis is to be seen, on square layers too.

@@ -4,11 +4,10 @@ import re
 from collections import defaultdict
 
 import torch
-from torch import Tensor
 
 from studio.adapters.attach import Adapter
 from studio.adapters.files import AdapterFile
-from studio.adapters.layers import weight_of
+from studio.adapters.layers import plain_weight
 from studio.adapters.reshape import singular_values
 from studio.errors import AdapterError
 
@@ -40,7 +39,7 @@ def energy_by_block(adapter: Adapter) -> dict[str, float]:
     moved: dict[str, float] = defaultdict(float)
     whole: dict[str, float] = defaultdict(float)
     for place, delta, weight in _deltas(adapter):
-        block = _block_of(place)
+        block = block_of(*place)
         moved[block] += (adapter.strength * delta).square().sum().item()
         whole[block] += weight.square().sum().item()
     return {block: (moved[block] / whole[block]) ** 0.5 for block in moved if whole[block]}
@@ -62,12 +61,11 @@ def overlap(one: Adapter, other: Adapter) -> float:
 def _deltas(adapter: Adapter):
     """(place, delta, W) of each adapted layer, float32, one at a time."""
     for place, layer, base in adapter.placed():
-        weight: Tensor = weight_of(base).detach().float()
-        yield place, layer.delta(weight), weight
+        weight = plain_weight(base)
+        yield place, layer.factor * layer.delta(weight), weight
 
 
-def _block_of(place: tuple[str, str]) -> str:
-    """The component and the numbered block: unet.down_blocks.1, text_encoder.encoder.layers.3."""
-    component, path = place
-    match = re.match(r"(.*?\.\d+)(\.|$)", path)
+def block_of(component: str, path: str) -> str:
+    """The component and the numbered block: unet.down_blocks.1, unet.mid_block, text_encoder.encoder.layers.3."""
+    match = re.match(r"(mid_block|.*?\.\d+)(\.|$)", path)
     return ".".join(filter(None, (component, match[1] if match else path.split(".")[0])))

@@ -20,6 +20,7 @@ from studio.errors import AdapterError
 
 Base = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WORKS_ON = "_works_on"  # where a layer keeps the device that its weight is fetched to only while it works
 _BUFFERS = ("on_input", "A_start", "B_start")  # these never train
 
 
@@ -33,6 +34,7 @@ class Layer(nn.Module):
         super().__init__()
         self.kind, self.alpha, self.axis, self.sigma = update.kind, update.alpha, update.axis, update.sigma
         self.dropout = dropout
+        self.factor = 1.0  # on the adapter's strength, for this layer alone
         for name, tensor in update.parts.items():
             tensor = tensor.detach().to(torch.float32, copy=True)
             if name in _BUFFERS:
@@ -89,7 +91,7 @@ class Layer(nn.Module):
             added = self._low_rank(base, x, strength * self.sigma)
         else:
             bias = self.bias_delta()
-            delta = self.delta(weight_of(base).detach().float())
+            delta = self.delta(plain_weight(base))
             added = run(base, x, strength * delta, None if bias is None else strength * bias)
         return output + added.to(output.dtype)
 
@@ -103,7 +105,7 @@ class Layer(nn.Module):
         return (
             self.is_low_rank
             and type(base) is nn.Linear
-            and type(base.weight) in (nn.Parameter, Tensor)  # a quantised one is something else
+            and not is_quantised(base)
             and output.dtype == x.dtype == self.A.dtype == base.weight.dtype
             and output.is_contiguous()
             and not (self.dropout and self.training)
@@ -170,6 +172,35 @@ def weight_of(base: nn.Module) -> nn.Parameter:
     return weight
 
 
+def is_quantised(base: nn.Module) -> bool:
+    """Whether the weight is kept in fewer bits, in whatever form torchao, bitsandbytes or another chose."""
+    weight = weight_of(base)
+    return not weight.is_floating_point() or type(weight) not in (nn.Parameter, Tensor)
+
+
+def device_of(base: nn.Module) -> torch.device:
+    """Where the layer works, wherever its weight is now."""
+    return base.__dict__.get(WORKS_ON) or weight_of(base).device
+
+
+def shape_of(base: nn.Module) -> torch.Size:
+    """The weight's shape; a quantised one may be packed otherwise."""
+    if isinstance(base, nn.Linear):
+        return torch.Size((base.out_features, base.in_features))
+    return weight_of(base).shape
+
+
+@torch.no_grad()
+def plain_weight(base: nn.Module) -> Tensor:
+    """The weight's numbers in float32. A quantised layer is asked for them, one input at a time as it were."""
+    weight = weight_of(base)
+    if not is_quantised(base) or not isinstance(base, nn.Linear):
+        return weight.detach().to(device_of(base), torch.float32)
+    exact = weight.dtype if weight.is_floating_point() else getattr(base, "compute_dtype", None) or torch.float32
+    asked = type(base).forward(base, torch.eye(base.in_features, device=weight.device, dtype=exact)).float()
+    return (asked if base.bias is None else asked - base.bias.float()).T
+
+
 def can_train(layer: nn.Module) -> TypeGuard[Base]:
     """Linear, embedding and ungrouped convolution layers.
 
@@ -218,20 +249,16 @@ def fresh(base: Base, path: str, spec: AdapterSpec) -> Layer:
     rank, alpha = spec.rank_of(path), spec.alpha_of(path)
     start = {"lora": _lora, "dora": _lora, "tucker": _tucker, "loha": _loha, "lokr": _lokr}[spec.kind]
     if spec.init == "pissa":
-        parts = _pissa(_on_cpu(base.weight), rank, alpha / (math.sqrt(rank) if spec.stabilised else rank))
+        parts = _pissa(plain_weight(base).cpu(), rank, alpha / (math.sqrt(rank) if spec.stabilised else rank))
     else:
-        parts = start(base.weight.shape, rank)
+        parts = start(shape_of(base), rank)
     if spec.kind == "dora":
-        parts["magnitude"] = formulas.column_length(_on_cpu(base.weight), "output").flatten()
+        parts["magnitude"] = formulas.column_length(plain_weight(base).cpu(), "output").flatten()
     kind = {"dora": "lora", "tucker": "lora"}.get(spec.kind, spec.kind)
     update = Update(kind, parts, alpha, "output" if spec.kind == "dora" else "")
     if spec.stabilised and update.rank:  # alpha / √r (arXiv:2312.03732), kept as the alpha that gives this scale
         update = replace(update, alpha=alpha * math.sqrt(update.rank))
-    return Layer(update, spec.dropout).to(base.weight.device)
-
-
-def _on_cpu(weight: Tensor) -> Tensor:
-    return weight.detach().to("cpu", torch.float32)
+    return Layer(update, spec.dropout).to(device_of(base))
 
 
 def _kaiming(*shape: int) -> Tensor:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from studio.adapters.layers import can_carry, weight_of
+from studio.adapters.layers import can_carry, shape_of
 from studio.adapters.original_names import original_names
 from studio.errors import AdapterError
 
@@ -131,7 +131,7 @@ def index_layers(module: nn.Module) -> Index:
 
     Several paths where the name means several layers held as one; None where it could mean two different ones.
     """
-    sizes = {path: len(weight_of(m)) for path, m in module.named_modules() if path and can_carry(m)}
+    sizes = {path: shape_of(m)[0] for path, m in module.named_modules() if path and can_carry(m)}
     index: Index = {}
 
     def add(name: str, places: tuple) -> None:

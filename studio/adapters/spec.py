@@ -11,8 +11,17 @@ MAX_RANK = 1024
 KINDS = ("lora", "dora", "tucker", "loha", "lokr")
 INITS = ("standard", "pissa")
 
-_ATTENTION = (r"\battn\d*\.to_(q|k|v|out\.0)$", r"\bself_attn\.(q|k|v|o|out)_proj$")
-_FEED_FORWARD = (r"\bff\.net\.(0\.proj|2)$", r"\bmlp\.(fc1|fc2|gate_proj|up_proj|down_proj)$")
+_ATTENTION = (
+    r"\b(attn\d*|attention)\.to_(q|k|v|out\.0)$",
+    r"\battn\d*\.(add_(q|k|v)_proj|to_add_out)$",  # the words' side of FLUX and SD 3
+    r"\bself_attn\.(q|k|v|o|out)_proj$",
+)
+_FEED_FORWARD = (
+    r"\bff(_context)?\.net\.(0\.proj|2)$",
+    r"\bsingle_transformer_blocks\.\d+\.proj_(mlp|out)$",  # FLUX; proj_out is the attention's way out too
+    r"\bfeed_forward\.w[123]$",
+    r"\bmlp\.(fc1|fc2|gate_proj|up_proj|down_proj)$",
+)
 PRESETS = {
     "attention": _ATTENTION,
     "attention+feed-forward": _ATTENTION + _FEED_FORWARD,

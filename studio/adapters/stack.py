@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from studio.adapters.layers import Layer, weight_of
+from studio.adapters.layers import WORKS_ON, Layer, is_quantised, weight_of
 
 if TYPE_CHECKING:
     from studio.adapters.attach import Adapter
@@ -30,7 +30,7 @@ class Stack:
         self._state: tuple = ()  # the strengths and versions that what stands in for the weight was made of
         self._inside: list[Adapter] = []  # the adapters that are in it; empty: nothing stands in
         self._room: Tensor | None = None  # kept while strengths move: asking for memory costs as much as the product
-        self._quantised = not weight_of(base).is_floating_point()
+        self._never_merged = is_quantised(base) or WORKS_ON in base.__dict__  # its place is not to be taken
         self._hooks = [
             base.register_forward_pre_hook(self._before),
             base.register_forward_hook(self._after, with_kwargs=True),
@@ -64,18 +64,23 @@ class Stack:
         self.base.__dict__.pop("bias", None)
 
     def _is_live(self, adapter: "Adapter", layer: Layer) -> bool:
-        return adapter.training or (torch.is_grad_enabled() and layer.trains) or self._quantised
+        return (
+            adapter.training
+            or adapter.rows is not None
+            or (torch.is_grad_enabled() and layer.trains)
+            or self._never_merged
+        )
 
     def _before(self, base: nn.Module, args: tuple) -> None:
         if torch.compiler.is_compiling():
             return
-        still = [m for m in self.members if m[0].strength != 0 and not self._is_live(*m)]
+        still = [m for m in self.members if _strength(*m) != 0 and not self._is_live(*m)]
         if not still:
             if self._inside:
                 self.unmerge()
             return
         state = (
-            *((adapter.strength, *map(_version, layer._parameters.values())) for adapter, layer in still),
+            *((_strength(adapter, layer), *map(_version, layer._parameters.values())) for adapter, layer in still),
             *((id(p), _version(p), p.dtype, p.device) for p in base._parameters.values() if p is not None),
         )
         if state != self._state:
@@ -90,10 +95,10 @@ class Stack:
             weight, moved = self._low_rank_sum(start, still), None
             for adapter, layer in still:
                 if not layer.is_low_rank:
-                    weight = weight + adapter.strength * layer.delta(start)
+                    weight = weight + _strength(adapter, layer) * layer.delta(start)
                 added = layer.bias_delta()
                 if added is not None:
-                    added = adapter.strength * added.flatten()
+                    added = _strength(adapter, layer) * added.flatten()
                     moved = added if moved is None else moved + added
             # An entry of the instance's own dict is found before a parameter of the same name, and is no parameter:
             # state_dict(), parameters() and training see the base's own weight as before.
@@ -104,7 +109,7 @@ class Stack:
 
     def _low_rank_sum(self, start: Tensor, still: list[tuple["Adapter", Layer]]) -> Tensor:
         """W + Σ s σ B A of the plain LoRAs in one product, into the room of the last one: a slider waits for this."""
-        pairs = [(adapter.strength * layer.sigma, layer) for adapter, layer in still if layer.is_low_rank]
+        pairs = [(_strength(adapter, layer) * layer.sigma, layer) for adapter, layer in still if layer.is_low_rank]
         if not pairs:
             return start
         B = torch.cat([scale * layer.B.flatten(1) for scale, layer in pairs], 1)
@@ -118,14 +123,29 @@ class Stack:
         if len(self._inside) == len(self.members):  # all are merged
             return output
         x = args[0] if args else kwargs["input"]
-        live = [m for m in self.members if m[0].strength != 0 and not any(m[0] is merged for merged in self._inside)]
-        if len(live) == 1 and not torch.compiler.is_compiling():
+        live = [m for m in self.members if _strength(*m) != 0 and not any(m[0] is merged for merged in self._inside)]
+        if len(live) == 1 and live[0][0].rows is None and not torch.compiler.is_compiling():
             adapter, layer = live[0]
             if layer.can_join(base, output, x):
-                return layer.join_to(output, base, x, adapter.strength)
+                return layer.join_to(output, base, x, _strength(adapter, layer))
         for adapter, layer in live:
-            output = layer.add_to(output, base, x, adapter.strength)
+            strength = _strength(adapter, layer)
+            if adapter.rows is None:
+                output = layer.add_to(output, base, x, strength)
+            else:
+                added = layer.add_to(torch.zeros_like(output), base, x, strength)
+                output = output + _spread(adapter.rows, output) * added
         return output
+
+
+def _strength(adapter: "Adapter", layer: Layer) -> float:
+    return adapter.strength * layer.factor
+
+
+def _spread(rows: Tensor, output: Tensor) -> Tensor:
+    """A number for each row of `output`, whose batch is as long as `rows`, a multiple (guidance asks twice), or 1."""
+    many = max(1, output.shape[0] // len(rows))
+    return rows.to(output).repeat(many).view(-1, *[1] * (output.ndim - 1))
 
 
 def _version(tensor: Tensor | None) -> int:

@@ -1,7 +1,7 @@
 """One layer's update in normal form: plain tensors, whatever program wrote them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -101,14 +101,14 @@ class Update:
         a = p[f"lokr_w{n}_a"]
         return _product(a if core is None else a.T, p[f"lokr_w{n}_b"], core)
 
-    def rows(self, rows: tuple[int, int] | None, weight: Tensor) -> "Update":
+    def rows(self, rows: tuple[int, int] | None, shape: Sequence[int]) -> "Update":
         """The part of the update for some output rows, of a file that keeps several layers as one (FLUX's qkv).
 
-        Raises AdapterError for kinds that can't be cut.
+        shape: of the layer's weight. Raises AdapterError for kinds that can't be cut.
         """
         if rows is None:
             return self
-        if self.shape[1:2] != weight.shape[1:2] or not 0 <= rows[0] < rows[1] <= self.shape[0]:
+        if tuple(self.shape[1:2]) != tuple(shape[1:2]) or not 0 <= rows[0] < rows[1] <= self.shape[0]:
             raise AdapterError(f"its size is {'×'.join(map(str, self.shape))}, not that of the layers it is made of")
         cut = slice(*rows)
         p = dict(self.parts)
@@ -134,7 +134,7 @@ class Update:
                 p[part] = p[part].flatten()[cut]
         return replace(self, parts=p)
 
-    def fitted(self, weight: Tensor) -> "Update":
+    def fitted(self, shape: Sequence[int]) -> "Update":
         """This update, reshaped where programs differ in how they write a 1 × 1 window. Nothing is multiplied yet.
 
         Raises AdapterError, saying both sizes, when it was made for a layer of another size.
@@ -142,20 +142,20 @@ class Update:
         if self.kind in _MULTIPLY:
             size = self._turned_size if self.kind != "ia3" else self.parts["ia3"].numel()
             side = 1 if self.kind == "ia3" and self.parts["on_input"].item() else 0
-            if size != weight.shape[side]:
-                raise AdapterError(f"its size is {size}, the base model's {weight.shape[side]}")
+            if size != shape[side]:
+                raise AdapterError(f"its size is {size}, the base model's {shape[side]}")
             return self
-        if self.shape and _trimmed(self.shape) != _trimmed(weight.shape):
-            sizes = ["×".join(map(str, _trimmed(shape))) for shape in (self.shape, weight.shape)]
+        if self.shape and _trimmed(self.shape) != _trimmed(shape):
+            sizes = ["×".join(map(str, _trimmed(size))) for size in (self.shape, shape)]
             # A whole difference or a product of one big window may come flattened: the same numbers in one row.
-            if math.prod(self.shape) != weight.numel() or self.shape[0] != weight.shape[0]:
+            if math.prod(self.shape) != math.prod(shape) or self.shape[0] != shape[0]:
                 raise AdapterError(f"its size is {sizes[0]}, the base model's {sizes[1]}")
         if "magnitude" not in self.parts:
             return self
         length, axis = self.parts["magnitude"].numel(), self.axis
-        fits = [name for name, size in zip(("output", "input"), weight.shape) if size == length]
+        fits = [name for name, size in zip(("output", "input"), shape) if size == length]
         if not fits:
-            raise AdapterError(f"its magnitude has {length} numbers, the layer {weight.shape[0]} outputs")
+            raise AdapterError(f"its magnitude has {length} numbers, the layer {shape[0]} outputs")
         return self if axis in fits else replace(self, axis=fits[0])
 
 
@@ -242,6 +242,6 @@ def _same(agrees: bool, otherwise: str) -> None:
         raise AdapterError(otherwise)
 
 
-def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _trimmed(shape: Sequence[int]) -> tuple[int, ...]:
     """A shape without the axes of a 1 × 1 window."""
     return tuple(shape[:2]) if all(size == 1 for size in shape[2:]) else tuple(shape)

@@ -3,45 +3,134 @@
 The families bring torch and diffusers, so they are imported when first asked for; finding a folder does not.
 """
 
+import json
 import threading
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
+from studio.basemodels.choice import BaseChoice
 from studio.errors import BaseModelError
+from studio.hub import is_hub_id
 from studio.workspace import ASSETS
 
 if TYPE_CHECKING:
+    from studio.basemodels.family import Family
     from studio.basemodels.stable_diffusion import StableDiffusion
 
-__all__ = ["StableDiffusion", "base_folder", "load_base"]
+__all__ = ["BaseChoice", "Family", "StableDiffusion", "base_folder", "family_class", "load_base"]
 
-_shared: "dict[str, StableDiffusion]" = {}
+# What model_index.json calls the pipeline: the file and the class here.
+FAMILIES = {
+    "StableDiffusionPipeline": ("stable_diffusion", "StableDiffusion"),
+    "LatentConsistencyModelPipeline": ("stable_diffusion", "StableDiffusion"),
+    "StableDiffusionXLPipeline": ("sdxl", "StableDiffusionXL"),
+    "StableDiffusion3Pipeline": ("sd3", "StableDiffusion3"),
+    "FluxPipeline": ("flux", "Flux"),
+    "ZImagePipeline": ("z_image", "ZImage"),
+}
+REFUSED = {
+    "StableDiffusionXLImg2ImgPipeline": "it is SDXL's refiner, which only finishes what the base has drawn: use the "
+    "base, stable-diffusion-xl-base-1.0",
+    "StableDiffusionInpaintPipeline": "it only fills holes in pictures: use the ordinary base that it was made from",
+    "StableDiffusionXLInpaintPipeline": "it only fills holes in pictures: use the ordinary base that it was made from",
+    "FluxFillPipeline": "it only fills holes in pictures: use FLUX.1-dev",
+    "FluxKontextPipeline": "it edits pictures: use FLUX.1-dev",
+}
+
+# Everything in memory that is shared, as long as someone uses it, and the one that was used last in any case.
+_shared: "WeakValueDictionary[tuple[str, str], Family]" = WeakValueDictionary()
+_last: "list[Family]" = []
 _loading = threading.Lock()
 
 
 def base_folder(name: str) -> Path:
-    """The folder of the base `name`: "starter", or a diffusers folder. Raises BaseModelError."""
-    folder = ASSETS / "starter" if name == "starter" else Path(name).expanduser()
-    if not (folder / "model_index.json").is_file():
-        raise BaseModelError(f"There is no base model {name!r}: use starter, or a folder in the diffusers layout.")
-    return folder
+    """Where the base `name` lies: "starter", a diffusers folder, a .safetensors file, or a hub id in the cache.
+
+    What is said behind a "?" (see `choice.BaseChoice`) is not looked at. Raises BaseModelError.
+    """
+    choice = BaseChoice.of(name)
+    folder = ASSETS / "starter" if choice.name == "starter" else Path(choice.name).expanduser()
+    try:
+        single = folder.is_file() and folder.suffix == ".safetensors"
+        if single or (folder / "model_index.json").is_file():
+            return folder
+    except (OSError, ValueError):  # too long, a NUL
+        pass
+    if is_hub_id(choice.name) and not folder.exists():
+        from studio.basemodels.hub import cached_base
+
+        found = cached_base(choice)
+        if found:
+            return found
+        raise BaseModelError(
+            f"{choice.name} is not on this machine: fetch it with `python -m studio base {name} --download`, or give a "
+            "folder or a .safetensors file."
+        )
+    raise BaseModelError(
+        f"There is no base model {name[:200]!r}: use starter, a folder in the diffusers layout, a .safetensors file, "
+        "or owner/name from huggingface.co."
+    )
 
 
-def load_base(name: str = "starter", shared: bool = True, precision: str = "fp32") -> "StableDiffusion":
-    """Load a base. `shared` gives everyone the same copy; a run takes its own, so that its adapter stays its own."""
-    from studio.basemodels.stable_diffusion import StableDiffusion
+def family_class(folder: Path, family: str | None = None) -> "type[Family]":
+    """The class for a base: `family`, or by model_index.json, or by a file's own tensors. Raises BaseModelError."""
+    if family:
+        from studio.basemodels.single_file import KINDS
 
+        return _class_of(KINDS[family].pipeline)
+    if folder.is_file():
+        from studio.basemodels.single_file import kind_of, shapes_of
+
+        return _class_of(kind_of(shapes_of(folder), folder.name).pipeline)
+    try:
+        said = json.loads((folder / "model_index.json").read_text("utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BaseModelError(f"{folder.name}/model_index.json can't be read: download the model again.") from error
+    if said in REFUSED:
+        raise BaseModelError(f"{folder.name} can't be used as a base model: {REFUSED[said]}.")
+    if said not in FAMILIES:
+        raise BaseModelError(
+            f"{folder.name} is a {said}, which is no family known here: use Stable Diffusion 1, 2, XL or 3, FLUX.1 or "
+            "Z-Image."
+        )
+    return _class_of(said)
+
+
+def _class_of(pipeline: str) -> "type[Family]":
+    file, name = FAMILIES[pipeline]
+    return getattr(import_module(f"studio.basemodels.{file}"), name)
+
+
+def load_base(name: str = "starter", shared: bool = True, precision: str | None = None) -> "Family":
+    """Load the base that a line names, as `choice.BaseChoice` has it. Raises BaseModelError.
+
+    shared: everyone who asks for the same base in the same precision is given the same copy. precision: "fp32", "bf16"
+    or "fp16"; None is the usual one of the machine (see `memory.usual_precision`).
+    """
+    choice = BaseChoice.of(name)
     folder = base_folder(name)
+    kind = family_class(folder, choice.family)
+    from studio.basemodels.memory import usual_precision
+
+    precision = precision or usual_precision()
     if not shared:
-        return StableDiffusion(folder, precision)
+        return kind(folder, precision, choice=choice)
     with _loading:
-        if name not in _shared:
-            _shared.clear()  # one base in memory at a time
-            _shared[name] = StableDiffusion(folder)
-        return _shared[name]
+        base = _shared.get((str(choice), precision))
+        if base is None:
+            _last.clear()  # before the next one takes memory
+            base = _shared[str(choice), precision] = kind(folder, precision, choice=choice)
+        _last[:] = [base]
+        return base
 
 
 def __getattr__(name: str):
+    if name == "Family":
+        from studio.basemodels.family import Family
+
+        return Family
     if name == "StableDiffusion":
         from studio.basemodels.stable_diffusion import StableDiffusion
 

@@ -1,0 +1,77 @@
+"""Which base, and what is to be taken otherwise than its own files say. No torch here.
+
+A choice is written in one line, so that a run, a recipe and a picture carry it whole wherever they carry a base's name:
+
+    starter
+    /models/old-anime.safetensors?prediction_type=v_prediction&resolution=768
+    stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b?vae=/models/vae.safetensors
+
+% and & within a value are written %25 and %26, as in a web address.
+"""
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from studio.errors import BaseModelError
+from studio.hub import is_hub_id
+from studio.schema import explain
+
+FamilyName = Literal[
+    "sd1", "sd2", "sd2-base", "sdxl", "sd3", "sd3.5-medium", "sd3.5-large", "flux-dev", "flux-schnell", "z-image"
+]
+
+
+class BaseChoice(BaseModel):
+    """A base by name, and what is chosen otherwise. `str(choice)` and `BaseChoice.of` are each other's inverse."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, description="starter, a folder, a .safetensors file, or owner/name on the hub.")
+    revision: str = Field("", description="A hub model's branch, tag or commit.")
+    variant: Literal["", "fp16", "bf16"] = Field("", description="Which copy of the weights, where there are several.")
+    family: FamilyName | None = Field(None, description="What the model is, when it is not recognised.")
+    prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
+        None, description="What the denoiser says. Stable Diffusion 1, 2 and XL only."
+    )
+    resolution: int | None = Field(None, ge=64, le=4096, multiple_of=8, description="Side in pixels it was trained at.")
+    vae: str = Field("", description="Another codec: a folder, or a .safetensors file.")
+    quantise: Literal["", "8bit", "4bit"] = Field("", description="Keep the denoiser smaller. Needs torchao or so.")
+    offload: bool = Field(False, description="Keep the denoiser in main memory and fetch it block by block.")
+
+    @classmethod
+    def of(cls, text: str) -> "BaseChoice":
+        """The choice that a line names. Raises BaseModelError."""
+        name, options = text, ""
+        if not _exists(text):
+            name, _, options = text.partition("?")
+        said: dict[str, str] = {}
+        for part in filter(None, options.split("&")):
+            key, _, value = part.partition("=")
+            said[key] = unquote(value)
+        if "@" in name and is_hub_id(name.partition("@")[0]) and not _exists(name):
+            name, _, said["revision"] = name.partition("@")
+        try:
+            return cls(**{**said, "name": name})  # type: ignore[arg-type]
+        except ValidationError as error:
+            raise BaseModelError(f"In the base {text[:120]!r}, {explain(error)}") from error
+
+    def __str__(self) -> str:
+        at = f"@{self.revision}" if self.revision else ""
+        changed = self.model_dump(exclude_defaults=True, exclude={"name", "revision"})
+        options = "&".join(f"{key}={_quoted(str(value).lower() if value is True else str(value))}"
+                           for key, value in changed.items())  # fmt: skip
+        return f"{self.name}{at}{'?' if options else ''}{options}"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("%", "%25").replace("&", "%26")
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, no such user
+        return False

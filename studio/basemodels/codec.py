@@ -1,0 +1,52 @@
+"""Another codec (VAE) than the base's own: people swap it for truer colours, or for one that bears fp16."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from studio.errors import BaseModelError
+
+
+def other_codec(chosen: str, configs: Path, title: str) -> dict[str, Any]:
+    """{"vae": the codec at `chosen`, in fp32}, or nothing where none is chosen.
+
+    chosen: a diffusers folder of the codec or of a whole pipeline, or a .safetensors file in either layout, read with
+    the settings of the base's own. configs: the base's folder of settings. Raises BaseModelError.
+    """
+    if not chosen:
+        return {}
+    import diffusers
+
+    from studio.basemodels.single_file import shapes_of
+
+    place = Path(chosen).expanduser()
+    own = json.loads((configs / "vae" / "config.json").read_text("utf-8"))
+    kind, wanted = getattr(diffusers, own["_class_name"]), own["latent_channels"]
+
+    def refuse(channels: int) -> BaseModelError:
+        return BaseModelError(
+            f"{place.name} is a codec of {channels} channels, {title} needs one of {wanted}: choose its own family's."
+        )
+
+    if place.is_file() and place.suffix == ".safetensors":
+        shapes = shapes_of(place)
+        channels = next((shape[1] for key, shape in shapes.items() if key.endswith("decoder.conv_in.weight")), 0)
+        if channels != wanted:
+            raise refuse(channels)
+        vae = kind.from_single_file(str(place), config=str(configs), subfolder="vae", local_files_only=True)
+    elif place.is_dir():
+        inner = place / "vae" if (place / "vae" / "config.json").is_file() else place
+        vae = kind.from_pretrained(inner, local_files_only=True)
+        if vae.config.latent_channels != wanted:
+            raise refuse(vae.config.latent_channels)
+    else:
+        raise BaseModelError(f"There is no codec {chosen!r}: give a folder, or a .safetensors file.")
+    return {"vae": vae}
+
+
+def files_of(chosen: str) -> list[Path]:
+    """The files of a chosen codec, none where none is chosen."""
+    place = Path(chosen).expanduser()
+    if not chosen or place.is_file():
+        return [place] if chosen else []
+    return [file for file in sorted(place.rglob("*")) if file.is_file()]

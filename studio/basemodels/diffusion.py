@@ -1,0 +1,82 @@
+"""Noise as Stable Diffusion 1, 2 and XL have it: a schedule of whole timesteps, the UNet says the noise or v."""
+
+from pathlib import Path
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from studio.basemodels.choice import BaseChoice
+from studio.basemodels.family import Conditions, Family
+
+
+class Diffusion(Family):
+    """A UNet with a schedule of variances (DDPM, arXiv:2006.11239)."""
+
+    def __init__(
+        self, folder: Path, precision: str = "fp32", device: torch.device | None = None,
+        choice: BaseChoice | None = None,
+    ):  # fmt: skip
+        super().__init__(folder, precision, device, choice)
+        if self.choice.prediction_type:
+            own = self.pipeline.scheduler
+            self.pipeline.scheduler = type(own).from_config(own.config, prediction_type=self.choice.prediction_type)
+        noise = DDPMScheduler.from_config(self.pipeline.scheduler.config)
+        self.prediction_type = noise.config.prediction_type
+        self.alphas = noise.alphas_cumprod.to(self.device)  # (T,), the share of signal's variance at each timestep
+        self.timesteps = len(self.alphas)
+
+    @property
+    def multiple(self) -> int:
+        return self.pipeline.vae_scale_factor * 2 ** (len(self.model.config.block_out_channels) - 1)
+
+    def compile(self) -> None:
+        unet = self.model
+        for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+            block.compile(dynamic=False)
+
+    def times(self, shares: Tensor, shift: float | None = None) -> Tensor:
+        """Whole timesteps; there is no shift."""
+        return (shares * self.timesteps).long().clamp(max=self.timesteps - 1)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """sqrt(a) x + sqrt(1 - a) e (DDPM, arXiv:2006.11239, eq. 4). t: (B,) whole timesteps."""
+        a = self.alphas[t][:, None, None, None]
+        return a.sqrt() * latents + (1 - a).sqrt() * noise
+
+    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The noise, or v = sqrt(a) e - sqrt(1 - a) x (arXiv:2202.00512)."""
+        if self.prediction_type == "epsilon":
+            return noise
+        a = self.alphas[t][:, None, None, None]
+        return a.sqrt() * noise - (1 - a).sqrt() * latents
+
+    def clean(self, noisy: Tensor, said: Tensor, t: Tensor) -> Tensor:
+        a = self.alphas[torch.as_tensor(t).round().long().clamp(0, self.timesteps - 1).to(self.device)]
+        a = a.reshape(-1, 1, 1, 1)
+        if self.prediction_type == "epsilon":
+            return (noisy - (1 - a).sqrt() * said) / a.sqrt()
+        return a.sqrt() * noisy - (1 - a).sqrt() * said
+
+    def snr(self, t: Tensor) -> Tensor:
+        """(B,) signal-to-noise ratio a / (1 - a)."""
+        return self.alphas[t] / (1 - self.alphas[t])
+
+    @property
+    def guides_itself(self) -> bool:
+        """Latent consistency models do (arXiv:2310.04378)."""
+        return self.model.config.time_cond_proj_dim is not None
+
+    def guided(self, conditions: Conditions, guidance: float) -> Conditions:
+        """LCM: {"guidance": (B, 1)}, as the pipeline counts it, from 1 for none."""
+        first = next(iter(conditions.values()))
+        return {**conditions, "guidance": torch.full((len(first), 1), float(guidance), device=first.device)}
+
+    def _guidance_embedding(self, conditions: Conditions, rows: int) -> Tensor | None:
+        """(B, width) of a latent consistency model's guidance; 1 where none is said."""
+        if not self.guides_itself:
+            return None
+        said = conditions.get("guidance")
+        scale = torch.zeros(rows) if said is None else said[:, 0].cpu() - 1
+        width = self.model.config.time_cond_proj_dim
+        return self.pipeline.get_guidance_scale_embedding(scale, embedding_dim=width).to(self.device)

@@ -1,0 +1,345 @@
+"""What every family of base models can do: the interface that training, generation and captioning see.
+
+Shapes, for B pictures: latents and noise are (B, C, h, w) float32 on the device, scaled as the denoiser sees them, the
+same whether the denoiser works on them as they are or cut into patches. Conditions are what the denoiser is told
+besides, a dict of tensors with B rows each. t is the noise level in the units of the family's scheduler, (B,) or one
+number: whole timesteps, or the share of noise times 1000 where a flow is followed.
+
+A new family is one file: a class that says `pipeline_class` and its parts, and defines `encode_prompt` and `predict`;
+its noise comes from `Diffusion` or `Flow`.
+"""
+
+import copy
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers.utils import logging as diffusers_logging
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
+
+from studio.basemodels.choice import BaseChoice
+from studio.basemodels.clip_prompts import Parts
+from studio.basemodels.codec import files_of
+from studio.basemodels.memory import best_device, estimate, placement
+from studio.basemodels.offloading import offload_blocks
+from studio.basemodels.opening import open_pipeline
+from studio.basemodels.quantising import in_one_precision, quantisation
+from studio.errors import BaseModelError
+
+for chatty in (diffusers_logging, transformers_logging):
+    chatty.disable_progress_bar()
+
+Conditions = dict[str, Tensor]
+Size = tuple[int, int]  # width, height in pixels
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Family(ABC):
+    """One loaded base model on the best device at hand, or on `device`.
+
+    precision  "fp32", "bf16" or "fp16" of the frozen denoiser and of its arithmetic; the codec stays in fp32 (in fp16
+               many give black pictures)
+
+    Raises BaseModelError when the folder can't be loaded.
+    """
+
+    title: ClassVar[str]  # as people call the family
+    pipeline_class: ClassVar[str]  # diffusers' own
+    denoiser: ClassVar[str] = "unet"  # its component
+    text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    trained_text: ClassVar[tuple[str, ...]] = ("text_encoder",)  # those that adapters are usually trained on
+    halved_text: ClassVar[tuple[str, ...]] = ()  # those too large for fp32: bf16 when the denoiser is not in fp32
+    without: ClassVar[dict[str, Any]] = {}  # what the pipeline is told besides
+    optional: ClassVar[tuple[str, ...]] = ()  # components that a folder may lack
+    timesteps: int = 1000
+    prediction_type: str  # "epsilon", "v_prediction" or "flow"
+
+    def __init__(
+        self, folder: Path, precision: str = "fp32", device: torch.device | None = None,
+        choice: BaseChoice | None = None,
+    ):  # fmt: skip
+        self.folder, self.dtype = folder, DTYPES[precision]
+        self.choice = choice or BaseChoice(name=str(folder))
+        self.device = device or best_device()
+        if self.choice.prediction_type and getattr(type(self), "prediction_type", "") == "flow":
+            raise BaseModelError(f"{self.title} follows a flow and says nothing else: leave prediction_type out.")
+        halved = torch.bfloat16 if self.dtype != torch.float32 else torch.float32
+        dtypes = {"default": torch.float32, self.denoiser: self.dtype, **dict.fromkeys(self.halved_text, halved)}
+        try:
+            self.pipeline = self._opened(folder, dtypes)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise BaseModelError(f"The base model in {folder.name} can't be loaded: {error}".splitlines()[0]) from error
+        self.pipeline.set_progress_bar_config(disable=True)
+        self._place()
+        for module in (*self.modules().values(), self.pipeline.vae):
+            module.requires_grad_(False).eval()
+        if self.choice.quantise:
+            in_one_precision(self.model, self.dtype)
+
+    def _place(self) -> None:
+        """Everything to the device; a denoiser that is fetched block by block stays behind."""
+        if not self.choice.offload:
+            self.pipeline.to(self.device)
+            return
+        for module in self._beside():
+            module.to(self.device)
+        offload_blocks(self.model, self.device)
+
+    def _opened(self, place: Path, dtypes: dict[str, torch.dtype]) -> Any:
+        """The pipeline of diffusers."""
+        packing = quantisation(self.choice.quantise, self.device, self.dtype) if self.choice.quantise else None
+        return open_pipeline(type(self), place, self.choice, dtypes, packing)
+
+    # What it is made of ----------------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> Any:
+        """The denoiser, a module of diffusers."""
+        return getattr(self.pipeline, self.denoiser)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """What an adapter can hang on, by the component names that files use; the denoiser first."""
+        parts = {name: getattr(self.pipeline, name, None) for name in (self.denoiser, *self.text_encoders)}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def resolution(self) -> int:
+        """Side in pixels that the base was trained at, or that the choice says."""
+        return self.choice.resolution or self.native_resolution
+
+    @property
+    def native_resolution(self) -> int:
+        """By the base's own settings."""
+        return self.model.config.sample_size * self.pipeline.vae_scale_factor
+
+    @property
+    @abstractmethod
+    def multiple(self) -> int:
+        """What both sides of a training picture divide by, in pixels, so that the denoiser divides them evenly."""
+
+    @property
+    def channels(self) -> int:
+        """C of the latents."""
+        return self.model.config.in_channels
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """(C, h, w) of a picture of so many pixels."""
+        scale = self.pipeline.vae_scale_factor
+        return self.channels, height // scale, width // scale
+
+    def identity(self, *components: str) -> str:
+        """Names these components' weights by file, size and time of change: another model, another identity."""
+        inside = sorted(file for part in components for file in (self.folder / part).glob("*") if file.is_file())
+        files = inside if self.folder.is_dir() else [self.folder]
+        if "vae" in components:
+            files = [*files, *files_of(self.choice.vae)]
+        facts = [f"{f.resolve()} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
+        return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+    @property
+    def text_parts(self) -> tuple[str, ...]:
+        """The components that decide what a prompt becomes, for `identity`."""
+        return (*self.text_encoders, *(name.replace("text_encoder", "tokenizer") for name in self.text_encoders))
+
+    # Memory ----------------------------------------------------------------------------------------------------------
+
+    def arithmetic(self) -> AbstractContextManager:
+        """Where the denoiser runs: autocast to its precision, so that adapters and latents may stay in fp32."""
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+
+    def compile(self) -> None:
+        """Compile the denoiser block by block: the shapes of buckets come again and again, each is compiled once."""
+        for part in self.model.children():
+            for block in part if isinstance(part, nn.ModuleList) else ():
+                block.compile(dynamic=False)
+
+    def checkpoint_gradients(self, wanted: bool = True) -> None:
+        """Whether to keep less for the backward pass and compute it again there."""
+        if wanted:
+            self.model.enable_gradient_checkpointing()
+        else:
+            self.model.disable_gradient_checkpointing()
+
+    def placed(self) -> str:
+        """Where it runs, in which precision, and how large it is: one line."""
+        precision = next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+        size = estimate(self.folder, precision, self.choice.quantise)
+        return f"{self.title}. {placement(self.device, precision, self.choice)} {size}"
+
+    def _tiled(self, work: Callable[[], Any]) -> Any:
+        """Work of the codec; when memory runs out, again one picture at a time and in tiles."""
+        try:
+            return work()
+        except torch.OutOfMemoryError:
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.pipeline.vae.enable_slicing()
+            self.pipeline.vae.enable_tiling()
+            return work()
+
+    def _beside(self, text: bool = True) -> list[nn.Module]:
+        """The codec, and the text encoders unless `text` is False."""
+        texts = [part for name, part in self.modules().items() if name != self.denoiser] if text else []
+        return [self.pipeline.vae, *texts]
+
+    def release(self, text: bool = True) -> None:
+        """Send the codec, and the text encoders unless `text` is False, off the accelerator; drawing fetches them."""
+        for module in self._beside(text):
+            module.to("cpu")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def park(self) -> None:
+        """Send off the accelerator what can be sent, for another model to have the room; drawing fetches it."""
+        self.release()
+        if self._moves:
+            self.model.to("cpu")
+
+    def fetch(self) -> None:
+        """Bring everything back to the device."""
+        for module in (*([self.model] if self._moves else []), *self._beside()):
+            module.to(self.device)
+
+    @property
+    def _moves(self) -> bool:
+        """A denoiser in few bits stays where it was packed; one that is fetched block by block is away already."""
+        return not (self.choice.quantise or self.choice.offload)
+
+    # Words -----------------------------------------------------------------------------------------------------------
+
+    def tokens(self, prompt: str) -> tuple[int, str]:
+        """(tokens the text encoder is given, what is cut off because it reads no more)."""
+        tokenizer = self.pipeline.tokenizer
+        ids = tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False).input_ids
+        room = tokenizer.model_max_length - 2  # the first and the last are taken
+        return len(ids), tokenizer.decode(ids[room:]).strip()
+
+    @abstractmethod
+    def encode_prompt(self, prompts: list[str]) -> Conditions:
+        """What the denoiser is told, cut and padded as the pipeline does. Keeps gradients where they are asked for."""
+
+    def encode_unwanted(self, prompts: list[str]) -> Conditions:
+        """The same for what a picture should not show, as the family's own pipeline has it."""
+        return self.encode_prompt(prompts)
+
+    def chunks(self, parts: Parts) -> int:
+        """How many times the text encoder's length a weighted prompt takes; 1 where it is cut at one."""
+        return 1
+
+    def encode_parts(
+        self, prompts: Sequence[Parts], unwanted: bool = False, clip_skip: int = 1, chunks: int = 1
+    ) -> Conditions:
+        """What the denoiser is told by weighted prompts, filled up to `chunks`. No gradients.
+
+        clip_skip: 1 is the encoder's own output, 2 that of the layer before, as A1111 counts; weights and this are left
+        out of account where the encoder is not a CLIP.
+        """
+        texts = [" ".join("".join(text for text, weight in parts if weight >= 0).split()) for parts in prompts]
+        return self.encode_unwanted(texts) if unwanted else self.encode_prompt(texts)
+
+    def framed(self, frames: list[tuple[Size, Size, Size]]) -> Conditions:
+        """What the denoiser is told of how each picture was cut: (size before, left and top of the crop, size after).
+
+        Empty for families that don't ask; without it such families take each picture to be uncut.
+        """
+        return {}
+
+    @property
+    def guides_itself(self) -> bool:
+        """Whether guidance is told to the denoiser, in one prediction, and there is nothing unwanted to draw away."""
+        return False
+
+    def guided(self, conditions: Conditions, guidance: float) -> Conditions:
+        """The conditions with the guidance among them, for families that guide themselves."""
+        return conditions
+
+    # Pictures --------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode_image(self, pictures: list[Image.Image]) -> tuple[Tensor, Tensor | None]:
+        """(B, C, h, w) mean of the scaled latents, and their spread where the codec gives a distribution.
+
+        pictures: RGB, of one size, whose sides divide by `multiple`. A latent is mean + spread x normal noise.
+        """
+        pixels = np.stack([np.asarray(picture.convert("RGB"), dtype=np.float32) for picture in pictures])
+        x = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device) / 127.5 - 1
+        scale, shift = self._scaling
+        encoded = self._tiled(lambda: self.pipeline.vae.encode(x))
+        if hasattr(encoded, "latent_dist"):
+            return (encoded.latent_dist.mean - shift) * scale, encoded.latent_dist.std * scale
+        return (encoded.latents - shift) * scale, None
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """The pictures of scaled latents (B, C, h, w)."""
+        scale, shift = self._scaling
+        pixels = self._tiled(lambda: self.pipeline.vae.decode(latents / scale + shift).sample)
+        return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
+
+    @property
+    def _scaling(self) -> tuple[float, float]:
+        config = self.pipeline.vae.config
+        return config.scaling_factor, getattr(config, "shift_factor", None) or 0.0
+
+    @torch.no_grad()
+    def embed_pictures(self, pictures: list[Image.Image]) -> Tensor | None:
+        """(N, width) unit vectors of the family's own image encoder; None when this base came without one."""
+        encoder = getattr(self.pipeline, "image_encoder", None)
+        if encoder is None or self.pipeline.feature_extractor is None:
+            return None
+        pixels = self.pipeline.feature_extractor(images=pictures, return_tensors="pt").pixel_values
+        return torch.nn.functional.normalize(encoder(pixels.to(encoder.device)).image_embeds, dim=-1)
+
+    # Noise -----------------------------------------------------------------------------------------------------------
+
+    usual_timesteps: ClassVar[str] = "uniform"  # the distribution of shares that the family is trained with
+
+    @abstractmethod
+    def times(self, shares: Tensor, shift: float | None = None) -> Tensor:
+        """(B,) t at these shares of the noise schedule, 0 (no noise) to 1 (noise alone).
+
+        shift: more than 1 puts more of the schedule into much noise, where flows are followed; None is the base's own.
+        """
+
+    @abstractmethod
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Latents as noisy as t says."""
+
+    @abstractmethod
+    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the denoiser should say of them."""
+
+    def snr(self, t: Tensor) -> Tensor | None:
+        """(B,) signal-to-noise ratio of variances, None where loss weights by it make no sense."""
+        return None
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        """(B, C, h, w) float32: what the denoiser says of noisy latents."""
+
+    @abstractmethod
+    def clean(self, noisy: Tensor, said: Tensor, t: Tensor) -> Tensor:
+        """The latents that the denoiser has in mind when it says this of these noisy ones."""
+
+    # Drawing, in steps that `generation` takes one by one ------------------------------------------------------------
+
+    def scheduler(self) -> Any:
+        """A fresh one of the kind that this base came with."""
+        return copy.deepcopy(self.pipeline.scheduler)
+
+    def set_steps(self, scheduler: Any, steps: int, width: int, height: int) -> None:
+        """Spread `steps` over the noise; families that shift it by the picture's size do that here."""
+        scheduler.set_timesteps(steps, device=self.device)
+
+    def noise(self, generators: list[torch.Generator], width: int, height: int) -> Tensor:
+        """(B, C, h, w) normal noise, a picture from each generator."""
+        shape = (1, *self.latent_shape(width, height))
+        return torch.cat([torch.randn(shape, generator=g, device=g.device) for g in generators]).to(self.device)

@@ -1,0 +1,82 @@
+"""Flow matching (arXiv:2210.02747, arXiv:2209.03003): straight ways from pictures to noise, the model says the speed.
+
+s is the share of noise, 0 to 1; schedulers count t = 1000 s.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from studio.basemodels.family import Family
+
+
+def between(latents: Tensor, noise: Tensor, s: Tensor) -> Tensor:
+    """x_s = (1 - s) x + s e. s: (B,)."""
+    s = s.reshape(-1, *(1 for _ in latents.shape[1:])).to(latents)
+    return (1 - s) * latents + s * noise
+
+
+def shifted(s: Tensor, shift: float) -> Tensor:
+    """shift s / (1 + (shift - 1) s): the same noise, as larger pictures feel it (arXiv:2403.03206, eq. 23)."""
+    return shift * s / (1 + (shift - 1) * s)
+
+
+def shift_for(tokens: int, config: Any) -> float:
+    """mu, the logarithm of the shift, at a picture's size in patches: a line between the two sizes that the
+    scheduler's config names (FLUX's `calculate_shift`)."""
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    least, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    slope = (most - least) / (many - few)
+    return tokens * slope + (least - slope * few)
+
+
+class Flow(Family):
+    """A transformer that says e - x: the velocity from the picture to the noise."""
+
+    denoiser = "transformer"
+    prediction_type = "flow"
+    usual_timesteps: ClassVar[str] = "logit-normal"
+    own_sigmas: ClassVar[bool] = False  # whether the pipeline spreads the steps itself, from 1 to 1 / steps
+
+    @property
+    def multiple(self) -> int:
+        return self.pipeline.vae_scale_factor * self.patch
+
+    @property
+    def patch(self) -> int:
+        """Side of what the transformer reads as one, in latents."""
+        return self.model.config.patch_size
+
+    def times(self, shares: Tensor, shift: float | None = None) -> Tensor:
+        """1000 s, float32. The base's own shift is its scheduler's where that is a fixed one, as in the public training
+        scripts: those of SD 3 draw from the shifted schedule, those of FLUX from the plain one.
+        """
+        config = self.pipeline.scheduler.config
+        own = 1.0 if config.get("use_dynamic_shifting") else config.get("shift", 1.0)
+        return 1000 * shifted(shares.float(), own if shift is None else shift)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return between(latents, noise, t / 1000)
+
+    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """e - x, the same everywhere on the way."""
+        return noise - latents
+
+    def clean(self, noisy: Tensor, said: Tensor, t: Tensor) -> Tensor:
+        s = torch.as_tensor(t, device=noisy.device).reshape(-1, *(1 for _ in noisy.shape[1:])) / 1000
+        return noisy - s * said
+
+    def set_steps(self, scheduler: Any, steps: int, width: int, height: int) -> None:
+        config = scheduler.config
+        more: dict[str, Any] = {}
+        if config.get("use_dynamic_shifting"):
+            more["mu"] = shift_for(width * height // self.multiple**2, config)
+        if self.own_sigmas and not config.get("use_flow_sigmas"):
+            more["sigmas"] = np.linspace(1.0, 1 / steps, steps)
+        scheduler.set_timesteps(steps, device=self.device, **more)
+
+    def _times_of(self, t: Tensor, rows: int) -> Tensor:
+        """(B,) of t, which may be one number."""
+        return torch.as_tensor(t, device=self.device).expand(rows)

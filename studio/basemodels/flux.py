@@ -1,0 +1,89 @@
+"""FLUX.1 dev and schnell: CLIP's summary and T5's states, a transformer over latents packed two by two, flow matching.
+
+Conditions, for B pictures: "states" (B, 512, 4096) of T5, "pooled" (B, 768) of CLIP; "guidance" (B, 1) for dev, which
+was distilled to guide itself. Training tells it a guidance of 1, as the public script advises, so that the adapter
+leaves the distilled guidance alone.
+"""
+
+import torch
+from torch import Tensor
+
+from studio.basemodels.family import Conditions
+from studio.basemodels.flow import Flow
+
+
+class Flux(Flow):
+    """Latents are (B, 16, h, w); the transformer gets them packed."""
+
+    title = "FLUX.1"
+    pipeline_class = "FluxPipeline"
+    text_encoders = ("text_encoder", "text_encoder_2")
+    trained_text = ("text_encoder",)
+    halved_text = ("text_encoder_2",)
+    own_sigmas = True
+    patch = 2
+
+    @property
+    def native_resolution(self) -> int:
+        return self.pipeline.vae.config.sample_size
+
+    @property
+    def channels(self) -> int:
+        return self.model.config.in_channels // self.patch**2
+
+    @property
+    def guides_itself(self) -> bool:
+        """Dev is told its guidance, schnell has it inside for good."""
+        return True
+
+    def guided(self, conditions: Conditions, guidance: float) -> Conditions:
+        if not self.model.config.guidance_embeds:
+            return conditions
+        pooled = conditions["pooled"]
+        return {**conditions, "guidance": torch.full((len(pooled), 1), float(guidance), device=pooled.device)}
+
+    def encode_prompt(self, prompts: list[str]) -> Conditions:
+        words = list(prompts)
+        states, pooled, _ = self.pipeline.encode_prompt(
+            words, words, device=self.device, max_sequence_length=self.text_length
+        )
+        return {"states": states, "pooled": pooled}
+
+    @property
+    def text_length(self) -> int:
+        """Tokens that T5 reads: 512 for dev; schnell was trained with 256, and its pipeline's users pass that."""
+        return 512
+
+    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        rows, _, height, width = noisy.shape
+        states = conditions["states"]
+        guidance = None
+        if self.model.config.guidance_embeds:
+            said = conditions.get("guidance")
+            guidance = torch.ones(rows, device=self.device) if said is None else said[:, 0]
+        image_ids = self.pipeline._prepare_latent_image_ids(rows, height // 2, width // 2, self.device, noisy.dtype)
+        with self.arithmetic():
+            said = self.model(
+                hidden_states=pack(noisy),
+                timestep=self._times_of(t, rows).to(noisy.dtype) / 1000,
+                guidance=guidance,
+                pooled_projections=conditions["pooled"],
+                encoder_hidden_states=states,
+                txt_ids=torch.zeros(states.shape[1], 3, device=self.device, dtype=noisy.dtype),
+                img_ids=image_ids,
+            )
+        return unpack(said.sample.float(), height, width)
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(B, C, h, w) to (B, h/2 · w/2, 4 C): each token a square of two by two."""
+    rows, channels, height, width = latents.shape
+    squares = latents.reshape(rows, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return squares.reshape(rows, (height // 2) * (width // 2), 4 * channels)
+
+
+def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Back to (B, C, height, width)."""
+    rows, _, wide = tokens.shape
+    squares = tokens.reshape(rows, height // 2, width // 2, wide // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return squares.reshape(rows, wide // 4, height, width)

@@ -1,0 +1,80 @@
+"""Stable Diffusion XL (arXiv:2307.01952): two CLIP text encoders, and a UNet that is told how its picture was cut.
+
+Conditions, for B pictures: "states" (B, 77, 2048), the last hidden layer but one of both encoders side by side;
+"pooled" (B, 1280) of the second; "time_ids" (B, 6), height and width before scaling, top and left of the crop, height
+and width after it. Without "time_ids" a picture is taken to be uncut, as the pipeline does.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from studio.basemodels.clip_prompts import Parts, chunks_in, clip_states
+from studio.basemodels.diffusion import Diffusion
+from studio.basemodels.family import Conditions, Size
+
+
+class StableDiffusionXL(Diffusion):
+    """Latents are (B, 4, h, w)."""
+
+    title = "SDXL"
+    pipeline_class = "StableDiffusionXLPipeline"
+    text_encoders = ("text_encoder", "text_encoder_2")
+    trained_text = ("text_encoder", "text_encoder_2")
+    without = {"add_watermarker": False}
+
+    def encode_prompt(self, prompts: list[str]) -> Conditions:
+        states, _, pooled, _ = self.pipeline.encode_prompt(
+            list(prompts), device=self.device, do_classifier_free_guidance=False
+        )
+        return {"states": states, "pooled": pooled}
+
+    def encode_unwanted(self, prompts: list[str]) -> Conditions:
+        """Zeros for an empty prompt where the base says so (`force_zeros_for_empty_prompt`), as its pipeline does."""
+        found = self.encode_prompt(prompts)
+        if not self.pipeline.config.force_zeros_for_empty_prompt:
+            return found
+        kept = torch.tensor([float(bool(prompt)) for prompt in prompts], device=self.device)
+        return {name: value * kept.reshape(-1, *(1 for _ in value.shape[1:])) for name, value in found.items()}
+
+    def chunks(self, parts: Parts) -> int:
+        return chunks_in(self.pipeline.tokenizer, parts)
+
+    def encode_parts(
+        self, prompts: Sequence[Parts], unwanted: bool = False, clip_skip: int = 1, chunks: int = 1
+    ) -> Conditions:
+        """clip_skip 1 is SDXL's own: the last hidden layer but one, without the final norm."""
+        pairs = (
+            (self.pipeline.tokenizer, self.pipeline.text_encoder),
+            (self.pipeline.tokenizer_2, self.pipeline.text_encoder_2),
+        )
+        found = []
+        for tokenizer, encoder in pairs:
+            layer = -min(clip_skip + 1, encoder.config.num_hidden_layers)
+            found.append(clip_states(tokenizer, encoder, prompts, chunks, layer, norm=False))
+        pooled = found[1][1]
+        assert pooled is not None  # the second encoder has a projection
+        conditions = {"states": torch.cat([states for states, _ in found], -1), "pooled": pooled}
+        if unwanted and self.pipeline.config.force_zeros_for_empty_prompt:
+            said = [any(text.strip() for text, _ in parts) for parts in prompts]
+            kept = torch.tensor(said, dtype=torch.float32, device=self.device)
+            return {name: value * kept.reshape(-1, *(1 for _ in value.shape[1:])) for name, value in conditions.items()}
+        return conditions
+
+    def framed(self, frames: list[tuple[Size, Size, Size]]) -> Conditions:
+        rows = [[size[1], size[0], corner[1], corner[0], cut[1], cut[0]] for size, corner, cut in frames]
+        return {"time_ids": torch.tensor(rows, dtype=torch.float32, device=self.device)}
+
+    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        guidance = self._guidance_embedding(conditions, len(noisy))
+        time_ids = conditions.get("time_ids")
+        if time_ids is None:
+            height, width = (side * self.pipeline.vae_scale_factor for side in noisy.shape[2:])
+            time_ids = self.framed([((width, height), (0, 0), (width, height))] * len(noisy))["time_ids"]
+        added = {"text_embeds": conditions["pooled"], "time_ids": time_ids}
+        with self.arithmetic():
+            said = self.model(
+                noisy, t, encoder_hidden_states=conditions["states"], added_cond_kwargs=added, timestep_cond=guidance
+            )
+        return said.sample.float()

@@ -1,0 +1,60 @@
+"""Z-Image (arXiv:2511.22699): 6 billion parameters, one stream of words and picture, flow matching, Apache licence.
+
+It is the small flow model here because it is the one that people train adapters for today: it fits into 16 GB, its text
+encoder is one language model (Qwen3) instead of three, its codec is FLUX.1's, and diffusers carries its adapters.
+
+Conditions, for B pictures: "states" (B, 512, width), the last hidden layer but one, zeros after the words' end; "mask"
+(B, 512), 1 where there is a word. The transformer counts time from noise to picture and says the speed in that
+direction; here both are turned around. Guidance of 1 is none, as everywhere here: Z-Image's own pipeline calls that 0.
+"""
+
+import torch
+from torch import Tensor
+
+from studio.basemodels.family import Conditions
+from studio.basemodels.flow import Flow
+
+LENGTH = 512  # tokens that are read of a prompt, its frame included
+
+
+class ZImage(Flow):
+    """Latents are (B, 16, h, w)."""
+
+    title = "Z-Image"
+    pipeline_class = "ZImagePipeline"
+    trained_text = ()  # nobody adapts its language model, and no file has names for that
+    halved_text = ("text_encoder",)
+    own_sigmas = True
+    patch = 2
+
+    @property
+    def native_resolution(self) -> int:
+        return self.pipeline.vae.config.sample_size
+
+    def tokens(self, prompt: str) -> tuple[int, str]:
+        tokenizer = self.pipeline.tokenizer
+        ids = tokenizer(prompt, add_special_tokens=False).input_ids
+        frame = len(tokenizer(self._framed_words("")).input_ids)
+        return len(ids), tokenizer.decode(ids[LENGTH - frame :]).strip()
+
+    def _framed_words(self, prompt: str) -> str:
+        """The prompt as the language model's user would say it."""
+        said = [{"role": "user", "content": prompt}]
+        tokenizer = self.pipeline.tokenizer
+        return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, enable_thinking=True)
+
+    def encode_prompt(self, prompts: list[str]) -> Conditions:
+        found = self.pipeline.tokenizer(
+            [self._framed_words(prompt) for prompt in prompts],
+            padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt",
+        ).to(self.device)  # fmt: skip
+        mask = found.attention_mask.bool()
+        states = self.pipeline.text_encoder(found.input_ids, attention_mask=mask, output_hidden_states=True)
+        return {"states": states.hidden_states[-2] * mask[..., None], "mask": mask.float()}
+
+    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+        rows = len(noisy)
+        words = [states[mask > 0] for states, mask in zip(conditions["states"], conditions["mask"])]
+        with self.arithmetic():
+            said = self.model(list(noisy[:, :, None]), 1 - self._times_of(t, rows) / 1000, words, return_dict=False)[0]
+        return -torch.stack([one.float() for one in said])[:, :, 0]

@@ -1,0 +1,131 @@
+"""Seconds a step and peak memory of training at the true shape of SD 1.5 and SDXL, beside diffusers with peft.
+
+python -m tests.benchmarks.shapes [sd1|sdxl]... [--precision bf16] [--side 512] [--batch 1] [--steps 2] [...]
+
+The denoiser has random weights and the settings that come with this package; words and latents are random too, as if
+read from the cache: the text encoders and the codec are off the device. Each row runs in a process of its own.
+"""
+
+import argparse
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+
+import diffusers
+import torch
+
+from studio.adapters import AdapterSpec, attach
+from studio.basemodels import family_class
+from studio.basemodels.memory import best_device
+from studio.basemodels.single_file import CONFIGS
+from studio.training.machine import PeakMemory
+from studio.training.objective import loss_of
+from tests.families import tiny
+
+RANK = 16
+CONDITIONS = {"sd1": {"states": (77, 768)}, "sdxl": {"states": (77, 2048), "pooled": (1280,)}}
+VARIANTS = ("peft", "ours", "ours in 8 bits")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kinds", nargs="*", metavar="sd1|sdxl", default=list(CONDITIONS))
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
+    parser.add_argument("--side", type=int, default=512, help="of the picture, in pixels")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=2, help="that are timed, behind one that is not")
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS[:2])
+    parser.add_argument("--row", help=argparse.SUPPRESS)  # the one that this process is to measure
+    given = parser.parse_args()
+    if given.row:
+        kind, variant = given.row.split("/")
+        print(json.dumps(measure(kind, variant, given)))
+        return
+    more = ", checkpointing" if given.checkpointing else ""
+    print(
+        f"{best_device()}, {given.precision}, {given.side} pixels, batch {given.batch}, rank {RANK} on attention{more}"
+    )
+    print(f"{'':6}{'':16}{'s a step':>10}{'peak GB':>9}{'weights GB':>12}")
+    for kind in given.kinds:
+        for variant in given.variants:
+            command = [sys.executable, "-m", "tests.benchmarks.shapes", *sys.argv[1:], "--row", f"{kind}/{variant}"]
+            done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+            if done.returncode:
+                print(f"{kind:6}{variant:16}{done.stderr.splitlines()[-1] if done.stderr else 'killed'}")
+                continue
+            found = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f"{kind:6}{variant:16}{found['seconds']:10.2f}{found['peak']:9.2f}{found['weights']:12.2f}", flush=True
+            )
+
+
+def measure(kind: str, variant: str, given: argparse.Namespace) -> dict[str, float]:
+    base = shaped(kind, given.precision)
+    if variant.endswith("8 bits"):
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+        from studio.basemodels.quantising import in_one_precision
+
+        quantize_(base.model, Int8WeightOnlyConfig())
+        in_one_precision(base.model, base.dtype)
+    if variant == "peft":
+        from peft import LoraConfig
+
+        base.model.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+        parameters = [p for p in base.model.parameters() if p.requires_grad]
+        for p in parameters:
+            p.data = p.data.float()
+    else:
+        adapter = attach(base.model, AdapterSpec(rank=RANK, targets="attention"))
+        parameters = list(adapter.parameters())
+    if given.checkpointing:
+        base.checkpoint_gradients()
+    base.model.train()
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
+    rows = {name: torch.randn(given.batch, *shape, device=base.device) for name, shape in CONDITIONS[kind].items()}
+    latents = torch.randn(given.batch, 4, given.side // 8, given.side // 8, device=base.device)
+    gc.collect()
+    weights = sum(p.numel() * p.element_size() for p in base.model.parameters()) / 1e9
+    with PeakMemory(base.device) as peak:
+        for step in range(given.steps + 1):
+            if step == 1:
+                began = _now(base.device)
+            t = torch.randint(0, 1000, (given.batch,), device=base.device)
+            loss_of(base, latents, rows, torch.randn_like(latents), t).mean().backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    seconds = (_now(base.device) - began) / given.steps
+    return {"seconds": seconds, "peak": peak.gigabytes, "weights": weights}
+
+
+def shaped(kind: str, precision: str):
+    """The family with a random denoiser of its true shape, and tiny parts beside it."""
+    family = family_class(CONFIGS / kind)
+
+    class Random(family):
+        def _opened(self, place, dtypes):
+            config = json.loads((place / "unet" / "config.json").read_text())
+            default = torch.get_default_dtype()
+            torch.set_default_dtype(self.dtype)
+            unet = diffusers.UNet2DConditionModel.from_config(config)
+            torch.set_default_dtype(default)
+            parts = tiny.sd().components if kind == "sd1" else tiny.sdxl().components
+            more = {"requires_safety_checker": False} if kind == "sd1" else {}
+            return getattr(diffusers, self.pipeline_class)(**parts | {"unet": unet}, **more)
+
+    return Random(CONFIGS / kind, precision)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""What a base takes is said before it is loaded; what is not needed leaves; a large codec works in tiles."""
+
+import pytest
+import torch
+from PIL import Image, ImageChops
+
+from studio.basemodels.memory import estimate, placement
+from studio.errors import BaseModelError
+from studio.generation import draw
+from tests.families.test_training import RECIPE
+from tests.families.tiny import MAKERS
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_parameters_are_counted_from_the_headers_alone(bases, folders, name):
+    base = bases(name)
+    parts = base.modules() | {"vae": base.pipeline.vae}
+    found = estimate(folders(name))
+    tied = {part: {p.data_ptr(): p.numel() for p in module.state_dict().values()} for part, module in parts.items()}
+    for part, sizes in tied.items():
+        assert found.parameters[part] == pytest.approx(sum(sizes.values()), rel=0.01)
+    assert found.gigabytes == pytest.approx(4 * sum(found.parameters.values()) / 1e9)
+    assert estimate(folders(name), "bf16").gigabytes < found.gigabytes
+    assert base.placed().startswith(base.title) and "\n" not in base.placed()
+
+
+def test_where_it_runs_is_one_sentence():
+    assert placement(torch.device("cpu"), "fp32") == "On the processor in fp32."
+    assert placement(torch.device("mps"), "bf16") == "On the Apple GPU in bf16, the codec in fp32."
+
+
+def test_a_folder_without_weights_is_said(tmp_path):
+    with pytest.raises(BaseModelError, match="no .safetensors weights"):
+        estimate(tmp_path)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_is_cached_leaves_the_device(bases, name, monkeypatch):
+    """Released parts are sent off, drawing fetches all of them again; the denoiser stays."""
+    base, sent = bases(name), []
+    own = torch.nn.Module.to
+    monkeypatch.setattr(
+        torch.nn.Module, "to", lambda module, where, *more: sent.append((module, str(where))) or own(module, where)
+    )
+    base.release()
+    beside = [base.pipeline.vae, *(part for part in base.modules().values() if part is not base.model)]
+    assert [module for module, _ in sent] == beside and {where for _, where in sent} == {"cpu"}
+    sent.clear()
+    draw(base, RECIPE)
+    assert [module for module, _ in sent if module in beside] == beside
+    sent.clear()
+    base.release(text=False)
+    assert [module for module, _ in sent] == [base.pipeline.vae]
+
+
+def test_a_codec_out_of_memory_goes_on_in_tiles(bases, monkeypatch):
+    base, vae = bases("sdxl"), bases("sdxl").pipeline.vae
+    plain, whole = draw(base, RECIPE), vae.decode
+
+    def decode(latents):
+        if not vae.use_slicing:
+            raise torch.OutOfMemoryError("too large")
+        return whole(latents)
+
+    monkeypatch.setattr(vae, "decode", decode)
+    try:
+        assert ImageChops.difference(draw(base, RECIPE), plain).getbbox() is None
+        assert isinstance(base.encode_image([Image.new("RGB", (64, 64))])[0], torch.Tensor)
+    finally:
+        vae.disable_slicing()
+        vae.disable_tiling()

@@ -1,0 +1,104 @@
+"""A family's adapter in the kohya layout: read back whole, and read alike by diffusers' own converters."""
+
+import re
+
+import diffusers
+import pytest
+import torch
+from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
+from PIL import ImageChops
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from studio.adapters import AdapterSpec, Update, attach, attach_file, read_adapter, write_adapter
+from studio.generation import draw
+from tests.families.test_drawing import drawn_by, without
+from tests.families.test_training import RECIPE
+from tests.families.tiny import MAKERS
+
+TARGETS = ("attention", "attention+feed-forward")
+EXAMPLES = {  # written down from files of kohya's tools (sd-scripts, musubi-tuner)
+    "sd1": ["lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"],
+    "sdxl": ["lora_unet_mid_block_attentions_0_transformer_blocks_1_attn2_to_k"],
+    "sd3": ["lora_unet_joint_blocks_0_x_block_attn_qkv", "lora_unet_joint_blocks_0_context_block_attn_qkv"],
+    "flux-dev": ["lora_unet_double_blocks_0_img_attn_qkv", "lora_unet_single_blocks_0_linear1"],
+    "z-image": ["lora_unet_layers_0_attention_to_q"],
+}
+
+
+def written(base, targets, file):
+    """An adapter of large random numbers, in the kohya layout."""
+    adapter = attach(base.model, AdapterSpec(rank=2, alpha=1.0, targets=targets))
+    torch.manual_seed(5)
+    for parameter in adapter.parameters():
+        parameter.data.normal_(0, 0.4)
+    layers = {(base.denoiser, path): update for (_, path), update in adapter.updates.items()}
+    adapter.detach()
+    write_adapter(file, layers, layout="kohya")
+    return len(layers)
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_kohya_layout_goes_out_and_back(bases, folders, tmp_path, name, targets):
+    base, file = bases(name), tmp_path / "adapter.safetensors"
+    count = written(base, targets, file)
+    plain = draw(base, RECIPE)
+    adapter = attach_file(read_adapter(file), base.modules())
+    ours = draw(base, RECIPE)
+    placed = {place for place, _, _ in adapter.placed()}
+    adapter.detach()
+    assert not adapter.report.unused and len(placed) >= count
+    assert max(high for _, high in ImageChops.difference(ours, plain).getextrema()) > 4
+    with safe_open(file, "pt") as found:
+        keys = {key.split(".")[0] for key in found.keys()}  # noqa: SIM118
+    assert keys >= set(EXAMPLES.get(name, ())) and all(key.startswith("lora_unet_") for key in keys)
+    if name in ("sd3", "flux-dev", "flux-schnell"):
+        return  # diffusers reads no joint_blocks, and FLUX's only at its true width, which is the next test
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folders(name), **without(folders(name)))
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(file.parent, weight_name=file.name)
+    assert max(high for _, high in ImageChops.difference(drawn_by(pipeline, RECIPE), ours).getextrema()) <= 2
+
+
+@pytest.mark.parametrize("targets", ["attention", "all"])
+def test_fluxs_joined_layers_are_taken_apart_by_diffusers_into_what_they_were(tmp_path, targets):
+    width, double, single = 3072, "transformer_blocks.0.attn.", "single_transformer_blocks.0."
+    paths = [f"{double}to_{x}" for x in "qkv"] + [f"{double}add_{x}_proj" for x in "qkv"] + [f"{double}to_out.0"]
+    sizes = dict.fromkeys([*paths, *(f"{single}attn.to_{x}" for x in "qkv")], width)
+    if targets == "all":
+        sizes |= {f"{single}proj_mlp": 4 * width, f"{single}proj_out": width, "transformer_blocks.0.ff.net.2": width}
+    torch.manual_seed(0)
+    own = {
+        ("transformer", path): Update("lora", {"A": torch.randn(2, 5), "B": torch.randn(size, 2)}, alpha=3.0)
+        for path, size in sizes.items()
+    }
+    write_adapter(tmp_path / "flux.safetensors", own, layout="kohya")
+    theirs = _convert_kohya_flux_lora_to_diffusers(load_file(tmp_path / "flux.safetensors"))
+    for (component, path), update in own.items():
+        up, down = (theirs[f"{component}.{path}.lora_{x}.weight"] for x in "BA")
+        assert torch.allclose(up @ down, whole(update), atol=1e-4), path
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux-dev"])
+def test_every_layer_has_one_outside_name_in_each_layout_and_back(bases, tmp_path, name):
+    base = bases(name)
+    for layout in ("kohya", "diffusers"):
+        adapter = attach(base.model, AdapterSpec(rank=1, targets="all"))
+        for parameter in adapter.parameters():
+            parameter.data.normal_()
+        own = {(base.denoiser, path): update for (_, path), update in adapter.updates.items()}
+        adapter.detach()
+        write_adapter(tmp_path / f"{layout}.safetensors", own, layout=layout)
+        back = attach_file(read_adapter(tmp_path / f"{layout}.safetensors"), base.modules())
+        found = {place: layer.update for place, layer, _ in back.placed()}
+        back.detach()
+        assert not back.report.unused and set(found) == set(own)
+        for place, update in own.items():
+            other = found[place]
+            assert torch.allclose(whole(update), whole(other), atol=1e-4), place
+    assert re.search("joint|double", " ".join(key for _, key in read_adapter(tmp_path / "kohya.safetensors").layers))
+
+
+def whole(update):
+    return update.sigma * (update.parts["B"].flatten(1) @ update.parts["A"].flatten(1))

@@ -37,6 +37,9 @@ def examine(workspace: str | os.PathLike | None = None) -> dict[str, Any]:
     check("generate", computes and starter, missing)
     names = (ASSETS / "starter" / "vocabulary.json").is_file() and (ASSETS / "starter" / "image_encoder").is_dir()
     check("caption", computes and names, "" if names else "assets/starter has no image encoder or vocabulary.json")
+    for bits, package in (("8 bits", "torchao"), ("4 bits", "bitsandbytes")):
+        there = importlib.util.find_spec(package) is not None and (bits == "8 bits" or device["kind"] == "cuda")
+        check(f"in {bits}", there, "" if there else _lacks(package, device["kind"]))
     page = importlib.util.find_spec("gradio") is not None
     check("page", page, "" if page else "Gradio is missing: pip install -r requirements.txt")
     return {
@@ -63,6 +66,7 @@ def report(found: dict[str, Any]) -> str:
         "system": found["system"],
         "packages": ", ".join(f"{name} {number or 'missing'}" for name, number in found["packages"].items()),
         "device": f"{device['name']}{memory}; {found['processors']} processors, {device.get('threads', '?')} threads",
+        "bases": f"{device.get('placement', 'nowhere')}",
         "memory": f"{found['memory']} GiB, {found['memory_free']} free",
         "workspace": f"{found['workspace'] or 'none'}, {found['disk_free']} GiB free",
     }
@@ -99,6 +103,9 @@ def _device() -> dict[str, Any]:
             found |= {"name": card.name, "memory": _gib(card.total_memory), "bf16": torch.cuda.is_bf16_supported()}
         elif kind == "cpu":
             found["name"] = platform.processor() or platform.machine() or "cpu"
+        from studio.basemodels.memory import placement, usual_precision
+
+        found["placement"] = placement(torch.device(kind), usual_precision())
         x = torch.ones(4, 4, device=kind, requires_grad=True)
         (x @ x).sum().backward()
         if x.grad is None or not bool((x.grad == 8).all()):
@@ -107,6 +114,10 @@ def _device() -> dict[str, Any]:
         line = str(error).strip().splitlines()
         return {"kind": "none", "name": "none", "error": f"{type(error).__name__}: {line[0] if line else 'no message'}"}
     return found
+
+
+def _lacks(package: str, kind: str) -> str:
+    return "needs an NVIDIA GPU" if package == "bitsandbytes" and kind != "cuda" else f"pip install {package}"
 
 
 def _short_of_room(free: float | None) -> str:

@@ -1,4 +1,7 @@
-"""Who holds the device. One background job at a time; a picture may slip in between two training steps."""
+"""Background work: one job that holds the device at a time, and beside it one of each kind that needs no device.
+
+A picture may slip in between two training steps.
+"""
 
 import logging
 import threading
@@ -30,6 +33,11 @@ class Job:
         """Ask the work to end at its next opportunity, also while it is paused."""
         self.stop_event.set()
 
+    def wait(self) -> None:
+        """Until it has ended, for whoever asked from outside."""
+        if self.thread:
+            self.thread.join()
+
     def wait_while_paused(self) -> None:
         """For the work: stand still until `pause_event` is cleared or the job is to stop."""
         self.paused = True
@@ -39,27 +47,38 @@ class Job:
 
 
 class Jobs:
-    """The process's one job, and the device's turns."""
+    """The process's jobs, and the device's turns."""
 
     def __init__(self):
         self._lock = threading.Lock()
         self._turn = threading.Condition()
         self._held, self._waiting = False, 0
-        self.current: Job | None = None  # the newest job, also after its end
+        self.current: Job | None = None  # the newest job that needs the device, also after its end
+        self.beside: dict[str, Job] = {}  # the newest of each kind that does not
 
-    def start(self, kind: str, title: str, work: Callable[[Job], None]) -> Job:
-        """Run `work(job)` in a background thread. Raises BusyError while another job runs."""
+    def start(self, kind: str, title: str, work: Callable[[Job], None], device: bool = True) -> Job:
+        """Run `work(job)` in a background thread. Raises BusyError while another job that needs the device runs.
+
+        device: False for work on files alone, which waits only for its own kind.
+        """
         with self._lock:
-            self.refuse_if_busy()
-            job = self.current = Job(kind, title)
+            if device:
+                self.refuse_if_busy()
+                job = self.current = Job(kind, title)
+            else:
+                _refuse_if_running(self.beside.get(kind))
+                job = self.beside[kind] = Job(kind, title)
         job.thread = threading.Thread(target=self._run, args=(job, work), name=f"job-{kind}", daemon=True)
         job.thread.start()
         return job
 
     def refuse_if_busy(self) -> None:
-        """Raises BusyError while a job runs."""
-        if self.current and self.current.state == "running":
-            raise BusyError(f"{self.current.title} is still going on: wait for it, or stop it first.")
+        """Raises BusyError while a job holds the device."""
+        _refuse_if_running(self.current)
+
+    def running(self) -> list[Job]:
+        """All that runs now, what holds the device first."""
+        return [job for job in (self.current, *self.beside.values()) if job and job.state == "running"]
 
     def _run(self, job: Job, work: Callable[[Job], None]) -> None:
         try:
@@ -108,6 +127,11 @@ class Jobs:
         with self._turn:
             self._held = False
             self._turn.notify_all()
+
+
+def _refuse_if_running(job: Job | None) -> None:
+    if job and job.state == "running":
+        raise BusyError(f"{job.title} is still going on: wait for it, or stop it first.")
 
 
 jobs = Jobs()

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 _WORDS = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
     "greater_than": "must be above {gt}",
     "less_than": "must be below {lt}",
     "int_parsing": "must be a whole number",

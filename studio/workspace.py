@@ -16,7 +16,7 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for
 
 @dataclass(frozen=True)
 class Workspace:
-    """`root` holds datasets/, runs/, outputs/ (pictures), adapters/ (dropped files) and cache/."""
+    """`root` holds datasets/, runs/, outputs/ (pictures), adapters/ (dropped files), exports/ and cache/."""
 
     root: Path
 
@@ -26,7 +26,8 @@ class Workspace:
         chosen = root or os.environ.get("STUDIO_WORKSPACE") or platformdirs.user_data_path("lora-studio")
         workspace = cls(Path(chosen).expanduser().resolve())
         try:
-            for folder in (workspace.datasets, workspace.runs, workspace.outputs, workspace.adapters, workspace.cache):
+            for name in ("datasets", "runs", "outputs", "adapters", "exports", "cache"):
+                folder = workspace.root / name
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkspaceError(f"Can't use {workspace.root} as the workspace: {error.strerror}.") from error
@@ -47,6 +48,10 @@ class Workspace:
     @property
     def adapters(self) -> Path:
         return self.root / "adapters"
+
+    @property
+    def exports(self) -> Path:
+        return self.root / "exports"
 
     @property
     def cache(self) -> Path:

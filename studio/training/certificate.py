@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from studio.adapters import attach_file, read_adapter
-from studio.basemodels import StableDiffusion, load_base
+from studio.basemodels import Family, load_base
 from studio.generation import Recipe, draw
 from studio.training.config import RunConfig
 from studio.training.events import Certified
@@ -17,7 +17,7 @@ STEPS = 8
 ALIKE = 2.0  # steps of 1/255, mean over the pixels: rounding in half precision stays below it
 
 
-def trial(config: RunConfig, base: StableDiffusion) -> Recipe:
+def trial(config: RunConfig, base: Family) -> Recipe:
     """The picture that both sides draw."""
     prompts = [line for line in config.preview.prompts if line.strip()] or ["a picture"]
     prompt, _ = prompt_and_strength(prompts[0])
@@ -26,13 +26,11 @@ def trial(config: RunConfig, base: StableDiffusion) -> Recipe:
 
 
 def certify(step: int, config: RunConfig, learner: Learner, precision: str, file: Path) -> Certified:
-    """Compare the live adapters with `file` in a pipeline loaded from the disk. The learner's base is gone after it."""
+    """Compare the live adapters with `file` in a pipeline from the disk. The learner's base waits beside the device."""
     base = learner.base
     recipe = trial(config, base)
     live = draw(base, recipe)
-    for adapter in learner.adapters.values():
-        adapter.detach()
-    base.discard()
+    base.park()
     clean = load_base(config.base, shared=False, precision=precision)
     adapter = attach_file(read_adapter(file), clean.modules())
     loaded = draw(clean, recipe)

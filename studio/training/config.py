@@ -68,7 +68,12 @@ class TrainingConfig(_Section):
     min_snr_gamma: float = Field(0.0, ge=0, le=100, description="Min-SNR weighting; 5 is usual, 0 is off.")
     noise_offset: float = Field(0.0, ge=0, le=1, description="For very dark or bright pictures; 0.05 is usual.")
     input_perturbation: float = Field(0.0, ge=0, le=1, description="Extra noise on the input only; 0.1 is usual.")
-    timesteps: Literal["uniform", "logit-normal"] = Field("uniform", description="Logit-normal: mostly mid noise.")
+    timesteps: Literal["auto", "uniform", "logit-normal"] = Field(
+        "auto", description="Which noise is trained at. Auto: as the base was; logit-normal: mostly mid noise."
+    )
+    shift: float | None = Field(
+        None, ge=0.1, le=20, description="Flow models: above 1, more of the training at much noise. Empty: the base's."
+    )
     least_noise: float = Field(0.0, ge=0, lt=1, description="Share of the noise schedule where training begins.")
     most_noise: float = Field(1.0, gt=0, le=1, description="Share of the noise schedule where training ends.")
     ema: float = Field(0.0, ge=0, lt=1, description="Average the adapter over steps; 0.99 is usual, 0 is off.")
@@ -109,7 +114,11 @@ class RunConfig(_Section):
     """A run, whole. `config_from` and `config_from_toml` make one and complain in one line."""
 
     name: str = Field("", max_length=80, description="The run's name, and its folder's.")
-    base: str = Field("starter", description="The base model.")
+    base: str = Field(
+        "starter",
+        description="The base model: starter, a folder, a .safetensors file or owner/name on the hub; behind a ? what "
+        "is taken otherwise, as in model.safetensors?prediction_type=v_prediction&resolution=768.",
+    )
     data: DataConfig
     adapter: AdapterConfig = AdapterConfig()
     training: TrainingConfig = TrainingConfig()

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from studio.basemodels import StableDiffusion
+from studio.basemodels import Family
+from studio.basemodels.family import Size
 from studio.datasets import Frame, Item, frame_of
 from studio.errors import DatasetError, RunError
 from studio.training.cache import Cache, Tensors, key_of
@@ -28,7 +29,6 @@ from studio.training.processes import Processes
 from studio.training.selection import caption_of, orders_of
 
 BATCH = 16  # pictures, or captions, at a time
-TEXT_PARTS = ("text_encoder", "tokenizer")
 VERSION = 1  # of what is in a cache file; another number makes all of them again
 
 
@@ -46,6 +46,12 @@ class Example:
     captions: tuple[str, ...]  # in each order of its tags
     repeats: int = 1
     weight: float = 1.0  # of its loss
+    original: tuple[int, int] = (0, 0)  # width and height in pixels, as it is on disk
+
+    @property
+    def framing(self) -> tuple[Size, Size, Size]:
+        """(size on disk, left and top of the crop after scaling, size of the crop): see `Family.framed`."""
+        return self.original, (self.frame.left, self.frame.top), self.frame.size
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Row:
 class Batch:
     """B pictures of one size, on the device.
 
-    mean, spread: (B, 4, h, w) of the scaled latents, spread 0 where the codec gives none; weight: (B, 1, h, w) of the
+    mean, spread: (B, C, h, w) of the scaled latents, spread 0 where the codec gives none; weight: (B, 1, h, w) of the
     loss; conditions: each (B, …), empty when the text encoder trains.
     """
 
@@ -81,7 +87,7 @@ class Batch:
 
 
 def list_examples(
-    items: list[Item], base: StableDiffusion, cache: Cache, data: DataConfig, seed: int, ordinary: bool = False
+    items: list[Item], base: Family, cache: Cache, data: DataConfig, seed: int, ordinary: bool = False
 ) -> tuple[list[Example], list[str]]:
     """(examples, one line for each picture that is left out). Reads headers only; nothing is encoded yet."""
     examples, problems = [], []
@@ -103,7 +109,7 @@ def list_examples(
         examples.append(
             Example(
                 item.path.name, item, frame, tuple(key_of(*made_of, m) for m in mirrored), tuple(captions),
-                item.repeats * data.repeats, data.regularisation_weight if ordinary else 1.0,
+                item.repeats * data.repeats, data.regularisation_weight if ordinary else 1.0, (width, height),
             )
         )  # fmt: skip
     return examples, problems
@@ -118,7 +124,7 @@ def balanced(examples: list[Example], ordinary: list[Example]) -> list[Example]:
 
 
 def encode_missing(
-    examples: list[Example], base: StableDiffusion, cache: Cache, processes: Processes, stop: threading.Event,
+    examples: list[Example], base: Family, cache: Cache, processes: Processes, stop: threading.Event,
     data: DataConfig, texts: bool = True,
 ) -> Iterator[tuple[int, int] | Unreadable]:  # fmt: skip
     """Encode what the cache does not hold, yielding (done, total), and each picture that can't be decoded.
@@ -126,7 +132,7 @@ def encode_missing(
     Pictures are decoded on every core while others are encoded; each process does its share. Ends early on `stop`: what
     is done stays done.
     """
-    model = base.identity(*TEXT_PARTS)
+    model = base.identity(*base.text_parts)
     captions = sorted({caption for e in examples for caption in e.captions} | {""}) if texts else []
     words = [c for c in captions[processes.rank :: processes.count] if not cache.has(_text_key(model, c))]
     pictures = [e for e in examples if not all(cache.has(key) for key in e.latents)]
@@ -171,10 +177,10 @@ def encode_missing(
 class Reader:
     """Reads batches from the cache."""
 
-    def __init__(self, base: StableDiffusion, cache: Cache, data: DataConfig, texts: bool = True):
+    def __init__(self, base: Family, cache: Cache, data: DataConfig, texts: bool = True):
         """texts: whether conditions are read; not when the text encoder trains."""
         self.cache, self.device, self.outside, self.texts = cache, base.device, data.outside, texts
-        self._model = base.identity(*TEXT_PARTS)
+        self._model = base.identity(*base.text_parts)
 
     def read(self, rows: list[Row]) -> Batch:
         """Raises RunError when a cache file is gone or damaged."""
@@ -215,9 +221,7 @@ def _decode(example: Example, masks: bool) -> tuple[Image.Image, Image.Image | N
         return Unreadable(example.item.path, f"Left out: {error}")
 
 
-def _encode(
-    decoded: list[tuple[Example, tuple[Image.Image, Image.Image | None]]], base: StableDiffusion, cache: Cache
-) -> None:
+def _encode(decoded: list[tuple[Example, tuple[Image.Image, Image.Image | None]]], base: Family, cache: Cache) -> None:
     """Encode pictures of one size and keep them; mirrored as well where an example has a second key."""
     for mirrored in range(max(len(example.latents) for example, _ in decoded)):
         turn = ImageOps.mirror if mirrored else (lambda picture: picture)
@@ -241,7 +245,7 @@ def _mask_stamp(item: Item) -> list | None:
     return [file.stat().st_size, file.stat().st_mtime_ns] if file else None
 
 
-def _together(rows: list[T], base: StableDiffusion) -> Iterator[list[T]]:
+def _together(rows: list[T], base: Family) -> Iterator[list[T]]:
     """As an accelerator likes them; one by one on a CPU, where that costs nothing and a row's last bits do not depend
     on its neighbours: a cache that was interrupted, or mended, then holds the same as any other.
     """

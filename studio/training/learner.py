@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from studio.adapters import AdapterSpec, attach, write_adapter
-from studio.basemodels import StableDiffusion
+from studio.basemodels import Family
 from studio.training.batches import Plan
 from studio.training.config import RunConfig
 from studio.training.examples import Batch, Reader
 from studio.training.objective import loss_of, offset_noise, stratified, timesteps
 from studio.training.optimisers import Average, make_optimizer, rate_factor, set_rates
+from studio.training.pieces import Drawn, Pieces, out_of_memory
 from studio.training.processes import Processes
 
 
@@ -27,22 +28,23 @@ class Reading:
     losses: Tensor  # (pictures of all processes and batches,)
     shares: Tensor  # (the same,) where in the noise schedule each was, 0..1
     norm: Tensor  # of the gradient before clipping, a scalar
+    said: str | None = None  # what the person should know of it
 
 
 class Learner:
     """Adapters on a base, and how they are adjusted."""
 
-    def __init__(self, config: RunConfig, base: StableDiffusion, processes: Processes):
+    def __init__(self, config: RunConfig, base: Family, processes: Processes):
         self.config, self.base, self.processes = config, base, processes
         wanted, settings = config.adapter, config.training
         torch.manual_seed(settings.seed)
         spec = AdapterSpec(wanted.rank, wanted.alpha, wanted.kind, wanted.targets, wanted.dropout)
-        adapters = {"unet": attach(base.modules()["unet"], spec, config.name)}
+        adapters = {base.denoiser: attach(base.model, spec, config.name)}
         if wanted.text_encoder:  # never its embeddings: no other program reads an adapter there
             targets = "attention+feed-forward" if wanted.targets == "all" else wanted.targets
-            adapters["text_encoder"] = attach(
-                base.modules()["text_encoder"], replace(spec, targets=targets), config.name
-            )
+            for component in base.trained_text:
+                encoder = base.modules()[component]
+                adapters[component] = attach(encoder, replace(spec, targets=targets), config.name)
         self.adapters = {component: adapter.to(base.device).eval() for component, adapter in adapters.items()}
         self.parameters = [p for adapter in adapters.values() for p in adapter.parameters()]
         self.optimizer = make_optimizer(adapters, settings)
@@ -50,8 +52,8 @@ class Learner:
         half = base.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=half)
         self.trains_text = wanted.text_encoder
-        if settings.gradient_checkpointing:
-            base.pipeline.unet.enable_gradient_checkpointing()
+        self.pieces = Pieces()
+        base.checkpoint_gradients(settings.gradient_checkpointing)
         if settings.compile:
             base.compile()
 
@@ -65,24 +67,22 @@ class Learner:
             adapter.strength = value
 
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
-        """What the UNet is told: from the cache, or by the text encoder as it is now when that trains."""
-        return batch.conditions or self.base.encode_prompt([row.caption for row in batch.rows])
+        """What the denoiser is told: from the cache, or by the text encoders as they are now when those train."""
+        words = batch.conditions or self.base.encode_prompt([row.caption for row in batch.rows])
+        return words | self.base.framed([row.example.framing for row in batch.rows])
 
     def step(self, step: int, plan: Plan, reader: Reader, slower: float) -> Reading:
-        """Adjust the adapters once. slower: a factor on the learning rate, below 1 after a rollback."""
-        settings, parts, shares, names = self.config.training, [], [], []
+        """Adjust the adapters once. slower: a factor on the learning rate, below 1 after a rollback.
+
+        When memory runs out, the step is begun again in smaller pieces, and so are the steps after it. Raises
+        `DoesNotFit` when one picture alone is too much; the adapters are then what they were before the step.
+        """
+        settings, said = self.config.training, None
         set_rates(self.optimizer, slower * rate_factor(step, settings))
         for adapter in self.adapters.values():
             adapter.train()
-        for part in range(settings.accumulation):
-            number = (step - 1) * settings.accumulation + part
-            losses, where, shown = self._batch(number, plan, reader)
-            # Summed over batches and processes, this is the mean over all pictures of the step.
-            share_of_step = settings.batch_size * settings.accumulation
-            self.scaler.scale(losses.sum() / share_of_step).backward()
-            parts.append(self.processes.gather(losses.detach()))
-            shares.append(where)
-            names += shown
+        while (parts := self._gradients(step, plan, reader)) is None:
+            said = self.pieces.smaller(settings, self.base.device)
         self.processes.sum_gradients(self.parameters)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip or float("inf"))
@@ -93,35 +93,65 @@ class Learner:
             adapter.eval()
         if self.average:
             self.average.take()
-        return Reading(step, names, torch.cat(parts), torch.cat(shares), norm)
+        names = [row.example.name for drawn, _ in parts for row in drawn.rows]
+        losses = torch.cat([self.processes.gather(losses) for _, losses in parts])
+        return Reading(step, names, losses, torch.cat([drawn.shares for drawn, _ in parts]), norm, said)
 
-    def _batch(self, number: int, plan: Plan, reader: Reader) -> tuple[Tensor, Tensor, list[str]]:
-        """(this process's losses, the whole batch's shares of the noise schedule, the whole batch's pictures).
+    def _gradients(self, step: int, plan: Plan, reader: Reader) -> list[tuple[Drawn, Tensor]] | None:
+        """Each batch of the step with this process's losses, their gradients summed; None when memory ran out."""
+        settings, parts = self.config.training, []
+        # Summed over batches and processes, this is the mean over all pictures of the step.
+        share_of_step = settings.batch_size * settings.accumulation
+        try:
+            for part in range(settings.accumulation):
+                drawn = self._draw((step - 1) * settings.accumulation + part, plan)
+                found = []
+                for rows in self.pieces.of(drawn.mine):
+                    losses = self._losses(drawn, rows, reader)
+                    self.scaler.scale(losses.sum() / share_of_step).backward()
+                    found.append(losses.detach())
+                parts.append((drawn, torch.cat(found)))
+            return parts
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        self.optimizer.zero_grad(set_to_none=True)  # behind the except: its frames hold what is to be freed
+        return None
+
+    def _draw(self, number: int, plan: Plan) -> Drawn:
+        """All that is random in a batch.
 
         Every random number comes from a generator seeded with the batch's number, on the CPU and for the whole batch:
-        the same on any device and on any number of processes, and a resumed run needs no generator's state.
+        the same on any device, on any number of processes and in pieces of any size, and a resumed run needs no
+        generator's state.
         """
         settings, base = self.config.training, self.base
         draw = torch.Generator().manual_seed(settings.seed * 1_000_003 + number)
         torch.manual_seed(settings.seed * 1_000_003 + number)  # the adapter's dropout
         rows = plan.rows(number)
-        mine = self.processes.share(rows)
-        batch = reader.read(rows[mine])
-        shape = (len(rows), *batch.mean.shape[1:])
-        shares = timesteps(stratified(len(rows), draw), settings)
+        width, height = rows[0].example.frame.size
+        shape = (len(rows), *base.latent_shape(width, height))
+        shares = timesteps(stratified(len(rows), draw), settings, base.usual_timesteps)
         noise, fresh = torch.randn(shape, generator=draw), torch.randn(shape, generator=draw)
         extra = torch.randn(shape, generator=draw) * settings.input_perturbation
         if settings.noise_offset:
             noise = offset_noise(noise, settings.noise_offset, draw)
+        perturbation = extra if settings.input_perturbation else None
+        return Drawn(rows, self.processes.share(rows), shares, noise, fresh, perturbation)
+
+    def _losses(self, drawn: Drawn, rows: slice, reader: Reader) -> Tensor:
+        """(the rows',) losses, with gradients."""
+        settings, base = self.config.training, self.base
 
         def here(x: Tensor) -> Tensor:
-            return x[mine].to(base.device, non_blocking=True)
+            return x[rows].to(base.device, non_blocking=True)
 
-        t = here((shares * base.timesteps).long().clamp(max=base.timesteps - 1))
-        perturbation = here(extra) if settings.input_perturbation else None
-        latents = batch.mean + batch.spread * here(fresh)
-        losses = loss_of(base, latents, self.conditions(batch), here(noise), t, batch.weight, settings, perturbation)
-        return losses, shares, [row.example.name for row in rows]
+        batch = reader.read(drawn.rows[rows])
+        t = here(base.times(drawn.shares, settings.shift))
+        perturbation = None if drawn.perturbation is None else here(drawn.perturbation)
+        latents = batch.mean + batch.spread * here(drawn.fresh)
+        noise = here(drawn.noise)
+        return loss_of(base, latents, self.conditions(batch), noise, t, batch.weight, settings, perturbation)
 
     @contextmanager
     def judged(self) -> Iterator[None]:
@@ -169,6 +199,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state() if self.average else None,
             "scaler": self.scaler.state_dict(),
+            "pieces": self.pieces.size,
         }
 
     def restore(self, state: dict) -> None:
@@ -178,3 +209,4 @@ class Learner:
         if self.average and state["average"]:
             self.average.restore(state["average"])
         self.scaler.load_state_dict(state["scaler"])
+        self.pieces.size = state.get("pieces")

@@ -9,18 +9,15 @@ from pathlib import Path
 import psutil
 import torch
 
+from studio.basemodels.memory import usual_precision
 from studio.training.config import TrainingConfig
 
 WINDOW = 50  # steps over which speed is told
 
 
 def precision_of(settings: TrainingConfig) -> str:
-    """The run's precision; "auto" is fp32 on a CPU, and on a GPU bf16 where it has that, else fp16."""
-    if settings.precision != "auto":
-        return settings.precision
-    if not torch.cuda.is_available():
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    """The run's precision; "auto" is the machine's usual one."""
+    return usual_precision() if settings.precision == "auto" else settings.precision
 
 
 def memory_used(device: torch.device) -> float:

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from studio.basemodels import StableDiffusion
+from studio.basemodels import Family
 from studio.errors import DatasetError
 from studio.training.examples import Example
 
@@ -26,7 +26,7 @@ class Memory:
         self.before: dict[int, float] = {}  # preview: how near it was without the adapter
 
     @classmethod
-    def of(cls, examples: list[Example], base: StableDiffusion) -> "Memory | None":
+    def of(cls, examples: list[Example], base: Family) -> "Memory | None":
         """None when the base has no image encoder, or when there are too few pictures to compare."""
         examples = examples[:MOST]
         rows: list[Tensor] = []
@@ -41,7 +41,7 @@ class Memory:
             rows.append(found.cpu())
         return cls(examples, torch.cat(rows)) if len(examples) > 2 else None
 
-    def look(self, number: int, preview: Image.Image, step: int, base: StableDiffusion) -> str | None:
+    def look(self, number: int, preview: Image.Image, step: int, base: Family) -> str | None:
         """A warning when preview `number` is too near to a training picture, and nearer than at step 0."""
         found = base.embed_pictures([preview])
         assert found is not None

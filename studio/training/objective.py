@@ -3,16 +3,17 @@
 import torch
 from torch import Tensor
 
-from studio.basemodels import StableDiffusion
+from studio.basemodels import Family
+from studio.errors import RunError
 from studio.training.config import TrainingConfig
 
 
-def timesteps(shares: Tensor, settings: TrainingConfig) -> Tensor:
+def timesteps(shares: Tensor, settings: TrainingConfig, usual: str = "uniform") -> Tensor:
     """(B,) uniform random numbers to shares u of the schedule, by the run's distribution within its range.
 
-    logit-normal: u = sigmoid(n), n normal (arXiv:2403.03206, sec. 3.1).
+    logit-normal: u = sigmoid(n), n normal (arXiv:2403.03206, sec. 3.1). usual: what "auto" means for the base.
     """
-    if settings.timesteps == "logit-normal":
+    if (usual if settings.timesteps == "auto" else settings.timesteps) == "logit-normal":
         shares = torch.sigmoid(torch.special.ndtri(shares.clamp(1e-6, 1 - 1e-6)))
     return settings.least_noise + (settings.most_noise - settings.least_noise) * shares
 
@@ -43,13 +44,13 @@ def pseudo_huber(error: Tensor, c: float) -> Tensor:
 
 
 def loss_of(
-    base: StableDiffusion, latents: Tensor, conditions: dict[str, Tensor], noise: Tensor, t: Tensor,
+    base: Family, latents: Tensor, conditions: dict[str, Tensor], noise: Tensor, t: Tensor,
     weight: Tensor | None = None, settings: TrainingConfig | None = None, perturbation: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """(B,) error of each picture, weighted as the run asks; plain mean squared error without settings.
 
-    t: (B,) whole timesteps; weight: (B, 1, h, w); perturbation: (B, 4, h, w) noise that only the input gets, so that
-    the model learns to mend its own errors (arXiv:2301.11706).
+    t: (B,) as `base.times` gives it; weight: (B, 1, h, w); perturbation: (B, C, h, w) noise that only the input gets,
+    so that the model learns to mend its own errors (arXiv:2301.11706).
     """
     seen = noise if perturbation is None else noise + perturbation
     said = base.predict(base.add_noise(latents, seen, t), t, conditions)
@@ -57,5 +58,8 @@ def loss_of(
     error = pseudo_huber(error, settings.huber_c) if settings and settings.loss == "huber" else error.square()
     error = (error if weight is None else error * weight).mean((1, 2, 3))
     if settings and settings.min_snr_gamma:
-        error = error * min_snr_weight(base.snr(t), settings.min_snr_gamma, base.prediction_type)
+        snr = base.snr(t)
+        if snr is None:
+            raise RunError(f"Min-SNR weighting has no meaning for {base.title}: set training.min_snr_gamma to 0.")
+        error = error * min_snr_weight(snr, settings.min_snr_gamma, base.prediction_type)
     return error

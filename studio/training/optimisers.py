@@ -31,15 +31,17 @@ def missing_for(settings: TrainingConfig) -> str | None:
 def make_optimizer(adapters: dict[str, Adapter], settings: TrainingConfig) -> torch.optim.Optimizer:
     """The run's optimiser over its adapters' parameters; each group's full rate is kept as `group["peak"]`.
 
-    adapters: {"unet": adapter, perhaps "text_encoder": adapter}. Raises ConfigError when a package is missing.
+    adapters: {"unet" or "transformer": adapter, perhaps "text_encoder": adapter, …}.
+    Raises ConfigError when a package is missing.
     """
     complaint = missing_for(settings)
     if complaint:
         raise ConfigError(complaint)
-    rates = {"unet": settings.learning_rate, "text_encoder": text_encoder_rate(settings)}
     groups = []
     for component, adapter in adapters.items():
-        for group in adapter.groups(rates[component], settings.lora_plus):
+        text = component.startswith("text_encoder")
+        rate = text_encoder_rate(settings) if text else settings.learning_rate
+        for group in adapter.groups(rate, settings.lora_plus):
             groups.append({**group, "peak": group["lr"], "component": component})
     decay = settings.weight_decay
     match settings.optimizer:

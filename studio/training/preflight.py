@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from studio.basemodels import StableDiffusion, load_base
+from studio.basemodels import Family, load_base
 from studio.datasets import has_trigger
 from studio.errors import RunError
 from studio.training.batches import Plan
@@ -21,6 +21,7 @@ from studio.training.examples import Example, Reader, Unreadable, encode_missing
 from studio.training.learner import Learner
 from studio.training.machine import PeakMemory, precision_of
 from studio.training.optimisers import missing_for
+from studio.training.pieces import DoesNotFit
 from studio.training.previews import draw_previews
 from studio.training.processes import Processes
 from studio.training.selection import Selection, split
@@ -64,11 +65,11 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     findings = [Finding("warn", line) for line in chosen.warnings]
     findings += _about_captions(config, chosen) + _about_settings(config)
     precision = precision_of(config.training)
-    base = load_base(config.base, shared=False, precision=precision)
+    base = load_base(config.base, precision=precision)
     cache = Cache(workspace.cache / "encoded")
     examples, problems = list_examples(chosen.items, base, cache, config.data, config.training.seed)
     cache.keep_facts()
-    findings += [Finding("warn", problem) for problem in problems]
+    findings += [Finding("warn", problem) for problem in problems] + [Finding("note", base.placed())]
     findings += _about_words(examples, base) + _about_pictures(config, examples, cache, base)
     if not examples:
         raise RunError("No picture can be learnt from.")
@@ -121,7 +122,7 @@ def _about_settings(config: RunConfig) -> list[Finding]:
     return out
 
 
-def _about_words(examples: list[Example], base: StableDiffusion) -> list[Finding]:
+def _about_words(examples: list[Example], base: Family) -> list[Finding]:
     cut = [(e.name, base.tokens(e.captions[0])[1]) for e in examples]
     cut = [(name, lost) for name, lost in cut if lost]
     if not cut:
@@ -130,7 +131,7 @@ def _about_words(examples: list[Example], base: StableDiffusion) -> list[Finding
     return [Finding("warn", f"{_some(len(cut), 'caption')} too long for the text encoder: of {name}, {lost!r} is cut.")]
 
 
-def _about_pictures(config: RunConfig, examples: list[Example], cache: Cache, base: StableDiffusion) -> list[Finding]:
+def _about_pictures(config: RunConfig, examples: list[Example], cache: Cache, base: Family) -> list[Finding]:
     out, batch = [], config.training.batch_size
     side = config.data.resolution or base.resolution
     twins = Counter(cache.facts(e.item)[0] for e in examples)
@@ -164,7 +165,7 @@ class _Measured:
 
 
 def _measure(
-    config: RunConfig, examples: list[Example], base: StableDiffusion, cache: Cache, stop: threading.Event
+    config: RunConfig, examples: list[Example], base: Family, cache: Cache, stop: threading.Event
 ) -> _Measured:
     """Steps on the pictures of the largest bucket; when memory runs out, again with checkpointing, then smaller."""
     largest = max((e.frame.size for e in examples), key=lambda size: size[0] * size[1])
@@ -184,7 +185,7 @@ def _measure(
         wanted = _changed(settings | change)
         try:
             found.step, found.memory, found.preview, learner_size = _try(wanted, few, base, cache, stop)
-        except (torch.OutOfMemoryError, MemoryError):
+        except (torch.OutOfMemoryError, MemoryError, DoesNotFit):
             continue
         found.checkpoint = 4 * learner_size / 1e9
         if found.memory <= found.available or not change:
@@ -200,9 +201,9 @@ def _measure(
 
 
 def _try(
-    config: RunConfig, few: list[Example], base: StableDiffusion, cache: Cache, stop: threading.Event
+    config: RunConfig, few: list[Example], base: Family, cache: Cache, stop: threading.Event
 ) -> tuple[float, float, float, int]:
-    """(seconds a step, GB at the most, seconds a preview, bytes of the adapter). Raises RunError when stopped."""
+    """(seconds a step, GB at the most, seconds a preview, bytes of the adapter). Raises RunError."""
     with PeakMemory(base.device) as peak:
         learner = Learner(config, base, Processes())
         try:
@@ -213,7 +214,10 @@ def _try(
                 if stop.is_set():
                     raise RunError("The check was stopped.")
                 began = time.monotonic()
-                float(learner.step(step, plan, reader, 1.0).norm)
+                reading = learner.step(step, plan, reader, 1.0)
+                if reading.said:
+                    raise DoesNotFit(reading.said)
+                float(reading.norm)
                 took.append(time.monotonic() - began)
             began, drawn = time.monotonic(), 0.0
             if config.preview.every:

@@ -25,6 +25,7 @@ _SD = {
     "validation.every": 250,
 }
 _SDXL = _SD | {"training.batch_size": 1, "training.accumulation": 2, "training.gradient_checkpointing": True}
+_FLOW = _SDXL | {"training.min_snr_gamma": 0, "adapter.rank": 16, "preview.steps": 28, "preview.guidance": 3.5}
 _CHARACTER = {"adapter.rank": 16, "adapter.alpha": 16, "training.steps": 1500}
 _OBJECT = {"adapter.rank": 16, "adapter.alpha": 16, "training.steps": 1000}
 
@@ -38,6 +39,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "SDXL, style": _SDXL | {"data.flip": True},
     "SDXL, character": _SDXL | _CHARACTER,
     "SDXL, object": _SDXL | _OBJECT,
+    "SD 3.5, style": _FLOW | {"data.flip": True, "preview.guidance": 4.5},
+    "SD 3.5, character": _FLOW | _CHARACTER | {"preview.guidance": 4.5},
+    "FLUX.1, style": _FLOW | {"data.flip": True},
+    "FLUX.1, character": _FLOW | _CHARACTER,
+    "Z-Image, style": _FLOW | {"data.flip": True},
+    "Z-Image, character": _FLOW | _CHARACTER,
 }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from studio.basemodels import StableDiffusion
+from studio.basemodels import Family
 from studio.generation import Recipe, draw, save_picture
 from studio.training.config import RunConfig
 from studio.training.events import Preview
@@ -14,7 +14,7 @@ from studio.training.learner import Learner
 
 
 def draw_previews(
-    step: int, base: StableDiffusion, learner: Learner, config: RunConfig, folder: Path
+    step: int, base: Family, learner: Learner, config: RunConfig, folder: Path
 ) -> Iterator[tuple[Preview, int, Image.Image]]:
     """(event, number, picture) for each prompt, saved with its recipe inside."""
     wanted, side = config.preview, base.resolution

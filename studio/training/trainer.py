@@ -7,12 +7,14 @@ that a run that goes on from a checkpoint, or on more processes, is the run that
 import logging
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
-from studio.basemodels import StableDiffusion, load_base
+from studio.basemodels import Family, load_base
 from studio.errors import RunError, StudioError
+from studio.generation.rack import rack_of
 from studio.training import checkpoints, runs, verdict
 from studio.training.batches import Plan
 from studio.training.cache import Cache
@@ -38,6 +40,7 @@ from studio.training.machine import Clock, memory_used, precision_of
 from studio.training.memorising import Memory
 from studio.training.metadata import adapter_metadata
 from studio.training.optimisers import rate_now
+from studio.training.pieces import DoesNotFit
 from studio.training.previews import draw_previews
 from studio.training.processes import Processes
 from studio.training.selection import Selection, split
@@ -85,6 +88,7 @@ def train(
             yield event
         raise
     finally:
+        run.leaving.close()
         log.removeHandler(trace)
         trace.close()
 
@@ -110,13 +114,15 @@ class _Run:
         self.difficulty = Difficulty()
         self.memory: Memory | None = None
         self.held: HeldOut | None = None
+        self.leaving = ExitStack()  # takes the adapters off the base, which others may use
         self.begun = max((int(f.name) for f in checkpoints.every(folder)), default=0)
 
     def events(self) -> Iterator[Event]:
         """Prepare, learn, conclude."""
         config, chosen = self.config, split(self.config)
         self.precision = precision_of(config.training)
-        base = load_base(config.base, shared=False, precision=self.precision)
+        # What is compiled draws a little otherwise, so nobody else may get it.
+        base = load_base(config.base, not config.training.compile, self.precision)
         cache = Cache(self.workspace.cache / "encoded")
         examples, held_out, warnings = yield from self._prepare(chosen, base, cache)
         if self.stop.is_set() and not examples:
@@ -124,6 +130,7 @@ class _Run:
             return
         self.base, self.chosen = base, chosen
         self.learner = Learner(config, base, self.processes)
+        self.leaving.enter_context(rack_of(base).training(self.folder / "adapter.safetensors", self.learner.adapters))
         reader = Reader(base, cache, config.data, texts=not self.learner.trains_text)
         self.plan, self.reader = Plan(examples, config.training.batch_size, config.training.seed, config.data), reader
         self.processes.share(self.plan.rows(0))  # refuses a batch that can't be dealt out
@@ -145,7 +152,7 @@ class _Run:
         yield from self._learn(first)
 
     def _prepare(
-        self, chosen: Selection, base: StableDiffusion, cache: Cache
+        self, chosen: Selection, base: Family, cache: Cache
     ) -> Generator[Event, None, tuple[list[Example], list[Example], list[str]]]:
         """Encode what the cache lacks; returns (examples, held-out ones, warnings). Yields Preparing."""
         config = self.config
@@ -184,7 +191,11 @@ class _Run:
         self.clock.start()
         while step < settings.steps:
             step += 1
-            waiting.append(self.learner.step(step, self.plan, self.reader, self.slower))
+            try:
+                waiting.append(self.learner.step(step, self.plan, self.reader, self.slower))
+            except DoesNotFit as error:
+                yield from map(self._take, waiting)
+                raise RunError(f"{error} " + (yield from self._keep_before_giving_up(step - 1))) from error
             self.clock.tick()
             stop, save = self.processes.agree((self.stop.is_set(), self.save.is_set()))
             last = step == settings.steps
@@ -203,6 +214,8 @@ class _Run:
                 if tracker:
                     tracker.log({"loss": taken.loss, "rate": taken.learning_rate}, step=taken.step)
                 yield taken
+                if reading.said:
+                    yield Warned(reading.step, reading.said)
             waiting = []
             if fault:
                 self.rollbacks += 1
@@ -236,9 +249,9 @@ class _Run:
         self.smoothed = loss if self.smoothed is None else 0.95 * self.smoothed + 0.05 * loss
         self.difficulty.see(reading.names, losses, reading.shares.tolist())
         left = (self.config.training.steps - reading.step) * self.clock.seconds
-        optimizer = self.learner.optimizer
+        optimizer, speed = self.learner.optimizer, round(1 / self.clock.seconds, 4)
         return Step(
-            reading.step, loss, self.smoothed, rate_now(optimizer, "unet"), round(1 / self.clock.seconds, 4),
+            reading.step, loss, self.smoothed, rate_now(optimizer, self.base.denoiser), speed,
             round(left, 2), float(reading.norm), round(memory_used(self.base.device), 3),
             rate_now(optimizer, "text_encoder"),
         )  # fmt: skip
@@ -302,6 +315,13 @@ class _Run:
             return
         yield Checkpoint(step, path.relative_to(self.folder).as_posix())
 
+    def _keep_before_giving_up(self, step: int) -> Generator[Event, None, str]:
+        """A checkpoint of the last whole step; returns where it is, in words."""
+        if not step:
+            return "Nothing is lost: it was the first step."
+        yield from self._checkpoint(step, checkpoints.pack(self._state(step)))
+        return f"What was learnt until step {step} is in its checkpoint."
+
     def _conclude(self, step: int) -> Iterator[Event]:
         """Write the result, prove it, and say how it went."""
         kept = self._save_result(step)
@@ -363,7 +383,7 @@ class _Run:
         count = len({e.item.path for e in examples})
         buckets = ", ".join(f"{w} × {h}: {len(found)}" for (w, h), found in sorted(self.plan.buckets.items()))
         many = f" on {self.processes.count} processes" if self.processes.count > 1 else ""
-        return f"{count} pictures ({buckets}), {self.base.device.type} in {self.precision}{many}"
+        return f"{count} pictures ({buckets}){many}. {self.base.placed()}"
 
     def _state(self, step: int) -> dict:
         """All that a run needs to go on as if it had never stopped."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from studio.basemodels import StableDiffusion
+from studio.basemodels import Family
 from studio.training.events import Validation
 from studio.training.examples import Batch, Example, Reader, Row
 from studio.training.objective import loss_of
@@ -20,7 +20,7 @@ class HeldOut:
     """Measures an adapter on pictures that it never learns from; remembers the base's figure and the best one."""
 
     def __init__(
-        self, examples: list[Example], base: StableDiffusion, reader: Reader, processes: Processes,
+        self, examples: list[Example], base: Family, reader: Reader, processes: Processes,
         conditions: Callable[[Batch], dict[str, Tensor]],
     ):  # fmt: skip
         self.examples = sorted(examples, key=lambda e: e.frame.size)
@@ -46,7 +46,7 @@ class HeldOut:
             draws = [torch.Generator().manual_seed(1000 + d * 4099 + e) for e, d in part]
             fresh = torch.stack([torch.randn(batch.mean.shape[1:], generator=g) for g in draws]).to(batch.mean)
             noise = torch.stack([torch.randn(batch.mean.shape[1:], generator=g) for g in draws]).to(batch.mean)
-            t = torch.tensor([int(at[d] * self.base.timesteps) for _, d in part], device=batch.mean.device)
+            t = self.base.times(torch.tensor([at[d] for _, d in part])).to(batch.mean.device)
             losses = loss_of(
                 self.base, batch.mean + batch.spread * fresh, self.conditions(batch), noise, t, batch.weight
             )

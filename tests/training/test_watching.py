@@ -125,7 +125,7 @@ def test_previews_keep_the_strength_that_their_prompt_names(workspace, quick):
     assert shown[0, "rocket"] == shown[6, "rocket @0"] == shown[0, "rocket @0"], "strength 0 is the base"
     assert len({shown[6, prompt] for prompt in ("rocket", "rocket @0", "rocket @0.5")}) == 3
     recipe = read_recipe(read_run(workspace, "p").previews[-1][2])
-    assert recipe.prompt == "rocket" and recipe.adapters[0][1] == 0.5
+    assert recipe.values["prompt"] == "rocket" and recipe.adapters[0]["strength"] == 0.5
     assert prompt_and_strength("mail to a@b") == ("mail to a@b", 1.0)
 
 

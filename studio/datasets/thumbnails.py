@@ -21,8 +21,8 @@ def thumbnail(path: Path, cache_folder: Path, side: int = 192) -> Path:
     key = f"{path.resolve()}|{stat.st_mtime_ns}|{stat.st_size}|{side}"
     target = Path(cache_folder) / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.webp"
     if not target.exists():
-        picture, stream = open_picture(path), io.BytesIO()
+        picture, stream = open_picture(path, at_least=side), io.BytesIO()
         picture.thumbnail((side, side))
-        picture.save(stream, "WEBP", quality=88)
-        write_whole(target, stream.getvalue())
+        picture.save(stream, "WEBP", quality=88, method=2)
+        write_whole(target, stream.getvalue(), lasting=False)
     return target

@@ -1,0 +1,137 @@
+"""What the captioners built on transformers share: settings, loading, generating, and giving the memory back."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from studio.captioning.memory import give_back, out_of_memory
+from studio.captioning.models import read_config
+from studio.errors import BaseModelError
+
+MODEL_WORDS = "A name from huggingface.co, or a folder on this machine"
+
+
+class Stopped(Exception):
+    """The person stopped it while it wrote; what was written is cut off and of no use."""
+
+
+class ModelSettings(BaseModel):
+    """What every captioner with a model of its own can be told."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field("", min_length=1, max_length=500, description=MODEL_WORDS)
+    batch_size: int = Field(4, ge=1, le=64, description="Pictures at once; fewer are taken when memory runs out")
+
+
+class GeneratorSettings(ModelSettings):
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where it runs; auto: a GPU if there is")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Of its weights; auto: bf16 on a GPU that has it, else fp16 there, and fp32 on a processor"
+    )
+    max_tokens: int = Field(64, ge=4, le=1024, description="Longest caption, in tokens; a word is about 1.3 of them")
+
+
+class Generator:
+    """A model that writes. Subclasses load it in __init__ and say in `caption` what it is asked.
+
+    side  pictures may come smaller than they are, but with no side below this, in pixels; 0: whole
+    stop  when set, `generate` ends at the next word and raises Stopped
+    """
+
+    side = 0
+
+    def __init__(self, folder: Path, settings: GeneratorSettings):
+        self.folder, self.settings = folder, settings
+        self.batch_size = settings.batch_size
+        self.stop: threading.Event | None = None
+        self.model: Any = None
+        self.processor: Any = None
+
+    def load(self, kinds: dict[str, str], other: str) -> dict:
+        """Load the model; `kinds` maps its `model_type` to the transformers class. Returns its config.json.
+
+        other: what to say when it is another type of model. Raises BaseModelError.
+        """
+        import transformers
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # "Loading weights", drawn into the middle of the command line's own lines
+        config, name = read_config(self.folder), self.settings.model
+        kind = config.get("model_type")
+        if kind not in kinds:
+            raise BaseModelError(f"{name} is a model of type {str(kind)[:40]!r}: {other}.")
+        with explained(name):
+            device, dtype = place(self.settings.device, self.settings.precision)
+            model, info = getattr(transformers, kinds[kind]).from_pretrained(
+                self.folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            )
+            missing = len(info["missing_keys"])
+            if 2 * missing > len(model.state_dict()):
+                raise BaseModelError(f"{name} doesn't hold the weights of a {kind} model: {missing} are missing.")
+            self.model, self.device, self.dtype = model.to(device).eval(), device, dtype
+        return config
+
+    def generate(self, inputs, **options):
+        """(pictures, tokens) of ids: `model.generate` on the processor's answer. Raises Stopped."""
+        import torch
+        from transformers import StoppingCriteriaList
+
+        def asked(ids, scores, **_):
+            return torch.full((ids.shape[0],), self.stop is not None and self.stop.is_set(), device=ids.device)
+
+        inputs = inputs.to(self.device, dtype=self.dtype)  # only what is floating becomes dtype
+        with torch.inference_mode():
+            ids = self.model.generate(**inputs, stopping_criteria=StoppingCriteriaList([asked]), **options)
+        if self.stop is not None and self.stop.is_set():
+            raise Stopped
+        return ids
+
+    def caption(self, pictures: Sequence[Image.Image]) -> list[str]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.model = self.processor = None
+        give_back()
+
+
+def place(device: str, precision: str):
+    """(torch.device, torch.dtype) for these settings. Raises BaseModelError when there is no such device here."""
+    import torch
+
+    kind = device
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if (kind == "cuda" and not cuda) or (kind == "mps" and not mps):
+        raise BaseModelError(f"There is no {kind} device on this machine: set the captioner's device to auto.")
+    if kind == "auto":
+        kind = "cuda" if cuda else "mps" if mps else "cpu"
+    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision != "auto":
+        return torch.device(kind), named[precision]
+    if kind == "cpu":
+        return torch.device(kind), torch.float32
+    return torch.device(kind), torch.bfloat16 if kind == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Whatever a damaged or unfit model makes the loading raise, as a BaseModelError in one line."""
+    try:
+        yield
+    except BaseModelError:
+        raise
+    except Exception as error:  # transformers raises nearly anything on files that are not what they should be
+        if out_of_memory(error):
+            line = f"{name} doesn't fit into memory: take a smaller model, or another device or precision."
+            raise BaseModelError(line) from error
+        why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise BaseModelError(f"{name} can't be loaded: {why[:200].rstrip('.')}.") from error
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())

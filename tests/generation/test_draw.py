@@ -8,7 +8,7 @@ from PIL import Image, ImageChops
 from studio.adapters import AdapterSpec, attach
 from studio.basemodels import base_folder, load_base
 from studio.errors import AdapterError, GenerationError
-from studio.generation import Recipe, generate, read_recipe, save_picture
+from studio.generation import Recipe, generate
 
 QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
 
@@ -73,14 +73,6 @@ def test_saved_adapter_gives_the_same_picture_in_diffusers_with_peft(adapter_fil
     assert mean_difference(generate(recipe), plain_picture(pipe, recipe)) < 1
 
 
-def test_recipe_travels_inside_the_picture(tmp_path):
-    recipe = Recipe(prompt='a "cat", ümlaut', seed=5, steps=1, guidance=3.5)
-    path = save_picture(Image.new("RGB", (128, 128)), recipe, tmp_path)
-    assert read_recipe(path) == recipe
-    with Image.open(path) as image:
-        assert "Seed: 5" in image.info["parameters"]
-
-
 @pytest.mark.parametrize(
     "wrong, word",
     [({"prompt": "x" * 10_000}, "4000"), ({"steps": 0}, "steps"), ({"width": 100}, "width"), ({"seed": -1}, "seed")],
@@ -89,15 +81,6 @@ def test_what_cannot_be_drawn_is_said_in_one_line(wrong, word):
     with pytest.raises(GenerationError) as caught:
         Recipe(**{"prompt": "cat"} | wrong)
     assert word in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 200
-
-
-def test_a_picture_without_a_recipe_is_refused(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
-    with pytest.raises(GenerationError, match="no recipe"):
-        read_recipe(tmp_path / "plain.png")
-    (tmp_path / "text.png").write_text("not a picture")
-    with pytest.raises(GenerationError, match="can't be read"):
-        read_recipe(tmp_path / "text.png")
 
 
 def test_an_adapter_for_another_base_changes_nothing_and_says_so(tmp_path):

@@ -1,0 +1,87 @@
+"""What a person wants to know of an adapter's file before drawing with it: kind, size, words, whether it fits."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from studio.adapters import place_layers, read_adapter
+from studio.adapters.family import family_of
+from studio.adapters.files import AdapterFile
+
+WORDS = 6  # trigger words that are offered
+_LONGEST = 60  # characters of one
+
+
+@dataclass(frozen=True)
+class Facts:
+    """kinds: as people call them. rank: the commonest. family: "" when unsure. matched: layers that fit, of layers."""
+
+    kinds: tuple[str, ...]
+    rank: int
+    mixed: bool
+    layers: int
+    family: str
+    words: tuple[str, ...]
+    matched: int | None = None
+
+    @property
+    def line(self) -> str:
+        """Kind, rank and fit in one line; a file that does not fit says so and nothing else."""
+        if self.matched == 0:
+            made = f"made for {self.family}" if self.family else "made for another base model"
+            return f"{made}: none of its {self.layers} layers fits the loaded base"
+        rank = f"rank {self.rank}{' and others' if self.mixed else ''}"
+        fit = "" if self.matched is None else f" · {self.matched} of {self.layers} layers fit"
+        return f"{', '.join(self.kinds)} · {rank}{fit}"
+
+
+def facts_of(path: Path, modules: Mapping[str, nn.Module] | None = None) -> Facts:
+    """Read the file, and compare it with a base's modules where they are given. Raises AdapterError."""
+    path = Path(path)
+    stat = path.stat() if path.is_file() else None
+    key = (path, stat and stat.st_mtime_ns, tuple(map(id, modules.values())) if modules else None)
+    if key not in _known:
+        file = read_adapter(path)
+        found = _told(file)
+        if modules:
+            fitting = len(file.layers) - len(place_layers(file, dict(modules))[1])
+            found = replace(found, matched=fitting)
+        if len(_known) > 500:
+            _known.clear()
+        _known[key] = found
+    return _known[key]
+
+
+_known: dict[tuple, Facts] = {}
+
+
+def _told(file: AdapterFile) -> Facts:
+    return Facts(
+        tuple(file.kinds), file.rank, len(file.ranks) > 1, len(file.layers), family_of(file.layers).name,
+        trigger_words(file.metadata),
+    )  # fmt: skip
+
+
+def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Those that the file names, else the commonest tags that kohya's programs note of its captions."""
+    said = [metadata.get(key, "") for key in ("studio.trigger", "modelspec.trigger_phrase")]
+    words = [word.strip() for phrase in said for word in phrase.split(",") if word.strip()]
+    if not words:
+        words = [tag for tag, _ in _tags(metadata.get("ss_tag_frequency", "")).most_common(WORDS)]
+    return tuple(dict.fromkeys(word[:_LONGEST] for word in words))[:WORDS]
+
+
+def _tags(text: str) -> Counter[str]:
+    """Of {folder: {tag: how often}}; whatever is not that counts as nothing."""
+    found: Counter[str] = Counter()
+    try:
+        folders = json.loads(text) if text else {}
+        for tags in folders.values():
+            found.update({tag.strip(): n for tag, n in tags.items() if isinstance(n, int) and tag.strip()})
+    except (ValueError, AttributeError, RecursionError):
+        return Counter()
+    return found

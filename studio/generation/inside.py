@@ -1,0 +1,198 @@
+"""The recipe inside a picture: written as PNG text, ours as JSON and `parameters` as other programs read it."""
+
+import functools
+import hashlib
+import io
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from studio import __version__
+from studio.errors import GenerationError
+from studio.generation.prompts import take_adapters
+from studio.generation.recipe import Recipe
+from studio.generation.schedulers import NAMES, OWN
+from studio.workspace import free_path, write_whole
+
+KEY = "lora-studio"  # the PNG text chunk that holds ours
+FOREIGN = "parameters"  # A1111's, which Forge, ComfyUI's readers and the sites for pictures know
+_LONGEST = 200_000  # characters of a text that is looked into
+_SCHEDULES = ("Karras", "Exponential", "Automatic", "Uniform", "Normal", "Simple")
+_FACT = re.compile(r'\s*([A-Z][\w /-]{0,40}):\s*("(?:\\.|[^"\\]){0,2000}"|[^,]{0,500})(?:,|$)')
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a picture says of itself.
+
+    values    fields of a Recipe, without `adapters`; of those from other programs only what could be read. `source`
+              and `mask` are names alone, to be looked for by whoever keeps them
+    adapters  fields of an AdapterUse each, `file` being a name alone, to be looked for by whoever knows the adapters
+    problems  one line for each thing that could not be taken over
+    """
+
+    values: dict[str, Any]
+    adapters: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+# Writing ------------------------------------------------------------------------------------------------------------
+
+
+def save_picture(image: Image.Image, recipe: Recipe, folder: Path, name: str | None = None) -> Path:
+    """Write a PNG with the recipe inside, under a free name made from seed and prompt (or exactly `name`)."""
+    info = PngInfo()
+    info.add_itxt(FOREIGN, parameters_text(recipe))
+    info.add_itxt(KEY, _json(recipe))
+    stream = io.BytesIO()
+    image.save(stream, "PNG", pnginfo=info)
+    words = "".join(c if c.isalnum() else "-" for c in recipe.prompt[:40]).strip("-") or "picture"
+    path = folder / name if name else free_path(folder, f"{words}-{recipe.seed}.png")
+    write_whole(path, stream.getvalue())
+    return path
+
+
+def parameters_text(recipe: Recipe) -> str:
+    """The text that A1111, Forge and ComfyUI's readers show."""
+    tags = "".join(
+        f" <lora:{use.title}:{use.strength:g}"
+        + (f":{use.text_strength:g}" if use.text_strength is not None else "")
+        + ">"
+        for use in recipe.adapters
+    )
+    negative = f"\nNegative prompt: {recipe.negative_prompt}" if recipe.negative_prompt else ""
+    facts: dict[str, Any] = {"Steps": recipe.steps}
+    if recipe.scheduler != OWN:
+        karras = recipe.scheduler.endswith(" Karras")
+        facts |= {"Sampler": recipe.scheduler.removesuffix(" Karras")} | ({"Schedule type": "Karras"} if karras else {})
+    facts |= {"CFG scale": f"{recipe.guidance:g}", "Seed": recipe.seed, "Size": f"{recipe.width}x{recipe.height}"}
+    facts["Model"] = Path(recipe.base).stem
+    if recipe.source:
+        facts["Denoising strength"] = f"{recipe.denoising:g}"
+    if recipe.clip_skip > 1:
+        facts["Clip skip"] = recipe.clip_skip
+    hashes = ", ".join(f"{use.title}: {_hash(use.file)[:12]}" for use in recipe.adapters if _hash(use.file))
+    if hashes:
+        facts["Lora hashes"] = json.dumps(hashes, ensure_ascii=False)
+    facts["Version"] = f"LoRA Studio {__version__}"
+    return f"{recipe.prompt}{tags}{negative}\n" + ", ".join(f"{name}: {value}" for name, value in facts.items())
+
+
+def _json(recipe: Recipe) -> str:
+    """Adapters, base and pictures by their names alone: no path of this machine travels in a picture."""
+    values = recipe.model_dump(mode="json")
+    for use, written in zip(recipe.adapters, values["adapters"]):
+        written |= {"file": use.title, "hash": _hash(use.file)}
+    for key in ("source", "mask"):
+        values[key] = Path(values[key]).name if values[key] else None
+    values["base"] = recipe.base if recipe.base == "starter" else Path(recipe.base).stem
+    return json.dumps(values | {"made with": _versions()})
+
+
+def _hash(path: Path) -> str:
+    """SHA-256 of a file, "" when it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ""
+    return _hash_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(256)
+def _hash_of(path: Path, size: int, changed: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"studio": __version__} | {name: version(name) for name in ("torch", "diffusers")}
+
+
+# Reading ------------------------------------------------------------------------------------------------------------
+
+
+def read_recipe(path: Path) -> Found:
+    """What a PNG says of how it was made, by this program or another one. Raises GenerationError when it says nothing.
+
+    The picture itself is not decoded.
+    """
+    name = Path(path).name
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            texts = {key: image.info[key] for key in (KEY, FOREIGN) if isinstance(image.info.get(key), str)}
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise GenerationError(f"{name} can't be read as a picture with a recipe: drop a PNG.") from error
+    if KEY in texts:
+        return _ours(texts[KEY], name)
+    if FOREIGN in texts:
+        return read_parameters(texts[FOREIGN])
+    raise GenerationError(f"{name} has no recipe inside: it was not made here, or another program took it out.")
+
+
+def _ours(text: str, name: str) -> Found:
+    try:
+        values = json.loads(text[:_LONGEST])
+        adapters = [dict(one) for one in values.pop("adapters", [])][:20]
+        recipe = Recipe(
+            **{key: value for key, value in values.items() if key in Recipe.model_fields}, adapters=adapters
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError, GenerationError) as error:
+        raise GenerationError(f"The recipe inside {name} is damaged.") from error
+    kept = recipe.model_dump(exclude={"adapters"})
+    kept |= {key: path.name for key, path in (("source", recipe.source), ("mask", recipe.mask)) if path}
+    uses = [use.model_dump() | {"file": use.title} for use in recipe.adapters]
+    return Found(kept, uses)
+
+
+def read_parameters(text: str) -> Found:
+    """A1111's text: the prompt, perhaps "Negative prompt: …", and a last line of facts that begins with "Steps:"."""
+    lines = text[:_LONGEST].strip().split("\n")
+    facts = dict(_FACT.findall(lines.pop())) if lines[-1].lstrip().startswith("Steps:") else {}
+    words, unwanted = "\n".join(lines), ""
+    if "Negative prompt:" in words:
+        words, _, unwanted = words.partition("Negative prompt:")
+    prompt, named = take_adapters(words.strip())
+    values: dict[str, Any] = {"prompt": prompt[:4000], "negative_prompt": unwanted.strip()[:4000]}
+    width, _, height = facts.get("Size", "").partition("x")
+    given = {
+        "steps": facts.get("Steps"),
+        "guidance": facts.get("CFG scale"),
+        "seed": facts.get("Seed"),
+        "width": width,
+        "height": height,
+        "clip_skip": facts.get("Clip skip"),
+        "denoising": facts.get("Denoising strength"),
+    }
+    problems = []
+    for key, value in given.items():
+        if not value:
+            continue
+        try:
+            values[key] = Recipe(prompt="", **{key: value.strip()}).model_dump()[key]
+        except GenerationError as error:
+            problems.append(str(error))
+    scheduler = _scheduler(facts.get("Sampler", ""), facts.get("Schedule type", ""))
+    if scheduler in NAMES:
+        values["scheduler"] = scheduler
+    elif facts.get("Sampler"):
+        problems.append(f"The sampler {facts['Sampler'].strip()[:40]!r} is not known here.")
+    adapters = [{"file": one.name, "strength": one.strength, "text_strength": one.text_strength} for one in named[:20]]
+    return Found(values, adapters, problems)
+
+
+def _scheduler(sampler: str, schedule: str) -> str:
+    """Our name of A1111's sampler, whose schedule older versions wrote behind it."""
+    sampler, schedule = sampler.strip(), schedule.strip()
+    known = {name.lower(): name for name in NAMES}
+    for one in (f"{sampler} {schedule}", sampler, *(sampler.removesuffix(f" {word}") for word in _SCHEDULES)):
+        if one.strip().lower() in known:
+            return known[one.strip().lower()]
+    return ""

@@ -1,0 +1,58 @@
+"""How an adapter is used in a picture: which file, how strongly, where and when."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from studio.adapters import block_of
+
+MOST = 10.0  # of a strength, either way; people go to 2, and what lies beyond 10 is noise
+
+Strength = Annotated[float, Field(ge=-MOST, le=MOST, allow_inf_nan=False)]
+
+
+class AdapterUse(BaseModel):
+    """One adapter of a recipe. Strengths multiply: a block's counts on top of that of its component."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: Path = Field(description="the adapter's file")
+    strength: Strength = Field(1.0, description="how much of it is added; 0 is the bare base")
+    text_strength: Strength | None = Field(None, description="of its text encoder layers; empty: as the rest")
+    blocks: dict[str, Strength] = Field(
+        {},
+        max_length=100,
+        description="strength of blocks: unet.up_blocks.1, or unet.up_blocks for all; 1 if not named",
+    )
+    start: float = Field(0.0, ge=0, le=1, description="share of the steps after which it begins to act")
+    end: float = Field(1.0, ge=0, le=1, description="share of the steps after which it no longer acts")
+    live: bool = Field(False, description="the weights of a run under way, as they are now")
+    hash: str = Field("", max_length=64, pattern=r"^[0-9a-f]*$", description="SHA-256 of the file, to know it again")
+
+    @property
+    def title(self) -> str:
+        """The file's name, or the run's when it is a run's result."""
+        return self.file.parent.name if self.file.stem == "adapter" else self.file.stem
+
+    def at(self, component: str, path: str) -> float:
+        """How strongly a layer acts: the component's strength times its block's."""
+        strength = self.strength
+        if self.text_strength is not None and component.startswith("text_encoder"):
+            strength = self.text_strength
+        block = block_of(component, path)
+        return strength * self.blocks.get(block, self.blocks.get(block.rpartition(".")[0], 1.0))
+
+    def acts(self, share: float) -> bool:
+        """Whether it acts when this share of the steps is done."""
+        return self.start <= share < self.end
+
+
+def _use(value: Any) -> Any:
+    """(file, strength) is the short form."""
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return {"file": value[0], "strength": value[1]}
+    return value
+
+
+Uses = tuple[Annotated[AdapterUse, BeforeValidator(_use)], ...]

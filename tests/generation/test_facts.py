@@ -1,0 +1,46 @@
+"""What a row says of a file, whatever wrote it and whatever it claims."""
+
+import json
+
+import pytest
+import torch
+
+from studio.adapters import AdapterSpec, attach
+from studio.basemodels import load_base
+from studio.errors import AdapterError
+from studio.generation.facts import facts_of, trigger_words
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("facts") / "one.safetensors"
+    adapter = attach(load_base(shared=False).model, AdapterSpec(rank=4, alpha=4))
+    adapter.save(path, metadata={"studio.trigger": "inkling"})
+    return path
+
+
+def test_kind_rank_words_and_fit(file):
+    facts = facts_of(file, load_base().modules())
+    assert facts.matched == facts.layers > 0
+    assert facts.words == ("inkling",)
+    assert "rank 4" in facts.line and f"{facts.layers} of {facts.layers} layers fit" in facts.line
+
+
+def test_a_file_for_another_base_says_so_and_nothing_else(file):
+    other = {"unet": torch.nn.Sequential(torch.nn.Linear(3, 3))}
+    assert facts_of(file, other).line.startswith("made for LoRA Studio starter: none of its")
+
+
+def test_the_commonest_tags_stand_in_for_missing_words():
+    tags = json.dumps({"10_a": {"ink": 9, "cat ": 2}, "5_b": {"ink": 1, "hat": 30}})
+    assert trigger_words({"ss_tag_frequency": tags}) == ("hat", "ink", "cat")
+
+
+@pytest.mark.parametrize("text", ["[", "[]", "3", '{"a": 3}', '{"a": {"b": "c"}}', "[" * 100_000, '{"a": [1]}'])
+def test_broken_tags_are_no_words(text):
+    assert trigger_words({"ss_tag_frequency": text}) == ()
+
+
+def test_a_file_that_is_gone_is_said(tmp_path):
+    with pytest.raises(AdapterError, match="no adapter file"):
+        facts_of(tmp_path / "none.safetensors")

@@ -1,0 +1,165 @@
+"""Adapters at hand: apart by component, block and step, many strengths in one batch, and none acts between pictures."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import ImageChops
+
+from studio.adapters import AdapterSpec, attach, attach_file, read_adapter
+from studio.basemodels import load_base
+from studio.errors import AdapterError
+from studio.generation import AdapterUse, Recipe, draw, generate
+from studio.generation.rack import rack_of
+from studio.generation.strip import at_strength, draw_strip
+
+QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
+
+
+def loud(path, seed=0, **spec):
+    """An adapter for the starter's denoiser and text encoder, with weights large enough to change the picture."""
+    base = load_base(shared=False)
+    parts = {name: attach(base.modules()[name], AdapterSpec(rank=4, alpha=4, **spec)) for name in base.modules()}
+    chance = torch.Generator().manual_seed(seed)
+    updates = {}
+    for component, adapter in parts.items():
+        for parameter in adapter.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=chance) * 0.05
+        updates |= {(component, key): update for (_, key), update in adapter.updates.items()}
+    from studio.adapters import write_adapter
+
+    write_adapter(path, updates)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapters")
+    return loud(folder / "one.safetensors"), loud(folder / "two.safetensors", 1, kind="lokr")
+
+
+def apart(one, other) -> float:
+    return float(np.abs(np.asarray(one, float) - np.asarray(other, float)).mean())
+
+
+def drawn(*uses: AdapterUse):
+    return generate(Recipe(**QUICK, adapters=uses))
+
+
+def same(one, other) -> bool:
+    return ImageChops.difference(one, other).getbbox() is None
+
+
+def test_an_adapter_is_what_attaching_its_file_by_hand_gives(files):
+    base = load_base(shared=False)
+    adapter = attach_file(read_adapter(files[0]), base.modules(), 0.7)
+    by_hand = draw(base, Recipe(**QUICK))
+    adapter.detach()
+    assert same(drawn(AdapterUse(file=files[0], strength=0.7)), by_hand)
+
+
+def test_after_a_picture_nothing_acts(files):
+    bare = generate(Recipe(**QUICK))
+    assert not same(drawn(AdapterUse(file=files[0])), bare)
+    assert same(draw(load_base(), Recipe(**QUICK)), bare)
+
+
+def test_a_file_is_read_once(files, monkeypatch):
+    drawn(AdapterUse(file=files[0]))
+    monkeypatch.setattr("studio.generation.rack.read_adapter", lambda path: pytest.fail("read again"))
+    drawn(AdapterUse(file=files[0], strength=0.3, blocks={"unet.mid_block": 0.0}))
+
+
+def test_a_file_that_changed_is_read_again(files, tmp_path):
+    file = tmp_path / "same name.safetensors"
+    file.write_bytes(files[0].read_bytes())
+    before = drawn(AdapterUse(file=file))
+    loud(file, seed=5)
+    assert not same(drawn(AdapterUse(file=file)), before)
+
+
+def test_the_text_encoders_strength_stands_apart(files):
+    both, words = drawn(AdapterUse(file=files[0])), drawn(AdapterUse(file=files[0], strength=0, text_strength=1))
+    assert not same(both, words)
+    assert not same(words, generate(Recipe(**QUICK)))
+    assert same(drawn(AdapterUse(file=files[0], strength=0, text_strength=0)), generate(Recipe(**QUICK)))
+
+
+@pytest.fixture
+def by_hand(files):
+    """(a base of its own, the first file's adapter on it, without the text encoder's part)."""
+    base = load_base(shared=False)
+    adapter = attach_file(read_adapter(files[0]), base.modules())
+    adapter.weigh(lambda component, path: float(component == "unet"))
+    return base, adapter
+
+
+def test_blocks_have_factors_of_their_own(files, by_hand):
+    base, adapter = by_hand
+    adapter.weigh(lambda component, path: component == "unet" and (0.25 if path.startswith("down_blocks.1.") else 1))
+    use = AdapterUse(file=files[0], text_strength=0, blocks={"unet.down_blocks.1": 0.25})
+    assert same(drawn(use), draw(base, Recipe(**QUICK)))
+    assert not same(drawn(use), drawn(AdapterUse(file=files[0], text_strength=0)))
+
+
+@pytest.mark.parametrize("start, end, steps", [(0.5, 1, {2, 3}), (0, 0.5, {0, 1}), (0.25, 0.5, {1}), (0.5, 0.5, set())])
+def test_an_adapter_acts_between_its_start_and_its_end(files, by_hand, start, end, steps):
+    base, adapter = by_hand
+
+    def before(done: int, total: int) -> None:
+        adapter.strength = float(done in steps)
+
+    wanted = draw(base, Recipe(**QUICK), before=before)
+    assert same(drawn(AdapterUse(file=files[0], text_strength=0, start=start, end=end)), wanted)
+
+
+def test_the_same_file_twice_counts_twice(files):
+    one = AdapterUse(file=files[0], strength=0.4)
+    assert apart(drawn(one, one), drawn(AdapterUse(file=files[0], strength=0.8))) < 1
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_strip_is_the_pictures_one_by_one(files, which):
+    recipe = Recipe(**QUICK, adapters=(AdapterUse(file=files[which], text_strength=0.5), (files[1 - which], 0.2)))
+    strengths = (0.0, 0.5, 1.0, -0.5)
+    for strength, picture in zip(strengths, draw_strip(recipe, strengths), strict=True):
+        assert apart(picture, generate(at_strength(recipe, strength))) < 1
+
+
+def test_a_strip_that_does_not_fit_is_drawn_in_halves(files, monkeypatch):
+    from studio.generation import strip
+
+    asked, draw_rows = [], strip.draw_rows
+
+    def small(base, recipe, rows, *more, **named):
+        asked.append(rows)
+        if rows > 2:
+            raise torch.OutOfMemoryError
+        return draw_rows(base, recipe, rows, *more, **named)
+
+    monkeypatch.setattr(strip, "draw_rows", small)
+    assert len(draw_strip(Recipe(**QUICK, adapters=((files[0], 1),)), (0, 0.5, 1))) == 3
+    assert asked == [3, 1, 2]
+
+
+def test_a_file_that_is_gone_leaves_the_others_unhung(files, tmp_path):
+    bare = generate(Recipe(**QUICK))
+    with pytest.raises(AdapterError, match="nowhere"):
+        drawn(AdapterUse(file=files[0]), AdapterUse(file=tmp_path / "nowhere.safetensors"))
+    assert same(generate(Recipe(**QUICK)), bare)
+
+
+def test_a_run_that_is_over_can_not_be_drawn_with(tmp_path):
+    with pytest.raises(AdapterError, match="does not train any more"):
+        drawn(AdapterUse(file=tmp_path / "run" / "adapter.safetensors", live=True))
+
+
+def test_a_base_nobody_uses_takes_its_rack_with_it():
+    import gc
+    import weakref
+
+    base = load_base(shared=False)
+    rack_of(base)
+    gone = weakref.ref(base)
+    del base
+    gc.collect()
+    assert gone() is None

@@ -1,0 +1,108 @@
+"""Every scheduler draws what diffusers' own pipelines draw with it, from nothing and from a picture."""
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageChops
+
+from studio.basemodels import base_folder, load_base
+from studio.errors import GenerationError
+from studio.generation import Recipe, generate
+from studio.generation.looks import look
+from studio.generation.schedulers import DIFFUSION, FLOW, OWN, make_scheduler
+from studio.workspace import ASSETS
+
+QUICK = {"prompt": "red apple, on a blue background", "steps": 3, "seed": 7}
+SOURCE = sorted((ASSETS / "datasets" / "silhouette").glob("*.png"))[2]
+
+
+def pipeline(kind: str):
+    pipe = getattr(diffusers, kind).from_pretrained(base_folder("starter"))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def theirs(pipe, recipe: Recipe, **more) -> Image.Image:
+    generator = torch.Generator("cpu").manual_seed(recipe.seed)
+    return pipe(
+        recipe.prompt, num_inference_steps=recipe.steps, guidance_scale=recipe.guidance, generator=generator, **more
+    ).images[0]  # fmt: skip
+
+
+def same(a: Image.Image, b: Image.Image) -> bool:
+    return ImageChops.difference(a, b).getbbox() is None
+
+
+@pytest.mark.parametrize("name", DIFFUSION)
+def test_a_scheduler_by_name_draws_the_pixels_of_diffusers(name):
+    kind, changes = DIFFUSION[name]
+    pipe = pipeline("StableDiffusionPipeline")
+    pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **changes)
+    assert same(generate(Recipe(**QUICK, scheduler=name)), theirs(pipe, Recipe(**QUICK), width=128, height=128))
+
+
+def test_schedulers_differ_from_one_another():
+    pictures = [generate(Recipe(**QUICK, scheduler=name)).tobytes() for name in ("Euler", "Euler a", "DDPM", "Heun")]
+    assert len(set(pictures)) == 4
+
+
+def test_progress_counts_what_a_scheduler_really_does():
+    for name in ("Heun", "PLMS", "Euler"):
+        told = []
+        generate(Recipe(**QUICK, scheduler=name), progress=lambda done, total, told=told: told.append((done, total)))
+        assert told[-1][0] == told[-1][1] == len(told), name
+
+
+def test_flow_models_have_schedulers_of_their_own():
+    own = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    assert make_scheduler(own, OWN) is own and make_scheduler(own, "Euler") is own
+    for name in FLOW:
+        made = make_scheduler(own, name)
+        made.set_timesteps(4)
+        assert len(made.timesteps) >= 4
+    with pytest.raises(GenerationError, match="choose as the base, Euler"):
+        make_scheduler(own, "DDIM")
+
+
+@pytest.mark.parametrize(("name", "denoising"), [(OWN, 0.7), ("Euler", 0.7), ("DPM++ 2M", 0.4), ("Euler a", 1.0)])
+def test_from_a_picture_as_diffusers_does(name, denoising):
+    recipe = Recipe(**QUICK | {"steps": 5}, scheduler=name, source=SOURCE, denoising=denoising)
+    pipe = pipeline("StableDiffusionImg2ImgPipeline")
+    if name != OWN:
+        kind, changes = DIFFUSION[name]
+        pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **changes)
+    source = Image.open(SOURCE).convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
+    assert same(generate(recipe), theirs(pipe, recipe, image=source, strength=denoising))
+
+
+def test_a_hole_is_filled_as_diffusers_does_and_the_rest_stays(tmp_path):
+    mask = Image.new("L", (128, 128))
+    mask.paste(255, (32, 32, 96, 96))
+    mask.save(tmp_path / "mask.png")
+    recipe = Recipe(**QUICK | {"steps": 6}, source=SOURCE, mask=tmp_path / "mask.png", denoising=1.0)
+    source = Image.open(SOURCE).convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
+    ours = np.asarray(generate(recipe), float)
+    pipe = pipeline("StableDiffusionInpaintPipeline")
+    other = theirs(pipe, recipe, image=source, mask_image=mask, strength=1.0, width=128, height=128)
+    inside = (slice(40, 88), slice(40, 88))
+    assert np.abs(ours[inside] - np.asarray(other, float)[inside]).mean() < 2
+    assert np.array_equal(ours[:20], np.asarray(source, float)[:20])
+    assert np.abs(ours[inside] - np.asarray(source, float)[inside]).mean() > 5
+
+
+def test_a_look_at_the_latents_resembles_the_picture():
+    from studio.generation import generate_all
+
+    minds = []
+    (picture,) = generate_all(Recipe(**QUICK | {"steps": 8}), look=minds.append)
+    small = np.asarray(picture.resize((16, 16), Image.Resampling.BOX), float).ravel()
+    seen = np.asarray(look(load_base("starter"), minds[-1]), float).ravel()
+    assert seen.shape == small.shape and np.corrcoef(seen, small)[0, 1] > 0.8
+
+
+def test_pictures_of_one_recipe_are_those_of_the_next_seeds():
+    from studio.generation import generate_all
+
+    many = list(generate_all(Recipe(**QUICK, count=3)))
+    assert same(many[2], generate(Recipe(**QUICK | {"seed": 9}))) and not same(many[0], many[1])

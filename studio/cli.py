@@ -8,21 +8,21 @@ interrupted; anything unexpected keeps its traceback and exits 1. Heavy imports 
 import argparse
 import json
 import os
-import signal
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio import __version__
 from studio.cli_adapters import adapter_commands, named_adapter
+from studio.cli_bases import base_commands
+from studio.cli_caption import caption_commands
 from studio.errors import ConfigError, DatasetError, GenerationError, RunError, StudioError
 from studio.settings import Parser
+from studio.terminal import say, stop_on_signals
 from studio.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return USER
     except KeyboardInterrupt:
-        _say("Interrupted.")
+        say("Interrupted.")
         return INTERRUPTED
 
 
@@ -92,12 +92,8 @@ def _parser() -> Parser:
     sub.add_argument("--size", metavar="WxH", help="in pixels, like 128x128")
     sub.add_argument("--out", metavar="F.png", help="the file to write (a new one in the workspace's outputs)")
 
-    sub = add("caption", caption_command, "Write a caption beside each picture of a folder.")
-    sub.add_argument("folder", metavar="FOLDER")
-    sub.add_argument("--captioner", metavar="NAME", default="starter")
-    sub.add_argument("--trigger", metavar="WORD", default="", help="put this word in front of every caption")
-    sub.add_argument("--overwrite", action="store_true", help="replace captions that are there (they are kept if not)")
-
+    base_commands(add)
+    caption_commands(add)
     adapter_commands(add)
 
     sub = add("doctor", doctor_command, "Say what this machine has and what works on it.")
@@ -130,10 +126,10 @@ def train_command(given: argparse.Namespace) -> int:
             return _check(config, workspace)
         # Under `accelerate launch` the first process makes the folder and tells the others.
         folder = Path(processes.agree(str(new_run(config, workspace)) if processes.first else ""))
-    with _stop_on_signals() as stop:
+    with stop_on_signals() as stop:
         last = ""
         for kind, line in _lines(train(config, workspace, stop=stop, folder=folder), folder):
-            _say(line)
+            say(line)
             last = kind
     adapter = read_run_folder(folder).adapter
     if adapter:
@@ -295,7 +291,7 @@ def generate_command(given: argparse.Namespace) -> int:
     from studio.generation import Recipe, generate, save_picture
 
     recipe = Recipe(**{key: value for key, value in values.items() if value is not None})
-    picture = generate(recipe, progress=lambda step, total: _say(f"step {step} of {total}"))
+    picture = generate(recipe, progress=lambda step, total: say(f"step {step} of {total}"))
     if out is None:
         path = save_picture(picture, recipe, workspace.outputs)
     else:
@@ -322,33 +318,7 @@ def _out(text: str) -> Path:
     return path
 
 
-# caption, inspect, doctor
-
-
-def caption_command(given: argparse.Namespace) -> int:
-    """Caption a folder; captions that are there are kept unless --overwrite."""
-    from studio.captioning import caption_dataset, list_captioners
-    from studio.datasets import open_dataset
-
-    if given.captioner not in list_captioners():
-        raise ConfigError(f"There is no captioner {given.captioner!r}: choose from {', '.join(list_captioners())}.")
-    dataset = open_dataset(Path(given.folder))
-    for problem in dataset.problems:
-        _say(problem)
-    with _stop_on_signals() as stop:
-        report = caption_dataset(
-            dataset,
-            captioner=given.captioner,
-            trigger=given.trigger,
-            overwrite=given.overwrite,
-            stop=stop,
-            progress=lambda done, total, path, caption: _say(f"{done} of {total}  {Path(path).name}: {caption}"),
-        )
-    for problem in report.unreadable:
-        _say(problem)
-    changed = f" ({report.triggered} with {given.trigger!r} put in front)" if report.triggered else ""
-    print(f"{report.written} written, {report.kept} kept{changed}, {len(report.unreadable)} unreadable")
-    return INTERRUPTED if report.stopped else DONE
+# doctor
 
 
 def doctor_command(given: argparse.Namespace) -> int:
@@ -358,36 +328,3 @@ def doctor_command(given: argparse.Namespace) -> int:
     found = examine(given.workspace)
     print(json.dumps(found, indent=2) if given.json else report(found))
     return DONE
-
-
-# shared
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or a polite kill) sets; the second one interrupts as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def ask(number, frame) -> None:
-        stop.set()
-        restore()
-        _say("Stopping after this step; once more breaks off at once.")
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        restore()

@@ -32,7 +32,8 @@ def end_jobs(seconds: float = 60) -> None:
     from studio.jobs import jobs
 
     until = time.monotonic() + seconds
-    while (job := jobs.current) is not None and job.state == "running":
-        job.stop()
-        assert time.monotonic() < until, f"{job.title} did not stop within {seconds} s"
+    while running := jobs.running():
+        for job in running:
+            job.stop()
+        assert time.monotonic() < until, f"{running[0].title} did not stop within {seconds} s"
         time.sleep(0.1)

@@ -1,6 +1,7 @@
 """The same way through for a program: gradio_client against the named endpoints."""
 
 import time
+import zipfile
 
 import pytest
 from gradio_client import Client, handle_file
@@ -73,6 +74,12 @@ def test_whole_way_as_a_program(studio, root):
         ("/start_training", {"dataset": "silhouette", "rank": 0}, "adapter.rank"),
         ("/start_training", {"dataset": "silhouette", "more": {"data.held_out": "/etc"}}, "not the name of a dataset"),
         ("/start_training", {"dataset": "silhouette", "more": {"base": "/etc"}}, "Only the built-in starter"),
+        ("/caption_dataset", {"dataset": "silhouette", "captioner": "nobody"}, "no captioner"),
+        ("/caption_dataset", {"dataset": "silhouette", "settings": {"x": 1}}, "starter.x"),
+        ("/edit_captions", {"dataset": "silhouette", "operation": "add tag", "first": " "}, "Type a tag"),
+        ("/edit_captions", {"dataset": "silhouette", "operation": "tidy", "filter": {"has": 3}}, "filter.has"),
+        ("/remove_pictures", {"dataset": "silhouette", "files": ["../../x.png"]}, "x.png"),
+        ("/export_dataset", {"dataset": "silhouette", "background": "no colour"}, "not a colour"),
         ("/run_status", {"run": "../runs"}, "no run called"),
         ("/generate", {"prompt": "a" * 10_000}, "4000"),
         ("/generate", {"prompt": "x", "adapters": [{"file": "../../secret.safetensors"}]}, "adapter"),
@@ -115,6 +122,36 @@ def test_a_run_is_checked_paused_resumed_and_extended_by_a_program(studio):
     assert wait(studio, "/run_status", run=short)["step"] == 6
 
 
+def test_a_dataset_is_checked_mended_edited_and_taken_back_by_a_program(studio, tmp_path):
+    for name, colour in (("a", "red"), ("b", "red"), ("c", "blue")):
+        picture = Image.radial_gradient("L").resize((160, 160))
+        Image.merge("RGB", [picture if colour == "red" else picture.rotate(90).point(lambda v: 255 - v)] * 3).save(
+            tmp_path / f"{name}.png"
+        )
+    files = [handle_file(str(tmp_path / f"{name}.png")) for name in "abc"]
+    assert len(studio.predict(files, "discs", api_name="/import_pictures")["items"]) == 3
+    found = studio.predict("discs", 64, "", api_name="/check_dataset")
+    kinds = {one["kind"]: one for one in found}
+    assert sorted(kinds["near-duplicates"]["files"]) == ["a.png", "b.png"], found
+    number = kinds["near-duplicates"]["number"]
+    studio.predict("discs", number, "keep the largest of each", api_name="/mend_dataset")
+    assert len(studio.predict("discs", api_name="/open_dataset")["items"]) == 2
+
+    more = {"dataset": "discs", "operation": "add tag", "first": "disc", "api_name": "/edit_captions"}
+    assert [one["after"] for one in studio.predict(**more)] == ["disc", "disc"]
+    assert not any(item["caption"] for item in studio.predict("discs", api_name="/open_dataset")["items"])
+    studio.predict(write=True, **more)
+    assert [item["caption"] for item in studio.predict("discs", api_name="/open_dataset")["items"]] == ["disc"] * 2
+    studio.predict("discs", api_name="/undo")
+    studio.predict("discs", api_name="/undo")
+    assert len(studio.predict("discs", api_name="/open_dataset")["items"]) == 3
+    steps = studio.predict("discs", api_name="/dataset_history")
+    assert [step["kind"] for step in steps] == ["undo", "undo", "change", "change"]
+    with zipfile.ZipFile(studio.predict("discs", "", api_name="/export_dataset")) as archive:
+        assert sorted(name for name in archive.namelist() if name.endswith(".png")) == ["a.png", "b.png", "c.png"]
+    assert "3 pieces" in studio.predict("zsk", api_name="/trigger_report")["message"]
+
+
 def test_dropped_files_that_can_not_be_used(studio, root, tmp_path):
     (tmp_path / "empty.safetensors").write_bytes(b"")
     with pytest.raises(AppError, match="empty.safetensors"):
@@ -141,7 +178,9 @@ def test_only_pictures_are_served(studio, root):
 
 def test_endpoints_are_named_and_described(studio):
     described = studio.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    wanted = "open_dataset import_pictures save_caption caption_dataset job_status stop_captioning add_adapter "
+    wanted = "list_datasets open_dataset import_pictures export_dataset save_caption list_captioners caption_dataset "
+    wanted += "check_dataset mend_dataset edit_captions remove_pictures undo redo dataset_history trigger_report "
+    wanted += "job_status stop_captioning add_adapter "
     wanted += "list_presets check_settings check_report start_training stop_training pause_training resume_training "
     wanted += "extend_training run_status list_runs generate"
     assert set(described) == {f"/{name}" for name in wanted.split()}

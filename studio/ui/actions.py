@@ -1,7 +1,7 @@
 """What a person can do, as plain functions: the tabs and the named endpoints both call these, nothing else.
 
-What is about runs stands in actions_runs.py. Everything from the browser is a name inside the workspace, never a
-path. Mistakes raise a StudioError.
+What is about datasets stands in actions_datasets.py, what is about runs in actions_runs.py. Everything from the browser
+is a name inside the workspace, never a path. Mistakes raise a StudioError.
 """
 
 import re
@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studio.errors import AdapterError, DatasetError, GenerationError, WorkspaceError
+from studio.errors import AdapterError, GenerationError, WorkspaceError
 from studio.workspace import Workspace, free_path, safe_name, write_whole
 
 
@@ -21,88 +21,6 @@ class Latest(NamedTuple):
 
 
 latest: dict[str, Latest] = {}  # by kind, so that a tab opened later sees how a job ended
-
-
-# Datasets -----------------------------------------------------------------------------------------------------------
-
-
-def list_datasets(workspace: Workspace) -> list[tuple[str, str]]:
-    """(label, name) of the person's datasets and of the samples not copied yet."""
-    from studio.datasets import list_samples
-
-    own = sorted(path.name for path in workspace.datasets.iterdir() if path.is_dir() and path.name[0] != ".")
-    return [(name, name) for name in own] + [(f"{n} (sample)", n) for n in list_samples() if n not in own]
-
-
-def open_named(workspace: Workspace, name: str):
-    """The dataset `name`; a sample is copied into the workspace first, so that the original is never edited."""
-    from studio.datasets import copy_sample, list_samples, open_dataset
-
-    name = known(name, "dataset")
-    if (workspace.datasets / name).is_dir():
-        return open_dataset(workspace.datasets / name)
-    if name in list_samples():
-        return copy_sample(workspace, name)
-    raise DatasetError(f"There is no dataset called {name!r}: choose one from the list.")
-
-
-def import_files(workspace: Workspace, name: str, paths: list):
-    """Pictures and zips into the dataset `name`, made if missing. The lines say what was skipped."""
-    from studio.datasets import import_pictures
-
-    if not paths:
-        raise DatasetError("There are no files to add: drop pictures or a zip first.")
-    return import_pictures(workspace, safe_name(name or "my-pictures"), [Path(path) for path in paths])
-
-
-def item_name(dataset, item) -> str:
-    return item.path.relative_to(dataset.folder).as_posix()
-
-
-def find_item(dataset, file: str):
-    """The item called `file`; compared with what is there, never joined to a path."""
-    for item in dataset.items:
-        if item_name(dataset, item) == file:
-            return item
-    raise DatasetError(f"There is no picture called {file!r} in {dataset.name}: open the dataset again.")
-
-
-def save_caption(workspace: Workspace, dataset: str, file: str, caption: str) -> str:
-    """Write the caption beside the picture; returns it as it stands now (one line)."""
-    from studio.datasets import set_caption
-
-    item = find_item(open_named(workspace, dataset), file)
-    text = " ".join(caption.split())
-    if text != item.caption:
-        set_caption(item.path, text)
-    return text
-
-
-def start_captioning(workspace: Workspace, dataset: str, trigger: str = "", overwrite: bool = False):
-    """A background job that writes captions; its message says what it did and what it skipped."""
-    from studio.jobs import jobs
-
-    pictures = open_named(workspace, dataset)
-
-    def work(job) -> None:
-        from studio.captioning import caption_dataset
-
-        def progress(done: int, total: int, path: Path, caption: str) -> None:
-            job.done, job.total, job.message = done, total, f"{Path(path).name}: {caption}"
-
-        job.total, job.message = len(pictures.items), "Loading the captioner"
-        report = caption_dataset(
-            pictures, trigger=trigger.strip(), overwrite=overwrite, stop=job.stop_event, progress=progress
-        )
-        lines = [f"{pictures.name}: {report.written} captions written" + (", then stopped." if report.stopped else ".")]
-        if report.kept:
-            changed = f", {report.triggered} with {trigger.strip()!r} put in front" if report.triggered else ""
-            lines.append(f"{report.kept} kept{changed}.")
-        job.message = "\n".join([" ".join(lines), *(f"Skipped {line}" for line in report.unreadable)])
-
-    job = jobs.start("caption", f"Captioning {pictures.name}", work)
-    remember(job, pictures.name)
-    return job
 
 
 # Jobs ---------------------------------------------------------------------------------------------------------------
@@ -123,11 +41,13 @@ def stop_job(kind: str) -> bool:
 
 
 def running(kind: str | None = None):
-    """The job that runs now, of `kind` if given, else None."""
+    """The job of `kind` that runs now, or the one that holds the device; None when there is none."""
     from studio.jobs import jobs
 
-    job = jobs.current
-    return job if job and job.state == "running" and kind in (None, job.kind) else None
+    if kind is None:
+        job = jobs.current
+        return job if job and job.state == "running" else None
+    return next((job for job in jobs.running() if job.kind == kind), None)
 
 
 # Adapters and pictures ----------------------------------------------------------------------------------------------
@@ -208,9 +128,7 @@ def recipe_line(recipe) -> str:
     """What made the picture, in one line that a person can read back."""
     parts = [f"seed {recipe.seed}", f"{recipe.steps} steps", f"guidance {recipe.guidance:g}"]
     parts.append(f"{recipe.width} × {recipe.height}")
-    for adapter, strength in recipe.adapters:
-        path = Path(str(adapter))
-        parts.append(f"{path.parent.name if path.stem == 'adapter' else path.stem} at {strength:g}")
+    parts += [f"{use.title} at {use.strength:g}" for use in recipe.adapters]
     prompt = re.sub(r"\s+", " ", recipe.prompt).strip()
     return f"{prompt if len(prompt) <= 90 else prompt[:89] + '…'} · " + " · ".join(parts)
 

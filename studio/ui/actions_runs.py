@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio.errors import DatasetError, RunError, StudioError, WorkspaceError
-from studio.ui.actions import known, latest, open_named, remember, running
+from studio.ui.actions import known, latest, remember, running
+from studio.ui.actions_datasets import open_named
 from studio.ui.widgets import BUCKET_STEP, SIDE
 from studio.workspace import Workspace, free_path, safe_name
 

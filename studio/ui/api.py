@@ -5,50 +5,29 @@ studio = Client("http://127.0.0.1:7860")
 studio.predict("silhouette", api_name="/open_dataset")
 """
 
-import functools
-import json
 import threading
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import gradio as gr
 
-from studio.errors import GenerationError, StudioError
+from studio.errors import GenerationError
 from studio.ui import actions, actions_runs
-from studio.ui.widgets import SIDE, one_line, setting
+from studio.ui.api_datasets import dataset_endpoints
+from studio.ui.endpoint import endpoint, job_facts, json_of
+from studio.ui.widgets import SIDE, setting
 from studio.workspace import Workspace
 
 
 def endpoints(workspace: Workspace) -> None:
-    """Add every endpoint to the page being built. None of them shows anything."""
-
-    def open_dataset(dataset):
-        """Open a dataset of the workspace, or copy a sample into it. Answers its pictures and captions."""
-        return _dataset(actions.open_named(workspace, dataset))
-
-    def import_pictures(files, name):
-        """Add pictures or zips to a dataset, made if missing. `skipped` says what was left out and why."""
-        dataset, skipped = actions.import_files(workspace, name, files or [])
-        return _dataset(dataset) | {"skipped": skipped}
-
-    def save_caption(dataset, file, caption):
-        """Set the caption of one picture. Answers the caption as it was written."""
-        return actions.save_caption(workspace, dataset, file, caption)
-
-    def caption_dataset(dataset, trigger, overwrite):
-        """Start captioning a dataset in the background; ask job_status how it goes."""
-        return _job(actions.start_captioning(workspace, dataset, trigger, overwrite))
+    """Add every endpoint to the page being built, those about datasets first. None of them shows anything."""
+    dataset_endpoints(workspace)
 
     def job_status():
         """The job that runs now, or the one that ended last: kind, state, done, total, message."""
         ended = [newest.job for newest in actions.latest.values()]
         job = actions.running() or (ended[-1] if ended else None)
-        return _job(job) if job else {"state": "none"}
-
-    def stop_captioning():
-        """Stop captioning after the picture it is at. Answers whether anything ran."""
-        return actions.stop_job("caption")
+        return job_facts(job) if job else {"state": "none"}
 
     def add_adapter(file):
         """Check an adapter file and keep it in the workspace. Answers the name to give to generate."""
@@ -62,7 +41,7 @@ def endpoints(workspace: Workspace) -> None:
 
     def check_settings(dataset, steps, rank, learning_rate, prompts, more):
         """Try the settings on a few real steps in the background; wait with job_status, then ask check_report."""
-        return _job(
+        return job_facts(
             actions_runs.start_check(workspace, _values(dataset, "", steps, rank, learning_rate, prompts, more))
         )
 
@@ -104,7 +83,7 @@ def endpoints(workspace: Workspace) -> None:
         """Draw one picture and save it in the workspace. Answers the picture and its recipe."""
         from studio.generation import save_picture
 
-        pairs = [_adapter(entry) for entry in _json(adapters, list, "adapters")]
+        pairs = [_adapter(entry) for entry in json_of(adapters, list, "adapters")]
         fields = {"prompt": prompt, "negative_prompt": negative or "", "seed": seed, "steps": steps}
         fields |= {"guidance": guidance, "width": width, "height": height}
         recipe = actions.make_recipe(workspace, pairs, **fields)
@@ -117,22 +96,8 @@ def endpoints(workspace: Workspace) -> None:
         yes = gr.Checkbox(label="whether anything ran")
         dataset = gr.Textbox(label="dataset: a name, as in the Dataset tab", value="")
         whole = {"precision": 0}
-        _endpoint(open_dataset, [dataset], answer)
-        _endpoint(
-            import_pictures,
-            [
-                gr.File(label="files: pictures or zips", file_count="multiple"),
-                gr.Textbox(label="name of the dataset", value="my-pictures"),
-            ],
-            answer,
-        )
-        file = gr.Textbox(label="file: the picture's name, as open_dataset says it", value="")
-        _endpoint(save_caption, [dataset, file, gr.Textbox(label="caption", value="")], text)
-        again = gr.Checkbox(label="overwrite captions that are there already", value=False)
-        _endpoint(caption_dataset, [dataset, gr.Textbox(label="trigger word", value=""), again], answer)
-        _endpoint(job_status, [], answer)
-        _endpoint(stop_captioning, [], yes)
-        _endpoint(add_adapter, [gr.File(label="file: one .safetensors")], text)
+        endpoint(job_status, [], answer)
+        endpoint(add_adapter, [gr.File(label="file: one .safetensors")], text)
         settings = [
             gr.Number(label="steps", value=setting("training.steps").default, **whole),
             gr.Number(label="rank", value=setting("adapter.rank").default, **whole),
@@ -142,21 +107,21 @@ def endpoints(workspace: Workspace) -> None:
         ]
         name = gr.Textbox(label="name of the run; empty: the dataset's", value="")
         run = gr.Textbox(label="run: a name; empty: the current or newest", value="")
-        _endpoint(list_presets, [], answer)
-        _endpoint(check_settings, [dataset, *settings], answer)
-        _endpoint(check_report, [], answer)
-        _endpoint(start_training, [dataset, name, *settings], text)
-        _endpoint(stop_training, [], yes)
-        _endpoint(pause_training, [], yes)
-        _endpoint(resume_training, [gr.Textbox(label="run: a name; empty: the paused one", value="")], text)
-        _endpoint(
+        endpoint(list_presets, [], answer)
+        endpoint(check_settings, [dataset, *settings], answer)
+        endpoint(check_report, [], answer)
+        endpoint(start_training, [dataset, name, *settings], text)
+        endpoint(stop_training, [], yes)
+        endpoint(pause_training, [], yes)
+        endpoint(resume_training, [gr.Textbox(label="run: a name; empty: the paused one", value="")], text)
+        endpoint(
             extend_training,
             [gr.Textbox(label="run: a name", value=""), gr.Number(label="steps to add", value=100, **whole)],
             text,
         )
-        _endpoint(run_status, [run], answer)
-        _endpoint(list_runs, [], answer)
-        _endpoint(
+        endpoint(run_status, [run], answer)
+        endpoint(list_runs, [], answer)
+        endpoint(
             generate,
             [
                 gr.Textbox(label="prompt", value=""),
@@ -173,32 +138,9 @@ def endpoints(workspace: Workspace) -> None:
         )
 
 
-def _endpoint(action: Callable, inputs: list, outputs, **options) -> None:
-    """`action` under its own name. A StudioError reaches the caller as its one line."""
-
-    @functools.wraps(action)
-    def wrapped(*args):
-        try:
-            return action(*args)
-        except StudioError as error:
-            raise gr.Error(one_line(error), print_exception=False) from None
-
-    gr.Button(visible=False).click(wrapped, inputs, outputs, api_name=action.__name__, **options)
-
-
-def _dataset(dataset) -> dict:
-    items = [{"file": actions.item_name(dataset, item), "caption": item.caption} for item in dataset.items]
-    return {"name": dataset.name, "items": items, "problems": list(dataset.problems)}
-
-
-def _job(job) -> dict:
-    fields = ("kind", "title", "state", "done", "total", "message", "error")
-    return {name: getattr(job, name) for name in fields}
-
-
 def _values(dataset, name, steps, rank, learning_rate, prompts, more) -> dict:
     """What `actions_runs.config_of` takes; empty fields are left out."""
-    values = _json(more, dict, "more") | {
+    values = json_of(more, dict, "more") | {
         "dataset": dataset,
         "name": name,
         "training.steps": steps,
@@ -235,20 +177,6 @@ def _run(workspace: Workspace, view) -> dict:
         "previews": [{"step": step, "prompt": prompt} for step, prompt, _ in view.previews],
         "adapter_ready": bool(view.adapter),
     }
-
-
-def _json(value, kind: type, name: str):
-    """JSON as text or as itself; GenerationError when it is something else."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value or ("[]" if kind is list else "{}"))
-        except (ValueError, RecursionError):
-            raise GenerationError(f"{name} is not JSON: see the example under Use via API.") from None
-    if value is None:
-        return kind()
-    if not isinstance(value, kind):
-        raise GenerationError(f"{name} must be a {'list' if kind is list else 'table of settings'}.")
-    return value
 
 
 def _adapter(entry) -> tuple[str, float]:

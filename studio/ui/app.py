@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+import time
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: nothing is sent anywhere
 
@@ -11,7 +12,7 @@ import gradio as gr  # noqa: E402
 
 from studio.errors import ConfigError  # noqa: E402
 from studio.ui import thumbnails  # noqa: E402
-from studio.ui.actions import list_datasets  # noqa: E402
+from studio.ui.actions_datasets import list_datasets  # noqa: E402
 from studio.ui.api import endpoints  # noqa: E402
 from studio.ui.dataset_tab import dataset_tab  # noqa: E402
 from studio.ui.generate_tab import generate_tab  # noqa: E402
@@ -20,6 +21,8 @@ from studio.ui.train_tab import train_tab  # noqa: E402
 from studio.ui.widgets import HIDDEN, QUIET  # noqa: E402
 from studio.workspace import ASSETS, Workspace  # noqa: E402
 
+_HOME = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches
+AWAKE = 5  # seconds
 MOST_UPLOAD = "2gb"  # one file; a zip's content is bounded again when it is read
 
 
@@ -35,7 +38,7 @@ def build(settings) -> gr.Blocks:
         timer = gr.Timer(1)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Dataset", id="dataset", elem_id="tab-dataset"):
-                data = dataset_tab(workspace, demo, timer)
+                data = dataset_tab(workspace, demo, timer, local=settings.host in _HOME and not settings.share)
             with gr.Tab("Train", id="train", elem_id="tab-train", render_children=True):
                 train = train_tab(workspace, demo, timer)
             with gr.Tab("Generate", id="generate", elem_id="tab-generate", render_children=True):
@@ -47,6 +50,10 @@ def build(settings) -> gr.Blocks:
         def go_generate(run):
             return gr.Tabs(selected="generate"), f"run:{run}"
 
+        # When the server closes its stream while an event is being sent, Gradio's client hears nothing until another
+        # one is sent; and timers send none while theirs are pending. This one always does.
+        awake = {"trigger_mode": "multiple", "concurrency_limit": None, **QUIET, **HIDDEN}
+        gr.Timer(AWAKE).tick(lambda: None, None, None, **awake)
         data.onward.click(go_train, data.choice, [tabs, train.dataset], **QUIET, **HIDDEN)
         train.onward.click(go_generate, train.run, [tabs, generate.incoming], **QUIET, **HIDDEN)
     return demo
@@ -55,7 +62,13 @@ def build(settings) -> gr.Blocks:
 def launch_options(settings) -> dict:
     """What `launch` gets: this machine only, and only folders of pictures may be read by the browser."""
     workspace = _workspace(settings)
-    folders = [thumbnails.folder(workspace), workspace.cache / "downloads", workspace.outputs, ASSETS / "datasets"]
+    folders = [
+        thumbnails.folder(workspace),
+        workspace.cache / "downloads",
+        workspace.outputs,
+        workspace.exports,
+        ASSETS / "datasets",
+    ]
     return {
         "server_name": settings.host or "127.0.0.1",
         "server_port": settings.port,
@@ -90,11 +103,14 @@ def _finish(seconds: float = 60) -> None:
     """Let what runs in the background end its step and write its checkpoint."""
     from studio.jobs import jobs
 
-    job = jobs.current
-    if job and job.state == "running" and job.thread:
+    going = jobs.running()
+    for job in going:
         print(f"{job.title}: stopping after this step.", flush=True)
         job.stop()
-        job.thread.join(seconds)
+    until = time.monotonic() + seconds
+    for job in going:
+        if job.thread:
+            job.thread.join(max(0.0, until - time.monotonic()))
 
 
 def _warm() -> None:

@@ -1,4 +1,8 @@
-"""The Dataset tab: choose or drop pictures, look at them page by page, caption them all or one by one."""
+"""The Dataset tab: bring pictures in, look at them, check them, caption them, hand them on.
+
+Its sub-tabs are files of their own. They follow `revision`, a text that changes with every change of the set that is
+open, whoever made it.
+"""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,13 +11,24 @@ import gradio as gr
 
 from studio.errors import StudioError
 from studio.ui import actions
-from studio.ui.thumbnails import LARGE, thumbnail
-from studio.ui.widgets import HIDDEN, QUIET, bar, empty, note, plainly
+from studio.ui import actions_datasets as doing
+from studio.ui.dataset_bulk import bulk_board
+from studio.ui.dataset_captioners import captioner_form, comparison
+from studio.ui.dataset_check import check_board
+from studio.ui.dataset_past import past_board, undo_bar
+from studio.ui.dataset_pictures import filter_of, picture_pages
+from studio.ui.widgets import HIDDEN, QUIET, bar, note, plainly
 from studio.workspace import Workspace
 
-PAGE = 48  # pictures on one page of the grid
-NOTHING = empty("No dataset open", "Choose a sample on the left, or drop about twenty pictures of your own.")
-UNPICKED = empty("No picture selected", "Click one to see it large and to edit its caption.")
+KINDS = {
+    "Zip, captions as .txt": "zip",
+    "Folder, captions as .txt": "sidecars",
+    "Folder, captions in metadata.jsonl": "metadata.jsonl",
+}
+
+# What the watchers below last showed, set back when something starts: a job that is done before "Starting." arrives
+# would otherwise count as shown.
+NOT_YET = ()
 
 
 @dataclass(frozen=True)
@@ -24,13 +39,10 @@ class DatasetTab:
     onward: gr.Button
 
 
-def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> DatasetTab:
-    """Build the tab inside the caller's gr.Tab."""
-    page = gr.State(0)
-    shown = gr.State([])  # file names on this page, so that a click means a picture and not a position
-    picked = gr.Textbox(visible=False)  # "dataset/file": held by the page, so that it and its caption travel together
-    loaded = gr.Textbox(visible=False)  # what was put into the editor: only an edited caption is written
-    seen = gr.State(None)
+def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer, local: bool) -> DatasetTab:
+    """Build the tab inside the caller's gr.Tab. local: only this machine sees the page, so folders may be typed."""
+    revision, asked = gr.State(""), gr.State("")
+    seen, came, gone = gr.State(None), gr.State(None), gr.State(None)
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=280):
             choice = gr.Dropdown(
@@ -45,232 +57,162 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> Datas
                     elem_id="drop-pictures",
                     elem_classes="drop",
                 )
-                add = gr.Button("Add to this dataset", size="md", elem_id="add")
+                folder = gr.Textbox(
+                    label="Or a folder on this machine",
+                    info="Also kohya's 10_name folders and Hugging Face's imagefolder. It is copied, not changed.",
+                    max_lines=1,
+                    visible=local,
+                    elem_id="import-folder",
+                )
+                with gr.Row():
+                    add = gr.Button("Add to this dataset", size="md", elem_id="add", min_width=140)
+                    stop_add = gr.Button("Stop", size="md", visible=False, elem_id="stop-add", min_width=70)
                 added = gr.HTML(elem_id="added")
             gr.Markdown("### Captions", elem_classes="heading")
+            form = captioner_form()
             trigger = gr.Textbox(
                 label="Trigger word",
                 info="Optional. Put in front of every caption; use it in a prompt to call what was learned.",
                 max_lines=1,
                 elem_id="trigger",
             )
-            overwrite = gr.Checkbox(label="Overwrite existing captions", value=False, elem_id="overwrite")
+            word = gr.HTML(elem_id="trigger-report")
             with gr.Row():
-                caption_all = gr.Button("Caption all", variant="primary", elem_id="caption-all", min_width=120)
+                caption_all = gr.Button("Caption", variant="primary", elem_id="caption-all", min_width=120)
                 stop = gr.Button("Stop", interactive=False, elem_id="stop-captions", min_width=80)
             progress = gr.HTML(elem_id="caption-progress")
-        with gr.Column(scale=6, min_width=320, elem_classes="middle"):
-            summary = gr.HTML(NOTHING, elem_id="dataset-summary")
-            grid = gr.Gallery(
-                columns=6,
-                height="auto",
-                allow_preview=False,
-                show_label=False,
-                buttons=[],
-                object_fit="contain",
-                interactive=False,
-                visible=False,
-                elem_id="pictures",
-                elem_classes="gallery",
-            )
-            with gr.Row(visible=False) as pager:
-                back = gr.Button("← Earlier", size="sm", min_width=90)
-                where = gr.HTML(elem_id="page")
-                forth = gr.Button("Later →", size="sm", min_width=90)
-        with gr.Column(scale=4, min_width=280, visible=False, elem_classes="side") as side:
-            blank = gr.HTML(UNPICKED)
-            with gr.Column(visible=False) as editor:
-                large = gr.Image(
-                    show_label=False,
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    elem_id="large",
-                    type="filepath",
-                    elem_classes="picture",
+            with gr.Accordion("Export", open=False, elem_id="export"):
+                kind = gr.Dropdown(label="As", choices=list(KINDS), value=next(iter(KINDS)), elem_id="export-kind")
+                background = gr.Textbox(
+                    label="Background for transparent pictures",
+                    info="A colour, like white or #808080; empty: they stay transparent.",
+                    max_lines=1,
+                    elem_id="export-background",
                 )
-                caption = gr.Textbox(
-                    label="Caption", lines=3, max_lines=6, submit_btn=False, elem_id="caption", interactive=True
-                )
-                with gr.Row():
-                    previous = gr.Button("← Previous", size="md", min_width=90, elem_id="previous")
-                    save = gr.Button("Save", size="md", min_width=80, elem_id="save-caption")
-                    following = gr.Button("Next →", size="md", min_width=90, elem_id="next")
-                saved = gr.HTML(elem_id="saved")
+                export = gr.Button("Export", elem_id="export-go")
+                exported = gr.HTML(elem_id="exported")
+                file = gr.File(label="The zip", visible=False, interactive=False, elem_id="export-file")
             onward = gr.Button("Train on this dataset →", size="md", elem_id="to-train")
-
-    # What is shown -----------------------------------------------------------------------------------------------
-
-    def grid_of(dataset, number: int):
-        """Updates for summary, grid, page, shown, pager, where, back, forth, blank."""
-        items = dataset.items
-        last = max(0, (len(items) - 1) // PAGE)
-        number = min(max(0, number), last)
-        here = items[number * PAGE : (number + 1) * PAGE]
-        cells = [(str(thumbnail(workspace, item.path)), item.caption or "no caption") for item in here]
-        captioned = sum(bool(item.caption) for item in items)
-        facts = f"<b>{len(items)}</b> pictures · <b>{captioned}</b> with a caption"
-        text = f'<div class="note">{facts}</div>' + note(
-            "\n".join(f"Left out: {p}" for p in dataset.problems), bad=True
-        )
-        first = number * PAGE + 1
-        return (
-            text,
-            gr.update(value=cells, visible=True, selected_index=None),
-            number,
-            [actions.item_name(dataset, item) for item in here],
-            gr.update(visible=last > 0),
-            note(f"{first}–{first + len(here) - 1} of {len(items)}"),
-            gr.update(interactive=number > 0),
-            gr.update(interactive=number < last),
-        )
-
-    view = [summary, grid, page, shown, pager, where, back, forth]
-
-    def close_editor():
-        """Updates for picked, editor, blank, side."""
-        return "", gr.update(visible=False), gr.update(visible=True), gr.update(visible=True)
-
-    beside = [picked, editor, blank, side]
-
-    def choices_update(value: str):
-        return gr.update(choices=actions.list_datasets(workspace), value=value)
+        with gr.Column(scale=10, min_width=320):
+            undo_bar(workspace, choice, revision)
+            with gr.Tabs(elem_id="dataset-tabs") as tabs:
+                with gr.Tab("Pictures", id="pictures", elem_id="tab-pictures"):
+                    pages = picture_pages(workspace, demo, choice, revision, asked)
+                with gr.Tab("Check", id="check", elem_id="tab-check", render_children=True):
+                    check_board(workspace, choice, trigger, revision, asked, timer)
+                with gr.Tab("Edit many", id="many", elem_id="tab-many", render_children=True):
+                    bulk_board(workspace, choice, revision, pages.filters, filter_of, pages.has_tag)
+                with gr.Tab("Compare captioners", id="compare", elem_id="tab-compare", render_children=True):
+                    comparison(workspace, choice, pages.shown, form, timer)
+                with gr.Tab("History", id="past", elem_id="tab-past", render_children=True):
+                    past_board(workspace, choice, revision)
 
     def load_choices():
-        return gr.update(choices=actions.list_datasets(workspace))  # no value: the person may be choosing one now
+        return gr.update(choices=doing.list_datasets(workspace))  # no value: the person may be choosing one now
 
     @plainly
     def open_dataset(dataset):
         if not dataset:
-            return [gr.skip()] * (len(view) + len(beside) + 2)
-        opened = actions.open_named(workspace, dataset)
-        return *grid_of(opened, 0), *close_editor(), choices_update(opened.name), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip()
+        opened = doing.view(workspace, dataset)
+        doing.make_thumbnails(workspace, opened)
+        choices = gr.update(choices=doing.list_datasets(workspace), value=opened.name)
+        return choices, doing.stamp(workspace, opened.name), gr.Tabs(selected="pictures")
 
     @plainly
-    def import_files(files, wanted, current):
-        opened, skipped = actions.import_files(workspace, wanted or current or "", files or [])
-        count = f"{opened.name} has {len(opened.items)} pictures now."
-        report = note("\n".join([count, *(f"Skipped {line}" for line in skipped)]))
-        return *grid_of(opened, 0), *close_editor(), choices_update(opened.name), report, None
+    def start_import(files, typed, wanted, current):
+        paths = [*(files or []), *([typed.strip()] if local and (typed or "").strip() else [])]
+        doing.start_import(workspace, wanted or current or "", paths)
+        return note("Starting."), NOT_YET
 
     @plainly
-    def turn(dataset, number, by):
-        return grid_of(actions.open_named(workspace, dataset), number + by)
-
-    # One picture -------------------------------------------------------------------------------------------------
-
-    def editor_of(dataset, item):
-        """Updates for large, caption, saved, picked, editor, blank, loaded."""
-        copy = thumbnail(workspace, item.path, LARGE)
-        name = actions.item_name(dataset, item)
-        index = dataset.items.index(item)
-        return (
-            str(copy),
-            gr.update(value=item.caption, label=f"Caption of {name}  ({index + 1} of {len(dataset.items)})"),
-            "",
-            f"{dataset.name}/{name}",
-            gr.update(visible=True),
-            gr.update(visible=False),
-            as_shown(f"{dataset.name}/{name}", item.caption),
-        )
-
-    one = [large, caption, saved, picked, editor, blank, loaded]
+    def caption_everything(dataset, word, *chosen):
+        doing.start_captioning(workspace, dataset, word or "", **form.chosen(*chosen))
+        return gr.update(interactive=False), gr.update(interactive=True), note("Starting."), NOT_YET
 
     @plainly
-    def select(dataset, files, event: gr.SelectData):
-        if not isinstance(event.index, int) or event.index >= len(files):
-            return [gr.skip()] * len(one)
-        opened = actions.open_named(workspace, dataset)
-        return editor_of(opened, actions.find_item(opened, files[event.index]))
+    def start_export(dataset, wanted, colour):
+        doing.start_export(workspace, dataset, KINDS.get(wanted, ""), colour or "")
+        return note("Starting."), NOT_YET
 
-    def keep(key: str, text: str, shown: str) -> bool:
-        """Save what a person edited; True when the file changed. What was only looked at never replaces newer words."""
-        dataset, _, file = (key or "").partition("/")
-        if not file or as_shown(key, text) == shown:
-            return False
-        opened = actions.open_named(workspace, dataset)
-        before = actions.find_item(opened, file).caption
-        return actions.save_caption(workspace, dataset, file, text or "") != before
+    def judge(candidate):
+        if not (candidate or "").strip():
+            return ""
+        with suppress(StudioError):
+            return note(doing.look_at_trigger(candidate).message)
+        return ""
 
-    def as_shown(key: str, text: str) -> str:
-        """With its picture's name, since the answer to a save may come when the next picture is open already."""
-        return f"{key}\n{text or ''}"
+    def halt(what):
+        return lambda: actions.stop_job(what) and None
 
-    @plainly
-    def save_caption(key, text, was, number):
-        changed = keep(key, text, was)
-        if not changed:
-            return [gr.skip()] * len(view) + [note("Saved.") if key else "", as_shown(key, text)]
-        return (
-            *grid_of(actions.open_named(workspace, key.partition("/")[0]), number),
-            note("Saved."),
-            as_shown(key, text),
-        )
+    # What goes on, each second; they say nothing when nothing is new -----------------------------------------------
 
-    @plainly
-    def step(key, text, was, number, by):
-        dataset, _, file = (key or "").partition("/")
-        changed = keep(key, text, was)
-        opened = actions.open_named(workspace, dataset)
-        index = opened.items.index(actions.find_item(opened, file)) + by
-        if not 0 <= index < len(opened.items):
-            return [gr.skip()] * (len(view) + len(one))
-        moved = changed or index // PAGE != number
-        updates = grid_of(opened, index // PAGE) if moved else [gr.skip()] * len(view)
-        return *updates, *editor_of(opened, opened.items[index])
-
-    # Captioning --------------------------------------------------------------------------------------------------
-
-    @plainly
-    def caption_everything(dataset, word, again):
-        actions.start_captioning(workspace, dataset, word or "", bool(again))
-        return gr.update(interactive=False), gr.update(interactive=True), note("Starting.")
-
-    def stop_captions():
-        actions.stop_job("caption")
-        return gr.update(interactive=False)
-
-    def watch(last, dataset, number):
-        """Every second: where captioning stands. Says nothing when nothing is new."""
-        newest, busy = actions.latest.get("caption"), actions.running()
+    def watch(last, dataset):
+        """Captioning, and whether the set changed, here or on another page."""
+        newest, busy, active = actions.latest.get("caption"), actions.running(), actions.running("caption")
+        now = doing.stamp(workspace, dataset or "")
+        if active and newest and newest.name == dataset and doing.is_large(workspace, dataset):
+            now = last[0] if last else now  # its grid follows at the end
         job = newest.job if newest else None
-        state = (job and (id(job), job.state, job.done, job.message), busy and id(busy))
+        state = now, busy and id(busy), job and (id(job), job.state, job.done, job.message)
         if state == last:
-            return [gr.skip()] * (4 + len(view))
-        active = actions.running("caption")
-        buttons = gr.update(interactive=busy is None), gr.update(interactive=active is not None)
-        if newest is None or job is None:
-            return state, *buttons, gr.skip(), *([gr.skip()] * len(view))
-        if active:
-            text = bar(job.done, job.total) + note(f"{job.title}: {job.done} of {job.total}\n{job.message}")
-        elif job.state == "failed":
-            text = note(f"Captioning stopped: {job.error}", bad=True)
-        else:
-            text = note(job.message)
-        updates = [gr.skip()] * len(view)
-        if dataset and dataset == newest.name and (last is None or last[0] != state[0]):
-            with suppress(StudioError):  # a folder that went away is told when it is opened, not every second
-                updates = grid_of(actions.open_named(workspace, dataset), number)
-        return state, *buttons, text, *updates
+            return [gr.skip()] * 5
+        return (
+            state,
+            gr.update(interactive=busy is None),
+            gr.update(interactive=active is not None),
+            _told(job) if job else gr.skip(),
+            now,
+        )
 
-    editing = [picked, caption, loaded, page]
-    poll = {"concurrency_limit": None, **QUIET, **HIDDEN}
+    def watch_import(last):
+        job = actions.latest["import"].job if "import" in actions.latest else None
+        state = ("none",) if job is None else (id(job), job.state, job.done)
+        if state == last:
+            return [gr.skip()] * 6
+        if job is None:
+            return state, *[gr.skip()] * 5
+        told, halting = _told(job), gr.update(visible=job.state == "running")
+        if last is None or job.state == "running" or not job.result:
+            return state, told, halting, gr.skip(), gr.skip(), gr.skip()
+        name = job.result[0]
+        with suppress(StudioError):
+            doing.make_thumbnails(workspace, doing.view(workspace, name))
+        choices = gr.update(choices=doing.list_datasets(workspace), value=name)
+        return state, told, halting, choices, None, doing.stamp(workspace, name)
+
+    def watch_export(last):
+        job = actions.latest["export"].job if "export" in actions.latest else None
+        state = job and (id(job), job.state, job.done)
+        if state == last or job is None:
+            return [gr.skip()] * 3
+        zipped = str(job.result) if job.result and job.result.suffix == ".zip" else None
+        return state, _told(job), gr.update(value=zipped, visible=zipped is not None)
+
     quiet = {**QUIET, **HIDDEN}
-    for trigger_event in (timer.tick, demo.load):
-        trigger_event(watch, [seen, choice, page], [seen, caption_all, stop, progress, *view], **poll)
+    for event in (timer.tick, demo.load):
+        event(watch, [seen, choice], [seen, caption_all, stop, progress, revision], concurrency_limit=None, **quiet)
+        event(watch_import, came, [came, added, stop_add, choice, drop, revision], concurrency_limit=None, **quiet)
+        event(watch_export, gone, [gone, exported, file], concurrency_limit=None, **quiet)
     demo.load(load_choices, None, choice, **quiet)
     choice.focus(load_choices, None, choice, **quiet)
-    choice.input(open_dataset, choice, [*view, *beside, choice, added], **quiet)
-    add.click(
-        import_files, [drop, name, choice], [*view, *beside, choice, added, drop], **HIDDEN, show_progress_on=added
-    )
-    back.click(lambda d, n: turn(d, n, -1), [choice, page], view, **quiet)
-    forth.click(lambda d, n: turn(d, n, 1), [choice, page], view, **quiet)
-    grid.select(select, [choice, shown], one, **quiet)
-    for event in (save.click, caption.blur, caption.submit):
-        # Every one of them counts, also while the one before is still being written.
-        event(save_caption, editing, [*view, saved, loaded], trigger_mode="multiple", **quiet)
-    previous.click(lambda k, t, w, n: step(k, t, w, n, -1), editing, [*view, *one], **quiet)
-    following.click(lambda k, t, w, n: step(k, t, w, n, 1), editing, [*view, *one], **quiet)
-    caption_all.click(caption_everything, [choice, trigger, overwrite], [caption_all, stop, progress], **quiet)
-    stop.click(stop_captions, None, stop, **quiet)
+    choice.input(open_dataset, choice, [choice, revision, tabs], **quiet)
+    add.click(start_import, [drop, folder, name, choice], [added, came], **quiet)
+    stop_add.click(halt("import"), None, None, **quiet)
+    caption_all.click(caption_everything, [choice, trigger, *form.inputs], [caption_all, stop, progress, seen],
+                      **quiet)  # fmt: skip
+    stop.click(halt("caption"), None, None, **quiet)
+    trigger.change(judge, trigger, word, trigger_mode="always_last", **quiet)
+    export.click(start_export, [choice, kind, background], [exported, gone], **quiet)
+    asked.change(lambda key: gr.Tabs(selected="pictures") if key else gr.skip(), asked, tabs, **quiet)
     return DatasetTab(choice, onward)
+
+
+def _told(job) -> str:
+    """A job of the tab in a bar and a line or two."""
+    if job.state == "running":
+        return bar(job.done, job.total) + note(f"{job.title}: {job.done:,} of {job.total:,}\n{job.message}")
+    if job.state == "failed":
+        return note(job.error or "", bad=True)
+    skipped = job.result[1] if job.kind == "import" and job.result else []
+    return note("\n".join([job.message, *(f"Skipped {line}" for line in skipped)]))

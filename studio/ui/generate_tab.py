@@ -1,19 +1,25 @@
 """The Generate tab: a prompt, adapters with a slider each, and the picture with and without them."""
 
-import threading
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.ui import actions
-from studio.ui.widgets import HIDDEN, QUIET, SIDE, empty, note, plainly, setting, tell
+from studio.ui import actions, actions_pictures, generate_picture, generate_rows
+from studio.ui.boards import clicked
+from studio.ui.generate_form import FIELDS, given, make_form
+from studio.ui.generate_rows import FRESH, POOL
+from studio.ui.widgets import HIDDEN, QUIET, note, plainly, tell
 from studio.workspace import Workspace
 
-POOL = 6  # rows made once and shown when needed: rows made on the fly lose their values in Gradio
-NOTHING = empty("No picture yet", "Write a prompt and press Generate. Adapters are optional: add one to compare.")
+# What this browser remembers of the tab. Not gr.BrowserState: inside a tab that was not opened yet it reads nothing.
+RECALL_JS = "() => { try { return JSON.parse(localStorage.studioGenerate); } catch { return null; } }"
+READY_JS = "() => { window.studioRestored = true; }"
+REMEMBER_JS = """(keys, ...held) => {
+    if (window.studioRestored) localStorage.studioGenerate = JSON.stringify({keys, held});
+}"""
 
 
 @dataclass(frozen=True)
@@ -25,221 +31,184 @@ class GenerateTab:
 
 def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
     """Build the tab inside the caller's gr.Tab."""
-    keys = gr.State([""] * POOL)  # what each row holds: "run:NAME", "file:NAME" or ""
+    keys = gr.JSON([], visible=False)  # what each row holds: "run:NAME", "file:NAME", "live:NAME" or ""
+    recalled = gr.JSON(visible=False)
     incoming = gr.Textbox(visible=False)
     made = gr.State(False)  # moving a slider draws again only when there is a picture to compare with
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
-            prompt = gr.Textbox(
-                label="Prompt", lines=3, max_lines=8, placeholder="red apple, on a blue background", elem_id="prompt"
-            )
-            negative = gr.Textbox(
-                label="Negative prompt", info="What to keep away from.", max_lines=3, elem_id="negative"
-            )
-            with gr.Group(), gr.Row():
-                seed = gr.Number(label="Seed", value=0, precision=0, min_width=80, elem_id="seed")
-                steps = gr.Number(
-                    label="Steps",
-                    value=setting("preview.steps").default,
-                    precision=0,
-                    min_width=90,
-                    elem_id="gen-steps",
-                )
-                guidance = gr.Number(
-                    label="Guidance", value=setting("preview.guidance").default, min_width=90, elem_id="guidance"
-                )
-                width = gr.Number(label="Width", value=SIDE, precision=0, step=8, min_width=90, elem_id="width")
-                height = gr.Number(label="Height", value=SIDE, precision=0, step=8, min_width=90, elem_id="height")
+            form = make_form(workspace)
             gr.Markdown("### Adapters", elem_classes="heading")
-            rows, strengths, removes = [], [], []
-            for index in range(POOL):
-                with gr.Row(visible=False, elem_classes="adapter", elem_id=f"adapter-{index}") as row:
-                    strengths.append(
-                        gr.Slider(
-                            -2,
-                            2,
-                            value=1.0,
-                            step=0.05,
-                            label="Strength",
-                            interactive=True,
-                            scale=6,
-                            min_width=200,
-                            elem_id=f"strength-{index}",
-                        )
-                    )
-                    removes.append(gr.Button("Remove", size="sm", scale=1, min_width=76, elem_id=f"remove-{index}"))
-                rows.append(row)
-            none_yet = gr.HTML(note("None. The picture comes from the base model alone."), elem_id="no-adapters")
             chooser = gr.Dropdown(
                 label="Add an adapter", choices=[], value=None, elem_id="add-adapter", interactive=True
             )
+            rows = [generate_rows.make_row(index) for index in range(POOL)]
+            none_yet = gr.HTML(note("None. The picture comes from the base model alone."), elem_id="no-adapters")
             drop = gr.File(
-                label="or drop .safetensors files",
-                file_count="multiple",
-                height=130,
-                elem_id="drop-adapters",
-                elem_classes="drop",
-            )
-            compare = gr.Checkbox(label="With and without, side by side", value=True, elem_id="compare")
-            with gr.Row():
-                go = gr.Button("Generate", variant="primary", elem_id="go", min_width=140, scale=3)
-                stop = gr.Button("Stop", elem_id="stop-drawing", min_width=90)
+                label="Drop adapters (.safetensors), or a picture to take its recipe", file_count="multiple",
+                height=130, elem_id="drop-adapters", elem_classes="drop",
+            )  # fmt: skip
         with gr.Column(scale=8, min_width=320):
-            blank = gr.HTML(NOTHING)
-            with gr.Row():
-                frame = {"interactive": False, "type": "filepath", "format": "png", "visible": False}
-                frame |= {"buttons": ["download", "fullscreen"], "elem_classes": "picture", "min_width": 200}
-                without = gr.Image(label="Without adapters", elem_id="without", **frame)
-                picture = gr.Image(label="Picture", elem_id="picture", **frame)
-            line = gr.HTML(elem_id="recipe")
-            before = gr.Markdown("### Earlier pictures", elem_classes="heading", visible=False)
-            earlier = gr.Gallery(
-                show_label=False,
-                columns=8,
-                height="auto",
-                buttons=[],
-                interactive=False,
-                visible=False,
-                object_fit="contain",
-                elem_id="earlier",
-                elem_classes="gallery strip",
-            )
+            with gr.Row(elem_classes="actions"):
+                go = gr.Button("Generate", variant="primary", elem_id="go", min_width=140, scale=3)
+                strip = gr.Button("Strength strip", elem_id="strip", min_width=160)
+                stop = gr.Button("Stop", elem_id="stop-drawing", min_width=70, scale=0)
+                compare = gr.Dropdown(
+                    [generate_picture.BESIDE, generate_picture.OVER, generate_picture.OFF], 
+                    value=generate_picture.BESIDE, label="With and without", elem_id="with-without", min_width=150,
+                )  # fmt: skip
+            results = generate_picture.make_results()
+
+    fields, values = list(form.fields), generate_rows.values(rows)
+    pool = [keys, *generate_rows.components(rows), none_yet]
+    held_here = [*form.remembered, *values]
 
     # Adapter rows ------------------------------------------------------------------------------------------------
 
-    def rows_of(held: list[str], new: tuple[int, ...] = ()):
-        """Updates for keys, the rows, the sliders and the line for none. Only new rows get a fresh strength."""
-        names = dict((key, label) for label, key in actions.list_adapters(workspace))
-        sliders = []
-        for index, key in enumerate(held):
-            label = names.get(key, key.partition(":")[2])
-            sliders.append(gr.update(label=label, **({"value": 1.0} if index in new else {})) if key else gr.skip())
-        return held, *[gr.update(visible=bool(key)) for key in held], *sliders, gr.update(visible=not any(held))
+    def rows_of(held: list[str], fresh: dict[int, Any] | None = None) -> list[Any]:
+        """Updates for `pool`. Only the rows in `fresh` get new values."""
+        return [held, *generate_rows.shown(workspace, held, fresh), gr.update(visible=not any(held))]
 
-    pool = [keys, *rows, *strengths, none_yet]
-
-    def place(held: list[str], wanted: list[str]) -> tuple[list[str], tuple[int, ...]]:
-        """Put each wanted key in a free row; one that is there already stays as it is."""
-        held, new = list(held), []
-        for key in wanted:
-            if key in held:
-                continue
-            if "" not in held:
-                raise StudioError(f"{POOL} adapters at once is the most: remove one first.")
-            new.append(held.index(""))
-            held[new[-1]] = key
-        return held, tuple(new)
+    def with_added(held, wanted) -> list[Any]:
+        held, new = generate_rows.add(held or [], wanted)
+        return rows_of(held, {index: FRESH for index in new})
 
     @plainly
     def add(key, held):
         if not key:
             return [gr.skip()] * (len(pool) + 1)
-        actions.adapter_path(workspace, key)
-        return *rows_of(*place(held, [key])), gr.update(value=None)
+        generate_rows.check(workspace, key)
+        return *with_added(held, [key]), gr.update(value=None)
 
     @plainly
-    def add_files(files, held):
-        wanted = []
+    def take(files, held):
+        """Dropped files: adapters become rows, a picture fills the form with its recipe."""
+        wanted, picture_file = [], None
         for path in files or []:
+            if Path(path).suffix.lower() == ".png":
+                picture_file = path
+                continue
             try:
                 wanted.append(actions.add_adapter_file(workspace, path))
             except StudioError as error:  # told in one line; the others are kept
                 tell(error)
-        return *rows_of(*place(held, wanted)), gr.update(choices=actions.list_adapters(workspace)), None
+        try:
+            if picture_file:
+                return *restore(*actions_pictures.restored(workspace, picture_file)), load_adapters(), None
+        except StudioError as error:
+            tell(error)
+        return *[gr.skip()] * len(fields), *with_added(held, wanted), load_adapters(), None
+
+    def restore(found: dict[str, Any], adapters: list[dict[str, Any]], problems: list[str]) -> list[Any]:
+        """Updates for the form's fields and `pool`."""
+        for problem in problems:
+            tell(StudioError(problem))
+        updates = [gr.update(value=found[name]) if name in found else gr.skip() for name in FIELDS]
+        held = {
+            index: (True, one.get("strength", 1.0), one.get("text_strength"), one.get("start", 0.0),
+                    one.get("end", 1.0), ", ".join(f"{k} {v:g}" for k, v in (one.get("blocks") or {}).items()))
+            for index, one in enumerate(adapters[:POOL])
+        }  # fmt: skip
+        return [*updates, *rows_of([one["key"] for one in adapters[:POOL]], held)]
 
     def remove(index, held):
-        return rows_of([("" if i == index else key) for i, key in enumerate(held)])
+        return rows_of([("" if i == index else key) for i, key in enumerate(held or [])])
 
     def load_adapters():
-        return gr.update(choices=actions.list_adapters(workspace))
+        return gr.update(choices=actions_pictures.shelf(workspace))
+
+    def recall(memory):
+        """What this browser held when it was closed; none of it is trusted."""
+        memory = memory if isinstance(memory, dict) else {}
+        saved = memory.get("held")
+        if not isinstance(saved, list) or len(saved) != len(held_here):
+            return [gr.skip()] * (len(form.remembered) + len(pool))
+        old = memory.get("keys") if isinstance(memory.get("keys"), list) else []
+        still, width, first = generate_rows.known_keys(workspace, old), len(generate_rows.FIELDS), len(form.remembered)
+        places = [old.index(key) * width + first for key in still]
+        return [*given(form, saved), *rows_of(still, {i: saved[at : at + width] for i, at in enumerate(places)})]
 
     # The picture -------------------------------------------------------------------------------------------------
 
-    @plainly
-    def generate(request: gr.Request, text, avoid, n_seed, n_steps, how_close, wide, high, both, held, *values):
-        if not (text or "").strip():
-            raise StudioError("The prompt is empty: write what the picture should show.")
-        fields = {"prompt": text, "negative_prompt": avoid or "", "seed": n_seed, "steps": n_steps}
-        fields |= {"guidance": how_close, "width": wide, "height": high}
-        adapters = [(key, strength) for key, strength in zip(held, values, strict=True) if key]
-        recipe = actions.make_recipe(workspace, adapters, **fields)
-        bare = actions.make_recipe(workspace, [], **fields) if both and adapters else None
-        signal = _signals[request.session_hash] = threading.Event()
-        bar = gr.Progress()
-        base_path = None
-        if bare is not None:
-            base_path = _saved(workspace, bare, signal, bar, "Without adapters", keep=True)
-        path = _saved(workspace, recipe, signal, bar, "Picture")
-        if path is None or (bare is not None and base_path is None):
-            return gr.skip(), gr.skip(), gr.skip(), note("Stopped."), gr.skip(), gr.skip(), gr.skip()
-        return (
-            gr.update(visible=False),
-            gr.update(value=base_path, visible=base_path is not None),
-            gr.update(value=path, visible=True, label="With adapters" if base_path else "Picture"),
-            f'<div class="note mono">{escape(actions.recipe_line(recipe))}</div>',
-            *_gallery(workspace),
-            True,
-        )
+    def composed(held, *flat):
+        """(recipe with the adapters, the same without or None) of the form's and the rows' values."""
+        typed = dict(zip(FIELDS, flat))
+        uses = generate_rows.uses(workspace, held or [], flat[len(FIELDS) :])
+        if typed["source"]:
+            typed["source"] = actions_pictures.keep_source(workspace, typed["source"])
+            typed["mask"] = actions_pictures.mask_of(workspace, typed["source"], typed["mask"])
+        else:
+            typed["mask"] = None
+        recipe = actions_pictures.compose(workspace, uses, **typed)
+        return recipe, recipe.model_copy(update={"adapters": ()}) if recipe.adapters else None
 
-    def halt(request: gr.Request):
-        signal = _signals.get(request.session_hash)
-        if signal:
-            signal.set()
+    @plainly
+    def generate(request: gr.Request, how, held, *flat):
+        yield from drawn(request, True, how, held, *flat)
+
+    @plainly
+    def again(request: gr.Request, ready, how, held, *flat):
+        """A strength was let go: the same picture with it, once there is one."""
+        if not ready:
+            yield [gr.skip()] * len(outputs)  # a generator that says nothing empties them
+            return
+        yield from drawn(request, False, how, held, *flat)
+
+    def drawn(request, lined_up, how, held, *flat):
+        session = request.session_hash or ""
+        turn = generate_picture.next_turn(session, lined_up)
+        if turn.is_set():
+            yield [gr.skip()] * len(outputs)
+            return
+        recipe, bare = composed(held, *flat)
+        for updates in generate_picture.draw(workspace, session, recipe, bare, how, turn):
+            yield [*updates, True]
+
+    @plainly
+    def draw_strip(request: gr.Request, held, *flat):
+        turn = generate_picture.next_turn(request.session_hash or "", False)
+        return generate_picture.draw_strip(workspace, composed(held, *flat)[0], turn)
+
+    def count_tokens(text):
+        from studio.basemodels.tokens import token_counter
+
+        if not (text or "").strip():
+            return ""
+        counter = token_counter()
+        counted, _ = counter(text)
+        many = "" if counted <= counter.room else f": they are read in {-(-counted // counter.room)} pieces"
+        return f'<div class="note small">{counted} tokens{many}</div>'
 
     quiet = {**QUIET, **HIDDEN}
-    inputs = [prompt, negative, seed, steps, guidance, width, height, compare, keys, *strengths]
-    outputs = [blank, without, picture, line, before, earlier, made]
-    shared = {"concurrency_id": "device", "concurrency_limit": 1, **HIDDEN}
-    for event in (go.click, prompt.submit):
-        event(generate, inputs, outputs, show_progress="full", show_progress_on=[picture, blank], **shared)
+    inputs, outputs = [compare, keys, *fields, *values], [*results.parts, made]
+    device = {"concurrency_id": "device", "concurrency_limit": 1, **HIDDEN}
+    came = generate_picture.wire_line(go, form.prompt, stop)
+    came.then(generate, inputs, outputs, trigger_mode="multiple", show_progress="hidden", **device)
+    film = [results.blank, results.film, results.before, results.earlier]
+    strip.click(draw_strip, [keys, *fields, *values], film, show_progress_on=film[:2], **device)
 
-    def again(request: gr.Request, ready, *everything):
-        if not ready:
-            return [gr.skip()] * len(outputs)
-        return generate(request, *everything)
+    def say_word(text, event: gr.EventData):
+        act, word, _ = clicked(event)
+        return generate_rows.word_in(text, word) if act == "word" else gr.skip()
 
-    for index in range(POOL):
-        removes[index].click(lambda held, i=index: remove(i, held), keys, pool, **quiet)
-        strengths[index].release(
-            again, [made, *inputs], outputs, trigger_mode="always_last", show_progress_on=[picture], **shared
-        )
-    stop.click(halt, None, None, queue=False, **quiet)
+    for index, row in enumerate(rows):
+        row.remove.click(lambda held, i=index: remove(i, held), keys, pool, **quiet)
+        row.about.click(say_word, form.prompt, form.prompt, **quiet)
+        gr.on(
+            [row.values[1].release, row.values[0].input], again, [made, *inputs], outputs,
+            trigger_mode="always_last", show_progress="hidden", **device,
+        )  # fmt: skip
+    changes = [part.change for part in [*held_here, keys]]
+    gr.on(changes, None, [keys, *held_here], None, js=REMEMBER_JS, **quiet)
+    form.chance.click(lambda: -1, None, form.seed, **quiet)
+    form.reuse.click(generate_picture.last_seed, None, form.seed, **quiet)
+    form.prompt.change(count_tokens, form.prompt, form.tokens, trigger_mode="always_last", **quiet)
     chooser.input(add, [chooser, keys], [*pool, chooser], **quiet)
     chooser.focus(load_adapters, None, chooser, **quiet)
     incoming.change(add, [incoming, keys], [*pool, incoming], **quiet)
-    drop.upload(add_files, [drop, keys], [*pool, chooser, drop], **quiet)
+    drop.upload(take, [drop, keys], [*fields, *pool, chooser, drop], **quiet)
     demo.load(load_adapters, None, chooser, **quiet)
-    demo.load(lambda: _gallery(workspace), None, [before, earlier], **quiet)
+    demo.load(recall, recalled, [*form.remembered, *pool], js=RECALL_JS, **quiet).then(None, None, None, js=READY_JS,
+                                                                                     **quiet)  # fmt: skip
+    demo.load(lambda: generate_picture.gallery(workspace), None, [results.before, results.earlier], **quiet)
     return GenerateTab(incoming)
-
-
-_signals: dict[str, threading.Event] = {}  # session -> how to stop what it draws
-_without: dict[str, str] = {}  # recipe -> picture without adapters, so that a slider costs one picture and not two
-
-
-def _saved(workspace: Workspace, recipe, signal, bar, label: str, keep: bool = False) -> str | None:
-    """Draw and save; the path, or None when stopped. `keep` remembers the picture by its recipe."""
-    from studio.generation import save_picture
-
-    if keep and Path(_without.get(repr(recipe), "")).is_file():
-        return _without[repr(recipe)]
-    bar(0, desc=label)
-    image = actions.draw(recipe, stop=signal, progress=lambda done, total: bar((done, total), desc=label, unit="steps"))
-    if image is None:
-        return None
-    path = str(save_picture(image, recipe, workspace.outputs))
-    if keep:
-        if len(_without) > 100:
-            _without.clear()
-        _without[repr(recipe)] = path
-    return path
-
-
-def _newest(workspace: Workspace, count: int = 16) -> list[str]:
-    pictures = sorted(workspace.outputs.glob("*.png"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [str(path) for path in pictures[:count]]
-
-
-def _gallery(workspace: Workspace):
-    pictures = _newest(workspace)
-    return gr.update(visible=bool(pictures)), gr.update(value=pictures, visible=bool(pictures))

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.ui import actions, actions_runs
+from studio.ui import actions_datasets, actions_runs
 from studio.ui.thumbnails import cropped
 from studio.ui.widgets import HIDDEN, QUIET, field_for, note, plainly, setting
 from studio.workspace import Workspace
@@ -52,6 +52,7 @@ GROUPS = {  # heading of a folded part -> its settings, with their labels
         "training.loss": "Loss",
         "training.huber_c": "Huber's bend",
         "training.timesteps": "Noise levels",
+        "training.shift": "Shift (flow models)",
         "training.min_snr_gamma": "Min-SNR gamma",
         "training.noise_offset": "Noise offset",
         "training.input_perturbation": "Input noise",
@@ -137,7 +138,7 @@ def train_form(workspace: Workspace, demo: gr.Blocks) -> TrainForm:
     _crops(workspace, form)
 
     def load_choices():
-        return {dataset: gr.update(choices=actions.list_datasets(workspace))} | {
+        return {dataset: gr.update(choices=actions_datasets.list_datasets(workspace))} | {
             form.fields[key]: gr.update(choices=_folders(workspace, key)) for key in NOT_CHOSEN
         }  # no values: the person may be choosing one now
 
@@ -169,7 +170,7 @@ def _group(labels: dict[str, str]) -> dict[str, Any]:
 
 
 def _folders(workspace: Workspace, key: str) -> list[tuple[str, str]]:
-    return [(NOT_CHOSEN[key], ""), *actions.list_datasets(workspace)]
+    return [(NOT_CHOSEN[key], ""), *actions_datasets.list_datasets(workspace)]
 
 
 # Between settings and what stands in the fields ---------------------------------------------------------------------
@@ -204,7 +205,7 @@ def shown_in(form: TrainForm, workspace: Workspace, values: dict[str, Any]) -> d
         elif key in form.fields:
             updates[form.fields[key]] = as_shown(key, value)
     if values.get("dataset"):
-        updates[form.dataset] = gr.update(choices=actions.list_datasets(workspace), value=values["dataset"])
+        updates[form.dataset] = gr.update(choices=actions_datasets.list_datasets(workspace), value=values["dataset"])
     return updates
 
 

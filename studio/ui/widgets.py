@@ -1,6 +1,7 @@
 """Shared pieces of the page: one-line errors, notes, progress, and form fields that read RunConfig."""
 
 import functools
+import inspect
 import types
 import typing
 from collections.abc import Callable
@@ -32,7 +33,15 @@ def plainly(handler: Callable) -> Callable:
             tell(error)
             return gr.skip()
 
-    return wrapped
+    @functools.wraps(handler)
+    def streamed(*args, **kwargs):
+        try:
+            yield from handler(*args, **kwargs)
+        except StudioError as error:
+            tell(error)
+            yield gr.skip()
+
+    return streamed if inspect.isgeneratorfunction(handler) else wrapped
 
 
 def tell(error: Exception) -> None:
@@ -91,11 +100,11 @@ class Setting:
     choices: tuple[str, ...]
 
 
-def setting(key: str) -> Setting:
-    """Description, default and range of `section.name`, read from RunConfig so that they are said once."""
+def setting(key: str, schema: Any = None) -> Setting:
+    """Description, default and range of `section.name`, read from RunConfig (or another schema): said once."""
     from studio.training.config import RunConfig
 
-    model: Any = RunConfig
+    model: Any = schema or RunConfig
     field: Any = None
     for part in key.split("."):
         field = model.model_fields[part]
@@ -115,12 +124,12 @@ def _is_union(annotation) -> bool:
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
 
 
-def field_for(key: str, label: str | None = None, **options) -> gr.components.Component:
-    """A form field for one setting: label, help, range and default from RunConfig.
+def field_for(key: str, label: str | None = None, schema: Any = None, **options) -> gr.components.Component:
+    """A form field for one setting: label, help, range and default from RunConfig, or from another schema.
 
     Ranges are told, not enforced: a value outside keeps standing in the field and the run says what is wrong with it.
     """
-    known = setting(key)
+    known = setting(key, schema)
     label = label or key.split(".")[-1].replace("_", " ").capitalize()
     ends = [
         f"{word} {end:,.10g}"
@@ -140,4 +149,4 @@ def field_for(key: str, label: str | None = None, **options) -> gr.components.Co
         value = ", ".join(map(str, value))
     elif isinstance(value, float):
         value = f"{value:g}"
-    return gr.Textbox(value="" if value is None else str(value), max_lines=1, **common)
+    return gr.Textbox(**{"value": "" if value is None else str(value), "max_lines": 1, **common})

@@ -4,12 +4,14 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.serving import served
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=30_000)
+# What Gradio's client says of its own streams when a page is left while one is open.
+LEAVING = ("AbortError: signal is aborted", "Unexpected error Connection errored out")
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +37,12 @@ def context(browser, studio) -> Iterator[BrowserContext]:
     window = browser.new_context(viewport={"width": 1440, "height": 1000})
     faults: list[str] = []
 
+    def said(message: ConsoleMessage) -> None:
+        if message.type == "error" and not message.text.startswith(LEAVING):
+            faults.append(f"console: {message.text}")
+
     def watch(page: Page) -> None:
-        page.on("console", lambda message: message.type == "error" and faults.append(f"console: {message.text}"))
+        page.on("console", said)
         page.on("pageerror", lambda error: faults.append(f"page: {error}"))
 
     def request(asked) -> None:

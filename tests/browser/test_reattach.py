@@ -1,5 +1,6 @@
 """A run belongs to the studio, not to the page that started it."""
 
+from gradio_client import Client
 from playwright.sync_api import expect
 
 from tests.browser import clicks
@@ -27,3 +28,23 @@ def test_closed_tab_does_not_stop_the_run_and_a_new_one_shows_it(context, studio
     again.bring_to_front()
     clicks.run_state(again, "stopped")
     expect(again.locator("#start")).to_be_enabled()
+
+
+def test_a_page_whose_stream_was_lost_hears_again(context, studio):
+    page, deaf = context.new_page(), True
+    close = 'data: {"msg": "close_stream"}\n\n'
+
+    def answer(route):
+        if deaf:  # as when the server closes its stream while an event is on its way
+            route.fulfill(status=200, content_type="text/event-stream", body=close)
+        else:
+            route.continue_()
+
+    page.route("**/queue/data**", answer)
+    page.goto(studio)
+    page.wait_for_timeout(14_000)  # all that the page has asked by itself is pending now
+    deaf = False
+    client = Client(studio, verbose=False)
+    client.predict("silhouette", "", True, api_name="/caption_dataset")
+    expect(page.locator("#caption-progress")).to_contain_text("captions written", timeout=clicks.FIRST_LOAD)
+    client.close()

@@ -1,0 +1,127 @@
+"""The health of a set, mended by one click, and how well captions fit. A part of the Dataset tab."""
+
+import gradio as gr
+
+from studio.errors import DatasetError, StudioError
+from studio.ui import actions, boards
+from studio.ui import actions_datasets as doing
+from studio.ui.thumbnails import thumbnail
+from studio.ui.widgets import HIDDEN, QUIET, SIDE, bar, empty, note, plainly, tell
+from studio.workspace import Workspace
+
+NOTHING = empty("Not checked yet", "The check looks at every picture and caption; it changes nothing by itself.")
+WELL = empty("All is well", "No broken, doubled, small or blurred picture, and every caption is there.")
+REMEDIES = {
+    "remove the pictures": "Remove them",
+    "keep the largest of each": "Keep the largest of each",
+    "put the trigger in front": "Put the trigger in front",
+    "clear the captions": "Clear these captions",
+    "cut the captions at the limit": "Cut them at the limit",
+    "remove the tag everywhere": "Remove the tag",
+    "set the files aside": "Set the files aside",
+}
+
+
+def check_board(
+    workspace: Workspace,
+    choice: gr.Dropdown,
+    trigger: gr.Textbox,
+    revision: gr.State,
+    asked: gr.State,
+    timer: gr.Timer,
+) -> None:
+    """The sub-tab. asked is given "dataset/file" of a picture that was clicked."""
+    seen = gr.State(None)
+    with gr.Row(equal_height=False, elem_classes="low"):
+        resolution = gr.Number(
+            label="Training size", info="Side in pixels; smaller pictures are named.", value=SIDE, precision=0,
+            minimum=64, maximum=4096, elem_id="check-size", min_width=160,
+        )  # fmt: skip
+        check = gr.Button("Check this dataset", variant="primary", elem_id="check-set", min_width=180)
+        fit = gr.Button("Find captions that don't fit", elem_id="score", min_width=180)
+        stop = gr.Button("Stop", interactive=False, elem_id="stop-check-set", min_width=80)
+    progress = gr.HTML(elem_id="check-progress")
+    findings = boards.board("findings", NOTHING)
+    worst = boards.board("worst")
+
+    @plainly
+    def start(dataset, side, word):
+        doing.start_health(workspace, dataset, int(side or SIDE), word or "")
+        return note("Starting.")
+
+    @plainly
+    def start_score(dataset, word):
+        doing.start_scoring(workspace, dataset, word or "")
+        return note("Starting.")
+
+    def halt():
+        actions.stop_job("health")
+        actions.stop_job("score")
+
+    def link(dataset):
+        known = dataset.by_file()
+
+        def picture(file: str) -> str | None:
+            return boards.picture_link(thumbnail(workspace, known[file].path)) if file in known else None
+
+        return picture
+
+    def shown(dataset) -> str:
+        """The findings of the set that is open; a note when another one was checked."""
+        found = doing.findings_of(dataset or "")
+        if found is None:
+            return NOTHING
+        if not found:
+            return WELL
+        try:
+            return boards.findings(found, REMEDIES, link(doing.view(workspace, dataset)))
+        except StudioError as error:
+            return note(str(error), bad=True)
+
+    def watch(last, dataset):
+        """Every second: progress, and what was found once it is known."""
+        health, score = actions.latest.get("health"), actions.latest.get("score")
+        state = (dataset, *((id(one.job), one.job.state, one.job.done) for one in (health, score) if one))
+        if state == last:
+            return [gr.skip()] * 5
+        going = next((one.job for one in (health, score) if one and one.job.state == "running"), None)
+        line = ""
+        if going:
+            line = bar(going.done, going.total) + note(f"{going.title}: {going.done:,} of {going.total:,}")
+        elif failed := next((one.job.error for one in (health, score) if one and one.job.error), None):
+            line = note(failed, bad=True)
+        rows = ""
+        if score and score.name == dataset and score.job.state == "done":
+            title = "The captions that fit their pictures least, by the built-in image encoder; click one to edit it."
+            rows = note(title) + boards.scored(score.job.result.rows, link(doing.view(workspace, dataset)))
+        return state, line, shown(dataset), rows, gr.update(interactive=going is not None)
+
+    @plainly
+    def act(dataset, event: gr.EventData):
+        kind, arg, ticked = boards.clicked(event)
+        number, _, name = arg.partition(" ")
+        if kind != "mend" or not number.isdigit():
+            return gr.skip(), gr.skip()
+        found = doing.findings_of(dataset) or []
+        finding = found[int(number)] if int(number) < len(found) else None
+        groups = finding.groups or (finding.files,) if finding else ()
+        there = [file for group in groups for file in group][: boards.FEW]
+        spared = [file for file in there if f"{number} {file}" not in ticked]
+        change = doing.mend(workspace, dataset, int(number), name, spared)
+        if change.left:
+            tell(DatasetError(change.left[0]))
+        return doing.stamp(workspace, dataset), shown(dataset)
+
+    @plainly
+    def look(dataset, event: gr.EventData):
+        kind, arg, _ = boards.clicked(event)
+        return f"{dataset}/{arg}" if kind == "open" else gr.skip()
+
+    check.click(start, [choice, resolution, trigger], progress, **QUIET, **HIDDEN)
+    fit.click(start_score, [choice, trigger], progress, **QUIET, **HIDDEN)
+    stop.click(halt, None, None, **QUIET, **HIDDEN)
+    timer.tick(
+        watch, [seen, choice], [seen, progress, findings, worst, stop], concurrency_limit=None, **QUIET, **HIDDEN
+    )
+    findings.click(act, choice, [revision, findings], **QUIET, **HIDDEN)
+    worst.click(look, choice, asked, **QUIET, **HIDDEN)

@@ -1,0 +1,200 @@
+"""From a zip as people have them to a set worth training on, by clicking; and two tabs on one set."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from studio.workspace import ASSETS
+from tests.browser import clicks
+from tests.browser.conftest import open_studio
+
+SAMPLE = ASSETS / "datasets" / "silhouette"
+
+
+@pytest.fixture(scope="module")
+def mixed_zip(tmp_path_factory) -> Path:
+    """12 files: eight good pictures, one broken, one double of the first, one turned by EXIF, one of 16 bits."""
+    path = tmp_path_factory.mktemp("zip") / "phone.zip"
+    pictures = sorted(SAMPLE.glob("*.png"))[:10]
+    with zipfile.ZipFile(path, "w") as archive:
+        for picture in pictures[:8]:
+            archive.writestr(picture.name, picture.read_bytes())
+        archive.writestr("broken.png", b"\x89PNG\r\n\x1a\n" + b"no picture at all" * 20)
+        archive.writestr("again.png", pictures[0].read_bytes())
+        turned, stream = Image.open(pictures[8]).convert("RGB"), io.BytesIO()
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        turned.resize((192, 128)).save(stream, "JPEG", exif=exif, quality=95)
+        archive.writestr("turned.jpg", stream.getvalue())
+        grey = np.asarray(Image.open(pictures[9]).convert("L"), np.uint16) * 257
+        stream = io.BytesIO()
+        Image.fromarray(grey).save(stream, "PNG")
+        archive.writestr("deep.png", stream.getvalue())
+    return path
+
+
+def captions(folder: Path) -> dict[str, str]:
+    return {path.stem: path.read_text(encoding="utf-8").strip() for path in folder.glob("*.txt")}
+
+
+def sub_tab(page: Page, name: str) -> None:
+    page.locator("#dataset-tabs").get_by_role("tab", name=name, exact=True).click()
+
+
+def test_from_a_mixed_zip_to_a_training_run(context, studio, page, mixed_zip, tmp_path):
+    folder = tmp_path / "workspace/datasets/phone"
+    page.locator("#add-pictures button").first.click()
+    clicks.fill(page, "dataset-name", "phone")
+    page.locator("#drop-pictures input[type=file]").set_input_files(mixed_zip)
+    page.locator("#add").click()
+    expect(page.locator("#added")).to_contain_text("phone has 11 pictures now")
+    expect(page.locator("#added")).to_contain_text("Skipped broken.png")
+    expect(page.locator("#pictures button.thumbnail-lg")).to_have_count(11)
+    with Image.open(folder / "turned.jpg") as turned:
+        assert turned.getexif()[0x0112] == 6, "the file is the person's, byte for byte; turning is for whoever looks"
+
+    sub_tab(page, "Check")
+    page.locator("#check-set").click()
+    doubles = page.locator('.finding[data-kind="near-duplicates"]')
+    expect(doubles.locator(".cell")).to_have_count(2, timeout=60_000)
+    kinds = page.locator(".finding").evaluate_all("all => all.map(one => one.dataset.kind)")
+    assert sorted(kinds) == ["missing captions", "near-duplicates"], kinds
+    doubles.get_by_role("button", name="Keep the largest of each").click()
+    expect(doubles).to_have_count(0)
+    sub_tab(page, "Pictures")
+    expect(page.locator("#pictures button.thumbnail-lg")).to_have_count(10)
+
+    clicks.caption_everything(page)
+    written = captions(folder)
+    assert len(written) == 10 and all(written.values())
+    sub_tab(page, "Edit many")
+    clicks.fill(page, "bulk-first", "ink drawing")
+    page.locator("#propose").click()
+    expect(page.locator("#proposals .diff > li")).to_have_count(10)
+    expect(page.locator("#proposals ins").first).to_contain_text("ink drawing")
+    page.locator("#proposals input[data-tick]").first.uncheck()
+    page.get_by_role("button", name="Change the ticked ones").click()
+    expect(page.locator("#proposals")).to_contain_text("9 captions changed")
+    assert sum("ink drawing" in caption for caption in captions(folder).values()) == 9
+    expect(page.locator("#undo")).to_contain_text("Add a tag")
+    page.locator("#undo").click()
+    expect(page.locator("#undo")).to_contain_text("Caption with starter")
+    assert captions(folder) == written
+
+    page.reload()
+    clicks.choose(page, "dataset", "phone")
+    expect(page.locator("#pictures button.thumbnail-lg")).to_have_count(10)
+    expect(page.locator("#undo")).to_contain_text("Caption with starter")
+    page.locator("#redo").click()
+    expect(page.locator("#redo")).to_have_text("Redo")
+    assert sum("ink drawing" in caption for caption in captions(folder).values()) == 9
+    sub_tab(page, "History")
+    expect(page.locator("#past")).to_contain_text("1 removed")
+    clicks.start_run(page, "phone", steps=4)
+    clicks.run_state(page, "finished")
+
+
+def test_filter_chips_and_keys_edit_one_caption_after_the_other(page, tmp_path):
+    clicks.open_sample(page, "silhouette")
+    folder = tmp_path / "workspace/datasets/silhouette"
+    clicks.fill(page, "find", "on a red")
+    expect(page.locator("#dataset-summary")).to_contain_text("3 found")
+    pictures = page.locator("#pictures button.thumbnail-lg")
+    expect(pictures).to_have_count(3)
+    pictures.first.click()
+    chips = page.locator("#chips .chip")
+    expect(chips).to_have_count(2)
+    first = clicks.value(page, "caption")
+    page.locator("#chips input").fill("small")
+    page.locator("#chips input").press("Enter")
+    expect(chips).to_have_count(3)
+    expect(page.locator("#caption textarea")).to_have_value(f"{first}, small")
+    chips.nth(2).drag_to(chips.nth(0))
+    expect(page.locator("#caption textarea")).to_have_value(f"small, {first}")
+    page.get_by_role("button", name="Remove small").click()
+    expect(page.locator("#caption textarea")).to_have_value(first)
+    expect(page.locator("#tokens")).to_contain_text("of 75 tokens")
+
+    page.locator("#caption textarea").press("End")
+    page.keyboard.type(", crisp")
+    page.keyboard.press("PageDown")
+    expect(page.locator("#caption label")).to_contain_text("(2 of 3)")
+    assert f"{first}, crisp" in captions(folder).values()
+    page.locator("#large img").click(position={"x": 5, "y": 5})
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#caption textarea")).to_have_value(f"{first}, crisp")
+
+
+def test_two_tabs_on_one_caption_the_later_edit_wins_and_the_earlier_is_in_the_history(context, studio, page, tmp_path):
+    other = open_studio(context, studio)
+    folder = tmp_path / "workspace/datasets/silhouette"
+    for tab in (page, other):
+        clicks.open_sample(tab, "silhouette")
+        tab.locator("#pictures button.thumbnail-lg").first.click()
+        expect(tab.locator("#chips .chip").first).to_be_visible()
+    name = sorted(folder.glob("*.png"))[0].stem
+    clicks.fill(page, "caption", "the first of two")
+    page.locator("#caption textarea").blur()
+    expect(page.locator("#saved")).to_contain_text("Saved")
+    expect(other.locator("#pictures")).to_contain_text("the first of two")  # the other page hears of it
+    clicks.fill(other, "caption", "the second of two")
+    other.locator("#caption textarea").blur()
+    expect(page.locator("#caption textarea")).to_have_value("the second of two")
+    assert captions(folder)[name] == "the second of two"
+    page.locator("#undo").click()
+    expect(page.locator("#caption textarea")).to_have_value("the first of two")
+
+
+def test_names_and_captions_are_shown_as_they_are_and_never_as_html(page, tmp_path):
+    folder = tmp_path / "workspace/datasets/odd"
+    folder.mkdir(parents=True)
+    name = 'a\' "quoted" <img src=x onerror=alert(1)> 猫.png'
+    Image.new("RGB", (16, 16), "red").save(folder / name)
+    (folder / name).with_suffix(".txt").write_text("<script>alert(1)</script>, <b>bold</b>", encoding="utf-8")
+    page.on("dialog", lambda dialog: pytest.fail("a caption or a name was run as HTML"))
+    clicks.choose(page, "dataset", "odd")
+    page.locator("#pictures button.thumbnail-lg").first.click()
+    expect(page.locator("#chips .chip").first).to_contain_text("<script>alert(1)</script>")
+    sub_tab(page, "Check")
+    page.locator("#check-set").click()
+    expect(page.locator(".finding").first).to_contain_text("<img src=x onerror=alert(1)>")
+    sub_tab(page, "Edit many")
+    clicks.fill(page, "bulk-first", "<i>new</i>")
+    page.locator("#propose").click()
+    expect(page.locator("#proposals ins")).to_contain_text("<i>new</i>")
+    page.get_by_role("button", name="Change the ticked ones").click()
+    sub_tab(page, "History")
+    expect(page.locator("#past")).to_contain_text("Add a tag")
+
+
+def test_two_captioners_are_tried_side_by_side_and_one_is_taken(page):
+    clicks.open_sample(page, "silhouette")
+    sub_tab(page, "Compare captioners")
+    for name in ("Built-in tagger", "BLIP-2"):
+        clicks.choose(page, "compare-which", name)
+    page.locator("#compare").click()
+    table = page.locator("#compared table")
+    expect(table.locator("tbody tr")).to_have_count(4, timeout=clicks.FIRST_LOAD)
+    expect(table).to_contain_text("background")
+    expect(table).to_contain_text("is not on this machine: allow the download")  # offline, and said once
+    page.get_by_role("button", name="Take this one").click()
+    expect(page.locator("#captioner input")).to_have_value("Built-in tagger")
+
+
+def test_export_gives_a_zip_that_comes_back_the_same(page, tmp_path):
+    clicks.open_sample(page, "silhouette")
+    page.locator("#export button").first.click()
+    page.locator("#export-go").click()
+    expect(page.locator("#exported")).to_contain_text("24 pictures written")
+    with page.expect_download() as download:
+        page.locator("#export-file a[download]").first.click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        names = archive.namelist()
+        assert len([name for name in names if name.endswith(".png")]) == 24
+        for path in sorted(SAMPLE.glob("*.png"))[:3]:
+            assert archive.read(path.name) == path.read_bytes()

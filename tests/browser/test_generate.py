@@ -1,0 +1,149 @@
+"""Adapters dropped and tried by clicking: rows, the film strip, a reload, and a picture that gives its recipe back."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageChops
+from playwright.sync_api import expect
+
+from tests.browser import clicks
+
+PROMPT = "red apple, on a blue background"
+
+
+def adapter(path: Path, seed: int) -> Path:
+    from studio.adapters import AdapterSpec, attach
+    from studio.basemodels import load_base
+
+    base = load_base(shared=False)
+    made = attach(base.model, AdapterSpec(rank=4, alpha=4))
+    chance = torch.Generator().manual_seed(seed)
+    for parameter in made.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=chance) * 0.05
+    made.save(path, metadata={"studio.trigger": f"inkling{seed}"})
+    return path
+
+
+def open_generate(page, prompt: str = PROMPT) -> None:
+    clicks.tab(page, "Generate")
+    if prompt:
+        clicks.fill(page, "prompt", prompt)
+        clicks.fill(page, "gen-steps", "3")
+
+
+def test_two_adapters_at_once_a_strip_and_a_reload(page, tmp_path):
+    open_generate(page)
+    files = [adapter(tmp_path / "one.safetensors", 1), adapter(tmp_path / "two.safetensors", 2)]
+    page.locator("#drop-adapters input[type=file]").set_input_files([str(file) for file in files])
+    expect(page.locator("#about-1")).to_contain_text("rank 4", timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#about-0")).to_contain_text("layers fit")
+
+    page.locator("#about-1").get_by_text("inkling2").click()
+    expect(page.locator("#prompt textarea")).to_have_value(f"inkling2, {PROMPT}")
+
+    clicks.set_strength(page, 1, 0.4)
+    page.locator("#strip").click()
+    frames = page.locator("#film .film-frames img")
+    expect(frames).to_have_count(7, timeout=clicks.FIRST_LOAD)
+    shown = page.locator("#film .film-frames img:not([hidden])")
+    expect(shown).to_have_attribute("alt", "one at 0")
+    page.locator("#film input[type=range]").fill("4")
+    expect(shown).to_have_count(1)
+    expect(shown).to_have_attribute("alt", "one at 1")
+    assert shown.evaluate("image => image.complete && image.naturalWidth") == 128
+
+    page.reload()
+    open_generate(page, "")
+    expect(page.locator("#adapter-1")).to_be_visible(timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#strength-1 input[type=number]")).to_have_value("0.4")
+    expect(page.locator("#strength-1")).to_contain_text("two")
+    expect(page.locator("#prompt textarea")).to_have_value(f"inkling2, {PROMPT}")
+
+    page.locator("#remove-0").click()  # the neighbour keeps its value
+    expect(page.locator("#adapter-0")).to_be_hidden()
+    expect(page.locator("#strength-1 input[type=number]")).to_have_value("0.4")
+
+
+def test_a_picture_dropped_back_restores_the_form(page, tmp_path):
+    open_generate(page)
+    page.locator("#drop-adapters input[type=file]").set_input_files(str(adapter(tmp_path / "one.safetensors", 1)))
+    expect(page.locator("#about-0")).to_contain_text("rank 4", timeout=clicks.FIRST_LOAD)
+    clicks.set_strength(page, 0, 0.7)
+    clicks.fill(page, "seed", "4711")
+    clicks.draw(page)
+    expect(page.locator("#recipe")).to_contain_text("seed 4711")
+    saved = max((tmp_path / "workspace/outputs").glob("*-4711*.png"), key=lambda path: path.stat().st_mtime)
+
+    clicks.fill(page, "prompt", "something else")
+    clicks.fill(page, "seed", "1")
+    page.locator("#remove-0").click()
+    expect(page.locator("#adapter-0")).to_be_hidden()
+    page.locator("#drop-adapters input[type=file]").set_input_files(str(saved))
+    expect(page.locator("#prompt textarea")).to_have_value(PROMPT)
+    expect(page.locator("#seed input")).to_have_value("4711")
+    expect(page.locator("#gen-steps input")).to_have_value("3")
+    expect(page.locator("#adapter-0")).to_be_visible()
+    expect(page.locator("#strength-0 input[type=number]")).to_have_value("0.7")
+
+
+def test_what_can_not_be_used_is_one_line_each(page, tmp_path):
+    open_generate(page, "red apple <lora:nowhere:1>")
+    page.locator("#go").click()
+    clicks.message(page, "nowhere")
+    (tmp_path / "noise.safetensors").write_bytes(b"\x00" * 50)
+    page.locator("#drop-adapters input[type=file]").set_input_files(str(tmp_path / "noise.safetensors"))
+    clicks.message(page, "noise.safetensors")
+    expect(page.locator("#no-adapters")).to_be_visible()
+
+
+def test_clicks_wait_in_line_and_stop_ends_them_all(page, tmp_path):
+    open_generate(page)
+    clicks.fill(page, "gen-steps", "150")
+    for seed in ("1", "2", "3"):
+        clicks.fill(page, "seed", seed)
+        page.locator("#go").click()
+    line = page.locator("#recipe")
+    expect(line).to_contain_text("more waiting", timeout=clicks.FIRST_LOAD)
+    expect(line.locator(".look img")).to_be_visible()  # what is coming, while it comes
+    page.locator("#stop-drawing").click()
+    expect(line).to_contain_text("Stopped.")
+    clicks.fill(page, "gen-steps", "2")
+    clicks.fill(page, "seed", "9")
+    clicks.draw(page)
+    expect(line).to_contain_text("seed 9")
+    drawn = {path.name for path in (tmp_path / "workspace/outputs").glob("*.png")}
+    assert not any(name.endswith(("-2.png", "-3.png")) for name in drawn), drawn
+
+
+def test_a_hole_is_painted_and_only_it_is_drawn_anew(page, tmp_path):
+    source = tmp_path / "grey.png"
+    Image.new("RGB", (128, 128), "#888888").save(source)
+    open_generate(page)
+    page.locator("#gen-more button").first.click()
+    page.locator("#source input[type=file]").first.set_input_files(str(source))
+    canvas = page.locator("#paint canvas")
+    expect(canvas).to_be_visible()
+    page.wait_for_function("document.querySelector('#paint canvas').width === 128")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5, steps=8)
+    page.mouse.up()
+    clicks.fill(page, "seed", "5")
+    clicks.draw(page)
+    drawn = max((tmp_path / "workspace/outputs").glob("*-5.png"), key=lambda path: path.stat().st_mtime)
+    changed = ImageChops.difference(Image.open(drawn).convert("RGB"), Image.open(source)).convert("L")
+    assert changed.getextrema()[1] > 20
+    left, top, right, bottom = changed.point(lambda value: 255 * (value > 8)).getbbox()
+    assert right - left < 120 and bottom - top < 90, (left, top, right, bottom)  # the rest is the source's own
+
+    clicks.fill(page, "seed", "6")
+    page.locator("#drop-adapters input[type=file]").set_input_files(str(drawn))  # source and hole come back
+    expect(page.locator("#seed input")).to_have_value("5")
+    before = page.locator("#picture img").get_attribute("src")
+    page.locator("#go").click()
+    expect(page.locator("#picture img")).not_to_have_attribute("src", before)
+    again = max((tmp_path / "workspace/outputs").glob("*-5*.png"), key=lambda path: path.stat().st_mtime)
+    assert again != drawn
+    assert ImageChops.difference(Image.open(again).convert("RGB"), Image.open(drawn).convert("RGB")).getbbox() is None

@@ -8,6 +8,7 @@ StudioError
 ├── GenerationError     a prompt, a size, a recipe
 ├── RunError            a run that can't start, resume or go on
 ├── BusyError           the device is held by another job
+├── NotAllowedError     what this server does not let people do
 └── WorkspaceError      a name or a place outside what the person owns
 
 The UI shows the message, the command line prints it and exits 2. Anything else is a bug and keeps its traceback.
@@ -37,6 +38,9 @@ class RunError(StudioError): ...
 
 
 class BusyError(StudioError): ...
+
+
+class NotAllowedError(StudioError): ...
 
 
 class WorkspaceError(StudioError): ...

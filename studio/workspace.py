@@ -3,14 +3,18 @@
 import os
 import re
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+from studio.capabilities import OWN, Capabilities
 from studio.errors import WorkspaceError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
+FOLDERS = ("datasets", "runs", "outputs", "adapters", "exports", "cache")
+SERVED = ("outputs", "exports", "cache/thumbnails", "cache/downloads")  # what a browser may read of it
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
 
 
@@ -19,6 +23,7 @@ class Workspace:
     """`root` holds datasets/, runs/, outputs/ (pictures), adapters/ (dropped files), exports/ and cache/."""
 
     root: Path
+    allows: Capabilities = OWN  # what may be done in it
 
     @classmethod
     def open(cls, root: str | os.PathLike | None = None) -> "Workspace":
@@ -26,12 +31,18 @@ class Workspace:
         chosen = root or os.environ.get("STUDIO_WORKSPACE") or platformdirs.user_data_path("lora-studio")
         workspace = cls(Path(chosen).expanduser().resolve())
         try:
-            for name in ("datasets", "runs", "outputs", "adapters", "exports", "cache"):
-                folder = workspace.root / name
-                folder.mkdir(parents=True, exist_ok=True)
+            make_folders(workspace.root)
         except OSError as error:
             raise WorkspaceError(f"Can't use {workspace.root} as the workspace: {error.strerror}.") from error
         return workspace
+
+    def refuse_if_full(self) -> None:
+        """Raises WorkspaceError when it holds all that it may."""
+        if self.allows.room and (size := size_of(self.root)) > self.allows.room:
+            raise WorkspaceError(
+                f"Your workspace is full ({size / 1e9:.1f} of {self.allows.room / 1e9:.1f} GB): "
+                "clear its cache under About, or delete what you no longer need."
+            )
 
     @property
     def datasets(self) -> Path:
@@ -56,6 +67,26 @@ class Workspace:
     @property
     def cache(self) -> Path:
         return self.root / "cache"
+
+
+def make_folders(root: Path) -> None:
+    """The folders of a workspace, where they are missing. Raises OSError."""
+    for name in FOLDERS:
+        (root / name).mkdir(parents=True, exist_ok=True)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below `folder`; links are not followed, what goes away meanwhile is not counted."""
+    total, left = 0, [str(folder)]
+    while left:
+        with suppress(OSError), os.scandir(left.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def safe_name(text: str) -> str:

@@ -4,20 +4,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
-from studio.workspace import Workspace
+from studio.settings import Settings
 
 
 @contextmanager
-def served(root: Path) -> Iterator[str]:
-    """The address of a studio whose workspace is `root`. Ends its jobs and itself."""
+def served(root: Path, **options) -> Iterator[str]:
+    """The address of a studio whose workspace is `root`. Ends its jobs and itself. options: of Settings."""
     from studio.ui import actions
     from studio.ui.app import build, launch_options
 
     actions.latest.clear()  # what a studio served before this one in the same process has done
-    workspace = Workspace.open(root)
-    settings = SimpleNamespace(host="127.0.0.1", port=None, share=False, auth=None, workspace=workspace, browser=False)
+    settings = Settings(workspace=root, browser=False, **options)
     demo = build(settings)
     try:
         _, url, _ = demo.queue().launch(**launch_options(settings), prevent_thread_lock=True, quiet=True)
@@ -32,7 +30,7 @@ def end_jobs(seconds: float = 60) -> None:
     from studio.jobs import jobs
 
     until = time.monotonic() + seconds
-    while running := jobs.running():
+    while running := jobs.everyone():
         for job in running:
             job.stop()
         assert time.monotonic() < until, f"{running[0].title} did not stop within {seconds} s"

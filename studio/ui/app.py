@@ -5,44 +5,67 @@ import os
 import signal
 import threading
 import time
+from contextlib import nullcontext
+from dataclasses import replace
+from importlib.util import find_spec
+from urllib.parse import urlsplit
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: nothing is sent anywhere
 
 import gradio as gr  # noqa: E402
+from gradio.utils import get_upload_folder  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
 
+from studio import owners, zero_gpu  # noqa: E402
 from studio.errors import ConfigError  # noqa: E402
-from studio.ui import thumbnails  # noqa: E402
+from studio.settings import HOME, Settings  # noqa: E402
+from studio.ui.about_tab import about_tab  # noqa: E402
 from studio.ui.actions_datasets import list_datasets  # noqa: E402
 from studio.ui.api import endpoints  # noqa: E402
+from studio.ui.beat import Beat  # noqa: E402
 from studio.ui.dataset_tab import dataset_tab  # noqa: E402
 from studio.ui.generate_tab import generate_tab  # noqa: E402
+from studio.ui.guard import Guard  # noqa: E402
+from studio.ui.jobs_bar import jobs_bar  # noqa: E402
 from studio.ui.theme import CSS, theme  # noqa: E402
 from studio.ui.train_tab import train_tab  # noqa: E402
+from studio.ui.visitors import LIFE, Visitors, VisitorsWorkspace  # noqa: E402
 from studio.ui.widgets import HIDDEN, QUIET  # noqa: E402
-from studio.workspace import ASSETS, Workspace  # noqa: E402
+from studio.workspace import ASSETS, SERVED, Workspace  # noqa: E402
 
-_HOME = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches
 AWAKE = 5  # seconds
-MOST_UPLOAD = "2gb"  # one file; a zip's content is bounded again when it is read
+VISITORS = "visitors"  # the folder of their workspaces, below the workspace
 
 
-def build(settings) -> gr.Blocks:
+def build(settings: Settings) -> gr.Blocks:
     """The page, not yet served. Imports neither torch nor a service that needs it."""
+    if zero_gpu.lent():
+        import studio.generation.lent  # noqa: F401  (before the first page: such a Space looks for it then)
     workspace = _workspace(settings)
-    day = 24 * 3600
-    with gr.Blocks(title="LoRA Studio", analytics_enabled=False, delete_cache=(day, 2 * day)) as demo:
+    # Parts that look into the workspace while they are built find an empty one: no visitor is there yet.
+    with owners.acting("nobody") if settings.public else nullcontext():
+        return _build(settings, workspace)
+
+
+def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
+    kept = LIFE if settings.public else 48 * 3600  # seconds that what was sent is kept, and looked for half as often
+    with gr.Blocks(title="LoRA Studio", analytics_enabled=False, delete_cache=(kept // 2, kept)) as demo:
+        timer = Beat()
         gr.HTML(
             "<h1>LoRA Studio</h1><p>Teach a picture model something new from a few pictures.</p>", elem_id="masthead"
         )
         endpoints(workspace)  # first, so that their names are taken as they are
-        timer = gr.Timer(1)
+        jobs_bar(demo, timer)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Dataset", id="dataset", elem_id="tab-dataset"):
-                data = dataset_tab(workspace, demo, timer, local=settings.host in _HOME and not settings.share)
+                data = dataset_tab(workspace, demo, timer, local=workspace.allows.folders)
             with gr.Tab("Train", id="train", elem_id="tab-train", render_children=True):
                 train = train_tab(workspace, demo, timer)
             with gr.Tab("Generate", id="generate", elem_id="tab-generate", render_children=True):
                 generate = generate_tab(workspace, demo)
+            with gr.Tab("About", id="about", elem_id="tab-about", render_children=True) as about:
+                about_tab(workspace, settings, about, demo, timer)
+        timer.start()
 
         def go_train(name):
             return gr.Tabs(selected="train"), gr.update(choices=list_datasets(workspace), value=name)
@@ -59,40 +82,54 @@ def build(settings) -> gr.Blocks:
     return demo
 
 
-def launch_options(settings) -> dict:
+def launch_options(settings: Settings) -> dict:
     """What `launch` gets: this machine only, and only folders of pictures may be read by the browser."""
-    workspace = _workspace(settings)
-    folders = [
-        thumbnails.folder(workspace),
-        workspace.cache / "downloads",
-        workspace.outputs,
-        workspace.exports,
-        ASSETS / "datasets",
-    ]
+    base, allows = Workspace.open(settings.workspace), settings.allows
+    visitors = base.root / VISITORS if settings.public else None
+    served = [visitors] if visitors else [base.root / name for name in SERVED]
+    host = settings.host or "127.0.0.1"
+    guard = Middleware(
+        Guard,
+        local={*HOME, host.lower()},
+        names=set(settings.hosts),
+        addresses=host in ("0.0.0.0", "::"),
+        uploads=get_upload_folder(),
+        allows=allows,
+        visitors=visitors,
+        embedded=settings.on_space,
+    )
     return {
-        "server_name": settings.host or "127.0.0.1",
+        "server_name": host,
         "server_port": settings.port,
         "share": settings.share,
         "auth": settings.auth,
         "inbrowser": settings.browser,
-        "allowed_paths": [str(folder) for folder in folders],
-        "max_file_size": MOST_UPLOAD,
+        "allowed_paths": [str(folder) for folder in [*served, ASSETS / "datasets"]],
+        "max_file_size": allows.upload,
+        "app_kwargs": {"middleware": [guard]},
+        "enable_monitoring": False,
         "run_history": False,
         "ssr_mode": False,
-        "mcp_server": False,
+        "mcp_server": settings.mcp,
         "footer_links": ["api", "settings"],
         "theme": theme(),
         "css": CSS,
     }
 
 
-def serve(settings) -> None:
+def serve(settings: Settings) -> None:
     """Serve the page until interrupted. The heavy libraries are loaded once the page can be seen."""
-    demo = build(settings).queue()
+    if settings.mcp and find_spec("mcp") is None:
+        raise ConfigError("--mcp needs a package that is missing: pip install 'mcp<2'.")
+    if settings.warning:
+        print(settings.warning, flush=True)
+    demo, options = build(settings).queue(), launch_options(settings)
     try:
-        demo.launch(**launch_options(settings), prevent_thread_lock=True)
+        demo.launch(**options, prevent_thread_lock=True)
     except OSError as error:
         raise ConfigError(f"The page can't be opened there ({error}): choose another --port or --host.") from error
+    if demo.share_url:
+        options["app_kwargs"]["middleware"][0].kwargs["names"].add(urlsplit(demo.share_url).hostname)
     threading.Thread(target=_warm, daemon=True, name="warm").start()
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     demo.block_thread()  # returns on Ctrl-C
@@ -103,7 +140,7 @@ def _finish(seconds: float = 60) -> None:
     """Let what runs in the background end its step and write its checkpoint."""
     from studio.jobs import jobs
 
-    going = jobs.running()
+    going = jobs.everyone()
     for job in going:
         print(f"{job.title}: stopping after this step.", flush=True)
         job.stop()
@@ -121,6 +158,11 @@ def _warm() -> None:
         logging.getLogger(__name__).debug("warming up failed", exc_info=True)
 
 
-def _workspace(settings) -> Workspace:
-    given = settings.workspace
-    return given if isinstance(given, Workspace) else Workspace.open(given)
+def _workspace(settings: Settings) -> Workspace:
+    """The one that everything on the page goes by; in public mode it is another one for each visitor."""
+    base = Workspace.open(settings.workspace)
+    if settings.public:
+        root = base.root / VISITORS
+        gr.set_static_paths(root)  # served from where it lies, so that guard.py can tell whose it is
+        return VisitorsWorkspace(Visitors(root), settings.allows)
+    return replace(base, allows=settings.allows)

@@ -1,0 +1,129 @@
+"""The About tab: what works on this machine, what takes room, which versions, whose licences."""
+
+import time
+from html import escape
+
+import gradio as gr
+
+from studio import __version__
+from studio.jobs import jobs
+from studio.settings import Settings
+from studio.ui import actions_about
+from studio.ui.beat import Beat
+from studio.ui.visitors import LIFE
+from studio.ui.widgets import HIDDEN, QUIET, note, plainly
+from studio.workspace import Workspace
+
+FOLDERS = {
+    "datasets": "pictures and captions, with their history",
+    "runs": "what was trained, with previews and checkpoints",
+    "outputs": "pictures that were drawn",
+    "adapters": "adapter files that were dropped",
+    "exports": "zips and folders that were written",
+    "cache": "encoded pictures and thumbnails, made again when needed",
+}
+LICENCES = (
+    "The studio's code and its starter model are under the Apache License 2.0. The art in the samples keeps its own "
+    "open licences, listed in `assets/NOTICE`. Base models, captioners and adapters from elsewhere have licences of "
+    "their own: they decide what you may do with what you make. `README.md` says how everything works."
+)
+SWITCH_JS = """() => {
+  const dark = document.body.classList.toggle('dark');
+  try { localStorage.studioLook = dark ? 'dark' : 'light'; } catch {}
+}"""
+LOOK_JS = """() => {
+  try {
+    if (localStorage.studioLook) document.body.classList.toggle('dark', localStorage.studioLook === 'dark');
+  } catch {}
+}"""
+# The clipboard proper is kept from pages that come over plain http.
+COPY_JS = """() => {
+  const range = document.createRange(), selection = getSelection();
+  range.selectNodeContents(document.querySelector('#machine pre'));
+  selection.removeAllRanges();
+  selection.addRange(range);
+  document.execCommand('copy');
+}"""
+
+
+def about_tab(workspace: Workspace, settings: Settings, tab: gr.Tab, demo: gr.Blocks, timer: Beat) -> None:
+    """Build the tab inside the caller's gr.Tab. The machine is looked at when the tab is opened, not before."""
+    seen = gr.State(None)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=6, min_width=320):
+            gr.Markdown("### This machine", elem_classes="heading")
+            report = gr.HTML(_lines("Looking at this machine …"), padding=False, elem_id="machine")
+            with gr.Row(elem_classes="tools"):
+                copy = gr.Button("Copy", size="md", elem_id="machine-copy", min_width=90, scale=0)
+                again = gr.Button("Look again", size="md", elem_id="machine-again", min_width=120, scale=0)
+        with gr.Column(scale=5, min_width=320):
+            gr.Markdown("### Workspace", elem_classes="heading")
+            gr.HTML(note(_where(workspace, settings)), padding=False, elem_id="workspace")
+            sizes = gr.HTML(_table(dict.fromkeys(FOLDERS)), padding=False, elem_id="sizes")
+            clear = gr.Button("Clear the cache", size="md", elem_id="clear-cache", min_width=140, scale=0)
+            cleared = gr.HTML(
+                note("Nothing you made is in the cache: the next look and the next run take a little longer."),
+                padding=False, elem_id="cleared",
+            )  # fmt: skip
+            gr.Markdown("### Light and dark", elem_classes="heading")
+            look = gr.Button("Switch", size="md", elem_id="look", min_width=120, scale=0)
+            gr.Markdown("### Licences", elem_classes="heading")
+            gr.Markdown(f"LoRA Studio {__version__}. {LICENCES}", elem_classes="about-text")
+
+    def begin():
+        actions_about.start_report(workspace)
+
+    def watch(last):
+        job = jobs.beside.get("about")
+        state = job and (id(job), job.state)
+        if job is None or state == last or job.state == "running":
+            return [gr.skip()] * 3
+        if job.result is None:
+            return state, note(job.error or "", bad=True), gr.skip()
+        return state, _lines(job.result.lines), _table(job.result.sizes)
+
+    @plainly
+    def wipe():
+        freed = actions_about.clear_cache(workspace)
+        begin()
+        return note(f"{_bytes(freed)} freed, {time.strftime('%H:%M')}.")
+
+    quiet = {**QUIET, **HIDDEN}
+    tab.select(begin, None, None, **quiet)
+    again.click(begin, None, None, **quiet)
+    timer.tick(watch, seen, [seen, report, sizes], concurrency_limit=None, **quiet)
+    clear.click(wipe, None, cleared, **quiet)
+    copy.click(None, None, None, js=COPY_JS, **quiet)
+    look.click(None, None, None, js=SWITCH_JS, **quiet)
+    demo.load(None, None, None, js=LOOK_JS, **quiet)
+
+
+def _where(workspace: Workspace, settings: Settings) -> str:
+    if settings.public:
+        hours = LIFE // 3600
+        return f"Yours alone, and deleted {hours} hours after you last used it: download what you want to keep."
+    if not workspace.allows.folders:
+        return "On the machine that serves this page."
+    return str(workspace.root)
+
+
+def _lines(text: str) -> str:
+    return f'<pre class="lines" tabindex="0">{escape(text)}</pre>'
+
+
+def _table(sizes: dict[str, int | None]) -> str:
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(FOLDERS[name])}</td><td>{_bytes(size)}</td></tr>"
+        for name, size in sizes.items()
+    )
+    return f'<table class="sizes">{rows}</table>'
+
+
+def _bytes(size: int | None) -> str:
+    """`4.2 MB`; a dash while it isn't known."""
+    if size is None:
+        return "–"
+    for unit, factor in (("GB", 10**9), ("MB", 10**6)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size / 1000:.0f} kB"

@@ -7,25 +7,35 @@ from pathlib import Path
 from studio.basemodels import BaseChoice, base_folder, family_class
 from studio.basemodels.memory import Estimate, best_device, estimate, placement, usual_precision
 from studio.basemodels.single_file import config_folder, kind_of_file, shapes_of
+from studio.errors import BaseModelError
 
 
 @dataclass(frozen=True)
 class Card:
-    """prediction_type: "epsilon", "v_prediction" or "flow". resolution: side in pixels. chosen: which of these the
-    person said otherwise than the files do.
+    """family: its name here; title: the version, where a file tells it. prediction_type: "epsilon", "v_prediction" or
+    "flow". resolution: side in pixels. multiple, step: what sides divide by in training, and at the least in drawing.
+    chosen: which of these the person said otherwise than the files do.
     """
 
+    family: str
     title: str
     prediction_type: str
     resolution: int
+    multiple: int
+    step: int
     chosen: tuple[str, ...]
     size: Estimate
     placement: str
 
-    def __str__(self) -> str:
+    @property
+    def about(self) -> str:
+        """What it is, in one line."""
         said = f" ({', '.join(self.chosen)}: as you chose)" if self.chosen else ""
         says = {"epsilon": "says the noise", "v_prediction": "says v", "flow": "follows a flow"}[self.prediction_type]
-        return f"{self.title}, {says}, {self.resolution} pixels{said}.\n{self.size}\n{self.placement}"
+        return f"{self.title}, {says}, {self.resolution} pixels{said}."
+
+    def __str__(self) -> str:
+        return f"{self.about}\n{self.size}\n{self.placement}"
 
 
 def describe_base(name: str, precision: str | None = None) -> Card:
@@ -42,16 +52,25 @@ def describe_base(name: str, precision: str | None = None) -> Card:
         kind = kind_of_file(place, choice.family)
         title, configs, marks = kind.title, config_folder(place, kind), shapes_of(place)
     said = getattr(family, "prediction_type", None)
-    said = said or _read(configs / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
+    said = said or read_config(configs / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
     said = choice.prediction_type or ("v_prediction" if "v_pred" in marks else said)
-    codec = _read(configs / "vae" / "config.json")
-    latents = _read(configs / family.denoiser / "config.json").get("sample_size")
-    levels = codec.get("block_out_channels") or codec["decoder_block_out_channels"]
-    side = latents * 2 ** (len(levels) - 1) if latents else codec.get("sample_size", 0)
+    codec = read_config(configs / "vae" / "config.json")
+    denoiser = read_config(configs / family.denoiser / "config.json")
+    levels = codec.get("block_out_channels") or codec.get("decoder_block_out_channels") or [0]
+    scale = 2 ** (len(levels) - 1)
+    latents = denoiser.get("sample_size")
+    multiple, step = family.grain(denoiser, scale)
     chosen = tuple(key for key in ("family", "prediction_type", "resolution", "vae") if getattr(choice, key))
-    size = estimate(place, precision, choice.quantise)
-    return Card(title, said, choice.resolution or side, chosen, size, placement(device, precision, choice))
+    return Card(
+        family.title, title, said, choice.resolution or (latents * scale if latents else codec.get("sample_size", 0)),
+        multiple, step, chosen, estimate(place, precision, choice.quantise), placement(device, precision, choice),
+    )  # fmt: skip
 
 
-def _read(file: Path) -> dict:
-    return json.loads(file.read_text("utf-8"))
+def read_config(file: Path) -> dict:
+    """A component's settings. Raises BaseModelError."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise BaseModelError(f"{file.parent.name}/{file.name} can't be read: download the model again.") from error
+    return found if isinstance(found, dict) else {}

@@ -34,11 +34,13 @@ class BaseChoice(BaseModel):
     variant: Literal["", "fp16", "bf16"] = Field("", description="Which copy of the weights, where there are several.")
     family: FamilyName | None = Field(None, description="What the model is, when it is not recognised.")
     prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
-        None, description="What the denoiser says. Stable Diffusion 1, 2 and XL only."
+        None, description="The noise or v; Stable Diffusion 1, 2 and XL only."
     )
     resolution: int | None = Field(None, ge=64, le=4096, multiple_of=8, description="Side in pixels it was trained at.")
     vae: str = Field("", description="Another codec: a folder, or a .safetensors file.")
-    quantise: Literal["", "8bit", "4bit"] = Field("", description="Keep the denoiser smaller. Needs torchao or so.")
+    quantise: Literal["", "8bit", "4bit"] = Field(
+        "", description="Less memory, slower steps. Needs torchao, or bitsandbytes on a GPU."
+    )
     offload: bool = Field(False, description="Keep the denoiser in main memory and fetch it block by block.")
 
     @classmethod
@@ -57,6 +59,24 @@ class BaseChoice(BaseModel):
             return cls(**{**said, "name": name})  # type: ignore[arg-type]
         except ValidationError as error:
             raise BaseModelError(f"In the base {text[:120]!r}, {explain(error)}") from error
+
+    @property
+    def short(self) -> str:
+        """Its name without the folders that it lies in."""
+        if self.name == "starter" or is_hub_id(self.name) and not _exists(self.name):
+            return self.name
+        path = Path(self.name)
+        return (path.stem if path.suffix == ".safetensors" else path.name) or self.name
+
+    @property
+    def title(self) -> str:
+        """`short`, and what is taken otherwise: for people, and for pictures that travel. No path is in it."""
+        said = self.model_dump(exclude_defaults=True, exclude={"name", "revision"})
+        words = [self.revision] if self.revision else []
+        for key, value in said.items():
+            words.append({"resolution": f"{value} pixels", "vae": Path(str(value)).stem, "offload": "offload"}.get(
+                key, str(value)))  # fmt: skip
+        return self.short + (f" ({', '.join(words)})" if words else "")
 
     def __str__(self) -> str:
         at = f"@{self.revision}" if self.revision else ""

@@ -1,6 +1,8 @@
 """Noise as Stable Diffusion 1, 2 and XL have it: a schedule of whole timesteps, the UNet says the noise or v."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -12,6 +14,8 @@ from studio.basemodels.family import Conditions, Family
 
 class Diffusion(Family):
     """A UNet with a schedule of variances (DDPM, arXiv:2006.11239)."""
+
+    reads_on = True
 
     def __init__(
         self, folder: Path, precision: str = "fp32", device: torch.device | None = None,
@@ -26,9 +30,10 @@ class Diffusion(Family):
         self.alphas = noise.alphas_cumprod.to(self.device)  # (T,), the share of signal's variance at each timestep
         self.timesteps = len(self.alphas)
 
-    @property
-    def multiple(self) -> int:
-        return self.pipeline.vae_scale_factor * 2 ** (len(self.model.config.block_out_channels) - 1)
+    @classmethod
+    def grain(cls, config: Mapping[str, Any], scale: int) -> tuple[int, int]:
+        """A UNet halves its input level by level; where that leaves a remainder, it draws all the same."""
+        return scale * 2 ** (len(config["block_out_channels"]) - 1), scale
 
     def compile(self) -> None:
         unet = self.model

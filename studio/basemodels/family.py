@@ -12,7 +12,7 @@ its noise comes from `Diffusion` or `Flow`.
 import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,6 +32,8 @@ from studio.basemodels.memory import best_device, estimate, placement
 from studio.basemodels.offloading import offload_blocks
 from studio.basemodels.opening import open_pipeline
 from studio.basemodels.quantising import in_one_precision, quantisation
+from studio.basemodels.sizes import refuse_size
+from studio.basemodels.words import TokenCounter
 from studio.errors import BaseModelError
 
 for chatty in (diffusers_logging, transformers_logging):
@@ -120,10 +122,17 @@ class Family(ABC):
         """By the base's own settings."""
         return self.model.config.sample_size * self.pipeline.vae_scale_factor
 
-    @property
+    @classmethod
     @abstractmethod
+    def grain(cls, config: Mapping[str, Any], scale: int) -> tuple[int, int]:
+        """What both sides of a picture divide by, in pixels: (so that the denoiser divides them evenly, as in training;
+        at the least, as in drawing). config: the denoiser's. scale: pixels along a latent.
+        """
+
+    @property
     def multiple(self) -> int:
         """What both sides of a training picture divide by, in pixels, so that the denoiser divides them evenly."""
+        return self.grain(self.model.config, self.pipeline.vae_scale_factor)[0]
 
     @property
     def channels(self) -> int:
@@ -131,8 +140,9 @@ class Family(ABC):
         return self.model.config.in_channels
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        """(C, h, w) of a picture of so many pixels."""
+        """(C, h, w) of a picture of so many pixels. Raises BaseModelError where the denoiser can't have that size."""
         scale = self.pipeline.vae_scale_factor
+        refuse_size(self.title, self.grain(self.model.config, scale)[1], width, height)
         return self.channels, height // scale, width // scale
 
     def identity(self, *components: str) -> str:
@@ -215,12 +225,20 @@ class Family(ABC):
 
     # Words -----------------------------------------------------------------------------------------------------------
 
+    reads_on: ClassVar[bool] = False  # whether a long prompt is drawn in pieces, each as long as the encoder reads
+
+    @classmethod
+    def counter(cls, tokenizers: Callable[[str], Any]) -> TokenCounter:
+        """Of the tokens that a caption is read in, by the encoder that reads most of it.
+
+        tokenizers: gives the one of a component, None where there is none.
+        """
+        clip = tokenizers("tokenizer")
+        return TokenCounter(clip, clip.model_max_length - 2, cls.reads_on)  # the first and the last are taken
+
     def tokens(self, prompt: str) -> tuple[int, str]:
         """(tokens the text encoder is given, what is cut off because it reads no more)."""
-        tokenizer = self.pipeline.tokenizer
-        ids = tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False).input_ids
-        room = tokenizer.model_max_length - 2  # the first and the last are taken
-        return len(ids), tokenizer.decode(ids[room:]).strip()
+        return self.counter(lambda name: getattr(self.pipeline, name, None))(prompt)
 
     @abstractmethod
     def encode_prompt(self, prompts: list[str]) -> Conditions:

@@ -3,6 +3,7 @@
 s is the share of noise, 0 to 1; schedulers count t = 1000 s.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,16 +39,12 @@ class Flow(Family):
     denoiser = "transformer"
     prediction_type = "flow"
     usual_timesteps: ClassVar[str] = "logit-normal"
+    patch: ClassVar[int] = 2  # side of what the transformer reads as one, in latents
     own_sigmas: ClassVar[bool] = False  # whether the pipeline spreads the steps itself, from 1 to 1 / steps
 
-    @property
-    def multiple(self) -> int:
-        return self.pipeline.vae_scale_factor * self.patch
-
-    @property
-    def patch(self) -> int:
-        """Side of what the transformer reads as one, in latents."""
-        return self.model.config.patch_size
+    @classmethod
+    def grain(cls, config: Mapping[str, Any], scale: int) -> tuple[int, int]:
+        return scale * cls.patch, scale * cls.patch
 
     def times(self, shares: Tensor, shift: float | None = None) -> Tensor:
         """1000 s, float32. The base's own shift is its scheduler's where that is a fixed one, as in the public training

@@ -5,11 +5,17 @@ was distilled to guide itself. Training tells it a guidance of 1, as the public 
 leaves the distilled guidance alone.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from studio.basemodels.family import Conditions
 from studio.basemodels.flow import Flow
+from studio.basemodels.words import TokenCounter
+
+LENGTH = 512  # tokens that T5 is given
 
 
 class Flux(Flow):
@@ -21,7 +27,6 @@ class Flux(Flow):
     trained_text = ("text_encoder",)
     halved_text = ("text_encoder_2",)
     own_sigmas = True
-    patch = 2
 
     @property
     def native_resolution(self) -> int:
@@ -49,10 +54,16 @@ class Flux(Flow):
         )
         return {"states": states, "pooled": pooled}
 
+    @classmethod
+    def counter(cls, tokenizers: Callable[[str], Any]) -> TokenCounter:
+        """By T5, which reads on where CLIP ends."""
+        t5 = tokenizers("tokenizer_2")
+        return TokenCounter(t5, LENGTH - t5.num_special_tokens_to_add()) if t5 else super().counter(tokenizers)
+
     @property
     def text_length(self) -> int:
         """Tokens that T5 reads: 512 for dev; schnell was trained with 256, and its pipeline's users pass that."""
-        return 512
+        return LENGTH
 
     def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         rows, _, height, width = noisy.shape

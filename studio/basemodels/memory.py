@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from studio import zero_gpu
 from studio.basemodels.choice import BaseChoice
 from studio.basemodels.hub import variant_in, variant_of
 from studio.basemodels.quantising import BYTES as PACKED
@@ -34,16 +35,21 @@ class Estimate:
         return f"{total / 1e6:,.0f} M parameters ({parts}): {self.gigabytes:.1f} GB."
 
 
+def has_cuda() -> bool:
+    """Whether this process computes on a CUDA device."""
+    return torch.cuda.is_available() and not zero_gpu.away()
+
+
 def best_device() -> torch.device:
     """CUDA, else Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
+    if has_cuda():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def usual_precision() -> str:
     """fp32 on a CPU and on Apple's; on a GPU bf16 where it has that, else fp16."""
-    if not torch.cuda.is_available():
+    if not has_cuda():
         return "fp32"
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 

@@ -4,10 +4,16 @@ Conditions, for B pictures: "states" (B, 77 + 256, 4096), both CLIPs side by sid
 CLIPs. Without T5 (its folder left out) its states are zeros, as the model was trained to bear.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
 
 from studio.basemodels.family import Conditions
 from studio.basemodels.flow import Flow
+from studio.basemodels.words import TokenCounter
+
+LENGTH = 256  # tokens that T5 is given, as the pipeline has it
 
 
 class StableDiffusion3(Flow):
@@ -19,6 +25,12 @@ class StableDiffusion3(Flow):
     trained_text = ("text_encoder", "text_encoder_2")
     halved_text = ("text_encoder_3",)
     optional = ("text_encoder_3", "tokenizer_3")
+
+    @classmethod
+    def counter(cls, tokenizers: Callable[[str], Any]) -> TokenCounter:
+        """By T5, which reads on where the CLIPs end, if it is there."""
+        t5 = tokenizers("tokenizer_3")
+        return TokenCounter(t5, LENGTH - t5.num_special_tokens_to_add()) if t5 else super().counter(tokenizers)
 
     def encode_prompt(self, prompts: list[str]) -> Conditions:
         words = list(prompts)

@@ -8,11 +8,15 @@ Conditions, for B pictures: "states" (B, 512, width), the last hidden layer but 
 direction; here both are turned around. Guidance of 1 is none, as everywhere here: Z-Image's own pipeline calls that 0.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from studio.basemodels.family import Conditions
 from studio.basemodels.flow import Flow
+from studio.basemodels.words import TokenCounter
 
 LENGTH = 512  # tokens that are read of a prompt, its frame included
 
@@ -25,27 +29,20 @@ class ZImage(Flow):
     trained_text = ()  # nobody adapts its language model, and no file has names for that
     halved_text = ("text_encoder",)
     own_sigmas = True
-    patch = 2
 
     @property
     def native_resolution(self) -> int:
         return self.pipeline.vae.config.sample_size
 
-    def tokens(self, prompt: str) -> tuple[int, str]:
-        tokenizer = self.pipeline.tokenizer
-        ids = tokenizer(prompt, add_special_tokens=False).input_ids
-        frame = len(tokenizer(self._framed_words("")).input_ids)
-        return len(ids), tokenizer.decode(ids[LENGTH - frame :]).strip()
-
-    def _framed_words(self, prompt: str) -> str:
-        """The prompt as the language model's user would say it."""
-        said = [{"role": "user", "content": prompt}]
-        tokenizer = self.pipeline.tokenizer
-        return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, enable_thinking=True)
+    @classmethod
+    def counter(cls, tokenizers: Callable[[str], Any]) -> TokenCounter:
+        tokenizer = tokenizers("tokenizer")
+        return TokenCounter(tokenizer, LENGTH - len(tokenizer(framed_words(tokenizer, "")).input_ids))
 
     def encode_prompt(self, prompts: list[str]) -> Conditions:
-        found = self.pipeline.tokenizer(
-            [self._framed_words(prompt) for prompt in prompts],
+        tokenizer = self.pipeline.tokenizer
+        found = tokenizer(
+            [framed_words(tokenizer, prompt) for prompt in prompts],
             padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt",
         ).to(self.device)  # fmt: skip
         mask = found.attention_mask.bool()
@@ -58,3 +55,9 @@ class ZImage(Flow):
         with self.arithmetic():
             said = self.model(list(noisy[:, :, None]), 1 - self._times_of(t, rows) / 1000, words, return_dict=False)[0]
         return -torch.stack([one.float() for one in said])[:, :, 0]
+
+
+def framed_words(tokenizer: Any, prompt: str) -> str:
+    """The prompt as the language model's user would say it."""
+    said = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, enable_thinking=True)

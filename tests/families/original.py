@@ -88,6 +88,33 @@ _SD3_NORMS = {
 }  # fmt: skip
 
 
+_FLUX_NORMS = {"norm_q": ("img_attn", "query"), "norm_k": ("img_attn", "key"), "norm_added_q": ("txt_attn", "query"),
+               "norm_added_k": ("txt_attn", "key")}  # fmt: skip
+
+
+def write_flux(pipeline, file: Path) -> None:
+    """The transformer alone, keys as Black Forest Labs has them."""
+    state = pipeline.transformer.state_dict()
+    sizes = {key.removesuffix(".weight"): len(value) for key, value in state.items() if key.endswith(".weight")}
+    held: dict[str, list[str]] = {}
+    for name, path, _ in original_names(sizes):
+        held.setdefault(name, []).append(path)
+    out = {}
+    for part in ("weight", "bias"):
+        for name, paths in held.items():
+            if f"{paths[0]}.{part}" in state:
+                out[f"{name}.{part}"] = torch.cat([state[f"{path}.{part}"] for path in paths])
+        scale, shift = state[f"norm_out.linear.{part}"].chunk(2)
+        out[f"final_layer.adaLN_modulation.1.{part}"] = torch.cat([shift, scale])
+    for key, value in state.items():
+        found = re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.attn\.(norm_\w+)\.weight", key)
+        if found:
+            side, which = _FLUX_NORMS[found[3]]
+            start = f"single_blocks.{found[2]}" if found[1] else f"double_blocks.{found[2]}.{side}"
+            out[f"{start}.norm.{which}_norm.scale"] = value
+    _write(out, file)
+
+
 def write_sd3(pipeline, file: Path) -> None:
     """The transformer alone, keys as Stability AI has them."""
     state = pipeline.transformer.state_dict()

@@ -2,7 +2,8 @@
 
     python -m tests.families.table
 
-A cell is ticked when the tests that show it for that family passed just now; a dash: no test shows it.
+A cell is ticked when the tests that show it for that family passed just now; a dash: no test shows it; n/a: there is no
+such thing.
 """
 
 import contextlib
@@ -13,8 +14,8 @@ from collections import defaultdict
 import pytest
 
 TITLES = {
-    "sd1": "SD 1.x", "sd2-v": "SD 2.x (v)", "sdxl": "SDXL", "sd3": "SD 3 / 3.5", "flux-dev": "FLUX.1 dev",
-    "flux-schnell": "FLUX.1 schnell", "z-image": "Z-Image",
+    "sd1": "SD 1.x", "sd2": "SD 2.x", "sd2-v": "SD 2.x (v)", "sdxl": "SDXL", "sd3": "SD 3 / 3.5",
+    "flux-dev": "FLUX.1 dev", "flux-schnell": "FLUX.1 schnell", "z-image": "Z-Image",
 }  # fmt: skip
 COLUMNS = {  # what a test shows
     "load": ("test_same_pixels_as_the_familys_own_pipeline",),
@@ -36,6 +37,11 @@ COLUMNS = {  # what a test shows
 }
 
 
+NOT_THERE = {  # what a family has not: nobody adapts its language model, and its makers give it as a folder
+    ("z-image", "TE training"), ("z-image", "single file"),
+}  # fmt: skip
+
+
 class Results:
     """A plugin of pytest: {test: {family: whether all of it passed}}."""
 
@@ -55,8 +61,12 @@ def table(found: dict[str, dict[str, bool]]) -> str:
     """Markdown."""
     rows = [["", *COLUMNS], ["---"] * (len(COLUMNS) + 1)]
     for family, title in TITLES.items():
-        shown = [[found[test][family] for test in tests if family in found[test]] for tests in COLUMNS.values()]
-        rows.append([title, *("–" if not cells else "✓" if all(cells) else "✗" for cells in shown)])
+        row = [title]
+        for column, tests in COLUMNS.items():
+            cells = [found[test][family] for test in tests if family in found[test]]
+            nothing = "n/a" if (family, column) in NOT_THERE else "–"
+            row.append(nothing if not cells else "✓" if all(cells) else "✗")
+        rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -14,7 +14,7 @@ from studio.training.config import TrainingConfig
 from studio.training.objective import loss_of, timesteps
 from tests.families import tiny
 
-UNETS, FLOWS = ("sd1", "sd2-v", "sdxl"), ("sd3", "flux-dev", "flux-schnell", "z-image")
+UNETS, FLOWS = ("sd1", "sd2", "sd2-v", "sdxl"), ("sd3", "flux-dev", "flux-schnell", "z-image")
 
 
 @pytest.fixture
@@ -123,6 +123,66 @@ def test_flux_gets_packed_latents_ids_and_a_guidance_of_one_in_training(bases, b
     assert torch.equal(base.predict(noisy, t, conditions), wanted)
     stronger = base.predict(noisy, t, base.guided(conditions, 4.0))
     assert torch.equal(stronger, wanted) == (name == "flux-schnell")
+
+
+WORDS = ["a cat", "", "a red apple"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sd2-v"])
+def test_a_unet_is_told_the_last_states_of_its_words(bases, batch, name):
+    """train_text_to_image_lora.py: unet(noisy_latents, timesteps, text_encoder(input_ids)[0])[0]."""
+    base = bases(name)
+    latents, noise = batch(base)
+    t, conditions = torch.tensor([3, 300, 900]), base.encode_prompt(WORDS)
+    pipeline = base.pipeline
+    ids = pipeline.tokenizer(WORDS, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+    states = pipeline.text_encoder(ids, return_dict=False)[0]
+    noisy = base.add_noise(latents, noise, t)
+    assert torch.equal(base.predict(noisy, t, conditions), pipeline.unet(noisy, t, states, return_dict=False)[0])
+
+
+@torch.no_grad()
+def test_sd3_is_told_three_encoders_and_the_pooled_two(bases, batch):
+    """train_dreambooth_lora_sd3.py: both CLIPs' last layers but one side by side, filled up with zeros to T5's width,
+    T5's below them; timesteps of the scheduler as they are.
+    """
+    base = bases("sd3")
+    latents, noise = batch(base)
+    t, conditions = torch.tensor([20.0, 500.0, 990.0]), base.encode_prompt(WORDS)
+    pipeline, states, pooled = base.pipeline, [], []
+    for number in ("", "_2"):
+        tokenizer, encoder = (getattr(pipeline, part + number) for part in ("tokenizer", "text_encoder"))
+        ids = tokenizer(WORDS, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+        said = encoder(ids, output_hidden_states=True)
+        pooled.append(said[0])
+        states.append(said.hidden_states[-2])
+    clips = torch.cat(states, -1)
+    ids = pipeline.tokenizer_3(
+        WORDS, padding="max_length", max_length=256, truncation=True, add_special_tokens=True, return_tensors="pt"
+    ).input_ids
+    t5 = pipeline.text_encoder_3(ids)[0]
+    filled = torch.nn.functional.pad(clips, (0, t5.shape[-1] - clips.shape[-1]))
+    noisy = base.add_noise(latents, noise, t)
+    wanted = pipeline.transformer(
+        hidden_states=noisy, timestep=t, encoder_hidden_states=torch.cat([filled, t5], -2),
+        pooled_projections=torch.cat(pooled, -1), return_dict=False,
+    )[0]  # fmt: skip
+    assert torch.allclose(base.predict(noisy, t, conditions), wanted, atol=1e-6)
+
+
+@torch.no_grad()
+def test_z_images_time_runs_from_noise_to_picture_and_its_speed_is_turned(bases, batch):
+    """train_dreambooth_lora_z_image.py: timestep_normalized = (1000 - t) / 1000, model_pred = -model_pred; each
+    picture's words without what fills them up.
+    """
+    base = bases("z-image")
+    latents, noise = batch(base)
+    t, conditions = torch.tensor([20.0, 500.0, 990.0]), base.encode_prompt(WORDS)
+    words, _ = base.pipeline.encode_prompt(WORDS, do_classifier_free_guidance=False)
+    noisy = base.add_noise(latents, noise, t)
+    said = base.model(list(noisy.unsqueeze(2).unbind(0)), (1000 - t) / 1000, words, return_dict=False)[0]
+    assert torch.allclose(base.predict(noisy, t, conditions), -torch.stack(said).squeeze(2), atol=1e-5)
 
 
 @torch.no_grad()

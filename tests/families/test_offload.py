@@ -99,8 +99,13 @@ def test_an_offloaded_base_draws_the_same(bases, folders, tmp_path, name, away):
     assert max(high for _, high in ImageChops.difference(*pictures).getextrema()) <= 2  # one beside, one merged
 
 
-@pytest.mark.parametrize("kind, checkpointing", [("lora", False), ("lora", True), ("dora", False)])
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(
+    "name, kind, checkpointing",
+    [
+        *((name, "lora", True) for name in MAKERS),
+        *((name, *how) for name in ("sdxl", "flux-dev") for how in (("lora", False), ("dora", False))),
+    ],
+)
 def test_an_offloaded_base_gives_the_same_gradients(bases, folders, name, kind, checkpointing, away):
     wanted = gradients(load_base(str(folders(name)), shared=False), kind, checkpointing, away)
     base = load_base(f"{folders(name)}?offload=true", shared=False)

@@ -6,6 +6,7 @@ import diffusers
 import pytest
 import torch
 from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
+from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 from PIL import ImageChops
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -80,15 +81,29 @@ def test_fluxs_joined_layers_are_taken_apart_by_diffusers_into_what_they_were(tm
         assert torch.allclose(up @ down, whole(update), atol=1e-4), path
 
 
-@pytest.mark.parametrize("name", ["sd3", "flux-dev"])
-def test_every_layer_has_one_outside_name_in_each_layout_and_back(bases, tmp_path, name):
-    base = bases(name)
-    for layout in ("kohya", "diffusers"):
-        adapter = attach(base.model, AdapterSpec(rank=1, targets="all"))
+def adapters_on(base, targets):
+    """{(component, path): update} of random adapters on the denoiser and on the text encoders that people adapt."""
+    own = {}
+    for component in (base.denoiser, *base.trained_text):
+        wanted = targets if component == base.denoiser or targets != "all" else "attention+feed-forward"
+        adapter = attach(base.modules()[component], AdapterSpec(rank=1, targets=wanted))
         for parameter in adapter.parameters():
             parameter.data.normal_()
-        own = {(base.denoiser, path): update for (_, path), update in adapter.updates.items()}
+        own |= {(component, path): update for (_, path), update in adapter.updates.items()}
         adapter.detach()
+    return own
+
+
+def names_in(file):
+    with safe_open(file, "pt") as found:
+        return {re.sub(r"\.(lora_(A|B|up|down)\.weight|alpha)$", "", key) for key in found.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_layer_has_one_outside_name_in_each_layout_and_back(bases, tmp_path, name):
+    base = bases(name)
+    own = adapters_on(base, "all")
+    for layout in ("kohya", "diffusers"):
         write_adapter(tmp_path / f"{layout}.safetensors", own, layout=layout)
         back = attach_file(read_adapter(tmp_path / f"{layout}.safetensors"), base.modules())
         found = {place: layer.update for place, layer, _ in back.placed()}
@@ -97,7 +112,57 @@ def test_every_layer_has_one_outside_name_in_each_layout_and_back(bases, tmp_pat
         for place, update in own.items():
             other = found[place]
             assert torch.allclose(whole(update), whole(other), atol=1e-4), place
-    assert re.search("joint|double", " ".join(key for _, key in read_adapter(tmp_path / "kohya.safetensors").layers))
+    plain = {f"{component}.{path.removeprefix('text_model.')}" for component, path in own}
+    diffusers_names = names_in(tmp_path / "diffusers.safetensors")
+    assert len(diffusers_names) == len(own) and {name.replace(".text_model.", ".") for name in diffusers_names} == plain
+    joined = name in ("sd3", "flux-dev", "flux-schnell")  # query, key and value under one name
+    outside = names_in(tmp_path / "kohya.safetensors")
+    assert len(outside) < len(own) if joined else len(outside) == len(own)
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sd2-v", "sdxl"])
+def test_kohyas_names_are_those_that_diffusers_gives_them(bases, tmp_path, name):
+    """Of every layer, convolutions and text encoders too, by diffusers' own `convert_state_dict_to_kohya`."""
+    own = adapters_on(bases(name), "all")
+    write_adapter(tmp_path / "a.safetensors", own, layout="diffusers")
+    write_adapter(tmp_path / "b.safetensors", own, layout="kohya")
+    theirs = convert_state_dict_to_kohya(load_file(tmp_path / "a.safetensors"))
+    wanted = {key.split(".")[0] for key in theirs}
+    if name != "sdxl":  # diffusers always numbers the text encoder; kohya does so only where there are two
+        wanted = {key.replace("lora_te1_", "lora_te_") for key in wanted}
+    assert names_in(tmp_path / "b.safetensors") == wanted
+
+
+SD3_BLOCK = [  # as sd-scripts' lora_sd3.py names them; the last block's words end with their query, key and value
+    *(f"{side}_{part}" for side in ("x_block", "context_block") for part in ("attn_qkv", "attn_proj", "mlp_fc1",
+                                                                             "mlp_fc2")),
+]  # fmt: skip
+FLUX_NAMES = [  # as sd-scripts' lora_flux.py names them
+    *(f"double_blocks_0_{side}_{part}" for side in ("img", "txt") for part in ("attn_qkv", "attn_proj", "mlp_0",
+                                                                               "mlp_2")),
+    "single_blocks_0_linear1", "single_blocks_0_linear2",
+]  # fmt: skip
+Z_BLOCK = ["attention_to_q", "attention_to_k", "attention_to_v", "attention_to_out_0", "feed_forward_w1",
+           "feed_forward_w2", "feed_forward_w3"]  # fmt: skip
+WRITTEN_DOWN = {
+    "sd3": {
+        *(f"joint_blocks_0_{part}" for part in [*SD3_BLOCK, "x_block_attn2_qkv", "x_block_attn2_proj"]),
+        *(f"joint_blocks_1_{part}" for part in SD3_BLOCK[:5]),
+    },
+    "flux-dev": set(FLUX_NAMES),
+    "flux-schnell": set(FLUX_NAMES),
+    "z-image": {
+        f"{block}_0_{part}" for block in ("layers", "noise_refiner", "context_refiner") for part in Z_BLOCK
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN_DOWN)
+def test_kohyas_names_are_those_that_are_written_down(bases, tmp_path, name):
+    base = bases(name)
+    own = {place: u for place, u in adapters_on(base, "attention+feed-forward").items() if place[0] == base.denoiser}
+    write_adapter(tmp_path / "a.safetensors", own, layout="kohya")
+    assert names_in(tmp_path / "a.safetensors") == {f"lora_unet_{part}" for part in WRITTEN_DOWN[name]}
 
 
 def whole(update):

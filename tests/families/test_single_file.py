@@ -5,6 +5,7 @@ import shutil
 import diffusers
 import pytest
 import torch
+from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from PIL import ImageChops
 from safetensors.torch import save_file
 
@@ -12,7 +13,7 @@ from studio.basemodels import family_class, load_base
 from studio.basemodels.single_file import KINDS, kind_of
 from studio.errors import BaseModelError
 from studio.generation import draw
-from tests.families.original import write_sd1, write_sd3, write_sdxl
+from tests.families.original import write_flux, write_sd1, write_sd3, write_sdxl
 from tests.families.test_drawing import without
 from tests.families.test_training import RECIPE
 
@@ -46,20 +47,29 @@ def test_a_family_that_is_not_recognised_can_be_said(bases, checkpoint):
     assert "sd2" in KINDS and load_base(f"{file}?family=sd2", shared=False).title == bases("sd1").title
 
 
-@pytest.mark.parametrize("name", ["sd3"])
-def test_a_denoiser_alone_draws_with_the_rest_from_beside_it(bases, folders, tmp_path, name):
+@pytest.mark.parametrize("name, write", [("sd3", write_sd3), ("flux-dev", write_flux), ("flux-schnell", write_flux)])
+def test_a_denoiser_alone_draws_with_the_rest_from_beside_it(bases, folders, tmp_path, monkeypatch, name, write):
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folders(name))
-    write_sd3(pipeline, tmp_path / "alone.safetensors")
+    write(pipeline, tmp_path / "alone.safetensors")
+    narrow(monkeypatch, convert_flux_transformer_checkpoint_to_diffusers, {3072: 32})
     shutil.copytree(folders(name), tmp_path / "alone")
     shutil.rmtree(tmp_path / "alone" / "transformer")
     (tmp_path / "alone" / "transformer").mkdir()
     shutil.copy(folders(name) / "transformer" / "config.json", tmp_path / "alone" / "transformer")
     base = load_base(str(tmp_path / "alone.safetensors"), shared=False)
-    assert ImageChops.difference(draw(base, RECIPE), draw(bases(name), RECIPE)).getbbox() is None
-    shutil.rmtree(tmp_path / "alone" / "text_encoder_3")
+    apart = ImageChops.difference(draw(base, RECIPE), draw(bases(name), RECIPE))
+    assert max(high for _, high in apart.getextrema()) <= 1  # layers that lay in one are added up in another order
+    shutil.rmtree(tmp_path / "alone" / "text_encoder_2")
     shutil.rmtree(tmp_path / "alone" / "text_encoder")
     with pytest.raises(BaseModelError, match="text encoders.*and the codec"):
         load_base(str(tmp_path / "alone.safetensors"), shared=False)
+
+
+def narrow(monkeypatch, function, numbers):
+    """diffusers' converter of FLUX has the true width written into it; here it gets the tiny model's."""
+    code = function.__code__
+    consts = tuple(numbers.get(one, one) if type(one) is int else one for one in code.co_consts)
+    monkeypatch.setattr(function, "__code__", code.replace(co_consts=consts))
 
 
 UNET = "model.diffusion_model."

@@ -72,7 +72,7 @@ def test_one_picture_is_learnt_and_its_adapter_goes_out_into_diffusers(bases, fo
     assert max(high for _, high in ImageChops.difference(drawn_by(pipeline, RECIPE), ours).getextrema()) <= 2
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux-dev"])
+@pytest.mark.parametrize("name", ["sd1", "sd2-v", "sd2", "sdxl", "sd3", "flux-dev", "flux-schnell"])
 def test_text_encoders_train_and_are_read_by_diffusers(folders, picture, tmp_path, name):
     folder = folders(name)
     config = settings(folder, picture, **{"training.steps": 3, "adapter.text_encoder": True, "training.warmup": 1})

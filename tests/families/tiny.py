@@ -137,6 +137,7 @@ def z_image():
 
 MAKERS = {
     "sd1": sd,
+    "sd2": lambda: sd(use_linear_projection=True),
     "sd2-v": lambda: sd("v_prediction", use_linear_projection=True),
     "sdxl": sdxl,
     "sd3": sd3,

@@ -1,0 +1,80 @@
+"""A base's layers without their numbers: what fits it, and how much would be trained, said before it is loaded."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from studio.adapters import AdapterSpec
+from studio.adapters.layers import can_train, fresh, shape_of
+from studio.basemodels import BaseChoice, base_folder, family_class
+from studio.basemodels.card import read_config
+from studio.basemodels.hub import INDEX
+from studio.basemodels.single_file import config_folder, kind_of_file
+from studio.errors import BaseModelError
+
+
+def skeleton(name: str) -> dict[str, nn.Module]:
+    """{component: module on torch's meta device} of what adapters can hang on; the denoiser first.
+
+    name: a line as for `load_base`. Takes no memory to speak of. Raises BaseModelError.
+    """
+    choice, place = BaseChoice.of(name), base_folder(name)
+    family = family_class(place, choice.family)
+    configs = config_folder(place, kind_of_file(place, choice.family)) if place.is_file() else place
+    parts = (family.denoiser, *family.text_encoders)
+    stamps = tuple(_stamp(configs / part / "config.json") for part in parts)
+    return _built(configs, parts, family.optional, stamps)
+
+
+@lru_cache(4)
+def _built(
+    configs: Path, parts: tuple[str, ...], optional: tuple[str, ...], stamps: tuple[int, ...]
+) -> dict[str, nn.Module]:
+    """stamps: when the settings were written, so that a changed folder is read again."""
+    index = read_config(configs / INDEX)
+    return {
+        part: _module(configs / part, index.get(part)) for part, stamp in zip(parts, stamps)
+        if stamp or part not in optional
+    }  # fmt: skip
+
+
+def _module(folder: Path, said: Any) -> nn.Module:
+    """said: library and class, as the index names them."""
+    import diffusers
+    import transformers
+
+    config = read_config(folder / "config.json")
+    try:
+        library, name = map(str, said)
+        maker = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
+        with torch.device("meta"):
+            if issubclass(maker, diffusers.ModelMixin):
+                return maker.from_config(config)
+            if issubclass(maker, transformers.PreTrainedModel):
+                return maker(maker.config_class.from_dict(config))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise BaseModelError(f"The settings in {folder.name} can't be read: download the model again.") from error
+    raise BaseModelError(f"{folder.name} is no model that is known here: download the model again.")
+
+
+def numbers_of(module: nn.Module, spec: AdapterSpec) -> tuple[int, int]:
+    """(layers, trained numbers) of a fresh adapter by `spec` on a module of `skeleton`. No random number is drawn."""
+    layers = {path: layer for path, layer in module.named_modules() if path and can_train(layer) and spec.wants(path)}
+    count, plain = 0, spec
+    if spec.kind == "dora":  # a LoRA, and the length of each output
+        plain = AdapterSpec(spec.rank, spec.alpha, "lora", spec.targets, ranks=spec.ranks, alphas=spec.alphas)
+        count = sum(shape_of(layer)[0] for layer in layers.values())
+    with torch.device("meta"):
+        for path, layer in layers.items():
+            count += sum(p.numel() for p in fresh(layer, path, plain).parameters())
+    return len(layers), count
+
+
+def _stamp(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,178 @@
+"""Base models on the page: a list of names, and nothing typed that the page's owner did not type."""
+
+import copy
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from studio.capabilities import REACHED, VISITED
+from studio.errors import NotAllowedError, StudioError
+from studio.generation import save_picture
+from studio.ui import actions_bases, actions_pictures, actions_runs
+from studio.workspace import Workspace
+from tests.families import tiny
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bases")
+    return {name: tiny.save(name, root) for name in ("sd2-v", "flux-dev")}
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture
+def flux(workspace, folders):
+    return actions_bases.remember(workspace, actions_bases.line_from(workspace, str(folders["flux-dev"]), {}))
+
+
+def test_a_base_is_known_by_its_name_until_it_is_forgotten(workspace, folders, flux):
+    line = actions_bases.line_from(
+        workspace, f" '{folders['sd2-v']}' ", {"quantise": "8bit", "vae": "", "offload": False}
+    )
+    name = actions_bases.remember(workspace, line)
+    assert (name, line) == ("sd2-v (8bit)", f"{folders['sd2-v']}?quantise=8bit")
+    assert [one for _, one in actions_bases.list_bases(workspace)] == ["starter", name, flux]
+    assert actions_bases.line_of(workspace, name) == line and actions_bases.name_of(workspace, line) == name
+    assert actions_bases.remember(workspace, line) == name
+    actions_bases.choose(workspace, name)
+    assert actions_bases.chosen(workspace) == line
+    actions_bases.forget(workspace, name)
+    assert [one for _, one in actions_bases.list_bases(workspace)] == ["starter", flux]
+    assert actions_bases.chosen(workspace) == "starter"
+
+
+def test_two_of_one_name_are_told_apart(workspace, folders, flux, tmp_path):
+    shutil.copytree(folders["flux-dev"], tmp_path / "flux-dev")
+    other = actions_bases.remember(workspace, str(tmp_path / "flux-dev"))
+    assert (flux, other) == ("flux-dev", "flux-dev 2")
+
+
+@pytest.mark.parametrize("text", ["", "[", '{"bases": 3}', '{"bases": {"a": 4}}', "[" * 100_000])
+def test_a_damaged_list_is_an_empty_one(workspace, text):
+    (workspace.root / "bases.json").write_text(text)
+    assert [name for _, name in actions_bases.list_bases(workspace)] == ["starter"]
+    assert actions_bases.chosen(workspace) == "starter"
+
+
+def test_a_path_is_never_a_name(workspace, folders, flux):
+    for given in (str(folders["flux-dev"]), "/etc/passwd", "stabilityai/sdxl-turbo", 7):
+        with pytest.raises(StudioError, match="no base model"):
+            actions_runs.config_of(workspace, {"dataset": "silhouette", "base": given})
+        with pytest.raises(StudioError, match="no base model"):
+            actions_pictures.compose(workspace, [], prompt="x", base=given)
+    config = actions_runs.config_of(workspace, {"dataset": "silhouette", "base": flux})
+    assert config.base == str(folders["flux-dev"])
+    assert actions_pictures.compose(workspace, [], prompt="x", base=flux, width=64, height=64).base == config.base
+
+
+@pytest.mark.parametrize("allows", [REACHED, VISITED])
+def test_where_others_come_nothing_can_be_typed(workspace, folders, flux, allows):
+    reached = Workspace(workspace.root, allows)
+    for act in (
+        lambda: actions_bases.line_from(reached, str(folders["flux-dev"]), {}),
+        lambda: actions_bases.remember(reached, str(folders["sd2-v"])),
+        lambda: actions_bases.start_download(reached, "art/xl"),
+    ):
+        with pytest.raises(NotAllowedError):
+            act()
+    known = [name for _, name in actions_bases.list_bases(reached)]
+    assert known == (["starter", flux] if allows is REACHED else ["starter"])
+    if allows is VISITED:
+        with pytest.raises(NotAllowedError):
+            actions_bases.line_of(reached, flux)
+
+
+def test_what_is_typed_wrong_is_one_sentence(workspace):
+    for place, options, words in (
+        ("", {}, "Say which base"),
+        ("x?bits=3", {}, "bits: is not a setting"),
+        ("x", {"resolution": "99"}, "must be a multiple of 8"),
+    ):
+        with pytest.raises(StudioError, match=words) as error:
+            actions_bases.line_from(workspace, place, options)
+        assert "\n" not in str(error.value)
+
+
+def test_the_presets_and_the_usual_are_those_of_the_family(workspace, folders, flux):
+    v = actions_bases.remember(workspace, str(folders["sd2-v"]))
+    assert [name.split(",")[0] for name in actions_runs.list_presets(workspace, flux)] == ["FLUX.1"] * 2
+    assert {name.split(",")[0] for name in actions_runs.list_presets(workspace, v)} == {"SD 1.5"}
+    assert {name.split(",")[0] for name in actions_runs.list_presets(workspace, "starter")} == {"starter"}
+    usual = actions_bases.usual(workspace, flux)
+    assert (usual["width"], usual["height"], usual["step"], usual["guidance"]) == (64, 64, 16, 3.5)
+    assert "DDIM" not in usual["schedulers"] and "DDIM" in actions_bases.usual(workspace, v)["schedulers"]
+    assert actions_bases.usual(workspace, "starter")["width"] == 128
+
+
+def test_sizes_and_schedulers_that_do_not_go_are_refused_before_anything_is_loaded(workspace, flux):
+    with pytest.raises(StudioError, match="divide by 16: take 512 × 512 instead of 520 × 512"):
+        actions_pictures.compose(workspace, [], prompt="x", base=flux, width=520, height=512)
+    with pytest.raises(StudioError, match="does not go with DDIM: choose as the base, Euler"):
+        actions_pictures.compose(workspace, [], prompt="x", base=flux, width=512, height=512, scheduler="DDIM")
+
+
+def test_an_adapter_is_compared_with_the_chosen_base_and_nothing_is_loaded(workspace, folders, flux, monkeypatch):
+    from studio import basemodels
+    from studio.adapters import AdapterSpec, attach
+    from studio.basemodels.skeleton import skeleton
+
+    module = copy.deepcopy(skeleton(str(folders["flux-dev"]))["transformer"])
+    made = attach(module.to_empty(device="cpu"), AdapterSpec(rank=2, targets="attention"))
+    made.save(workspace.adapters / "a.safetensors", prefix="transformer")
+    made.detach()
+    monkeypatch.setattr(basemodels, "load_base", lambda *_, **__: pytest.fail("a base was loaded"))
+    line, _, bad = actions_pictures.facts_line(workspace, "file:a.safetensors", flux)
+    assert "11 of 11 layers fit" in line and not bad
+    line, _, bad = actions_pictures.facts_line(workspace, "file:a.safetensors", "starter")
+    assert "none of its 11 layers fits" in line and bad
+    line, _, bad = actions_pictures.facts_line(workspace, "file:a.safetensors", "gone")
+    assert "no base model 'gone'" in line and bad
+
+
+def test_a_picture_names_its_base_without_a_path_and_gives_it_back(workspace, folders, flux, tmp_path):
+    recipe = actions_pictures.compose(workspace, [], prompt="x", base=flux, width=64, height=64)
+    file = save_picture(Image.new("RGB", (64, 64)), recipe, workspace.outputs)
+    assert str(folders["flux-dev"].parent).encode() not in file.read_bytes()
+    values, _, problems = actions_pictures.restored(workspace, file)
+    assert values["base"] == flux and not problems
+    actions_bases.forget(workspace, flux)
+    values, _, problems = actions_pictures.restored(workspace, file)
+    assert "base" not in values and "'flux-dev', which is not on the list" in problems[0]
+
+
+def test_a_runs_settings_bring_its_base_by_name(workspace, folders, flux):
+    from studio.training import new_run
+
+    new_run(actions_runs.config_of(workspace, {"dataset": "silhouette", "base": flux, "name": "one"}), workspace)
+    assert actions_runs.run_settings(workspace, "one")["base"] == flux
+    actions_bases.forget(workspace, flux)
+    assert actions_runs.run_settings(workspace, "one")["base"] == ""
+
+
+def test_captions_are_counted_as_the_chosen_base_reads_them(workspace, flux):
+    assert actions_bases.counter(workspace).room == 75
+    actions_bases.choose(workspace, flux)
+    assert actions_bases.counter(workspace).room == 510  # of the tiny T5
+    assert actions_bases.counter(workspace, "starter").room == 75
+    line = actions_bases.line_of(workspace, flux)
+    (workspace.root / "bases.json").write_text(json.dumps({"chosen": flux, "bases": {flux: line + "-gone"}}))
+    assert actions_bases.counter(workspace).room == 75
+
+
+def test_a_preset_of_another_family_fills_the_form(workspace, flux):
+    from studio.ui.train_form import defaults, shown_in, typed
+
+    values = defaults() | next(iter(actions_runs.list_presets(workspace, flux).values())) | {"base": flux}
+    form = SimpleNamespace(fields={key: key for key in values}, dataset="dataset")
+    shown = shown_in(form, workspace, values)
+    assert shown["base"]["value"] == flux and (flux, flux) in shown["base"]["choices"]
+    assert shown["training.steps"] == 2000
+    fields = [flux if key == "base" else shown[key] if isinstance(shown[key], str | int) else "" for key in values]
+    assert actions_runs.config_of(workspace, typed("silhouette", "", *fields)).training.gradient_checkpointing is True

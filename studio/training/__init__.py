@@ -4,7 +4,8 @@
 """
 
 from studio.training.config import RunConfig, config_from, config_from_toml, config_to_toml
-from studio.training.runs import RunView, extend_run, list_runs, new_run, read_events, read_run, read_run_folder
+from studio.training.reading import RunView, read_events, read_run_folder
+from studio.training.runs import extend_run, list_runs, new_run, read_run
 
 __all__ = [
     "RunConfig", "RunView", "config_from", "config_from_toml", "config_to_toml", "extend_run", "list_runs", "new_run",

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from studio.adapters import AdapterSpec, attach, write_adapter
+from studio.adapters import attach, write_adapter
 from studio.basemodels import Family
 from studio.training.batches import Plan
 from studio.training.config import RunConfig
@@ -17,6 +17,7 @@ from studio.training.objective import loss_of, offset_noise, stratified, timeste
 from studio.training.optimisers import Average, make_optimizer, rate_factor, set_rates
 from studio.training.pieces import Drawn, Pieces, out_of_memory
 from studio.training.processes import Processes
+from studio.training.size import specs_of
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,9 @@ class Learner:
         self.config, self.base, self.processes = config, base, processes
         wanted, settings = config.adapter, config.training
         torch.manual_seed(settings.seed)
-        spec = AdapterSpec(wanted.rank, wanted.alpha, wanted.kind, wanted.targets, wanted.dropout)
-        adapters = {base.denoiser: attach(base.model, spec, config.name)}
-        if wanted.text_encoder:  # never its embeddings: no other program reads an adapter there
-            targets = "attention+feed-forward" if wanted.targets == "all" else wanted.targets
-            for component in base.trained_text:
-                encoder = base.modules()[component]
-                adapters[component] = attach(encoder, replace(spec, targets=targets), config.name)
+        modules = base.modules()
+        specs = specs_of(wanted, base)
+        adapters = {component: attach(modules[component], spec, config.name) for component, spec in specs.items()}
         self.adapters = {component: adapter.to(base.device).eval() for component, adapter in adapters.items()}
         self.parameters = [p for adapter in adapters.values() for p in adapter.parameters()]
         self.optimizer = make_optimizer(adapters, settings)

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from studio.basemodels import Family
 from studio.errors import DatasetError
+from studio.generation.measures import by_heart, usual_nearness
 from studio.training.examples import Example
 
 MOST = 512  # training pictures that are compared with
-TWINS = 0.995  # two training pictures nearer than this are the same one twice
 TOGETHER = 16
 
 
@@ -19,10 +19,7 @@ class Memory:
     def __init__(self, examples: list[Example], seen: Tensor):
         """seen: (N, width) unit vectors, a row for each example; N is at least 3."""
         self.examples, self.seen = examples, seen
-        near = seen @ seen.T
-        near.fill_diagonal_(-1)
-        near[near > TWINS] = -1
-        self.usual = near.max(1).values.quantile(0.95).item()  # how near the nearest pairs are to each other
+        self.usual = usual_nearness(seen.float().numpy())
         self.before: dict[int, float] = {}  # preview: how near it was without the adapter
 
     @classmethod
@@ -48,7 +45,7 @@ class Memory:
         near, which = (self.seen @ found[0].cpu()).max(0)
         if step == 0:
             self.before[number] = near.item()
-        if near.item() <= self.usual or near.item() <= self.before.get(number, 1.0) + 0.02:
+        if not by_heart(near.item(), self.usual, self.before.get(number, 1.0)):
             return None
         name = self.examples[int(which)].name
         return (

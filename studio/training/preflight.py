@@ -25,6 +25,7 @@ from studio.training.pieces import DoesNotFit
 from studio.training.previews import draw_previews
 from studio.training.processes import Processes
 from studio.training.selection import Selection, split
+from studio.training.size import size_line
 from studio.workspace import Workspace
 
 STEPS = 3  # measured; the first one, which also warms up, is not counted
@@ -70,6 +71,7 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     examples, problems = list_examples(chosen.items, base, cache, config.data, config.training.seed)
     cache.keep_facts()
     findings += [Finding("warn", problem) for problem in problems] + [Finding("note", base.placed())]
+    findings.append(Finding("note", size_line(config.adapter, config.base)))
     findings += _about_words(examples, base) + _about_pictures(config, examples, cache, base)
     if not examples:
         raise RunError("No picture can be learnt from.")

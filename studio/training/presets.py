@@ -47,6 +47,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "Z-Image, character": _FLOW | _CHARACTER,
 }
 
+_BEGINS = {  # a base's family: how the names of its presets begin
+    "starter": "starter,", "Stable Diffusion": "SD 1.5,", "SDXL": "SDXL,", "Stable Diffusion 3": "SD 3.5,",
+    "FLUX.1": "FLUX.1,", "Z-Image": "Z-Image,",
+}  # fmt: skip
+
+
+def presets_of(family: str) -> dict[str, dict[str, Any]]:
+    """{name: settings} of the presets for a family, by its title, or for "starter"."""
+    begins = _BEGINS.get(family, family)
+    return {name: dict(values) for name, values in PRESETS.items() if name.startswith(begins)}
+
 
 def preset(name: str) -> dict[str, Any]:
     """The settings of a preset. Raises ConfigError."""

@@ -7,33 +7,38 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studio.errors import DatasetError, RunError, StudioError, WorkspaceError
+from studio.errors import DatasetError, NotAllowedError, RunError, StudioError, WorkspaceError
+from studio.ui import actions_bases
 from studio.ui.actions import known, latest, remember, running
+from studio.ui.actions_bases import STARTER
 from studio.ui.actions_datasets import open_named
-from studio.ui.widgets import BUCKET_STEP, SIDE
 from studio.workspace import Workspace, free_path, safe_name
 
 FOLDERS = ("data.held_out", "data.regularisation")  # settings that name a dataset on the page and a folder in run.toml
 UNFINISHED = ("interrupted", "stopped", "failed")
+QUEUED = "queued"
 HARDEST = 8
 
 
 # Before a run -------------------------------------------------------------------------------------------------------
 
 
-def list_presets() -> dict[str, dict[str, Any]]:
-    """Settings to begin with, by name. Only the starter's, since the page trains nothing else."""
-    from studio.training.presets import PRESETS
+def list_presets(workspace: Workspace | None = None, base: str = STARTER) -> dict[str, dict[str, Any]]:
+    """Settings to begin with, by name: those for the base of this name. Raises BaseModelError."""
+    from studio.training.presets import presets_of
 
-    return {name: dict(values) for name, values in PRESETS.items() if name.startswith("starter")}
+    if workspace is None or base == STARTER:
+        return presets_of(STARTER)
+    return presets_of(actions_bases.look_at(actions_bases.line_of(workspace, base)).family)
 
 
 def config_of(workspace: Workspace, values: dict):
     """The RunConfig of what was typed, its folders being datasets of the workspace.
 
-    values: dotted settings as for `config_from`, and `dataset` instead of `data.folder`.
+    values: dotted settings as for `config_from`, but `dataset` instead of `data.folder`, and `base` a name of the list.
     """
     from studio.training import config_from
+    from studio.training.config import dotted
 
     values = dict(values)
     dataset = open_named(workspace, values.pop("dataset", ""))
@@ -42,9 +47,10 @@ def config_of(workspace: Workspace, values: dict):
     for key in FOLDERS:  # names of datasets, never paths: whoever opened the page is not the owner of the disk
         if values.get(key):
             values[key] = str(open_named(workspace, values[key]).folder)
-    if values.get("base") and values["base"] != "starter":
-        raise RunError("Only the built-in starter can be trained on from the page.")
-    return config_from(values)
+    values["base"] = actions_bases.line_of(workspace, values.get("base"))
+    config = config_from(values)
+    workspace.allows.check_run(dotted(config))
+    return config
 
 
 def start_check(workspace: Workspace, values: dict):
@@ -62,14 +68,14 @@ def start_check(workspace: Workspace, values: dict):
         job.message = "Ready." if job.result.ready else "Not ready."
 
     name = Path(config.data.folder).name
-    job = jobs.start("check", f"Checking {name}", work)
+    job = jobs.start("check", f"Checking {name}", work, limit=workspace.allows.longest)
     remember(job, name)
     return job
 
 
 def newest_check():
     """The check that runs, or the one that ended last, unless something else was begun after it; else None."""
-    newest = next(reversed(latest.values()), None)
+    newest = next(iter([*latest.values()][::-1]), None)
     return newest.job if newest and newest.job.kind == "check" else None
 
 
@@ -87,8 +93,9 @@ def crops_of(workspace: Workspace, dataset: str, values: dict) -> tuple[list[Cro
     from studio.datasets import frame_of, size_of
 
     config = config_of(workspace, {"dataset": dataset} | values)
-    side = config.data.resolution or SIDE
-    step = max(BUCKET_STEP, 64 if side >= 512 else 0)
+    card = actions_bases.look_at(config.base)
+    side = config.data.resolution or card.resolution
+    step = max(card.multiple, 64 if side >= 512 else 0)
     crops = []
     for item in open_named(workspace, dataset).items:
         try:
@@ -110,6 +117,7 @@ def start_training(workspace: Workspace, values: dict) -> str:
 
     config = config_of(workspace, values)
     jobs.refuse_if_busy()
+    workspace.refuse_if_full()
     _train(workspace, config, new_run(config, workspace))
     return config.name
 
@@ -117,6 +125,8 @@ def start_training(workspace: Workspace, values: dict) -> str:
 def pause() -> bool:
     """Ask the run to stand still after a checkpoint, which frees the device; False when none runs."""
     job = running("train")
+    if job and job.limit:
+        raise NotAllowedError("A run can't be paused here, since others wait: stop it, and resume it later.")
     if job:
         job.pause_event.set()
     return job is not None
@@ -135,7 +145,7 @@ def resume(workspace: Workspace, name: str = "") -> str:
         raise RunError("No run is paused: choose the run that should go on.")
     jobs.refuse_if_busy()
     view = run_view(workspace, name)
-    if view.state not in UNFINISHED:
+    if view.state not in (*UNFINISHED, QUEUED):
         raise RunError(f"The run {name!r} is {view.state}: only a run that was broken off can go on.")
     folder = workspace.runs / name
     _train(workspace, config_from_toml(folder / "run.toml"), folder)
@@ -158,13 +168,15 @@ def extend(workspace: Workspace, name: str, steps: Any) -> str:
     if view.state == "running":
         raise RunError(f"The run {name!r} is running elsewhere: wait until it has ended.")
     folder = workspace.runs / name
+    workspace.allows.check_run({"training.steps": view.step + more})
     _train(workspace, extend_run(folder, view.step + more), folder)
     return name
 
 
 def _train(workspace: Workspace, config, folder: Path) -> None:
-    """The run in `folder`, in the background, from where it stands."""
+    """The run in `folder`, in the background, from where it stands; it waits in the queue no more."""
     from studio.jobs import jobs
+    from studio.training.waiting import take_out
 
     def work(job) -> None:
         from studio.training import train
@@ -172,7 +184,8 @@ def _train(workspace: Workspace, config, folder: Path) -> None:
         job.total, save = config.training.steps, threading.Event()
         _follow(job, jobs.turns(train(config, workspace, stop=job.stop_event, folder=folder, save=save)), save)
 
-    remember(jobs.start("train", f"Training {folder.name}", work), folder.name)
+    remember(jobs.start("train", f"Training {folder.name}", work, limit=workspace.allows.longest), folder.name)
+    take_out(workspace, folder.name)
 
 
 def _follow(job, events: Iterable, save: threading.Event) -> None:
@@ -211,8 +224,12 @@ def list_run_names(workspace: Workspace) -> list[str]:
 
 
 def run_view(workspace: Workspace, name: str = ""):
-    """The run `name`, or the one that runs now, or the newest; None when there is none. Its state may be "paused"."""
+    """The run `name`, or the one that runs now, or the newest; None when there is none.
+
+    Its state may also be "paused" or "queued".
+    """
     from studio.training import read_run
+    from studio.training.waiting import waiting
 
     names = list_run_names(workspace)
     if name and name not in names:
@@ -227,6 +244,8 @@ def run_view(workspace: Workspace, name: str = ""):
         view.state = "paused" if job.paused else "running"
     elif view.state == "running" and view.here:  # it ended without a word, as on a full disk
         view.state = "interrupted"
+    if view.state != "running" and name in waiting(workspace) and name != current_run():
+        view.state = QUEUED
     return view
 
 
@@ -240,7 +259,9 @@ def run_stamp(workspace: Workspace, name: str) -> tuple:
 
 
 def run_settings(workspace: Workspace, name: str) -> dict[str, Any]:
-    """The settings that the run was made with, dotted; folders as names of datasets, "" where they lie elsewhere."""
+    """The settings that the run was made with, dotted; folders as names of datasets, the base by its name on the list:
+    "" where they are elsewhere.
+    """
     from studio.training import config_from_toml
     from studio.training.config import dotted
 
@@ -252,6 +273,7 @@ def run_settings(workspace: Workspace, name: str) -> dict[str, Any]:
         inside = bool(values[key]) and folder.parent == workspace.datasets and folder.is_dir()
         values[key] = folder.name if inside else ""
     values["dataset"] = values.pop("data.folder")
+    values["base"] = actions_bases.name_of(workspace, values["base"])
     return values
 
 

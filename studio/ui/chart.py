@@ -1,19 +1,14 @@
 """The loss chart as a small picture of its own: HTML and SVG that follow the theme and never flicker."""
 
+from bisect import bisect
 from collections.abc import Sequence
 from html import escape
 
+from studio.training.summary import Course, thin
+
 Point = tuple[float, float]
-MOST_POINTS = 1000
 SLOTS = 60  # columns that answer the mouse
-
-
-def thin(points: Sequence, most: int = MOST_POINTS) -> list:
-    """At most `most` of `points`, evenly spread, the last one always among them."""
-    if len(points) <= most:
-        return list(points)
-    stride = (len(points) - 1) / (most - 1)
-    return [points[round(index * stride)] for index in range(most)]
+COLOURS = 8  # of runs over each other; style.css names them
 
 
 def loss_chart(losses: Sequence[tuple], looks: Sequence, steps: int) -> str:
@@ -34,36 +29,65 @@ def loss_chart(losses: Sequence[tuple], looks: Sequence, steps: int) -> str:
     right = max(steps, *(s for s, _ in [*smooth, *held]), 1)
 
     def path(points: Sequence[Point], name: str) -> str:
-        if len(points) == 1:  # one look at the held-out pictures is a short dash, not nothing
-            points = [points[0], (points[0][0] + right * 0.01, points[0][1])]
-        places = (f"{x / right * 1000:.1f} {(high - y) / (high - low) * 1000:.1f}" for x, y in points)
-        return f'<path class="{name}" d="M{"L".join(places)}"/>' if points else ""
+        return _path(points, name, right, low, high)
 
-    marks = [low + (high - low) * part for part in (0, 0.25, 0.5, 0.75, 1)]
-    grid = "".join(path([(0, mark), (right, mark)], "grid") for mark in marks)
     lines = path([*upper, *reversed(lower)], "spread") if any(look.spread for look in looks) else ""
     lines += path([(s, v) for s, v, _ in losses], "raw")
     lines += path(base, "base") + path(held, "held") + path(smooth, "train")
-    spread = max(high - low, 1e-9)
-    ys = "".join(
-        f'<span class="y" style="bottom:{(m - low) / spread * 100:.0f}%">{_short(m, spread)}</span>' for m in marks
-    )
-    xs = "".join(f'<span class="x" style="left:{p * 100:.0f}%">{round(right * p):,}</span>' for p in (0, 0.5, 1))
     legend = '<span><i style="border-color:var(--train)"></i>training, smoothed</span>'
     if looks:
         legend += '<span><i style="border-color:var(--held)"></i>held-out pictures, ± standard error</span>'
         legend += (
             '<span><i style="border-color:var(--held);border-top-style:dashed"></i>held-out, without adapter</span>'
         )
-    return (
-        f'<div class="plot"><div class="legend">{legend}</div><div class="chart" role="img" aria-label="Loss by step">'
-        f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none">{grid}{lines}</svg>{ys}{xs}'
-        f"{_slots(losses, looks, right)}</div></div>"
-    )
+    return _framed(legend, lines, _slots(losses, looks, right), right, low, high)
+
+
+def compare_chart(runs: Sequence[tuple[str, Course]]) -> str:
+    """HTML of several runs over each other, a colour each, or of the empty state. runs: (name, how it went)."""
+    drawn = [(name, course) for name, course in runs if course.trained or course.held_out]
+    if not drawn:
+        return empty_chart("These runs have not taken a step yet.")
+    curves = [line for _, one in drawn for line in (one.trained, one.held_out, one.base)]
+    low, high = _range([value for line in curves for _, value in line])
+    right = max(1, *(step for line in curves for step, _ in line))
+    lines, legend = "", ""
+    for number, (name, one) in enumerate(drawn):
+        colour = f"run-{number % COLOURS}"
+        lines += _path(one.base, f"base {colour}", right, low, high)
+        lines += _path(one.trained, f"train thin {colour}", right, low, high)
+        lines += _path(one.held_out, f"held {colour}", right, low, high)
+        legend += f'<span class="{colour}"><i></i>{escape(name)}</span>'
+    legend += '<span class="kinds"><i></i>held-out <i class="thin"></i>training, smoothed <i class="dashed"></i>'
+    legend += "held-out, without adapter</span>"
+    return _framed(legend, lines, _slots_of_runs(drawn, right), right, low, high, "several")
 
 
 def empty_chart(text: str) -> str:
     return f'<div class="empty"><b>No loss yet</b>{escape(text)}</div>'
+
+
+def _path(points: Sequence[Point], name: str, right: float, low: float, high: float) -> str:
+    if len(points) == 1:  # one look at the held-out pictures is a short dash, not nothing
+        points = [points[0], (points[0][0] + right * 0.01, points[0][1])]
+    places = (f"{x / right * 1000:.1f} {(high - y) / (high - low) * 1000:.1f}" for x, y in points)
+    return f'<path class="{name}" d="M{"L".join(places)}"/>' if points else ""
+
+
+def _framed(legend: str, lines: str, slots: str, right: float, low: float, high: float, kind: str = "") -> str:
+    """The lines with a grid behind them, numbers at the edges and a legend on top."""
+    spread = max(high - low, 1e-9)
+    marks = [low + (high - low) * part for part in (0, 0.25, 0.5, 0.75, 1)]
+    grid = "".join(_path([(0, mark), (right, mark)], "grid", right, low, high) for mark in marks)
+    ys = "".join(
+        f'<span class="y" style="bottom:{(m - low) / spread * 100:.0f}%">{_short(m, spread)}</span>' for m in marks
+    )
+    xs = "".join(f'<span class="x" style="left:{p * 100:.0f}%">{round(right * p):,}</span>' for p in (0, 0.5, 1))
+    return (
+        f'<div class="plot {kind}"><div class="legend">{legend}</div>'
+        '<div class="chart" role="img" aria-label="Loss by step">'
+        f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none">{grid}{lines}</svg>{ys}{xs}{slots}</div></div>'
+    )
 
 
 def _range(values: list[float]) -> tuple[float, float]:
@@ -92,5 +116,27 @@ def _slots(losses: Sequence[tuple], looks: Sequence, right: float) -> str:
         side = " left" if step > right / 2 else ""
         slots.append(
             f'<div class="slot{side}" style="left:{step / right * 100:.2f}%;width:{width:.2f}%"><em>{text}</em></div>'
+        )
+    return "".join(slots)
+
+
+def _slots_of_runs(runs: Sequence[tuple[str, Course]], right: float) -> str:
+    """The same for several runs: what each had come to at that step."""
+    slots = []
+    for number in range(SLOTS):
+        step = right * (number + 0.5) / SLOTS
+        rows = [f"step {round(step):,}"]
+        for name, one in runs:
+            found = [
+                f"{kind} {line[place - 1][1]:.4f}"
+                for kind, line in (("held-out", one.held_out), ("training", one.trained))
+                if (place := bisect(line, step, key=lambda point: point[0]))
+            ]
+            if found:
+                rows.append(f"{name[:24]}: {', '.join(found)}")
+        side = " left" if number >= SLOTS / 2 else ""
+        slots.append(
+            f'<div class="slot{side}" style="left:{number / SLOTS * 100:.2f}%;width:{100 / SLOTS:.2f}%">'
+            f"<em>{escape(chr(10).join(rows))}</em></div>"
         )
     return "".join(slots)

@@ -6,9 +6,10 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.ui import actions_datasets, actions_runs
+from studio.ui import actions_bases, actions_datasets, actions_runs
+from studio.ui.base_chooser import base_chooser
 from studio.ui.thumbnails import cropped
-from studio.ui.widgets import HIDDEN, QUIET, field_for, note, plainly, setting
+from studio.ui.widgets import HIDDEN, QUIET, field_for, note, plainly, setting, tell
 from studio.workspace import Workspace
 
 GROUPS = {  # heading of a folded part -> its settings, with their labels
@@ -86,9 +87,10 @@ FIRST = {
     "training.learning_rate": "Learning rate",
     "preview.prompts": "Preview prompts",
 }
-LABELS = FIRST | {key: label for group in GROUPS.values() for key, label in group.items()}
+LABELS = {"base": "Base model"} | FIRST | {key: label for group in GROUPS.values() for key, label in group.items()}
 NOT_CHOSEN = {"data.held_out": "a share of the dataset", "data.regularisation": "none"}
-OWN = ("data.trigger", "preview.prompts", *NOT_CHOSEN)  # a person's own words and pictures: no preset changes them
+OWN = ("base", "data.trigger", "preview.prompts", *NOT_CHOSEN)  # what no preset changes
+SIZED = ("adapter.kind", "adapter.rank", "adapter.targets", "adapter.text_encoder")  # decide how much is trained
 CROPS = 24
 
 
@@ -107,6 +109,7 @@ class TrainForm:
 
 def train_form(workspace: Workspace, demo: gr.Blocks) -> TrainForm:
     """Build the fields inside the caller's column."""
+    chooser = base_chooser(workspace, demo, "train")
     presets = list(actions_runs.list_presets())
     preset = gr.Dropdown(
         presets,
@@ -120,6 +123,7 @@ def train_form(workspace: Workspace, demo: gr.Blocks) -> TrainForm:
     name = gr.Textbox(label="Name of the run", placeholder="the dataset's name", max_lines=1, elem_id="run-name")
     with gr.Row(elem_classes="aligned"):
         steps, rank = (field_for(key, FIRST[key], min_width=130) for key in ("training.steps", "adapter.rank"))
+    size = gr.HTML(elem_id="numbers", elem_classes="tight")
     rate = field_for("training.learning_rate", FIRST["training.learning_rate"])
     prompts = gr.Textbox(
         label="Preview prompts",
@@ -129,12 +133,16 @@ def train_form(workspace: Workspace, demo: gr.Blocks) -> TrainForm:
         max_lines=8,
         elem_id="preview-prompts",
     )
-    fields = {"training.steps": steps, "adapter.rank": rank, "training.learning_rate": rate, "preview.prompts": prompts}
+    fields = {
+        "base": chooser.choice, "training.steps": steps, "adapter.rank": rank, "training.learning_rate": rate,
+        "preview.prompts": prompts,
+    }  # fmt: skip
     with gr.Accordion("More settings", open=False, elem_id="expert"):
         for title, labels in GROUPS.items():
             with gr.Accordion(title, open=False, elem_classes="group", elem_id=title.split()[0].lower() + "-settings"):
                 fields |= _group(labels)
     form = TrainForm(dataset, name, {key: fields[key] for key in LABELS})
+    _size(workspace, demo, form, size)
     _crops(workspace, form)
 
     def load_choices():
@@ -142,16 +150,35 @@ def train_form(workspace: Workspace, demo: gr.Blocks) -> TrainForm:
             form.fields[key]: gr.update(choices=_folders(workspace, key)) for key in NOT_CHOSEN
         }  # no values: the person may be choosing one now
 
-    def fill(chosen):
-        values = defaults() | actions_runs.list_presets().get(chosen, {})
+    @plainly
+    def fill(chosen, base):
+        return filled(actions_runs.list_presets(workspace, base).get(chosen, {}))
+
+    def filled(values):
+        values = defaults() | values
         return shown_in(form, workspace, {key: value for key, value in values.items() if key not in OWN})
+
+    @plainly
+    def follow(base):
+        """A base was chosen: its family's presets, and the first of them in the fields."""
+        found = actions_runs.list_presets(workspace, base)
+        actions_bases.choose(workspace, base)
+        first = next(iter(found), "")
+        return filled(found.get(first, {})) | {preset: gr.update(choices=list(found), value=first)}
+
+    @plainly
+    def presets_of(base):
+        """A run's settings brought their base along."""
+        return gr.update(choices=list(actions_runs.list_presets(workspace, base)))
 
     quiet = {**QUIET, **HIDDEN}
     folders = [dataset, *(form.fields[key] for key in NOT_CHOSEN)]
     demo.load(load_choices, None, folders, **quiet)
     for field in folders:
         field.focus(load_choices, None, folders, **quiet)
-    preset.input(fill, preset, list(form.fields.values()), **quiet)
+    preset.input(fill, [preset, chooser.choice], list(form.fields.values()), **quiet)
+    chooser.when_chosen(follow, [], [preset, *form.fields.values()])
+    chooser.choice.change(presets_of, chooser.choice, preset, **quiet)
     return form
 
 
@@ -200,13 +227,36 @@ def shown_in(form: TrainForm, workspace: Workspace, values: dict[str, Any]) -> d
     """Updates that write settings into the form; what has no field is passed over."""
     updates = {}
     for key, value in values.items():
-        if key in NOT_CHOSEN:
+        if key == "base":
+            if not value:
+                tell(StudioError("The base model of that run is not on the list here: choose one."))
+                continue
+            updates[form.fields[key]] = gr.update(choices=actions_bases.list_bases(workspace), value=value)
+        elif key in NOT_CHOSEN:
             updates[form.fields[key]] = gr.update(choices=_folders(workspace, key), value=value)
         elif key in form.fields:
             updates[form.fields[key]] = as_shown(key, value)
     if values.get("dataset"):
         updates[form.dataset] = gr.update(choices=actions_datasets.list_datasets(workspace), value=values["dataset"])
     return updates
+
+
+# How much is trained ------------------------------------------------------------------------------------------------
+
+
+def _size(workspace: Workspace, demo: gr.Blocks, form: TrainForm, shown: gr.HTML) -> None:
+    """A line that says how many numbers are trained, and what another choice of layers would come to."""
+    parts = [form.fields[key] for key in ("base", *SIZED)]
+
+    def count(base, *values):
+        given = dict(zip((key.split(".")[1] for key in SIZED), values))
+        try:
+            return note(actions_bases.size_line(workspace, base, given))
+        except StudioError as error:
+            return note(str(error), bad=True)
+
+    events = [part.change for part in parts]
+    gr.on([demo.load, *events], count, parts, shown, trigger_mode="always_last", **QUIET, **HIDDEN)
 
 
 # What the trainer will see ------------------------------------------------------------------------------------------
@@ -229,7 +279,7 @@ def _crops(workspace: Workspace, form: TrainForm) -> None:
         )
         again = gr.Button("Look again", size="sm", elem_id="look-again")
 
-    keys = ("data.resolution", "data.buckets", "data.upscale")
+    keys = ("base", "data.resolution", "data.buckets", "data.upscale")
 
     @plainly
     def look(dataset, *values):

@@ -1,12 +1,13 @@
-"""The Train tab: settings on the left, the run on the right. Every tab of the browser looks at the same run folder."""
+"""The Train tab: settings on the left, runs on the right. Every tab of the browser looks at the same run folders."""
 
 from dataclasses import dataclass
 
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.ui import actions, actions_runs, status
+from studio.ui import actions, actions_queue, actions_runs, runs_extras, status
 from studio.ui.chart import empty_chart, loss_chart
+from studio.ui.runs_board import queue_board, queue_now, runs_board
 from studio.ui.thumbnails import thumbnail
 from studio.ui.train_form import LABELS, shown_in, train_form, typed
 from studio.ui.widgets import HIDDEN, QUIET, empty, note, plainly
@@ -27,6 +28,7 @@ class TrainTab:
 
 def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTab:
     """Build the tab inside the caller's gr.Tab."""
+    pulse = gr.State("")
     seen = gr.State({})  # what this browser tab has shown: {"runs", "stamp", "previews", "warnings", "check"}
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
@@ -34,35 +36,45 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
             with gr.Row(elem_classes="buttons"):
                 start = gr.Button("Start", variant="primary", elem_id="start", min_width=120)
                 check = gr.Button("Check first", elem_id="check", min_width=120)
+                enqueue = gr.Button("Add to queue", visible=False, elem_id="enqueue", min_width=120)
             with gr.Row(elem_classes="buttons"):
                 pause = gr.Button("Pause", size="md", interactive=False, elem_id="pause", min_width=90)
                 stop = gr.Button("Stop", size="md", interactive=False, elem_id="stop", min_width=90)
             why = gr.HTML(elem_id="why", visible=False, padding=False)
+            queue = queue_board(workspace)
             report = gr.HTML(elem_id="report", visible=False, padding=False)
             use = gr.Button("Use this", size="md", visible=False, elem_id="use-proposal")
-        with gr.Column(scale=9, min_width=320):
-            run = gr.Dropdown(label="Run", choices=[], elem_id="run", visible=False, interactive=True)
-            shown = gr.HTML(NO_RUN, elem_id="status", padding=False)
-            with gr.Row(elem_classes="tools"):
-                small = {"size": "md", "visible": False, "scale": 0, "min_width": 150}
-                onward = gr.Button("Try this adapter →", elem_id="to-generate", **small)
-                download = gr.DownloadButton("Download adapter", elem_id="download", **small)
-                again = gr.Button("Resume this run", elem_id="resume", **small)
-                copy = gr.Button("Copy settings", elem_id="copy-settings", **small)
-                with gr.Row(visible=False, elem_classes="more", elem_id="extend") as extending:
-                    more = gr.Number(
-                        100, precision=0, show_label=False, container=False, min_width=80, elem_id="more-steps"
-                    )
-                    extend = gr.Button("More steps", size="md", min_width=110, elem_id="go-on")
-            chart = gr.HTML(
-                empty_chart("The loss is drawn here as training goes on."), elem_id="loss", visible=False, padding=False
-            )
-            warnings = gr.HTML(elem_id="warnings", visible=False, padding=False)
-            heading = gr.Markdown("### Previews", elem_classes="heading", visible=False)
-            previews = _gallery("previews")
-            with gr.Accordion("Hardest pictures", open=False, visible=False, elem_id="hardest") as hard:
-                hard_note = gr.HTML()
-                hard_pictures = _gallery("hard-pictures")
+        with gr.Column(scale=9, min_width=320), gr.Tabs(elem_id="train-tabs") as tabs:
+            with gr.Tab("This run", id="one", elem_id="tab-one") as one:
+                run = gr.Dropdown(label="Run", choices=[], elem_id="run", visible=False, interactive=True)
+                shown = gr.HTML(NO_RUN, elem_id="status", padding=False)
+                with gr.Row(elem_classes="tools"):
+                    small = {"size": "md", "visible": False, "scale": 0, "min_width": 150}
+                    onward = gr.Button("Try this adapter →", elem_id="to-generate", **small)
+                    download = gr.DownloadButton("Download adapter", elem_id="download", **small)
+                    again = gr.Button("Resume this run", elem_id="resume", **small)
+                    copy = gr.Button("Copy settings", elem_id="copy-settings", **small)
+                    with gr.Row(visible=False, elem_classes="more", elem_id="extend") as extending:
+                        more = gr.Number(
+                            100, precision=0, show_label=False, container=False, min_width=80, elem_id="more-steps"
+                        )
+                        extend = gr.Button("More steps", size="md", min_width=110, elem_id="go-on")
+                chart = gr.HTML(
+                    empty_chart("The loss is drawn here as training goes on."), elem_id="loss", visible=False,
+                    padding=False,
+                )  # fmt: skip
+                warnings = gr.HTML(elem_id="warnings", visible=False, padding=False)
+                heading = gr.Markdown("### Previews", elem_classes="heading", visible=False)
+                previews = _gallery("previews")
+                with gr.Accordion("Hardest pictures", open=False, visible=False, elem_id="hardest") as hard:
+                    hard_note = gr.HTML()
+                    hard_pictures = _gallery("hard-pictures")
+                with gr.Column(visible=False, elem_id="run-extras") as extras:
+                    runs_extras.previews_through_time(workspace, run)
+                    runs_extras.note_and_files(workspace, run)
+                    runs_extras.publish_form(workspace, run, demo)
+            with gr.Tab("All runs", id="all", elem_id="tab-all", render_children=True) as every:
+                picked = runs_board(workspace, every, [one])
 
     # What is pressed ---------------------------------------------------------------------------------------------
 
@@ -77,6 +89,11 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
             stop: gr.update(interactive=True),
             why: _line(note(f"{name}: loading the base model.")),
         }
+
+    @plainly
+    def wait_in_line(*values):
+        name = actions_queue.enqueue(workspace, typed(*values))
+        return {why: _line(note(f"{name} waits in the queue.")), queue: queue_now(workspace)}
 
     @plainly
     def check_first(*values):
@@ -122,28 +139,45 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
 
     # What is shown -----------------------------------------------------------------------------------------------
 
-    def watch(chosen, last):
-        """Every second, in every browser tab: what is new about the chosen run. Skips when nothing is."""
-        last = last or {}
-        names, job, current = actions_runs.list_run_names(workspace), actions.running(), actions_runs.current_run()
-        newest, checked = actions.latest.get("train"), actions_runs.newest_check()
-        if not names or names[0] in last.get("runs", []):
-            current = chosen if chosen in names else next(iter(names), "")
-        elif current not in names:  # a new run, or this tab's first look: follow it
-            current = names[0]
+    def stamp_of(current) -> tuple:
+        """Changes with whatever `watch` shows."""
+        job, newest, checked = actions.running(), actions.latest.get("train"), actions_runs.newest_check()
         busy = job and (id(job), job.stop_event.is_set(), job.pause_event.is_set(), job.paused)
         looked = checked and (id(checked), checked.state)
-        stamp = (actions_runs.run_stamp(workspace, current), busy, newest and newest.job.state, looked)
+        line = actions_queue.queue_stamp(workspace)
+        return actions_runs.run_stamp(workspace, current), busy, newest and newest.job.state, looked, line
+
+    def feel(chosen, last):
+        """Every second, in every browser tab. With one output: a browser pays for each output of each event."""
+        names = actions_runs.list_run_names(workspace)
+        now = repr((chosen, names, stamp_of(chosen if chosen in names else "")))
+        return gr.skip() if now == last else now
+
+    def watch(chosen, last):
+        """What is new about the chosen run. Skips when nothing is."""
+        last = last or {}
+        names, job, going = actions_runs.list_run_names(workspace), actions.running(), actions_runs.current_run()
+        newest, checked = actions.latest.get("train"), actions_runs.newest_check()
+        current = chosen if chosen in names else next(iter(names), "")
+        before, waited = last.get("going", ""), last.get("line", ((), False))[0]
+        ended = before or last.get("ended", "")
+        if going in names and going != before and (going not in waited or chosen in ("", None, ended)):
+            current = going  # a run began: follow it, but not from an older one to the next of the queue
+        stamp = stamp_of(current)
+        looked, line = stamp[-2:]
         if last and (stamp, names) == (last["stamp"], last["runs"]):
             return [gr.skip()] * len(watched)
-        fresh = {**last, "runs": names, "stamp": stamp, "check": looked}
-        updates = {seen: fresh, **buttons_now(job, newest and newest.job)}
+        fresh = {**last, "runs": names, "stamp": stamp, "check": looked, "line": line}
+        fresh |= {"going": going, "ended": ended}
+        updates = {seen: fresh, **buttons_now(job, newest and newest.job, bool(line[0]))}
+        if line != last.get("line"):
+            updates[queue] = queue_now(workspace)
         if looked != last.get("check"):
             proposal = bool(checked and checked.result and checked.result.proposal)
             updates[report] = gr.update(value=status.check_report(checked, LABELS), visible=checked is not None)
             updates[use] = gr.update(visible=proposal)
         if not current:
-            return updates
+            return updates | nothing_shown()
         try:
             view = actions_runs.run_view(workspace, current)
         except StudioError:  # its folder went away under our eyes: the next look sees the list without it
@@ -158,7 +192,7 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
             visible=ready, value=str(copy_of) if ready and (copy_of := copied(view)) else None
         )
         updates[again] = gr.update(visible=view.state in actions_runs.UNFINISHED, interactive=idle)
-        updates[copy] = gr.update(visible=True)
+        updates[copy] = updates[extras] = gr.update(visible=True)
         updates[extending] = gr.update(visible=view.state == "finished")
         updates[extend] = gr.update(interactive=idle)
         mark = (current, len(view.previews), view.previews[-1][0] if view.previews else 0)
@@ -180,8 +214,13 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
             updates[hard] = gr.update(visible=known[1], open=False)
         return updates
 
-    def buttons_now(job, newest) -> dict:
-        """Start, check, pause, stop and the line below them: the server's state alone decides."""
+    def nothing_shown() -> dict:
+        """There is no run any more."""
+        off = [run, chart, warnings, heading, previews, hard, extras, onward, download, again, copy, extending]
+        return {part: gr.update(visible=False) for part in off} | {shown: NO_RUN}
+
+    def buttons_now(job, newest, waiting: bool) -> dict:
+        """Start, check, queue, pause, stop and the line below them: the server's state alone decides."""
         training = job is not None and job.kind == "train" and not job.stop_event.is_set()
         checking = job is not None and job.kind == "check" and not job.stop_event.is_set()
         pausing = training and job.pause_event.is_set()
@@ -189,6 +228,7 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
         return {
             start: free,
             check: free,
+            enqueue: gr.update(visible=job is not None or waiting),
             pause: gr.update(value="Resume" if pausing else "Pause", interactive=training),
             stop: gr.update(interactive=training or checking),
             why: _line(status.why_not(job, newest)),
@@ -208,14 +248,24 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
             value=cells, visible=bool(cells)
         )
 
+    def show_picked(name):
+        """A run was chosen among all: it is shown on its own."""
+        names = actions_runs.list_run_names(workspace)
+        if name not in names:
+            return gr.skip()
+        return {run: gr.update(choices=names, value=name, visible=True), tabs: gr.Tabs(selected="one"), picked: ""}
+
     quiet = {**QUIET, **HIDDEN}
     watched = [
-        seen, start, check, pause, stop, why, report, use, run, shown, onward, download, again, copy, extending, extend,
-        chart, warnings, heading, previews, hard,
+        seen, start, check, enqueue, queue, pause, stop, why, report, use, run, shown, onward, download, again, copy,
+        extending, extend, chart, warnings, heading, previews, hard, extras,
     ]  # fmt: skip
-    for event in (timer.tick, demo.load, run.input):
+    timer.tick(feel, [run, pulse], pulse, concurrency_limit=None, **quiet)
+    for event in (pulse.change, demo.load, run.input):
         event(watch, [run, seen], watched, concurrency_limit=None, **quiet)
     start.click(begin, form.inputs, [start, check, stop, why], **quiet)
+    enqueue.click(wait_in_line, form.inputs, [why, queue], **quiet)
+    picked.change(show_picked, picked, [run, tabs, picked], **quiet)
     check.click(check_first, form.inputs, [start, check, report], **quiet)
     use.click(use_proposal, None, [*form.fields.values(), use], **quiet)
     pause.click(pause_or_resume, None, [pause, why], **quiet)

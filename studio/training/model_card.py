@@ -1,0 +1,122 @@
+"""The model card of an adapter: README.md as the Hugging Face Hub reads it."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from studio.hub import is_hub_id
+from studio.training.config import RunConfig, dotted
+from studio.training.reading import RunView
+
+if TYPE_CHECKING:
+    from studio.training.publishing import Publication
+
+ALWAYS = (
+    "training.steps", "training.batch_size", "training.learning_rate", "training.optimizer", "training.schedule",
+    "training.seed", "adapter.kind", "adapter.rank", "adapter.targets",
+)  # fmt: skip
+DRAWN_ELSEWHERE = ("lora", "tucker")  # kinds that diffusers loads
+
+
+def model_card(
+    view: RunView,
+    config: RunConfig,
+    wanted: Publication,
+    pictures: list[tuple[int, str, str]],
+    before: dict[str, str],
+) -> str:
+    """The whole text. config: without paths; pictures: (step, prompt, file); before: {prompt: the base's picture}."""
+    from huggingface_hub import ModelCardData
+
+    from studio.training.previews import prompt_and_strength  # brings torch
+
+    newest = {prompt: (step, file) for step, prompt, file in pictures}
+    facts: dict = {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["text-to-image", "diffusers", "lora", "lora-studio"],
+        "widget": [
+            {"text": prompt, "output": {"url": file}}
+            for prompt, (_, file) in newest.items()
+            if prompt_and_strength(prompt)[1] == 1
+        ],
+    }
+    if wanted.licence:
+        facts["license"] = wanted.licence
+    if is_hub_id(config.base):
+        facts |= {"base_model": config.base, "base_model_relation": "adapter"}
+    if wanted.triggers:
+        facts["instance_prompt"] = ", ".join(wanted.triggers)
+    if not facts["widget"]:
+        del facts["widget"]
+    parts = [f"---\n{ModelCardData(**facts).to_yaml()}\n---", f"# {_plain(view.name)}"]
+    if wanted.about.strip():
+        parts.append(wanted.about.strip())
+    parts.append(_about(view, config))
+    if wanted.triggers:
+        words = ", ".join(f"`{_code(word)}`" for word in wanted.triggers)
+        parts.append(f"## Trigger words\n\nUse {words} in the prompt to call what was learned.")
+    parts.append(_pictures(newest, before))
+    parts.append(_use(view.name, config, wanted))
+    parts.append(_settings(config))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _about(view: RunView, config: RunConfig) -> str:
+    base = "the starter model of LoRA Studio" if config.base == "starter" else f"`{_code(config.base)}`"
+    said = f"A {config.adapter.kind} adapter of rank {config.adapter.rank} for {base}, trained for {view.step:,} steps."
+    looks = [look for look in view.looks if look.step and look.base_loss]
+    if not looks:
+        return said
+    best = min(looks, key=lambda look: look.loss)
+    change = f"{100 * (best.loss / best.base_loss - 1):+.0f} %".replace("-", "−")
+    return (
+        f"{said} On held-out pictures its loss is {best.loss:.4f}, the base model's {best.base_loss:.4f} ({change}), "
+        "at the same noise and timesteps."
+    )
+
+
+def _pictures(newest: dict[str, tuple[int, str]], before: dict[str, str]) -> str:
+    if not newest:
+        return ""
+    rows = ["| prompt | base model | with the adapter |", "| --- | --- | --- |"]
+    for prompt, (step, file) in newest.items():
+        first = f"![]({before[prompt]})" if prompt in before and before[prompt] != file else ""
+        rows.append(f"| {_plain(prompt)} | {first} | ![]({file}) step {step:,} |")
+    return "## Previews\n\nThe same seed in both columns.\n\n" + "\n".join(rows)
+
+
+def _use(name: str, config: RunConfig, wanted: Publication) -> str:
+    if config.adapter.kind not in DRAWN_ELSEWHERE or not is_hub_id(config.base):
+        return f"## Use\n\nDrop `{_code(name)}.safetensors` into LoRA Studio, or another program that reads such files."
+    where = wanted.repo or "owner/name"
+    return (
+        "## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n\n"
+        f"pipeline = DiffusionPipeline.from_pretrained({config.base!r})\n"
+        f"pipeline.load_lora_weights({where!r}, weight_name={name + '.safetensors'!r})\n```"
+    )
+
+
+def _settings(config: RunConfig) -> str:
+    from studio.training.config import config_from
+
+    usual = dotted(config_from({"data.folder": "x"}))
+    rows = [
+        (key, value)
+        for key, value in dotted(config).items()
+        if (key in ALWAYS or value != usual[key]) and key not in ("name", "preview.prompts") and value not in ("", None)
+    ]
+    lines = "\n".join(f"| {key} | {_plain(str(value))} |" for key, value in rows)
+    return f"## Settings\n\nAll of them are in `run.toml`.\n\n| setting | value |\n| --- | --- |\n{lines}"
+
+
+def _plain(text: str) -> str:
+    """A person's text in a line of Markdown: no HTML, no cell of a table, no picture or link of its own."""
+    text = escape(" ".join(text.split()), quote=False)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|#!" else letter for letter in text)
+
+
+def _code(text: str) -> str:
+    """The same between backticks."""
+    return " ".join(text.split()).replace("`", "'").replace("|", "/")

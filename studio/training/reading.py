@@ -1,0 +1,243 @@
+"""What a run folder tells. Reading goes on where it stopped: events.jsonl only grows, and may hold 100,000 steps."""
+
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import psutil
+
+from studio.training.events import (
+    Certified,
+    Checkpoint,
+    Event,
+    Failed,
+    Finished,
+    Preparing,
+    Preview,
+    RolledBack,
+    Started,
+    Step,
+    Stopped,
+    Validation,
+    Warned,
+    from_dict,
+)  # fmt: skip
+
+LOG = "events.jsonl"
+KEPT = 6  # runs whose reading is remembered; one of 100,000 steps takes 20 MB
+CHUNK = 4 * 2**20  # bytes read at a time
+TAIL = 64  # bytes before the place where reading stopped, by which a file that was replaced is told
+
+
+@dataclass
+class RunView:
+    """A run as its folder tells it."""
+
+    name: str
+    state: str = "interrupted"  # or "running", "finished", "stopped", "failed"
+    step: int = 0
+    steps: int = 0
+    losses: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, smoothed
+    looks: list[Validation] = field(default_factory=list)  # at the held-out pictures
+    rate: float = 0.0  # steps a second
+    seconds_left: float = 0.0
+    previews: list[tuple[int, str, Path]] = field(default_factory=list)  # step, prompt, file
+    message: str = ""  # the last thing said in words
+    warnings: list[tuple[int, str]] = field(default_factory=list)  # step, what
+    setup: str = ""  # device, precision, pictures and buckets
+    preparing: tuple[int, int] | None = None  # pictures and captions encoded, of how many
+    last: Step | None = None
+    certificate: Certified | None = None
+    adapter: Path | None = None
+    here: bool = False  # the process that began it is this one
+
+    @property
+    def validation(self) -> list[tuple[int, float, float]]:
+        """(step, loss on the held-out pictures, the base's)."""
+        return [(look.step, look.loss, look.base_loss) for look in self.looks]
+
+
+def read_events(folder: Path) -> list[Event]:
+    """All events so far; a torn or foreign line is passed over."""
+    try:
+        lines = (folder / LOG).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    return [event for values in _parsed(lines) if (event := _event(values))]
+
+
+def read_run_folder(folder: Path, after: int = 0, keep: bool = True) -> RunView:
+    """The run in `folder`, wherever that is; losses only of steps after `after`.
+
+    keep: whether the next reading goes on from here. What was kept before is used and brought up to date anyway.
+    """
+    key = str(folder)
+    with _lock:
+        log = _kept.get(key)
+        if log is None:
+            log = Log(folder)
+            if keep:
+                _kept[key] = log
+        if key in _kept:
+            _kept.move_to_end(key)
+            while len(_kept) > KEPT:
+                _kept.popitem(last=False)
+    return log.look(after)
+
+
+class Log:
+    """One events.jsonl and what it has said so far."""
+
+    def __init__(self, folder: Path):
+        self.folder, self._lock = folder, threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.view = RunView(self.folder.name)
+        self.started: Started | None = None  # what began it last, until it has ended
+        self.stamp: tuple | None = None
+        self.read, self.tail = 0, b""
+
+    def look(self, after: int = 0) -> RunView:
+        """The run as it is now; what is returned is the caller's own."""
+        with self._lock:
+            self._catch_up()
+            view = self.view
+            losses = [row for row in view.losses if row[0] > after] if after else view.losses[:]
+            copy = replace(
+                view, losses=losses, looks=view.looks[:], previews=view.previews[:], warnings=view.warnings[:]
+            )
+            started = self.started
+        if started:
+            copy.state = "running" if _alive(started) else "interrupted"
+        file = self.folder / "adapter.safetensors"
+        copy.adapter = file if file.is_file() else None
+        return copy
+
+    def _catch_up(self) -> None:
+        try:
+            with (self.folder / LOG).open("rb") as stream:
+                stat = _stamp(stream)
+                if stat == self.stamp:
+                    return
+                stream.seek(max(0, self.read - TAIL))
+                if self.stamp and (stat[0] != self.stamp[0] or stream.read(len(self.tail)) != self.tail):
+                    self._begin()
+                stream.seek(self.read)
+                self._take_lines(stream)
+                self.stamp = stat
+        except FileNotFoundError:
+            if self.stamp:
+                self._begin()
+
+    def _take_lines(self, stream) -> None:
+        """All whole lines from here on. A last line without its end is taken once it is an event."""
+        rest = b""
+        while block := stream.read(CHUNK):
+            *lines, rest = (rest + block).split(b"\n")
+            for values in _parsed(lines):
+                self._take(values)
+        end = stream.tell()
+        whole = list(_parsed([rest]))
+        for values in whole:
+            self._take(values)
+        self.read = end if whole else end - len(rest)
+        stream.seek(max(0, self.read - TAIL))
+        self.tail = stream.read(min(TAIL, self.read))
+
+    def _take(self, values: dict) -> None:
+        event = _event(values)
+        if isinstance(event, Started):
+            self.started, self.view.here = event, event.process == os.getpid()
+        elif isinstance(event, Finished | Stopped | Failed):
+            self.started = None
+        if event:
+            _tell(self.view, event, self.folder)
+
+
+def _tell(view: RunView, event: Event, folder: Path) -> None:
+    view.step = event.step
+    match event:
+        case Step():
+            view.rate, view.seconds_left, view.last = event.rate, event.seconds_left, event
+            view.losses.append((event.step, event.loss, event.smoothed))
+        case Preparing():
+            view.preparing = (event.done, event.total)
+        case Started():
+            view.steps, view.message, view.setup, view.preparing = event.steps, "", event.setup, None
+            _forget_after(view, event.step)
+        case RolledBack():
+            view.message = event.message
+            view.warnings.append((event.step, event.message))
+            _forget_after(view, event.step)
+        case Validation():
+            if view.looks and event.step <= view.looks[-1].step:  # broken off between this look and its checkpoint
+                view.looks = [look for look in view.looks if look.step < event.step]
+            view.looks.append(event)
+        case Preview():
+            row = (event.step, event.prompt, folder / event.file)
+            if view.previews and event.step <= view.previews[-1][0]:
+                view.previews = [known for known in view.previews if known[2] != row[2]]
+            view.previews.append(row)
+        case Warned():
+            view.message = event.message
+            view.warnings.append((event.step, event.message))
+        case Certified():
+            view.certificate = event
+        case Finished() | Stopped() | Failed():
+            view.state, view.message, view.seconds_left = type(event).__name__.lower(), event.message, 0.0
+        case Checkpoint():
+            pass
+
+
+def _forget_after(view: RunView, step: int) -> None:
+    """What a run does again replaces what it did before."""
+    view.losses = [row for row in view.losses if row[0] <= step]
+    view.looks = [look for look in view.looks if look.step <= step]
+    view.previews = [row for row in view.previews if row[0] <= step]
+    view.certificate = None
+
+
+def _parsed(lines: list[bytes]) -> Iterator[dict]:
+    """The lines that are JSON tables with an "event" in them."""
+    lines = [line for line in lines if line.strip()]
+    try:
+        found = json.loads(b"[" + b",".join(lines) + b"]")  # twice as fast as one by one
+    except ValueError:
+        found = [_or_none(line) for line in lines]
+    return (values for values in found if isinstance(values, dict) and "event" in values)
+
+
+def _or_none(line: bytes):
+    try:
+        return json.loads(line.decode("utf-8", errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _event(values: dict) -> Event | None:
+    try:
+        return from_dict(values)
+    except (KeyError, TypeError):
+        return None
+
+
+def _stamp(stream) -> tuple[int, int, int]:
+    """(which file, when it changed, bytes)."""
+    stat = os.fstat(stream.fileno())
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _alive(started: Started) -> bool:
+    try:
+        return abs(psutil.Process(started.process).create_time() - started.process_started) < 1
+    except (psutil.Error, ValueError, TypeError):
+        return False
+
+
+_kept: "OrderedDict[str, Log]" = OrderedDict()  # the one that was looked at last stands last
+_lock = threading.Lock()

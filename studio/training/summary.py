@@ -1,0 +1,159 @@
+"""A run in a few numbers and short lines, for lists of many: kept in the cache, so that no long log is read twice."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from studio.errors import StudioError
+from studio.training.config import config_from_toml
+from studio.training.reading import LOG, RunView, read_run_folder
+from studio.workspace import Workspace, size_of, write_whole
+
+POINTS = 1000  # of a line
+FRESH = 120.0  # seconds: a log that changed this lately is likely to grow on, so its reading is remembered
+VERSION = 1  # of what is kept; another one is made again
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a list shows of a run."""
+
+    name: str
+    state: str
+    base: str
+    dataset: str  # its name, not its path
+    step: int
+    steps: int
+    best: float | None  # the lowest held-out loss
+    base_loss: float | None  # the base model's, at that look
+    verdict: str
+    changed: float  # seconds since 1970
+    preview: str  # file of the newest one in the run folder, or ""
+    size: int  # bytes on disk
+
+    @property
+    def against_base(self) -> float | None:
+        """-0.38 for a held-out loss that is 38 % lower than the base's."""
+        return self.best / self.base_loss - 1 if self.best is not None and self.base_loss else None
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a run went, in at most POINTS points a line."""
+
+    trained: list[tuple[int, float]] = field(default_factory=list)  # step, training loss, smoothed
+    held_out: list[tuple[int, float]] = field(default_factory=list)  # step, loss on held-out pictures
+    base: list[tuple[int, float]] = field(default_factory=list)  # step, the base model's loss on them
+    previews: list[tuple[int, str, str]] = field(default_factory=list)  # step, prompt, file in the run folder
+
+
+def thin(points: Sequence, most: int = POINTS) -> list:
+    """At most `most` of `points`, evenly spread, the last one always among them."""
+    if len(points) <= most:
+        return list(points)
+    stride = (len(points) - 1) / (most - 1)
+    return [points[round(index * stride)] for index in range(most)]
+
+
+def summaries(workspace: Workspace, names: Iterable[str], seconds: float = 1.0) -> tuple[list[Summary], int]:
+    """(what could be read in about `seconds`, how many of `names` are left for the next time)."""
+    until, found, left = time.monotonic() + seconds, [], 0
+    for name in names:
+        if time.monotonic() > until and name not in _seen.get(workspace.root, {}):
+            left += 1
+            continue
+        with suppress(OSError, StudioError):  # its folder went away, or its run.toml is damaged
+            found.append(summary(workspace, name))
+    return found, left
+
+
+def summary(workspace: Workspace, name: str) -> Summary:
+    """The run `name` in short. Raises ConfigError when its run.toml is damaged, OSError when its folder is gone."""
+    seen = _seen.setdefault(workspace.root, {})
+    stamp, known = _stamp(workspace, name), seen.get(name)
+    if known and known[0] == stamp:
+        return known[1]
+    lines = _kept(workspace, name, stamp, 1)
+    made = Summary(**lines[0]) if lines else _make(workspace, name, stamp)[0]
+    if made.state != "running":  # a run that seems to go on may break off without a word in its log
+        seen[name] = stamp, made
+    return made
+
+
+def course(workspace: Workspace, name: str) -> Course:
+    """The lines of the run `name`. Raises as `summary` does."""
+    stamp = _stamp(workspace, name)
+    lines = _kept(workspace, name, stamp, 2)
+    if len(lines) < 2:
+        return _make(workspace, name, stamp)[1]
+    return Course(**{key: [tuple(row) for row in rows] for key, rows in lines[1].items()})
+
+
+def forget(workspace: Workspace, name: str) -> None:
+    """Nothing is kept of this run any more."""
+    _seen.get(workspace.root, {}).pop(name, None)
+    _file(workspace, name).unlink(missing_ok=True)
+
+
+_seen: dict[Path, dict[str, tuple[tuple, Summary]]] = {}  # by workspace and run
+
+
+def _make(workspace: Workspace, name: str, stamp: tuple) -> tuple[Summary, Course]:
+    """Both from the run's folder; kept in the cache, unless the run goes on."""
+    folder = workspace.runs / name
+    config = config_from_toml(folder / "run.toml")
+    view = read_run_folder(folder, keep=time.time() - stamp[1] / 1e9 < FRESH)
+    looks = [look for look in view.looks if look.step]
+    best = min(looks, key=lambda look: look.loss) if looks else None
+    made = Summary(
+        name, view.state, config.base, Path(config.data.folder).name, view.step, view.steps or config.training.steps,
+        best.loss if best else None, best.base_loss if best else None, looks[-1].verdict if looks else "",
+        max(stamp[1], stamp[0]) / 1e9, _inside(view, folder)[-1][2] if view.previews else "", size_of(folder),
+    )  # fmt: skip
+    line = Course(
+        thin([(step, smooth) for step, _, smooth in view.losses]),
+        thin([(look.step, look.loss) for look in view.looks]),
+        thin([(look.step, look.base_loss) for look in view.looks]),
+        _inside(view, folder),
+    )
+    if view.state != "running":
+        text = "\n".join(json.dumps(value) for value in ([VERSION, *stamp], asdict(made), asdict(line)))
+        with suppress(OSError):  # a full disk or a very long name: it is read again next time
+            write_whole(_file(workspace, name), text, lasting=False)
+    return made, line
+
+
+def _inside(view: RunView, folder: Path) -> list[tuple[int, str, str]]:
+    return [(step, prompt, file.relative_to(folder).as_posix()) for step, prompt, file in view.previews]
+
+
+def _kept(workspace: Workspace, name: str, stamp: tuple, lines: int) -> list[dict]:
+    """The first `lines` of what is kept of the run, if nothing changed since; else none."""
+    wanted = {0: {one.name for one in fields(Summary)}, 1: {one.name for one in fields(Course)}}
+    try:
+        with _file(workspace, name).open(encoding="utf-8") as stream:
+            if json.loads(stream.readline()) != [VERSION, *stamp]:
+                return []
+            found = [json.loads(stream.readline()) for _ in range(lines)]
+    except (OSError, ValueError):
+        return []
+    fits = all(isinstance(one, dict) and set(one) == wanted[place] for place, one in enumerate(found))
+    return found if fits else []
+
+
+def _stamp(workspace: Workspace, name: str) -> tuple[int, int, int]:
+    """(when run.toml changed, when the log did, its bytes)."""
+    folder = workspace.runs / name
+    settings = (folder / "run.toml").stat().st_mtime_ns
+    try:
+        log = (folder / LOG).stat()
+    except FileNotFoundError:
+        return settings, 0, 0
+    return settings, log.st_mtime_ns, log.st_size
+
+
+def _file(workspace: Workspace, name: str) -> Path:
+    return workspace.cache / "summaries" / f"{name}.json"

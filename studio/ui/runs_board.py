@@ -1,0 +1,165 @@
+"""All runs: a list to find, tick, compare and delete in. What is ticked is drawn below it."""
+
+from collections.abc import Callable
+
+import gradio as gr
+
+from studio.ui import actions_all_runs as doing
+from studio.ui import actions_queue, actions_runs, runs_html
+from studio.ui.boards import clicked
+from studio.ui.chart import compare_chart
+from studio.ui.runs_html import BOARD_JS, FILM_JS, PAGE
+from studio.ui.train_form import LABELS
+from studio.ui.widgets import HIDDEN, QUIET, plainly
+from studio.workspace import Workspace
+
+FRESH: dict = {
+    "ticked": [], "rows": [], "sure": False, "shown": PAGE, "stamp": None, "drawn": None,
+}  # fmt: skip
+
+
+def runs_board(workspace: Workspace, tab: gr.Tab, others: list[gr.Tab]) -> gr.Textbox:
+    """Build the board inside `tab`. Returns a hidden field that holds the run that was chosen to be shown.
+
+    others: the sub-tabs beside it. While one of them is open, nothing here is asked for.
+    """
+    held, timer = gr.State(FRESH), gr.Timer(1, active=False)
+    chosen = gr.Textbox(visible=False)
+    with gr.Row(elem_classes="runs-filter"):
+        text = gr.Textbox(
+            label="Find", placeholder="name, dataset, base, note", max_lines=1, elem_id="runs-text", min_width=180,
+            scale=3,
+        )  # fmt: skip
+        state = gr.Dropdown(
+            [("all", ""), *doing.STATES], value="", label="State", elem_id="runs-state", min_width=120, interactive=True
+        )
+        sort = gr.Dropdown(
+            list(doing.SORTS), value=next(iter(doing.SORTS)), label="Order", elem_id="runs-sort", min_width=160,
+            interactive=True,
+        )  # fmt: skip
+    listed = _board("runs", BOARD_JS)
+    binned = _board("runs-bin", BOARD_JS)
+    chart = gr.HTML(elem_id="runs-chart", visible=False, padding=False)
+    table = _board("runs-settings", "", visible=False)
+    film = _board("runs-film", FILM_JS, visible=False)
+
+    filters = [text, state, sort]
+    outputs = [held, listed, binned, chart, table, film]
+
+    def shown(now: dict, *chosen_filters) -> dict:
+        """Updates of everything, given what this browser tab holds."""
+        found, total, left = doing.all_runs(workspace, *chosen_filters)
+        here = set(actions_runs.list_run_names(workspace))
+        now["ticked"] = [name for name in now["ticked"] if name in here]
+        now["stamp"] = (*doing.list_stamp(workspace), left)
+        some = doing.rows(workspace, found[: now["shown"]])
+        now["rows"] = [row.run.name for row in some]
+        html = runs_html.run_list(some, now["ticked"], len(found), total, left)
+        updates = {listed: html, binned: runs_html.bin_line(doing.in_the_bin(workspace), now["sure"])}
+        return updates | compared(now) | {held: now}
+
+    def compared(now: dict) -> dict:
+        """What is ticked, drawn again where it is another thing than before."""
+        names = now["ticked"][: doing.COMPARED]
+        courses = doing.courses(workspace, names)
+        drawn = [
+            (name, len(one.trained), one.trained[-1:], len(one.held_out), len(one.previews)) for name, one in courses
+        ]
+        if drawn == now["drawn"]:
+            return {}
+        now["drawn"] = drawn
+        films = [(name, doing.film(workspace, name, one)) for name, one in courses]
+        on = bool(courses)
+        differ = doing.differences(workspace, [name for name, _ in courses])
+        rows = runs_html.settings_table([name for name, _ in courses], differ, LABELS)
+        return {
+            chart: gr.update(value=compare_chart(courses) if on else "", visible=on),
+            table: gr.update(value=rows, visible=bool(rows)),
+            film: gr.update(value=runs_html.film(films) if on else "", visible=on),
+        }
+
+    @plainly
+    def look(now, *chosen_filters):
+        """The tab was opened, or the filter changed."""
+        now = {**FRESH, **(now or {}), "shown": PAGE, "sure": False}
+        return shown(now, *chosen_filters) | {timer: gr.Timer(active=True)}
+
+    @plainly
+    def watch(now, *chosen_filters):
+        """Each second while the tab is open: says nothing when nothing is new."""
+        now = now or FRESH
+        if now["stamp"] and not now["stamp"][-1] and doing.list_stamp(workspace) == now["stamp"][:-1]:
+            return gr.skip()
+        return shown(dict(now), *chosen_filters)
+
+    @plainly
+    def act(now, find, state_is, order, event: gr.EventData):
+        did, arg, ticked = clicked(event)
+        now = {**FRESH, **(now or {})}
+        if did in ("tick", "delete"):
+            now["ticked"] = _still(now["ticked"], ticked, now["rows"])
+        steps: dict[str, Callable] = {
+            "clear": lambda: now.update(ticked=[]),
+            "more": lambda: now.update(shown=now["shown"] + PAGE),
+            "delete": lambda: doing.throw_away(workspace, ticked),
+            "undo": lambda: doing.bring_back(workspace, arg),
+            "really": lambda: doing.empty_bin(workspace),
+        }
+        now["sure"] = did == "empty"
+        if did == "open":
+            return {chosen: arg, held: now}
+        if did in steps:
+            steps[did]()
+        return shown(now, find, state_is, order)
+
+    quiet = {**QUIET, **HIDDEN}
+    tab.select(look, [held, *filters], [*outputs, timer], **quiet)
+    for other in others:
+        other.select(lambda: gr.Timer(active=False), None, timer, **quiet)
+    for field in filters:
+        field.input(look, [held, *filters], [*outputs, timer], trigger_mode="always_last", **quiet)
+    timer.tick(watch, [held, *filters], outputs, concurrency_limit=None, **quiet)
+    for board in (listed, binned):
+        board.click(act, [held, *filters], [*outputs, chosen], **quiet)
+    return chosen
+
+
+def _still(before: list[str], ticked: list[str], rows: list[str]) -> list[str]:
+    """What is ticked now, those that the filter hides too; each keeps its place, which is its colour."""
+    still = [name for name in before if name in ticked or name not in rows]
+    return [*still, *(name for name in ticked if name not in before)]
+
+
+def queue_board(workspace: Workspace) -> gr.HTML:
+    """The runs that wait, below the buttons that start them; `queue_now` fills it."""
+    line = _board("queue", BOARD_JS, visible=False)
+
+    @plainly
+    def act(event: gr.EventData):
+        did, name, _ = clicked(event)
+        steps: dict[str, Callable] = {
+            "go": lambda: actions_queue.go_on(workspace),
+            "hold": lambda: actions_queue.hold(workspace),
+            "up": lambda: actions_queue.move(workspace, name, -1),
+            "down": lambda: actions_queue.move(workspace, name, 1),
+            "out": lambda: actions_queue.remove(workspace, name),
+        }
+        if did in steps:
+            steps[did]()
+        return queue_now(workspace)
+
+    line.click(act, None, line, **QUIET, **HIDDEN)
+    return line
+
+
+def queue_now(workspace: Workspace):
+    """An update of the queue's board, which takes no room while nothing waits."""
+    html = runs_html.queue_list(actions_queue.queue_of(workspace), actions_queue.going(workspace))
+    return gr.update(value=html, visible=bool(html))
+
+
+def _board(name: str, script: str, visible: bool = True) -> gr.HTML:
+    return gr.HTML(
+        elem_id=name, elem_classes="board", html_template="${value}", js_on_load=script or None, visible=visible,
+        padding=False,
+    )  # fmt: skip

@@ -1,0 +1,261 @@
+"""Reading a run again costs what is new in it, and tells what reading it afresh tells."""
+
+import json
+import os
+import random
+import time
+from dataclasses import replace
+
+import pytest
+
+from studio.errors import StudioError
+from studio.training import config_from, config_to_toml, read_run
+from studio.training.events import (
+    Certified,
+    Failed,
+    Finished,
+    Preview,
+    RolledBack,
+    Started,
+    Step,
+    Stopped,
+    Validation,
+    Warned,
+    to_dict,
+)  # fmt: skip
+from studio.training.reading import KEPT, Log, read_run_folder
+from studio.training.runs import append, here
+from studio.training.summary import course, summaries, summary
+from studio.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    return Workspace.open(tmp_path)
+
+
+def make(workspace, name: str = "a", **settings):
+    folder = workspace.runs / name
+    folder.mkdir(parents=True)
+    config = config_from({"name": name, "data.folder": "/pictures/cats"} | settings)
+    (folder / "run.toml").write_text(config_to_toml(config), encoding="utf-8")
+    return folder
+
+
+def step(number: int) -> Step:
+    return Step(number, 1 / number, 2 / number, 1e-3, 3.0, 1.0, 0.1, 0.5)
+
+
+def story(chance: random.Random) -> list:
+    """What a run may say: also resumed, rolled back, failed, and looks taken twice."""
+    events, at = [Started(0, 100, 1, 0.0, "1")], 0
+    for _ in range(60):
+        kind = chance.choice("sssssvvpwcrRfx")
+        if kind == "s":
+            at += 1
+            events.append(step(at))
+        elif kind == "v":
+            events.append(Validation(at, chance.random(), 0.5, 0.01, [0.1] * 4, [0.2] * 4, "learning"))
+        elif kind == "p":
+            events.append(Preview(at, "fish", f"previews/{at:06d}-0.png"))
+        elif kind == "w":
+            events.append(Warned(at, "carefully"))
+        elif kind == "c":
+            events.append(Certified(at, 0.1, 0, "as trained"))
+        elif kind in "rR":
+            at = chance.randint(0, at)
+            events.append(Started(at, 100, 1, 0.0, "1") if kind == "r" else RolledBack(at, "back"))
+        elif kind == "f":
+            events.append(Stopped(at, "stopped"))
+        else:
+            events.append(Failed(at, "failed"))
+    return [*events, Finished(at, at, "done")]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_log_read_in_pieces_of_any_size_tells_what_the_whole_tells(workspace, seed):
+    chance = random.Random(seed)
+    folder = make(workspace)
+    events = story(chance)
+    lines = [json.dumps(to_dict(event)) for event in events]
+    lines.insert(chance.randrange(len(lines)), '{"event": "Step", "step": 3')  # torn, and gone on after it
+    lines.insert(chance.randrange(len(lines)), "no JSON at all")
+    lines.insert(chance.randrange(len(lines)), '{"event": "Foreign", "step": 3}')
+    lines.insert(chance.randrange(len(lines)), "")
+    data = "\n".join(lines).encode() + chance.choice([b"", b"\n"])
+    growing, place = Log(folder), 0
+    with (folder / "events.jsonl").open("ab", buffering=0) as stream:
+        while place < len(data):
+            piece = data[place : place + chance.randint(1, 400)]
+            stream.write(piece)
+            place += len(piece)
+            assert growing.look() == Log(folder).look()
+    view = growing.look()
+    told: list[int] = []
+    for event in events:
+        if isinstance(event, Step):
+            told.append(event.step)
+        elif isinstance(event, Started | RolledBack):
+            told = [number for number in told if number <= event.step]
+    assert view.state == "finished" and view.message == "done" and [row[0] for row in view.losses] == told
+
+
+def test_a_log_that_was_replaced_or_cut_is_read_afresh(workspace):
+    folder = make(workspace)
+    for number in range(1, 30):
+        append(folder, step(number))
+    assert len(read_run(workspace, "a").losses) == 29
+    other = [json.dumps(to_dict(replace(step(n), loss=9.0))) for n in range(1, 60)]
+    (folder / "events.jsonl").write_text("\n".join(other) + "\n")  # the same file, longer, with other content
+    assert {row[1] for row in read_run(workspace, "a").losses} == {9.0}
+    (folder / "events.jsonl").write_text(other[0] + "\n")
+    assert len(read_run(workspace, "a").losses) == 1
+    (folder / "events.jsonl").unlink()
+    assert read_run(workspace, "a").losses == []
+
+
+def test_a_reader_can_change_its_view_and_nobody_else_sees_it(workspace):
+    folder = make(workspace)
+    append(folder, step(1))
+    mine = read_run(workspace, "a")
+    mine.state = "paused"
+    mine.losses.clear()
+    assert read_run(workspace, "a").losses == [(1, 1.0, 2.0)] and read_run(workspace, "a").state == "interrupted"
+
+
+def test_a_run_whose_process_ends_becomes_interrupted_though_its_log_stays(workspace):
+    import subprocess
+    import sys
+
+    import psutil
+
+    folder = make(workspace)
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    append(folder, Started(0, 10, process.pid, psutil.Process(process.pid).create_time(), "1"))
+    assert read_run(workspace, "a").state == "running" and summary(workspace, "a").state == "running"
+    process.communicate(b"\n")
+    assert read_run(workspace, "a").state == "interrupted" and summary(workspace, "a").state == "interrupted"
+
+
+def test_a_look_that_is_taken_again_after_a_kill_counts_once(workspace):
+    """Killed between the look at step 0 and the first checkpoint, a run begins with that look again."""
+    folder = make(workspace)
+    for _ in range(2):
+        append(folder, Started(0, 10, 1, 0.0, "1"))
+        append(folder, Validation(0, 0.5, 0.5))
+        append(folder, Preview(0, "fish", "previews/000000-0.png"))
+    view = read_run(workspace, "a")
+    assert len(view.looks) == 1 and len(view.previews) == 1
+
+
+def long_log(folder, steps: int) -> None:
+    with (folder / "events.jsonl").open("w") as stream:
+        stream.write(json.dumps(to_dict(Started(0, steps, 1, 0.0, "1"))) + "\n")
+        for number in range(1, steps + 1):
+            stream.write(json.dumps(to_dict(step(number))) + "\n")
+            if number % 500 == 0:
+                stream.write(json.dumps(to_dict(Validation(number, 1 / number, 0.5, verdict="learning"))) + "\n")
+        stream.write(json.dumps(to_dict(Finished(steps, steps, "done"))) + "\n")
+
+
+def test_a_log_of_100_000_steps_is_looked_at_in_milliseconds(workspace):
+    """Reading it whole takes a second; looking again, or after one more step, may take a fiftieth of that."""
+    folder = make(workspace)
+    long_log(folder, 100_000)
+    began = time.perf_counter()
+    assert len(read_run(workspace, "a").losses) == 100_000
+    whole = time.perf_counter() - began
+    again, grown = [], []
+    for number in range(5):
+        again.append(timed(lambda: read_run(workspace, "a")))
+        append(folder, step(100_001 + number))
+        grown.append(timed(lambda: read_run(workspace, "a")))
+    assert len(read_run(workspace, "a").losses) == 100_005
+    assert min(again) < whole / 50 and min(grown) < whole / 50
+    print(f"\nwhole {1e3 * whole:.0f} ms, again {1e3 * min(again):.2f} ms, one step later {1e3 * min(grown):.2f} ms")
+
+
+def test_only_a_few_logs_are_kept_in_memory(workspace):
+    from studio.training import reading
+
+    for number in range(KEPT + 3):
+        append(make(workspace, f"r{number}"), step(1))
+        read_run(workspace, f"r{number}")
+    assert len(reading._kept) <= KEPT
+    assert read_run_folder(workspace.runs / "r0").losses == [(1, 1.0, 2.0)]
+
+
+def test_a_summary_tells_what_the_folder_does_and_is_made_once(workspace, monkeypatch):
+    folder = make(workspace, base="starter")
+    long_log(folder, 3000)
+    (folder / "adapter.safetensors").write_bytes(b"x" * 1000)
+    found = summary(workspace, "a")
+    assert (found.base, found.dataset, found.state) == ("starter", "cats", "finished")
+    assert (found.step, found.steps) == (3000, 3000)
+    assert found.best == pytest.approx(1 / 3000) and found.base_loss == 0.5 and found.verdict == "learning"
+    assert found.size == sum(path.stat().st_size for path in folder.rglob("*"))
+    line = course(workspace, "a")
+    assert len(line.trained) == 1000 and line.trained[-1] == (3000, 2 / 3000) and len(line.held_out) == 6
+
+    from studio.training import summary as module
+
+    monkeypatch.setattr(module, "_seen", {})  # as after a restart
+    monkeypatch.setattr(module, "read_run_folder", lambda *_, **__: pytest.fail("the log was read again"))
+    assert summary(workspace, "a") == found and course(workspace, "a") == line
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"nonsense\n{}", b'[1, 0, 0, 0]\n{"name": 5}\n'])
+def test_a_damaged_cache_is_made_again(workspace, damage, monkeypatch):
+    from studio.training import summary as module
+
+    folder = make(workspace)
+    append(folder, step(1))
+    found = summary(workspace, "a")
+    (file,) = (workspace.cache / "summaries").iterdir()
+    if damage.startswith(b"[1"):
+        damage = file.read_bytes().splitlines()[0] + b'\n{"name": 5}\n'
+    file.write_bytes(damage)
+    monkeypatch.setattr(module, "_seen", {})
+    assert summary(workspace, "a") == found and course(workspace, "a").trained == [(1, 2.0)]
+
+
+def test_two_hundred_long_runs_are_read_a_part_at_a_time_and_then_at_once(workspace, monkeypatch):
+    from studio.training import summary as module
+
+    first = make(workspace, "r0")
+    long_log(first, 4000)
+    for number in range(1, 200):
+        os.link(first / "events.jsonl", make(workspace, f"r{number}") / "events.jsonl")
+    names = [f"r{number}" for number in range(200)]
+    found, left = summaries(workspace, names, seconds=0.0)
+    assert left and len(found) + left == 200
+    rounds = 0
+    while left:
+        found, left = summaries(workspace, names, seconds=0.5)
+        rounds += 1
+    assert len(found) == 200 and rounds > 1
+    monkeypatch.setattr(module, "_seen", {})
+    restart, again = timed(lambda: summaries(workspace, names, 60)), timed(lambda: summaries(workspace, names, 60))
+    assert again < 0.2
+    print(f"\n200 runs: after a restart {1e3 * restart:.0f} ms, again {1e3 * again:.1f} ms")
+
+
+def test_a_broken_run_does_not_hide_the_others(workspace):
+    append(make(workspace, "good"), step(1))
+    (make(workspace, "bad") / "run.toml").write_text("nonsense = [")
+    found, left = summaries(workspace, ["good", "bad", "gone"])
+    assert [one.name for one in found] == ["good"] and left == 0
+    with pytest.raises(StudioError):
+        summary(workspace, "bad")
+
+
+def test_this_process_is_told_from_another(workspace):
+    folder = make(workspace)
+    append(folder, Started(0, 10, *here(), "1"))
+    assert read_run(workspace, "a").here and read_run(workspace, "a").state == "running"
+
+
+def timed(work) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

@@ -114,7 +114,8 @@ class Adapter(nn.Module):
     def train(self, mode: bool = True) -> "Adapter":
         """As of any module; what was merged is forgotten, since training may write its numbers unseen."""
         super().train(mode)
-        self._unmerge()
+        for stack in self._stacks:
+            stack.forget()
         return self
 
     def _unmerge(self) -> None:

@@ -11,8 +11,11 @@ _BASE_HINTS = ("studio.base", "ss_base_model_version", "ss_sd_model_name", "mode
 _TRIGGER_HINTS = ("studio.trigger", "modelspec.trigger_phrase")
 
 
-def describe(file: AdapterFile) -> dict:
-    """Everything worth knowing about a file before a model is loaded, as plain JSON data."""
+def describe(file: AdapterFile, spectrum: bool = True) -> dict:
+    """Everything worth knowing about a file before a model is loaded, as plain JSON data.
+
+    spectrum: False leaves out the effective rank, which takes a decomposition of every layer.
+    """
     family = family_of(file.layers)
     return {
         "name": file.name,
@@ -25,7 +28,7 @@ def describe(file: AdapterFile) -> dict:
         "base": {key: file.metadata[key] for key in _BASE_HINTS if file.metadata.get(key)},
         "family": family.name,
         "family_because": family.why,
-        "effective_rank": effective_rank(file),
+        "effective_rank": effective_rank(file) if spectrum else None,
         "not_finite": list(file.not_finite),
         "embeddings": {token: sorted(parts) for token, parts in file.embeddings.items()},
         "rules": _rules(file),

@@ -22,7 +22,7 @@ def resize(layers: Layers, rank: int) -> tuple[dict[tuple[str, str], Update], fl
     _check_rank(rank)
     out, lost, whole = {}, 0.0, 0.0
     for place, update in layers.items():
-        out[place], missing, energy = _cut(_factors(update), update, rank)
+        out[place], missing, energy = _cut(factors(update), update, rank)
         lost, whole = lost + missing, whole + energy
     return out, (lost / whole) ** 0.5 if whole else 0.0
 
@@ -43,7 +43,7 @@ def merge(
         like = max((update for update, _ in parts), key=lambda update: len(update.shape))  # LoHa writes windows flat
         if len({_matrix_shape(update) for update, _ in parts}) > 1:
             raise AdapterError(f"{place[1]} has different sizes in the two: they were made for different base models.")
-        pairs = [_factors(update) for update, _ in parts]
+        pairs = [factors(update) for update, _ in parts]
         B = torch.cat([strength * b for (b, _), (_, strength) in zip(pairs, parts)], 1)
         A = torch.cat([a for _, a in pairs])
         if rank is None:
@@ -56,10 +56,10 @@ def merge(
 
 def singular_values(update: Update) -> Tensor:
     """Those of the update at strength 1, largest first. Raises AdapterError like `resize`."""
-    return _spectrum(*_factors(update))[1]
+    return spectrum(*factors(update))[1]
 
 
-def _factors(update: Update) -> tuple[Tensor, Tensor]:
+def factors(update: Update) -> tuple[Tensor, Tensor]:
     """(B, A) with delta = B A as matrices: (out, r) and (r, in · window). Raises AdapterError."""
     p = update.parts
     if "magnitude" in p or update.kind not in ("lora", "loha", "lokr", "full"):
@@ -75,7 +75,7 @@ def _factors(update: Update) -> tuple[Tensor, Tensor]:
     return (delta, torch.eye(width)) if width <= out else (torch.eye(out), delta)
 
 
-def _spectrum(B: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def spectrum(B: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U, S, V with B A = U diag(S) V, in the time of the small side: QR of each, SVD of what is between."""
     Qb, Rb = torch.linalg.qr(B)
     Qa, Ra = torch.linalg.qr(A.T)
@@ -85,7 +85,7 @@ def _spectrum(B: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _cut(factors: tuple[Tensor, Tensor], like: Update, rank: int) -> tuple[Update, float, float]:
     """The best LoRA of this rank, the energy it lacks, and the whole energy."""
-    U, S, V = _spectrum(*factors)
+    U, S, V = spectrum(*factors)
     root = S[:rank].sqrt()
     new = _lora(U[:, :rank] * root, root[:, None] * V[:rank], like)
     return new, S[rank:].square().sum().item(), S.square().sum().item()

@@ -3,9 +3,10 @@
 Live: the base runs as it is and each update's own output is added. Gradients flow; nothing is cached. This is how an
 adapter works while it trains, and under torch.compile.
 
-Merged: W + Σ s · delta is computed once, in float32 and rounded once, and stands in for the weight until a strength or
-a number moves. The base's parameter itself is never written, so going back is exact whatever was done in between
-(a merge undone by subtraction drifts: by a fifth of the delta after 100 times in float16).
+Merged: W + Σ s · delta is computed once, in float32 and rounded once, and stands in for the weight while the adapters
+act. It is kept when they stop, so that the next picture finds it, until a strength or a number moves. The base's
+parameter itself is never written, so going back is exact whatever was done in between (a merge undone by subtraction
+drifts: by a fifth of the delta after 100 times in float16).
 """
 
 from typing import TYPE_CHECKING
@@ -27,8 +28,10 @@ class Stack:
     def __init__(self, base: nn.Module):
         self.base = base
         self.members: list[tuple[Adapter, Layer]] = []  # (adapter, its layer here)
-        self._state: tuple = ()  # the strengths and versions that what stands in for the weight was made of
-        self._inside: list[Adapter] = []  # the adapters that are in it; empty: nothing stands in
+        self._acts = True  # whether any of them may; looked up once after each move
+        self._made: dict[str, Tensor] = {}  # what was merged last: the weight and perhaps the bias
+        self._state: tuple = ()  # the layers, strengths and versions that it was made of
+        self._inside: list[Adapter] = []  # the adapters that are in what stands in; empty: nothing does
         self._room: Tensor | None = None  # kept while strengths move: asking for memory costs as much as the product
         self._never_merged = is_quantised(base) or WORKS_ON in base.__dict__  # its place is not to be taken
         self._hooks = [
@@ -45,12 +48,12 @@ class Stack:
         return stack
 
     def add(self, adapter: "Adapter", layer: Layer) -> None:
-        self.unmerge()
+        self.forget()
         self.members.append((adapter, layer))
 
     def remove(self, adapter: "Adapter") -> None:
         """Take one adapter's layer away, and the hooks with the last one."""
-        self.unmerge()
+        self.forget()
         self.members = [member for member in self.members if member[0] is not adapter]
         if not self.members:
             for hook in self._hooks:
@@ -59,9 +62,14 @@ class Stack:
 
     def unmerge(self) -> None:
         """Let the base's own parameters be seen again: bit for bit what they were."""
-        self._state, self._inside = (), []
+        self._acts, self._inside = True, []
         self.base.__dict__.pop("weight", None)
         self.base.__dict__.pop("bias", None)
+
+    def forget(self) -> None:
+        """Unmerge, and keep nothing of what was merged."""
+        self.unmerge()
+        self._made, self._state = {}, ()
 
     def _is_live(self, adapter: "Adapter", layer: Layer) -> bool:
         return (
@@ -72,22 +80,31 @@ class Stack:
         )
 
     def _before(self, base: nn.Module, args: tuple) -> None:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not self._acts:
             return
-        still = [m for m in self.members if _strength(*m) != 0 and not self._is_live(*m)]
+        acting = [m for m in self.members if _strength(*m) != 0]
+        still = [m for m in acting if not self._is_live(*m)]
+        self._acts = bool(acting)
         if not still:
             if self._inside:
                 self.unmerge()
             return
         state = (
-            *((_strength(adapter, layer), *map(_version, layer._parameters.values())) for adapter, layer in still),
-            *((id(p), _version(p), p.dtype, p.device) for p in base._parameters.values() if p is not None),
-        )
+            *((id(layer), _strength(adapter, layer), *map(_stamp, layer._parameters.values()))
+              for adapter, layer in still),
+            *map(_stamp, base._parameters.values()),
+        )  # fmt: skip
         if state != self._state:
-            self._merge(still)
-            self._state, self._inside = state, [adapter for adapter, _ in still]
+            self._made = self._merge(still)
+            base.__dict__.pop("bias", None)
+        elif self._inside:
+            return
+        self._state, self._inside = state, [adapter for adapter, _ in still]
+        # An entry of the instance's own dict is found before a parameter of the same name, and is no parameter:
+        # state_dict(), parameters() and training see the base's own weight as before.
+        base.__dict__.update(self._made)
 
-    def _merge(self, still: list[tuple["Adapter", Layer]]) -> None:
+    def _merge(self, still: list[tuple["Adapter", Layer]]) -> dict[str, Tensor]:
         # Outside inference mode, because what is made here may meet a later call that wants gradients.
         with torch.inference_mode(False), torch.no_grad():
             own, own_bias = weight_of(self.base), self.base._parameters.get("bias")
@@ -100,12 +117,12 @@ class Stack:
                 if added is not None:
                     added = _strength(adapter, layer) * added.flatten()
                     moved = added if moved is None else moved + added
-            # An entry of the instance's own dict is found before a parameter of the same name, and is no parameter:
-            # state_dict(), parameters() and training see the base's own weight as before.
-            self.base.__dict__["weight"] = weight.to(own.dtype)
-            if moved is not None:
-                bias = moved if own_bias is None else own_bias.detach().float() + moved
-                self.base.__dict__["bias"] = bias.to(own.dtype)
+            if own.dtype != torch.float32:  # what was rounded is kept, not the sum beside it
+                self._room = None
+            if moved is None:
+                return {"weight": weight.to(own.dtype)}
+            bias = moved if own_bias is None else own_bias.detach().float() + moved
+            return {"weight": weight.to(own.dtype), "bias": bias.to(own.dtype)}
 
     def _low_rank_sum(self, start: Tensor, still: list[tuple["Adapter", Layer]]) -> Tensor:
         """W + Σ s σ B A of the plain LoRAs in one product, into the room of the last one: a slider waits for this."""
@@ -120,7 +137,7 @@ class Stack:
         return self._room
 
     def _after(self, base: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
-        if len(self._inside) == len(self.members):  # all are merged
+        if len(self._inside) == len(self.members) or not self._acts:  # all are merged, or none is wanted
             return output
         x = args[0] if args else kwargs["input"]
         live = [m for m in self.members if _strength(*m) != 0 and not any(m[0] is merged for merged in self._inside)]
@@ -148,6 +165,11 @@ def _spread(rows: Tensor, output: Tensor) -> Tensor:
     return rows.to(output).repeat(many).view(-1, *[1] * (output.ndim - 1))
 
 
-def _version(tensor: Tensor | None) -> int:
-    """Counts the writes into a tensor; tensors made in inference mode can't be written outside it and don't count."""
-    return 0 if tensor is None or tensor.is_inference() else tensor._version
+def _stamp(tensor: Tensor | None) -> tuple[int, ...]:
+    """Another one after each write into the tensor, and where its numbers lie elsewhere.
+
+    Tensors made in inference mode can't be written outside it and count no writes.
+    """
+    if tensor is None:
+        return ()
+    return id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version

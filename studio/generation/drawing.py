@@ -1,6 +1,7 @@
 """Making pictures: a recipe becomes what hangs on the base, what the denoiser is told, noise, and pixels."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,9 +9,11 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from studio import zero_gpu
 from studio.basemodels import Family, load_base
 from studio.basemodels.family import Conditions
 from studio.errors import GenerationError
+from studio.generation import pace
 from studio.generation.prompts import parse
 from studio.generation.rack import rack_of
 from studio.generation.recipe import Recipe
@@ -41,6 +44,11 @@ def generate_all(
 
     Raises GenerationError when stopped, AdapterError when a file doesn't fit.
     """
+    if zero_gpu.away():
+        from studio.generation.lent import drawn
+
+        yield from drawn(recipe)
+        return
     base = load_base(recipe.base)
     for one in singles(recipe):
         with rack_of(base).showing(recipe.adapters) as step:
@@ -79,6 +87,7 @@ def draw_rows(
     before: Progress | None = None,
 ) -> list[Image.Image]:
     """The same picture in each of `rows` rows of one batch, for what hangs on the base to treat apart. As `draw`."""
+    began = time.perf_counter()
     base.fetch()
     generators = [torch.Generator("cpu").manual_seed(recipe.seed) for _ in range(rows)]
     wanted, unwanted = conditions(base, recipe, rows)
@@ -113,6 +122,7 @@ def draw_rows(
         before=step_begins, hold=None if clean is None or mask is None else _holding(scheduler, clean, noise, mask),
     )  # fmt: skip
     pictures = base.decode(latents)
+    pace.learn(recipe, (time.perf_counter() - began) / rows)
     if source is None or mask is None:
         return pictures
     return [_pasted(source, picture, mask) for picture in pictures]

@@ -46,7 +46,7 @@ def facts_of(path: Path, modules: Mapping[str, nn.Module] | None = None) -> Fact
     key = (path, stat and stat.st_mtime_ns, tuple(map(id, modules.values())) if modules else None)
     if key not in _known:
         file = read_adapter(path)
-        found = _told(file)
+        found = facts_in(file)
         if modules:
             fitting = len(file.layers) - len(place_layers(file, dict(modules))[1])
             found = replace(found, matched=fitting)
@@ -59,7 +59,8 @@ def facts_of(path: Path, modules: Mapping[str, nn.Module] | None = None) -> Fact
 _known: dict[tuple, Facts] = {}
 
 
-def _told(file: AdapterFile) -> Facts:
+def facts_in(file: AdapterFile) -> Facts:
+    """Without a look at a base."""
     return Facts(
         tuple(file.kinds), file.rank, len(file.ranks) > 1, len(file.layers), family_of(file.layers).name,
         trigger_words(file.metadata),

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from studio import __version__
+from studio.basemodels import BaseChoice
 from studio.errors import GenerationError
 from studio.generation.prompts import take_adapters
 from studio.generation.recipe import Recipe
@@ -44,9 +46,16 @@ class Found:
 # Writing ------------------------------------------------------------------------------------------------------------
 
 
-def save_picture(image: Image.Image, recipe: Recipe, folder: Path, name: str | None = None) -> Path:
-    """Write a PNG with the recipe inside, under a free name made from seed and prompt (or exactly `name`)."""
+def save_picture(
+    image: Image.Image, recipe: Recipe, folder: Path, name: str | None = None, also: Mapping[str, str] | None = None
+) -> Path:
+    """Write a PNG with the recipe inside, under a free name made from seed and prompt (or exactly `name`).
+
+    also: more text chunks, {key: text}
+    """
     info = PngInfo()
+    for key, text in (also or {}).items():
+        info.add_itxt(key, text)
     info.add_itxt(FOREIGN, parameters_text(recipe))
     info.add_itxt(KEY, _json(recipe))
     stream = io.BytesIO()
@@ -71,7 +80,7 @@ def parameters_text(recipe: Recipe) -> str:
         karras = recipe.scheduler.endswith(" Karras")
         facts |= {"Sampler": recipe.scheduler.removesuffix(" Karras")} | ({"Schedule type": "Karras"} if karras else {})
     facts |= {"CFG scale": f"{recipe.guidance:g}", "Seed": recipe.seed, "Size": f"{recipe.width}x{recipe.height}"}
-    facts["Model"] = Path(recipe.base).stem
+    facts["Model"] = BaseChoice.of(recipe.base).short
     if recipe.source:
         facts["Denoising strength"] = f"{recipe.denoising:g}"
     if recipe.clip_skip > 1:
@@ -90,7 +99,7 @@ def _json(recipe: Recipe) -> str:
         written |= {"file": use.title, "hash": _hash(use.file)}
     for key in ("source", "mask"):
         values[key] = Path(values[key]).name if values[key] else None
-    values["base"] = recipe.base if recipe.base == "starter" else Path(recipe.base).stem
+    values["base"] = BaseChoice.of(recipe.base).title
     return json.dumps(values | {"made with": _versions()})
 
 

@@ -32,8 +32,13 @@ class AdapterUse(BaseModel):
 
     @property
     def title(self) -> str:
-        """The file's name, or the run's when it is a run's result."""
-        return self.file.parent.name if self.file.stem == "adapter" else self.file.stem
+        """The file's name, or the run's when it is a run's result, or RUN@STEP when it is a checkpoint."""
+        folder = self.file.parent
+        if self.file.stem != "adapter":
+            return self.file.stem
+        if folder.parent.name == "checkpoints" and folder.name.isdigit():
+            return f"{folder.parent.parent.name}@{int(folder.name)}"
+        return folder.name
 
     def at(self, component: str, path: str) -> float:
         """How strongly a layer acts: the component's strength times its block's."""

@@ -1,0 +1,138 @@
+"""What the rows do to a picture, as one standard file: strengths, text encoder and blocks baked in."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from torch import nn
+
+from studio.adapters import AdapterFile, place_layers, read_adapter, write_adapter
+from studio.adapters.baking import Baked, Layers, Strength, bake
+from studio.errors import AdapterError
+from studio.generation.cover import KEY as COVER
+from studio.generation.cover import cover_text
+from studio.generation.facts import trigger_words
+from studio.generation.uses import AdapterUse
+
+if TYPE_CHECKING:
+    from studio.basemodels import Family
+
+RANK = 32  # of what has no small rank by itself, where none is chosen
+_STALE = ("format", "ss_network_", "sshs_", "modelspec.hash", "lora_adapter_metadata", "modelspec.title")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """rank: the largest of a layer. lost: share of the change's energy that is not in the file. told: what to know."""
+
+    path: Path
+    layers: int
+    rank: int
+    lost: float
+    told: tuple[str, ...]
+
+
+def export_stack(
+    uses: Sequence[AdapterUse],
+    base: "Family",
+    path: Path,
+    *,
+    layout: str = "diffusers",
+    rank: int = RANK,
+    cover: Image.Image | None = None,
+    words: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Exported:
+    """Write `path`, which at strength 1 does to `base` what `uses` do.
+
+    Plain LoRAs stay exact; what other kinds change is cut to `rank`. words: trigger words, else those of the files.
+    Raises AdapterError, and whatever `progress` raises.
+    """
+    if type(rank) is not int or not 1 <= rank <= 1024:
+        raise AdapterError(f"The rank must be a whole number from 1 to 1024 (you gave {rank!r}).")
+    acting = [use for use in uses if use.start < use.end]
+    if not acting:
+        raise AdapterError("There is nothing to export: add an adapter first and turn it on.")
+    files = [_read(use) for use in acting]
+    stack: list[tuple[Layers, Strength]] = []
+    for use, file in zip(acting, files):
+        placed, _ = place_layers(file, base.modules())
+        if not placed:
+            raise AdapterError(f"{use.title} was made for another base model: take it off the rows first.")
+        stack.append((placed, use.at))
+    baked = bake(stack, base.modules(), rank, progress)
+    words = tuple(words) or tuple(dict.fromkeys(word for file in files for word in trigger_words(file.metadata)))
+    said = {
+        "modelspec.merged_from": ", ".join(f"{use.title}:{use.strength:g}" for use in acting),
+        "studio.merged_from": json.dumps([_described(use, file) for use, file in zip(acting, files)]),
+        "studio.base": _base_name(base),
+        "modelspec.resolution": f"{base.resolution}x{base.resolution}",
+        "studio.trigger": ", ".join(words),
+        "modelspec.trigger_phrase": ", ".join(words),
+        COVER: cover_text(cover) if cover else "",
+    }
+    write_adapter(path, baked.layers, layout, {key: value for key, value in said.items() if value})
+    largest = max(update.rank for update in baked.layers.values())
+    told = _told(acting, files, baked, rank)
+    embeddings = sum(
+        isinstance(base.modules()[component].get_submodule(place), nn.Embedding) for component, place in baked.layers
+    )
+    if embeddings:
+        told.append(f"{embeddings} of its layers are embeddings, which diffusers does not load.")
+    return Exported(path, len(baked.layers), largest, baked.lost, tuple(told))
+
+
+def kept_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What a changed copy may still say of itself: where it comes from, not its old rank, layout or hash."""
+    return {key: value for key, value in metadata.items() if not key.startswith(_STALE)}
+
+
+def cannot_bake(uses: Sequence[AdapterUse]) -> str:
+    """What of the rows a file can't hold, in one sentence; "" when it can hold all."""
+    steps = [use.title for use in uses if use.start < use.end and (use.start > 0 or use.end < 1)]
+    if not steps:
+        return ""
+    return f"A file has no steps: {_and(steps)} will act from the first step to the last."
+
+
+def _read(use: AdapterUse) -> AdapterFile:
+    if use.live:
+        raise AdapterError(f"{use.title} still trains: take it off the rows, or wait until the run has ended.")
+    file = read_adapter(use.file)
+    file.refuse_if_damaged()
+    return replace(file, name=use.title)
+
+
+def _described(use: AdapterUse, file: AdapterFile) -> dict:
+    """A use without the path of its file."""
+    values = use.model_dump(mode="json", exclude={"file", "live", "hash"}, exclude_defaults=True)
+    return {"name": use.title, "sha256": file.hash, "strength": use.strength, **values}
+
+
+def _base_name(base: "Family") -> str:
+    name = base.choice.name
+    return name if name == "starter" else Path(name).stem
+
+
+def _told(uses: Sequence[AdapterUse], files: Sequence[AdapterFile], baked: Baked, rank: int) -> list[str]:
+    told = []
+    if baked.cut:
+        told.append(
+            f"{baked.cut} layers are no plain LoRAs and were cut to rank {rank}: {100 * baked.lost:.2g} % of the "
+            "change's energy is lost."
+        )
+    else:
+        told.append("Exact: at strength 1 it does what the rows do.")
+    if baked.left_out:
+        told.append(f"{baked.left_out} biases or norms were left out: a LoRA has no place for them.")
+    packed = [file.name for file in files if file.embeddings]
+    if packed:
+        told.append(f"The new words packed into {_and(packed)} are not in it.")
+    return [*told, *filter(None, [cannot_bake(uses)])]
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

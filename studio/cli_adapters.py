@@ -76,12 +76,13 @@ def convert_command(given: argparse.Namespace) -> int:
 
     file = read_adapter(given.file)
     from studio.basemodels import load_base
+    from studio.generation.exporting import kept_metadata
 
     layers, unused = place_layers(file, load_base(given.base).modules())
     if unused:
         count, (key, why) = f"{len(unused)} of {len(file.layers)}", unused[0]
         raise AdapterError(f"{count} layers have no place in {given.base} ({key}: {why}): name its own --base.")
-    write_adapter(given.out, layers, given.layout, _kept(file.metadata))
+    write_adapter(given.out, layers, given.layout, kept_metadata(file.metadata))
     print(given.out)
     return 0
 
@@ -89,10 +90,11 @@ def convert_command(given: argparse.Namespace) -> int:
 def resize_command(given: argparse.Namespace) -> int:
     """Write FILE cut to a rank as OUT."""
     from studio.adapters import read_adapter, resize, write_adapter
+    from studio.generation.exporting import kept_metadata
 
     file = read_adapter(given.file)
     layers, error = resize(file.layers, given.rank)
-    write_adapter(given.out, layers, file.layout, _kept(file.metadata))
+    write_adapter(given.out, layers, file.layout, kept_metadata(file.metadata))
     _tell(f"The update changed by {100 * error:.2f} % (‖old − new‖ / ‖old‖).")
     print(given.out)
     return 0
@@ -115,12 +117,6 @@ def merge_command(given: argparse.Namespace) -> int:
         _tell(f"Cutting to rank {given.rank} changed the sum by {100 * error:.2f} %.")
     print(given.out)
     return 0
-
-
-def _kept(metadata: dict[str, str]) -> dict[str, str]:
-    """What a changed copy may still say of itself: where it comes from, not its old rank, layout or hash."""
-    stale = ("format", "ss_network_", "sshs_", "modelspec.hash", "lora_adapter_metadata", "modelspec.title")
-    return {key: value for key, value in metadata.items() if not key.startswith(stale)}
 
 
 def named_adapter(text: str, workspace: Workspace) -> tuple[Path, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio.errors import AdapterError, GenerationError, WorkspaceError
+from studio.owners import PerOwner
 from studio.workspace import Workspace, free_path, safe_name, write_whole
 
 
@@ -20,7 +21,7 @@ class Latest(NamedTuple):
     name: str
 
 
-latest: dict[str, Latest] = {}  # by kind, so that a tab opened later sees how a job ended
+latest: PerOwner[Latest] = PerOwner()  # by kind, so that a tab opened later sees how a job ended
 
 
 # Jobs ---------------------------------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def list_adapters(workspace: Workspace) -> list[tuple[str, str]]:
 
 
 def adapter_path(workspace: Workspace, key: str) -> Path:
-    """The file behind `run:NAME` or `file:NAME`. Raises AdapterError when it isn't in the workspace."""
+    """The file behind `run:NAME`, `run:NAME@STEP` (a checkpoint) or `file:NAME`. Raises AdapterError when it isn't in the workspace."""
     from studio.training import list_runs, read_run
 
     kind, _, name = str(key).partition(":")
@@ -73,6 +74,12 @@ def adapter_path(workspace: Workspace, key: str) -> Path:
         if path and Path(path).is_file():
             return Path(path)
         raise AdapterError(f"The run {name!r} has no adapter yet: wait until it has finished.")
+    run, _, step = name.partition("@")
+    if kind == "run" and step.isascii() and step.isdigit() and len(step) < 12 and run in list_runs(workspace):
+        path = workspace.runs / run / "checkpoints" / f"{int(step):06d}" / "adapter.safetensors"
+        if path.is_file():
+            return path
+        raise AdapterError(f"The run {run!r} keeps no checkpoint of step {int(step)}: choose another one.")
     path = workspace.adapters / name
     if kind == "file" and path.suffix == ".safetensors" and path.is_file():
         return path
@@ -88,6 +95,7 @@ def add_adapter_file(workspace: Workspace, path: Path) -> str:
         raise AdapterError(f"{path.name} is not a .safetensors file: drop the adapter's .safetensors file.")
     read_adapter(path).refuse_if_damaged()
     name = safe_name(path.stem) + ".safetensors"
+    workspace.refuse_if_full()
     data = path.read_bytes()
     target = workspace.adapters / name
     if not (target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data):
@@ -107,7 +115,9 @@ def make_recipe(workspace: Workspace, adapters: list[tuple[str, float]], **field
         except (TypeError, ValueError):
             raise GenerationError(f"The strength of {key.partition(':')[2]!r} must be a number.") from None
     given = {name: value for name, value in fields.items() if value is not None}
-    return Recipe(adapters=tuple(pairs), **given)
+    recipe = Recipe(adapters=tuple(pairs), **given)
+    workspace.allows.check_picture(recipe)
+    return recipe
 
 
 def draw(recipe, stop: threading.Event | None = None, progress=None):

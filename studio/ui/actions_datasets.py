@@ -135,15 +135,23 @@ def import_files(workspace: Workspace, name: str, paths: list, progress=None, st
     """Pictures, zips and folders into the dataset `name`, made if missing: (the dataset, lines on what was skipped)."""
     from studio.datasets import import_pictures
 
+    workspace.refuse_if_full()
     if not paths:
         raise DatasetError("There are no files to add: drop pictures or a zip first.")
     chosen = [Path(path).expanduser() for path in paths]
     return import_pictures(workspace, safe_name(name or "my-pictures"), chosen, progress, stop)
 
 
-def start_import(workspace: Workspace, name: str, paths: list) -> Job:
-    """`import_files` in the background; its result is (name of the dataset, lines on what was skipped)."""
+def start_import(workspace: Workspace, name: str, paths: list, folder: str = "") -> Job:
+    """`import_files` in the background; its result is (name of the dataset, lines on what was skipped).
+
+    folder: also a folder of this machine, where that may be typed.
+    """
     name = safe_name(name or "my-pictures")
+    workspace.refuse_if_full()
+    if folder:
+        workspace.allows.need("folders")
+        paths = [*paths, folder]
     if not paths:
         raise DatasetError("There are no files to add: drop pictures or a zip first.")
 
@@ -159,6 +167,7 @@ def start_import(workspace: Workspace, name: str, paths: list) -> Job:
 
 def start_export(workspace: Workspace, dataset: str, kind: str, background: str = "") -> Job:
     """Write the set to a new zip or folder in the workspace's exports; the result is its path."""
+    workspace.refuse_if_full()
     opened = open_named(workspace, dataset)
 
     def work(job: Job) -> None:
@@ -210,6 +219,7 @@ def start_captioning(
     """A background job that writes captions; its message says what it did and what it skipped."""
     from studio.captioning import captioner_settings
 
+    workspace.allows.check_model(captioner)
     pictures, chosen = open_named(workspace, dataset), captioner_settings(captioner, settings)
     trigger = " ".join((trigger or "").split())
 
@@ -230,7 +240,7 @@ def start_captioning(
             lines.append(f"{report.kept} kept{changed}.")
         job.message = "\n".join([" ".join(lines), *(f"Skipped {line}" for line in report.unreadable)])
 
-    job = jobs.start("caption", f"Captioning {pictures.name}", work)
+    job = jobs.start("caption", f"Captioning {pictures.name}", work, limit=workspace.allows.longest)
     remember(job, pictures.name)
     return job
 
@@ -247,6 +257,8 @@ def start_comparing(
 
     if not captioners:
         raise DatasetError("Choose the captioners to compare.")
+    for name, _ in captioners:
+        workspace.allows.check_model(name)
     opened = open_named(workspace, dataset)
     items = [find_item(opened, file) for file in files]
     chosen = [(name, captioner_settings(name, settings)) for name, settings in captioners]
@@ -261,13 +273,14 @@ def start_comparing(
         found: list[Compared] = compare(chosen, pictures, job.stop_event, progress, download, _fetching(job))
         job.result, job.message = (files, found), f"{len(found)} captioners compared on {len(files)} pictures."
 
-    job = jobs.start("compare", f"Comparing captioners on {opened.name}", work)
+    job = jobs.start("compare", f"Comparing captioners on {opened.name}", work, limit=workspace.allows.longest)
     remember(job, opened.name)
     return job
 
 
 def start_scoring(workspace: Workspace, dataset: str, trigger: str = "", clip: str = "", download: bool = False) -> Job:
     """How well each caption fits its picture; the result is Scores, the worst fit first."""
+    workspace.allows.check_model(clip.strip())
     opened = open_named(workspace, dataset)
 
     def work(job: Job) -> None:
@@ -284,7 +297,7 @@ def start_scoring(workspace: Workspace, dataset: str, trigger: str = "", clip: s
         lines = [f"{len(found.rows):,} captions scored, the worst fit first.", *found.unreadable]
         job.result, job.message = found, "\n".join(lines)
 
-    job = jobs.start("score", f"Scoring the captions of {opened.name}", work)
+    job = jobs.start("score", f"Scoring the captions of {opened.name}", work, limit=workspace.allows.longest)
     remember(job, opened.name)
     return job
 
@@ -305,15 +318,15 @@ def start_health(workspace: Workspace, dataset: str, resolution: int, trigger: s
     opened = open_named(workspace, dataset)
 
     def work(job: Job) -> None:
-        from studio.basemodels.tokens import token_counter
         from studio.datasets import examine
+        from studio.ui import actions_bases
 
         def progress(done: int, total: int, file: str) -> None:
             job.done, job.total, job.message = done, total, file
 
         job.total = len(opened.items)
         found: list[Finding] = examine(
-            opened, resolution, (trigger or "").strip(), token_counter(), progress, job.stop_event
+            opened, resolution, (trigger or "").strip(), actions_bases.counter(workspace), progress, job.stop_event
         )
         job.result, job.message = found, "Nothing to mend." if not found else ""
 

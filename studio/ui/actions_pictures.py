@@ -5,12 +5,14 @@ import io
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from studio.errors import AdapterError, GenerationError, StudioError
 from studio.jobs import Job
+from studio.ui import actions_bases
 from studio.ui.actions import adapter_path, list_adapters, running
 from studio.workspace import Workspace, write_whole
 
@@ -27,15 +29,15 @@ def shelf(workspace: Workspace) -> list[tuple[str, str]]:
     return live + list_adapters(workspace)
 
 
-def facts_line(workspace: Workspace, key: str) -> tuple[str, tuple[str, ...], bool]:
-    """(what a row says of its adapter, its trigger words, whether it can't be used)."""
-    from studio.basemodels import load_base
+def facts_line(workspace: Workspace, key: str, base: str = actions_bases.STARTER) -> tuple[str, tuple[str, ...], bool]:
+    """(what a row says of its adapter, its trigger words, whether it can't be used with the base of this name)."""
+    from studio.basemodels.skeleton import skeleton
     from studio.generation.facts import facts_of
 
     if key.startswith(LIVE):
         return "the weights of the run, as they are at each picture", (), False
     try:
-        facts = facts_of(adapter_path(workspace, key), load_base().modules())
+        facts = facts_of(adapter_path(workspace, key), skeleton(actions_bases.line_of(workspace, base)))
     except StudioError as error:
         return str(error), (), True
     return facts.line, facts.words, facts.matched == 0
@@ -78,7 +80,7 @@ def parse_blocks(text: str) -> dict[str, float]:
 def compose(workspace: Workspace, uses: list[dict[str, Any]], **fields: Any):
     """A Recipe from what was typed. Empty fields fall back to its defaults, seed −1 to a seed by chance.
 
-    `<lora:name:0.8>` in the prompt takes the adapter of that name along. Raises StudioError.
+    `<lora:name:0.8>` in the prompt takes the adapter of that name along. base: a name of the list. Raises StudioError.
     """
     from studio.generation import Recipe
     from studio.generation.prompts import take_adapters
@@ -90,15 +92,26 @@ def compose(workspace: Workspace, uses: list[dict[str, Any]], **fields: Any):
     for one in named:
         uses = [*uses, {"file": _by_name(workspace, one.name), "strength": one.strength,
                         "text_strength": one.text_strength}]  # fmt: skip
+    given["base"] = actions_bases.line_of(workspace, given.get("base"))
+    actions_bases.refuse_what_does_not_fit(
+        given["base"], given.get("width"), given.get("height"), given.get("scheduler")
+    )
     if given.get("seed") == -1:
         given["seed"] = random.randint(0, MAX_SEED)
-    return Recipe(**given | {"prompt": prompt, "adapters": tuple(uses)})
+    recipe = Recipe(**given | {"prompt": prompt, "adapters": tuple(uses)})
+    workspace.allows.check_picture(recipe)
+    return recipe
 
 
 def key_of(workspace: Workspace, name: str) -> str | None:
     """The adapter with this name, as A1111 and this program write them into pictures; None when there is none."""
     wanted = name.strip().lower()
-    return next((key for _, key in list_adapters(workspace) if _name(key).lower() == wanted), None)
+    keys = [key for _, key in list_adapters(workspace) if _name(key).lower() == wanted]
+    if not keys and "@" in name:  # a checkpoint
+        with suppress(StudioError):
+            adapter_path(workspace, f"run:{name.strip()}")
+            keys = [f"run:{name.strip()}"]
+    return next(iter(keys), None)
 
 
 def _name(key: str) -> str:
@@ -175,6 +188,7 @@ def start_pictures(workspace: Workspace, recipes: Sequence[Any]) -> Job:
                 drawn.pictures.append((one, save_picture(image, one, workspace.outputs)))
                 drawn.look = None
 
+    workspace.refuse_if_full()
     before = running("pictures")
     if before:
         before.wait()
@@ -246,6 +260,11 @@ def restored(workspace: Workspace, path: Path) -> tuple[dict[str, Any], list[dic
         else:
             problems.append(f"The adapter {str(one['file'])[:60]!r} is not here: drop its file.")
     values = dict(found.values)
+    if said := values.pop("base", None):
+        if name := actions_bases.name_of(workspace, said):
+            values["base"] = name
+        else:
+            problems.append(f"It was drawn on {said[:60]!r}, which is not on the list of base models: choose one.")
     if values.get("source"):
         source = _sources(workspace) / Path(values["source"]).name
         if source.is_file():

@@ -5,35 +5,28 @@ studio = Client("http://127.0.0.1:7860")
 studio.predict("silhouette", api_name="/open_dataset")
 """
 
-import threading
 from dataclasses import asdict
-from pathlib import Path
 
 import gradio as gr
 
-from studio.errors import GenerationError
-from studio.ui import actions, actions_runs
+from studio.ui import actions, actions_about, actions_all_runs, actions_bases, actions_queue, actions_runs
 from studio.ui.api_datasets import dataset_endpoints
+from studio.ui.api_pictures import picture_endpoints
 from studio.ui.endpoint import endpoint, job_facts, json_of
-from studio.ui.widgets import SIDE, setting
+from studio.ui.widgets import setting
 from studio.workspace import Workspace
 
 
 def endpoints(workspace: Workspace) -> None:
-    """Add every endpoint to the page being built, those about datasets first. None of them shows anything."""
+    """Add every endpoint to the page being built: about datasets, pictures, then runs. None of them shows anything."""
     dataset_endpoints(workspace)
+    picture_endpoints(workspace)
 
     def job_status():
         """The job that runs now, or the one that ended last: kind, state, done, total, message."""
         ended = [newest.job for newest in actions.latest.values()]
         job = actions.running() or (ended[-1] if ended else None)
         return job_facts(job) if job else {"state": "none"}
-
-    def add_adapter(file):
-        """Check an adapter file and keep it in the workspace. Answers the name to give to generate."""
-        if not file:
-            raise GenerationError("There is no file to add: give one .safetensors file.")
-        return actions.add_adapter_file(workspace, Path(file)).partition(":")[2]
 
     def list_presets():
         """Settings to begin with, by name, for `more` of check_settings and start_training."""
@@ -79,16 +72,44 @@ def endpoints(workspace: Workspace) -> None:
         """Names of all runs, newest first."""
         return actions_runs.list_run_names(workspace)
 
-    def generate(prompt, negative, seed, steps, guidance, width, height, adapters):
-        """Draw one picture and save it in the workspace. Answers the picture and its recipe."""
-        from studio.generation import save_picture
+    def queue_training(dataset, name, steps, rank, learning_rate, prompts, more):
+        """Put a run in the queue: it begins once the device is free. Answers the run's name."""
+        return actions_queue.enqueue(workspace, _values(dataset, name, steps, rank, learning_rate, prompts, more))
 
-        pairs = [_adapter(entry) for entry in json_of(adapters, list, "adapters")]
-        fields = {"prompt": prompt, "negative_prompt": negative or "", "seed": seed, "steps": steps}
-        fields |= {"guidance": guidance, "width": width, "height": height}
-        recipe = actions.make_recipe(workspace, pairs, **fields)
-        image = actions.draw(recipe, stop=threading.Event())
-        return str(save_picture(image, recipe, workspace.outputs)), actions.recipe_line(recipe)
+    def list_queue():
+        """Runs that wait, the next one first, and whether they begin by themselves."""
+        waiting = [run.name for run in actions_queue.queue_of(workspace)]
+        return {"waiting": waiting, "going": actions_queue.going(workspace)}
+
+    def start_queue():
+        """Begin the waiting runs, one after the other."""
+        actions_queue.go_on(workspace)
+        return True
+
+    def leave_queue(run):
+        """Take a run out of the queue."""
+        actions_queue.remove(workspace, run)
+        return True
+
+    def delete_run(run):
+        """Put a run into the bin. Answers the key that restore_run takes."""
+        return (actions_all_runs.throw_away(workspace, [run]) or [""])[0]
+
+    def restore_run(key):
+        """Bring a run back from the bin. Answers its name."""
+        return actions_all_runs.bring_back(workspace, key)
+
+    def list_bases():
+        """Base models that are known here, by name."""
+        return [name for _, name in actions_bases.list_bases(workspace)]
+
+    def add_base(place):
+        """Put a base on the list: a folder, a .safetensors file or owner/name of the hub. Answers its name."""
+        return actions_bases.remember(workspace, actions_bases.line_from(workspace, place, {}))
+
+    def doctor():
+        """What this machine has and what works on it."""
+        return actions_about.examined(workspace)
 
     with gr.Column(visible=False):
         answer = gr.JSON(label="answer")
@@ -97,7 +118,6 @@ def endpoints(workspace: Workspace) -> None:
         dataset = gr.Textbox(label="dataset: a name, as in the Dataset tab", value="")
         whole = {"precision": 0}
         endpoint(job_status, [], answer)
-        endpoint(add_adapter, [gr.File(label="file: one .safetensors")], text)
         settings = [
             gr.Number(label="steps", value=setting("training.steps").default, **whole),
             gr.Number(label="rank", value=setting("adapter.rank").default, **whole),
@@ -121,21 +141,16 @@ def endpoints(workspace: Workspace) -> None:
         )
         endpoint(run_status, [run], answer)
         endpoint(list_runs, [], answer)
-        endpoint(
-            generate,
-            [
-                gr.Textbox(label="prompt", value=""),
-                gr.Textbox(label="negative prompt", value=""),
-                gr.Number(label="seed", value=0, **whole),
-                gr.Number(label="steps", value=setting("preview.steps").default, **whole),
-                gr.Number(label="guidance", value=setting("preview.guidance").default),
-                gr.Number(label="width in pixels", value=SIDE, **whole),
-                gr.Number(label="height in pixels", value=SIDE, **whole),
-                gr.JSON(label='adapters: [{"run": NAME, "strength": 1}, {"file": NAME, "strength": 0.5}]', value=[]),
-            ],
-            [gr.Image(label="picture", type="filepath", format="png"), gr.Textbox(label="recipe")],
-            concurrency_id="device",
-        )
+        endpoint(queue_training, [dataset, name, *settings], text)
+        endpoint(list_queue, [], answer)
+        endpoint(start_queue, [], yes)
+        which = gr.Textbox(label="run: a name", value="")
+        endpoint(leave_queue, [which], yes)
+        endpoint(delete_run, [which], text)
+        endpoint(restore_run, [gr.Textbox(label="key of delete_run", value="")], text)
+        endpoint(list_bases, [], answer)
+        endpoint(add_base, [gr.Textbox(label="folder, .safetensors file or owner/name", value="")], text)
+        endpoint(doctor, [], answer)
 
 
 def _values(dataset, name, steps, rank, learning_rate, prompts, more) -> dict:
@@ -177,12 +192,3 @@ def _run(workspace: Workspace, view) -> dict:
         "previews": [{"step": step, "prompt": prompt} for step, prompt, _ in view.previews],
         "adapter_ready": bool(view.adapter),
     }
-
-
-def _adapter(entry) -> tuple[str, float]:
-    kind = next(
-        (kind for kind in ("run", "file") if isinstance(entry, dict) and isinstance(entry.get(kind), str)), None
-    )
-    if not kind:
-        raise GenerationError('Each adapter must be {"run": NAME} or {"file": NAME}, and may have a "strength".')
-    return f"{kind}:{entry[kind]}", entry.get("strength", 1.0)

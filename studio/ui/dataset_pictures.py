@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.errors import DatasetError, StudioError
+from studio.ui import actions_bases, boards
 from studio.ui import actions_datasets as doing
-from studio.ui import boards
 from studio.ui.thumbnails import LARGE, thumbnail
 from studio.ui.widgets import HIDDEN, QUIET, empty, note, plainly
 from studio.workspace import Workspace
@@ -215,11 +215,10 @@ def picture_pages(
 
     def beside(dataset, file: str, text: str) -> tuple[str, str]:
         """Updates for tokens and chips of a caption as it stands on the disk."""
-        from studio.basemodels.tokens import token_counter
         from studio.datasets import authors
         from studio.datasets.phrases import is_prose
 
-        counter = token_counter()
+        counter = actions_bases.counter(workspace)
         count, cut = counter(text)
         return boards.tokens_line(count, counter.room, cut), boards.chips(authors(dataset, file), is_prose(text))
 

@@ -121,8 +121,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer, local: b
 
     @plainly
     def start_import(files, typed, wanted, current):
-        paths = [*(files or []), *([typed.strip()] if local and (typed or "").strip() else [])]
-        doing.start_import(workspace, wanted or current or "", paths)
+        doing.start_import(workspace, wanted or current or "", files or [], (typed or "").strip())
         return note("Starting."), NOT_YET
 
     @plainly

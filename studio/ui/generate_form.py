@@ -5,13 +5,17 @@ from typing import Any
 
 import gradio as gr
 
+from studio.errors import StudioError
+from studio.ui import actions_bases, actions_runs
+from studio.ui.base_chooser import base_chooser
 from studio.ui.painter import painter
-from studio.ui.widgets import SIDE, setting
+from studio.ui.widgets import HIDDEN, QUIET, SIDE, plainly, setting, tell
 from studio.workspace import Workspace
 
 # Fields of a Recipe in the order of `Form.fields`. A browser remembers all but the last two.
-FIELDS = ("prompt", "negative_prompt", "seed", "steps", "guidance", "width", "height", "scheduler", "clip_skip",
-          "count", "denoising", "source", "mask")  # fmt: skip
+FIELDS = ("base", "prompt", "negative_prompt", "seed", "steps", "guidance", "width", "height", "scheduler",
+          "clip_skip", "count", "denoising", "source", "mask")  # fmt: skip
+_BROUGHT = ("width", "height", "steps", "guidance")  # what a base brings along
 
 
 @dataclass(frozen=True)
@@ -19,32 +23,39 @@ class Form:
     """`fields` in the order of FIELDS."""
 
     fields: tuple[Any, ...]
-    tokens: gr.HTML
     chance: gr.Button
     reuse: gr.Button
 
+    def field(self, name: str) -> Any:
+        return self.fields[FIELDS.index(name)]
+
+    @property
+    def base(self) -> gr.Dropdown:
+        return self.field("base")
+
     @property
     def prompt(self) -> gr.Textbox:
-        return self.fields[0]
+        return self.field("prompt")
 
     @property
     def negative(self) -> gr.Textbox:
-        return self.fields[1]
+        return self.field("negative_prompt")
 
     @property
     def seed(self) -> gr.Number:
-        return self.fields[2]
+        return self.field("seed")
 
     @property
     def remembered(self) -> tuple[Any, ...]:
         return self.fields[:-2]
 
 
-def make_form(workspace: Workspace) -> Form:
-    """Build it where the caller stands."""
+def make_form(workspace: Workspace, demo: gr.Blocks, incoming: gr.Textbox) -> Form:
+    """Build it where the caller stands. incoming: given the key of an adapter that comes from another tab."""
     from studio.generation.schedulers import NAMES
 
     number = {"precision": 0, "min_width": 80}
+    chooser = base_chooser(workspace, demo, "gen")
     prompt = gr.Textbox(
         label="Prompt", lines=3, max_lines=8, placeholder="red apple, on a blue background", elem_id="prompt"
     )
@@ -72,14 +83,64 @@ def make_form(workspace: Workspace) -> Form:
         denoising = gr.Slider(
             0, 1, value=0.6, step=0.05, label="How much of it is drawn anew", elem_id="denoising"
         )  # fmt: skip
-    fields = (prompt, negative, seed, steps, guidance, width, height, scheduler, skip, count, denoising, begin.source,
-              begin.mask)  # fmt: skip
-    return Form(fields, tokens, chance, reuse)
+    fields = (chooser.choice, prompt, negative, seed, steps, guidance, width, height, scheduler, skip, count, denoising,
+              begin.source, begin.mask)  # fmt: skip
+    form = Form(fields, chance, reuse)
+    brought = [form.field(name) for name in _BROUGHT]
+
+    @plainly
+    def follow(base):
+        """A base was chosen: the sizes, steps and guidance that one draws with it."""
+        found = actions_bases.usual(workspace, base)
+        return [found[name] for name in _BROUGHT]
+
+    @plainly
+    def suit(base, scheduled):
+        """Updates for scheduler, width, height: what goes with the base. Values stay where they can."""
+        found = actions_bases.usual(workspace, base)
+        kept = scheduled if scheduled in found["schedulers"] else found["schedulers"][0]
+        step = gr.update(step=found["step"])
+        return gr.update(choices=list(found["schedulers"]), value=kept), step, step
+
+    @plainly
+    def come(key, base):
+        """An adapter came from another tab: the base that its run was trained on, and what one draws with it."""
+        kind, _, run = (key or "").partition(":")
+        if kind != "run":
+            return [gr.skip()] * (1 + len(brought))
+        own = actions_runs.run_settings(workspace, run)["base"]
+        if not own:
+            tell(StudioError(f"{run} was trained on a base model that is not on the list: add it to draw with it."))
+        if not own or own == base:
+            return [gr.skip()] * (1 + len(brought))
+        return gr.update(choices=actions_bases.list_bases(workspace), value=own), *follow(own)
+
+    def count_tokens(text, base):
+        if not (text or "").strip():
+            return ""
+        counter = actions_bases.counter(workspace, base)
+        counted, cut = counter(text)
+        said = ""
+        if cut and counter.reads_on:
+            said = f": they are read in {-(-counted // counter.room)} pieces"
+        elif cut:
+            said = f": only {counter.room} are read"
+        return f'<div class="note small">{counted} tokens{said}</div>'
+
+    quiet = {**QUIET, **HIDDEN}
+    chooser.when_chosen(follow, [], brought)
+    chooser.choice.change(suit, [chooser.choice, scheduler], [scheduler, width, height], **quiet)
+    incoming.change(come, [incoming, chooser.choice], [chooser.choice, *brought], **quiet)
+    gr.on([prompt.change, chooser.choice.change], count_tokens, [prompt, chooser.choice], tokens,
+          trigger_mode="always_last", **quiet)  # fmt: skip
+    return form
 
 
-def given(form: Form, values: list[Any]) -> list[Any]:
+def given(workspace: Workspace, form: Form, values: list[Any]) -> list[Any]:
     """Updates for `form.remembered` of what a browser remembered, where it is of the kind that a field holds."""
-    return [_update(part, value) for part, value in zip(form.remembered, values)]
+    known = actions_bases.list_bases(workspace)
+    base = gr.update(choices=known, value=values[0]) if values[0] in [name for _, name in known] else gr.skip()
+    return [base, *(_update(part, value) for part, value in zip(form.remembered[1:], values[1:]))]
 
 
 def _update(part: Any, value: Any) -> Any:

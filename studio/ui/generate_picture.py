@@ -4,7 +4,7 @@ import base64
 import io
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -15,6 +15,7 @@ import gradio as gr
 
 from studio.errors import StudioError
 from studio.jobs import Job
+from studio.owners import PerOwner
 from studio.ui import actions, actions_pictures, generate_rows
 from studio.ui.boards import picture_link
 from studio.ui.widgets import HIDDEN, QUIET, bar, duration, empty
@@ -80,7 +81,7 @@ def draw(workspace: Workspace, session: str, recipe: Any, bare: Any, how: str, s
     if first and paths:
         known = _without[repr(bare)] = str(paths.pop(0))
         while len(_without) > 100:
-            _without.popitem(last=False)
+            del _without[next(iter(_without))]
     if not paths:
         yield _only_line(_at_rest("Stopped."))
         return
@@ -136,7 +137,7 @@ def gallery(workspace: Workspace) -> list[Any]:
 _waiting: dict[str, deque[threading.Event]] = {}  # session -> how to stop each click that waits
 _current: dict[str, threading.Event] = {}  # session -> how to stop what is drawn
 _seeds: dict[str, int] = {}  # session -> the seed of its last picture
-_without: OrderedDict[str, str] = OrderedDict()  # recipe -> picture without adapters: a slider costs one picture
+_without: PerOwner[str] = PerOwner()  # recipe -> picture without adapters: a slider costs one picture
 
 
 def line_up(request: gr.Request) -> None:

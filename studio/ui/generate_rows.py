@@ -66,7 +66,10 @@ def values(rows: Sequence[Row]) -> list[Any]:
 
 
 def shown(workspace: Workspace, keys: Sequence[str], held: dict[int, Sequence[Any]] | None = None) -> list[Any]:
-    """Updates for `components`. held: {row: values in the order of FIELDS} of the rows that get new ones."""
+    """Updates for `components`, but for what is said of each adapter (`abouts`).
+
+    held: {row: values in the order of FIELDS} of the rows that get new ones.
+    """
     names = {key: label for label, key in actions_pictures.shelf(workspace)}
     out: list[Any] = []
     for index in range(POOL):
@@ -78,12 +81,18 @@ def shown(workspace: Workspace, keys: Sequence[str], held: dict[int, Sequence[An
         new = (held or {}).get(index)
         changes = [{"value": value} for value in new] if new else [{} for _ in FIELDS]
         changes[1]["label"] = label
-        out += [gr.update(visible=True), _about(workspace, key), *[gr.update(**change) for change in changes]]
+        out += [gr.update(visible=True), gr.skip(), *[gr.update(**change) for change in changes]]
     return out
 
 
-def _about(workspace: Workspace, key: str) -> str:
-    line, words, bad = actions_pictures.facts_line(workspace, key)
+def abouts(workspace: Workspace, keys: Sequence[str] | None, base: str) -> list[str]:
+    """What is said of the adapter in each row, beside the base of this name."""
+    held = [*(keys or []), *[""] * POOL][:POOL]
+    return [_about(workspace, key, base) if key else "" for key in held]
+
+
+def _about(workspace: Workspace, key: str, base: str) -> str:
+    line, words, bad = actions_pictures.facts_line(workspace, key, base)
     chips = "".join(button("word", word, word, "chip word", f"Put {word} into the prompt") for word in words)
     return note(line, bad=bad) + (f'<div class="words">{chips}</div>' if chips else "")
 
@@ -114,7 +123,12 @@ def add(keys: Sequence[str], wanted: Sequence[str]) -> tuple[list[str], list[int
 def known_keys(workspace: Workspace, keys: Any) -> list[str]:
     """Of what a browser remembers, the adapters that are still here."""
     here = {key for _, key in actions_pictures.shelf(workspace)}
-    return [key for key in keys if isinstance(key, str) and key in here][:POOL] if isinstance(keys, list) else []
+    found = [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
+    return [key for key in found if key in here or _is_checkpoint(workspace, key)][:POOL]
+
+
+def _is_checkpoint(workspace: Workspace, key: str) -> bool:
+    return "@" in key and actions_pictures.key_of(workspace, key.removeprefix("run:")) == key
 
 
 def check(workspace: Workspace, key: str) -> None:

@@ -1,16 +1,22 @@
 """The Generate tab: a prompt, adapters with a slider each, and the picture with and without them."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.ui import actions, actions_pictures, generate_picture, generate_rows
+from studio.ui import actions, actions_grids, actions_pictures, generate_picture, generate_rows
+from studio.ui.bench import Bench
 from studio.ui.boards import clicked
 from studio.ui.generate_form import FIELDS, given, make_form
+from studio.ui.generate_grid import grid_part
+from studio.ui.generate_history import history_part
+from studio.ui.generate_measures import measure_part
 from studio.ui.generate_rows import FRESH, POOL
+from studio.ui.generate_shelf import adapters_part
 from studio.ui.widgets import HIDDEN, QUIET, note, plainly, tell
 from studio.workspace import Workspace
 
@@ -33,11 +39,11 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
     """Build the tab inside the caller's gr.Tab."""
     keys = gr.JSON([], visible=False)  # what each row holds: "run:NAME", "file:NAME", "live:NAME" or ""
     recalled = gr.JSON(visible=False)
-    incoming = gr.Textbox(visible=False)
+    incoming, taken = gr.Textbox(visible=False), gr.Textbox(visible=False)
     made = gr.State(False)  # moving a slider draws again only when there is a picture to compare with
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
-            form = make_form(workspace)
+            form = make_form(workspace, demo, incoming)
             gr.Markdown("### Adapters", elem_classes="heading")
             chooser = gr.Dropdown(
                 label="Add an adapter", choices=[], value=None, elem_id="add-adapter", interactive=True
@@ -48,6 +54,8 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
                 label="Drop adapters (.safetensors), or a picture to take its recipe", file_count="multiple",
                 height=130, elem_id="drop-adapters", elem_classes="drop",
             )  # fmt: skip
+        fields, values = list(form.fields), generate_rows.values(rows)
+        bench = Bench([keys, *fields, *values], partial(_recipe, workspace), taken, incoming)
         with gr.Column(scale=8, min_width=320):
             with gr.Row(elem_classes="actions"):
                 go = gr.Button("Generate", variant="primary", elem_id="go", min_width=140, scale=3)
@@ -57,9 +65,18 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
                     [generate_picture.BESIDE, generate_picture.OVER, generate_picture.OFF], 
                     value=generate_picture.BESIDE, label="With and without", elem_id="with-without", min_width=150,
                 )  # fmt: skip
-            results = generate_picture.make_results()
+            with gr.Tabs(elem_id="generate-tabs") as tabs:  # noqa: SIM117  (more tabs follow)
+                with gr.Tab("Picture", id="drawn", elem_id="tab-drawn"):
+                    results = generate_picture.make_results()
+                with gr.Tab("Grid", id="grid", elem_id="tab-grid", render_children=True):
+                    grid_part(bench, workspace, demo)
+                with gr.Tab("Adapters", id="shelf", elem_id="tab-shelf") as shelf_tab:
+                    adapters_part(workspace, demo, bench, shelf_tab)
+                with gr.Tab("Measure", id="measures", elem_id="tab-measures"):
+                    measure_part(workspace, demo, bench)
+                with gr.Tab("History", id="past", elem_id="tab-history") as past:
+                    history_part(workspace, bench, past)
 
-    fields, values = list(form.fields), generate_rows.values(rows)
     pool = [keys, *generate_rows.components(rows), none_yet]
     held_here = [*form.remembered, *values]
 
@@ -99,6 +116,14 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
             tell(error)
         return *[gr.skip()] * len(fields), *with_added(held, wanted), load_adapters(), None
 
+    @plainly
+    def take_recipe(name):
+        """A picture of the workspace was chosen: the form takes its recipe."""
+        if not name:
+            return [gr.skip()] * (len(fields) + len(pool) + 2)
+        found = actions_pictures.restored(workspace, actions_grids.picture_path(workspace, name))
+        return *restore(*found), "", gr.Tabs(selected="drawn")
+
     def restore(found: dict[str, Any], adapters: list[dict[str, Any]], problems: list[str]) -> list[Any]:
         """Updates for the form's fields and `pool`."""
         for problem in problems:
@@ -126,21 +151,10 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
         old = memory.get("keys") if isinstance(memory.get("keys"), list) else []
         still, width, first = generate_rows.known_keys(workspace, old), len(generate_rows.FIELDS), len(form.remembered)
         places = [old.index(key) * width + first for key in still]
-        return [*given(form, saved), *rows_of(still, {i: saved[at : at + width] for i, at in enumerate(places)})]
+        values = {row: saved[at : at + width] for row, at in enumerate(places)}
+        return [*given(workspace, form, saved), *rows_of(still, values)]
 
     # The picture -------------------------------------------------------------------------------------------------
-
-    def composed(held, *flat):
-        """(recipe with the adapters, the same without or None) of the form's and the rows' values."""
-        typed = dict(zip(FIELDS, flat))
-        uses = generate_rows.uses(workspace, held or [], flat[len(FIELDS) :])
-        if typed["source"]:
-            typed["source"] = actions_pictures.keep_source(workspace, typed["source"])
-            typed["mask"] = actions_pictures.mask_of(workspace, typed["source"], typed["mask"])
-        else:
-            typed["mask"] = None
-        recipe = actions_pictures.compose(workspace, uses, **typed)
-        return recipe, recipe.model_copy(update={"adapters": ()}) if recipe.adapters else None
 
     @plainly
     def generate(request: gr.Request, how, held, *flat):
@@ -160,32 +174,23 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
         if turn.is_set():
             yield [gr.skip()] * len(outputs)
             return
-        recipe, bare = composed(held, *flat)
+        recipe = bench.recipe(held, *flat)
+        bare = recipe.model_copy(update={"adapters": ()}) if recipe.adapters else None
         for updates in generate_picture.draw(workspace, session, recipe, bare, how, turn):
             yield [*updates, True]
 
     @plainly
     def draw_strip(request: gr.Request, held, *flat):
         turn = generate_picture.next_turn(request.session_hash or "", False)
-        return generate_picture.draw_strip(workspace, composed(held, *flat)[0], turn)
-
-    def count_tokens(text):
-        from studio.basemodels.tokens import token_counter
-
-        if not (text or "").strip():
-            return ""
-        counter = token_counter()
-        counted, _ = counter(text)
-        many = "" if counted <= counter.room else f": they are read in {-(-counted // counter.room)} pieces"
-        return f'<div class="note small">{counted} tokens{many}</div>'
+        return generate_picture.draw_strip(workspace, bench.recipe(held, *flat), turn)
 
     quiet = {**QUIET, **HIDDEN}
-    inputs, outputs = [compare, keys, *fields, *values], [*results.parts, made]
+    inputs, outputs = [compare, *bench.inputs], [*results.parts, made]
     device = {"concurrency_id": "device", "concurrency_limit": 1, **HIDDEN}
     came = generate_picture.wire_line(go, form.prompt, stop)
     came.then(generate, inputs, outputs, trigger_mode="multiple", show_progress="hidden", **device)
     film = [results.blank, results.film, results.before, results.earlier]
-    strip.click(draw_strip, [keys, *fields, *values], film, show_progress_on=film[:2], **device)
+    strip.click(draw_strip, bench.inputs, film, show_progress_on=film[:2], **device)
 
     def say_word(text, event: gr.EventData):
         act, word, _ = clicked(event)
@@ -202,13 +207,27 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
     gr.on(changes, None, [keys, *held_here], None, js=REMEMBER_JS, **quiet)
     form.chance.click(lambda: -1, None, form.seed, **quiet)
     form.reuse.click(generate_picture.last_seed, None, form.seed, **quiet)
-    form.prompt.change(count_tokens, form.prompt, form.tokens, trigger_mode="always_last", **quiet)
+    gr.on([keys.change, form.base.change], partial(generate_rows.abouts, workspace), [keys, form.base],
+          [row.about for row in rows], trigger_mode="always_last", **quiet)  # fmt: skip
     chooser.input(add, [chooser, keys], [*pool, chooser], **quiet)
     chooser.focus(load_adapters, None, chooser, **quiet)
     incoming.change(add, [incoming, keys], [*pool, incoming], **quiet)
     drop.upload(take, [drop, keys], [*fields, *pool, chooser, drop], **quiet)
+    taken.change(take_recipe, taken, [*fields, *pool, taken, tabs], **quiet)
     demo.load(load_adapters, None, chooser, **quiet)
     demo.load(recall, recalled, [*form.remembered, *pool], js=RECALL_JS, **quiet).then(None, None, None, js=READY_JS,
                                                                                      **quiet)  # fmt: skip
     demo.load(lambda: generate_picture.gallery(workspace), None, [results.before, results.earlier], **quiet)
     return GenerateTab(incoming)
+
+
+def _recipe(workspace: Workspace, held, *flat):
+    """The Recipe of what stands in the form and in the rows. Raises StudioError."""
+    typed = dict(zip(FIELDS, flat))
+    uses = generate_rows.uses(workspace, held or [], flat[len(FIELDS) :])
+    if typed["source"]:
+        typed["source"] = actions_pictures.keep_source(workspace, typed["source"])
+        typed["mask"] = actions_pictures.mask_of(workspace, typed["source"], typed["mask"])
+    else:
+        typed["mask"] = None
+    return actions_pictures.compose(workspace, uses, **typed)

@@ -14,7 +14,6 @@ import gradio as gr
 from studio.errors import StudioError
 
 SIDE = 128  # pixels: the starter model's size
-BUCKET_STEP = 32  # pixels: what the sides of its training pictures divide by
 QUIET = {"show_progress": "hidden"}
 HIDDEN = {"api_visibility": "private"}  # the page's own events; programs use the named endpoints of api.py
 

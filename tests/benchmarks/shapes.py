@@ -89,7 +89,7 @@ def measure(kind: str, variant: str, given: argparse.Namespace) -> dict[str, flo
     rows = {name: torch.randn(given.batch, *shape, device=base.device) for name, shape in CONDITIONS[kind].items()}
     latents = torch.randn(given.batch, 4, given.side // 8, given.side // 8, device=base.device)
     gc.collect()
-    weights = sum(p.numel() * p.element_size() for p in base.model.parameters()) / 1e9
+    weights = sum(map(_bytes, base.model.parameters())) / 1e9
     with PeakMemory(base.device) as peak:
         for step in range(given.steps + 1):
             if step == 1:
@@ -119,6 +119,14 @@ def shaped(kind: str, precision: str):
             return getattr(diffusers, self.pipeline_class)(**parts | {"unet": unet}, **more)
 
     return Random(CONFIGS / kind, precision)
+
+
+def _bytes(weight: torch.Tensor) -> int:
+    """What it takes; one in fewer bits is made of other tensors."""
+    parts = getattr(weight, "__tensor_flatten__", None)
+    if parts is None:
+        return weight.numel() * weight.element_size()
+    return sum(_bytes(getattr(weight, name)) for name in parts()[0])
 
 
 def _now(device: torch.device) -> float:

@@ -10,7 +10,6 @@ from studio.training.config import config_from, dotted
 from studio.training.presets import PRESETS
 from studio.ui import actions_runs
 from studio.ui.train_form import LABELS, as_shown, defaults, typed
-from studio.ui.widgets import BUCKET_STEP, SIDE
 from studio.workspace import Workspace
 
 
@@ -20,7 +19,7 @@ def workspace(tmp_path):
 
 
 def test_every_setting_has_a_field():
-    outside = {"name", "base", "data.folder"}  # asked for by other fields; the page trains the starter only
+    outside = {"name", "data.folder"}  # asked for by other fields
     assert set(LABELS) | outside == set(dotted(config_from({"data.folder": "x"})))
 
 
@@ -74,7 +73,6 @@ def test_the_crops_that_are_drawn_are_those_that_the_trainer_makes(workspace, va
         Image.new("RGB", size, "red").save(folder / f"{number}.png")
     crops, counts = actions_runs.crops_of(workspace, "mine", values)
     base = load_base("starter")
-    assert (base.resolution, base.multiple) == (SIDE, BUCKET_STEP)
     config = actions_runs.config_of(workspace, {"dataset": "mine"} | values)
     examples, problems = list_examples(open_dataset(folder).items, base, Cache(workspace.cache), config.data, 0)
     assert not problems and [crop.frame for crop in crops] == [example.frame for example in examples]

@@ -1,0 +1,100 @@
+"""The Adapters part of the Generate tab: the shelf, and below it the doctor and the export of the rows."""
+
+from collections.abc import Sequence
+from html import escape
+
+import gradio as gr
+
+from studio.ui import actions_shelf, generate_doctor
+from studio.ui.bench import Bench
+from studio.ui.boards import MOST, board, button, clicked, picture_link
+from studio.ui.widgets import HIDDEN, QUIET, empty, plainly
+from studio.workspace import Workspace
+
+NOTHING = empty("No adapter yet", "Drop .safetensors files on the left, or train one: each stands here with a picture.")
+SCROLL_JS = "() => document.querySelector('#doctor')?.scrollIntoView({behavior: 'smooth', block: 'start'})"
+
+
+def adapters_part(workspace: Workspace, demo: gr.Blocks, bench: Bench, part: gr.Tab) -> None:
+    """Build it inside the caller's gr.Tab `part`."""
+    search = gr.Textbox(
+        show_label=False, placeholder="Search by name, kind, family or trigger word", elem_id="shelf-search",
+        max_lines=1, container=False,
+    )  # fmt: skip
+    gone = board("shelf-removed")
+    shelf = board("shelf", NOTHING)
+    changed = gr.Number(0, visible=False)  # counts what came onto the shelf from below
+    doctor = generate_doctor.doctor(workspace, demo, bench, changed)
+    waiting = gr.Timer(1, active=False)  # while some headers were not read yet
+
+    def show(query):
+        found = actions_shelf.cards(workspace, query or "")
+        return shelf_html(found, bool(query)), gr.Timer(active=not all(card.known for card in found))
+
+    @plainly
+    def act(query, event: gr.EventData):
+        """Add, look inside or remove. Updates for shelf, waiting, gone, incoming and chosen."""
+        kind, key, _ = clicked(event)
+        if kind == "add":
+            return [gr.skip()] * 3 + [key, gr.skip()]
+        if kind == "look":
+            return [gr.skip()] * 4 + [generate_doctor.asked(key)]
+        if kind == "remove":
+            aside = actions_shelf.remove(workspace, key)
+            undo = button("back", aside, "Put it back", "link")
+            said = f'<div class="note">{escape(_plain(key))} was taken off the shelf. {undo}</div>'
+            return [*show(query), said, gr.skip(), gr.skip()]
+        if kind == "back":
+            actions_shelf.put_back(workspace, key)
+            return [*show(query), "", gr.skip(), gr.skip()]
+        return [gr.skip()] * 5
+
+    quiet = {**QUIET, **HIDDEN}
+    outputs = [shelf, waiting, gone, bench.incoming, doctor.chosen]
+    shelf.click(act, search, outputs, **quiet)
+    gone.click(act, search, outputs, **quiet)
+    search.input(show, search, [shelf, waiting], trigger_mode="always_last", **quiet)
+    refresh = [part.select, bench.inputs[0].change, changed.change, waiting.tick]
+    gr.on(refresh, show, search, [shelf, waiting], trigger_mode="always_last", **quiet)
+    doctor.chosen.change(None, None, None, js=SCROLL_JS, **quiet)
+
+
+def shelf_html(cards: Sequence[actions_shelf.Card], searched: bool) -> str:
+    if not cards:
+        return empty("Nothing found", "No adapter has all of these words.") if searched else NOTHING
+    more = len(cards) - MOST
+    tail = f'<li class="more">and {more:,} more: search for them</li>' if more > 0 else ""
+    return f'<ul class="shelf">{"".join(map(_card, cards[:MOST]))}{tail}</ul>'
+
+
+def _card(card: actions_shelf.Card) -> str:
+    name = escape(card.name)
+    picture = (
+        f'<img src="{escape(picture_link(card.picture))}" alt="" loading="lazy">'
+        if card.picture
+        else f'<div class="tile" aria-hidden="true">{escape(card.name[:1].upper())}</div>'
+    )
+    rank = f"rank {card.rank}" if card.rank else ""
+    facts = " · ".join(filter(None, [card.kind, rank, megabytes(card.size)]))
+    family = escape(card.family or ("" if card.problem or not card.known else "family not known"))
+    words = f"<small>{escape(', '.join(card.words[:3]))}</small>" if card.words else ""
+    problem = f'<small class="bad">{escape(card.problem)}</small>' if card.problem else ""
+    cross = "" if card.is_run else button("remove", card.key, "×", "cross", f"Take {card.name} off the shelf")
+    usable = button("add", card.key, "Add", "primary", f"Add {card.name}") + button(
+        "look", card.key, "Look inside", "", f"Look inside {card.name}"
+    )
+    run = '<i class="pill quiet-pill">run</i>' if card.is_run else ""
+    return (
+        f'<li class="adapter-card" data-name="{name}">{picture}{cross}<b title="{name}">{name}</b>{run}'
+        f"<small>{escape(facts)}</small><small>{family}</small>{words}{problem}"
+        f'<div class="card-tools">{"" if card.problem else usable}</div></li>'
+    )
+
+
+def megabytes(size: int) -> str:
+    """In MB of a million bytes, as shops and sites say it."""
+    return f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
+
+
+def _plain(key: str) -> str:
+    return key.partition(":")[2].removesuffix(".safetensors")

@@ -62,6 +62,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.name, self.report = name, report
         self._rows: Tensor | None = None
+        self.switched = 0  # times between training and not: its numbers may have been written unseen
         self._stacks: list[Stack] = []
         self.strength = strength  # refuses what is not a number before anything is hung
         self._placed = layers  # the same layers as in `layers`, by place
@@ -114,6 +115,7 @@ class Adapter(nn.Module):
     def train(self, mode: bool = True) -> "Adapter":
         """As of any module; what was merged is forgotten, since training may write its numbers unseen."""
         super().train(mode)
+        self.switched += 1
         for stack in self._stacks:
             stack.forget()
         return self

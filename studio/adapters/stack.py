@@ -9,7 +9,8 @@ parameter itself is never written, so going back is exact whatever was done in b
 drifts: by a fifth of the delta after 100 times in float16).
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,11 @@ class Stack:
     def __init__(self, base: nn.Module):
         self.base = base
         self.members: list[tuple[Adapter, Layer]] = []  # (adapter, its layer here)
-        self._acts = True  # whether any of them may; looked up once after each move
+        self._settled = False  # whether nothing acts but what stands in for the weight; looked up after each move
         self._made: dict[str, Tensor] = {}  # what was merged last: the weight and perhaps the bias
-        self._state: tuple = ()  # the layers, strengths and versions that it was made of
+        self._made_of: list[tuple[int, float]] = []  # (id of a layer, its strength)
+        self._parts: list[Tensor] = []  # of these layers
+        self._written: list[tuple[int, int]] = []  # a stamp of each of them and of the base's own numbers
         self._inside: list[Adapter] = []  # the adapters that are in what stands in; empty: nothing does
         self._room: Tensor | None = None  # kept while strengths move: asking for memory costs as much as the product
         self._never_merged = is_quantised(base) or WORKS_ON in base.__dict__  # its place is not to be taken
@@ -62,14 +65,14 @@ class Stack:
 
     def unmerge(self) -> None:
         """Let the base's own parameters be seen again: bit for bit what they were."""
-        self._acts, self._inside = True, []
+        self._settled, self._inside = False, []
         self.base.__dict__.pop("weight", None)
         self.base.__dict__.pop("bias", None)
 
     def forget(self) -> None:
         """Unmerge, and keep nothing of what was merged."""
         self.unmerge()
-        self._made, self._state = {}, ()
+        self._made, self._made_of, self._parts = {}, [], []
 
     def _is_live(self, adapter: "Adapter", layer: Layer) -> bool:
         return (
@@ -80,29 +83,31 @@ class Stack:
         )
 
     def _before(self, base: nn.Module, args: tuple) -> None:
-        if torch.compiler.is_compiling() or not self._acts:
+        if torch.compiler.is_compiling():
             return
+        if self._settled and (not self._inside or (not torch.is_grad_enabled() and self._stamps() == self._written)):
+            return  # the usual case, in every layer at every step
         acting = [m for m in self.members if _strength(*m) != 0]
         still = [m for m in acting if not self._is_live(*m)]
-        self._acts = bool(acting)
         if not still:
             if self._inside:
                 self.unmerge()
+            self._settled = not acting
             return
-        state = (
-            *((id(layer), _strength(adapter, layer), *map(_stamp, layer._parameters.values()))
-              for adapter, layer in still),
-            *map(_stamp, base._parameters.values()),
-        )  # fmt: skip
-        if state != self._state:
-            self._made = self._merge(still)
+        made_of = [(id(layer), _strength(adapter, layer)) for adapter, layer in still]
+        if made_of != self._made_of or self._stamps() != self._written:
+            self._made, self._made_of = self._merge(still), made_of
+            self._parts = [part for _, layer in still for part in layer.parameters()]
+            self._written = self._stamps()
             base.__dict__.pop("bias", None)
-        elif self._inside:
-            return
-        self._state, self._inside = state, [adapter for adapter, _ in still]
+        self._settled, self._inside = len(still) == len(acting), [adapter for adapter, _ in still]
         # An entry of the instance's own dict is found before a parameter of the same name, and is no parameter:
         # state_dict(), parameters() and training see the base's own weight as before.
         base.__dict__.update(self._made)
+
+    def _stamps(self) -> list[tuple[int, int]]:
+        own = [p for p in self.base._parameters.values() if p is not None]
+        return [_stamp(tensor) for tensor in own + self._parts]
 
     def _merge(self, still: list[tuple["Adapter", Layer]]) -> dict[str, Tensor]:
         # Outside inference mode, because what is made here may meet a later call that wants gradients.
@@ -137,7 +142,7 @@ class Stack:
         return self._room
 
     def _after(self, base: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
-        if len(self._inside) == len(self.members) or not self._acts:  # all are merged, or none is wanted
+        if self._settled:
             return output
         x = args[0] if args else kwargs["input"]
         live = [m for m in self.members if _strength(*m) != 0 and not any(m[0] is merged for merged in self._inside)]
@@ -155,6 +160,20 @@ class Stack:
         return output
 
 
+def acting(model: nn.Module) -> tuple | None:
+    """What acts on a model now: while answers are equal, so is what the model gives. None where no answer can tell."""
+    found: list[Any] = []
+    for part in model.modules():
+        stack = part.__dict__.get(ATTRIBUTE)
+        for adapter, layer in stack.members if stack else ():
+            strength = _strength(adapter, layer)
+            if strength and (adapter.training or adapter.rows is not None):
+                return None
+            if strength:
+                found += ref(layer), strength, adapter.switched, *map(_stamp, layer.parameters())
+    return tuple(found)
+
+
 def _strength(adapter: "Adapter", layer: Layer) -> float:
     return adapter.strength * layer.factor
 
@@ -165,11 +184,9 @@ def _spread(rows: Tensor, output: Tensor) -> Tensor:
     return rows.to(output).repeat(many).view(-1, *[1] * (output.ndim - 1))
 
 
-def _stamp(tensor: Tensor | None) -> tuple[int, ...]:
+def _stamp(tensor: Tensor) -> tuple[int, int]:
     """Another one after each write into the tensor, and where its numbers lie elsewhere.
 
     Tensors made in inference mode can't be written outside it and count no writes.
     """
-    if tensor is None:
-        return ()
-    return id(tensor), tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version

@@ -216,7 +216,8 @@ class Family(ABC):
     def fetch(self) -> None:
         """Bring everything back to the device."""
         for module in (*([self.model] if self._moves else []), *self._beside()):
-            module.to(self.device)
+            if next(module.parameters()).device.type != self.device.type:  # asking each layer takes milliseconds
+                module.to(self.device)
 
     @property
     def _moves(self) -> bool:

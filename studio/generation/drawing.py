@@ -2,14 +2,17 @@
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
 from studio import zero_gpu
+from studio.adapters.stack import acting
 from studio.basemodels import Family, load_base
 from studio.basemodels.family import Conditions
 from studio.errors import GenerationError
@@ -22,6 +25,7 @@ from studio.generation.schedulers import make_scheduler
 
 Progress = Callable[[int, int], None]
 Look = Callable[[Tensor], None]  # (1, C, h, w): the clean latents that the denoiser has in mind
+KEPT = 8  # encoded prompts of a base
 SEAM = 2.0  # pixels over which a filled hole and the picture around it run into each other
 
 
@@ -128,8 +132,29 @@ def draw_rows(
     return [_pasted(source, picture, mask) for picture in pictures]
 
 
-def conditions(base: Family, recipe: Recipe, rows: int = 1) -> tuple[Conditions, Conditions | None]:
-    """What the denoiser is told of a recipe's prompts: (wanted, unwanted), `rows` rows each and equally long."""
+Told = tuple[Conditions, Conditions | None]
+_told: "WeakKeyDictionary[Family, OrderedDict[tuple, Told]]" = WeakKeyDictionary()  # the latest of each base
+
+
+def conditions(base: Family, recipe: Recipe, rows: int = 1) -> Told:
+    """What the denoiser is told of a recipe's prompts: (wanted, unwanted), `rows` rows each and equally long.
+
+    The words are not read again while they and what acts on the text encoders stay the same.
+    """
+    by = [acting(part) for name, part in base.modules().items() if name != base.denoiser]
+    if None in by:
+        return _encoded_words(base, recipe, rows)
+    key = (recipe.prompt, recipe.negative_prompt, recipe.guidance > 1, recipe.clip_skip, rows, *by)
+    kept = _told.setdefault(base, OrderedDict())
+    if key not in kept:
+        kept[key] = _encoded_words(base, recipe, rows)
+    kept.move_to_end(key)
+    while len(kept) > KEPT:
+        kept.popitem(last=False)
+    return kept[key]
+
+
+def _encoded_words(base: Family, recipe: Recipe, rows: int) -> Told:
     wanted = parse(recipe.prompt)
     if recipe.guidance <= 1 or base.guides_itself:
         return base.encode_parts([wanted] * rows, clip_skip=recipe.clip_skip, chunks=base.chunks(wanted)), None

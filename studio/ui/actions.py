@@ -64,7 +64,10 @@ def list_adapters(workspace: Workspace) -> list[tuple[str, str]]:
 
 
 def adapter_path(workspace: Workspace, key: str) -> Path:
-    """The file behind `run:NAME`, `run:NAME@STEP` (a checkpoint) or `file:NAME`. Raises AdapterError when it isn't in the workspace."""
+    """The file behind `run:NAME`, `run:NAME@STEP` (a checkpoint) or `file:NAME`.
+
+    Raises AdapterError when it isn't in the workspace.
+    """
     from studio.training import list_runs, read_run
 
     kind, _, name = str(key).partition(":")

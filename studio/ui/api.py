@@ -28,9 +28,9 @@ def endpoints(workspace: Workspace) -> None:
         job = actions.running() or (ended[-1] if ended else None)
         return job_facts(job) if job else {"state": "none"}
 
-    def list_presets():
+    def list_presets(base):
         """Settings to begin with, by name, for `more` of check_settings and start_training."""
-        return actions_runs.list_presets()
+        return actions_runs.list_presets(workspace, base or "starter")
 
     def check_settings(dataset, steps, rank, learning_rate, prompts, more):
         """Try the settings on a few real steps in the background; wait with job_status, then ask check_report."""
@@ -127,7 +127,7 @@ def endpoints(workspace: Workspace) -> None:
         ]
         name = gr.Textbox(label="name of the run; empty: the dataset's", value="")
         run = gr.Textbox(label="run: a name; empty: the current or newest", value="")
-        endpoint(list_presets, [], answer)
+        endpoint(list_presets, [gr.Textbox(label="base: a name of list_bases", value="starter")], answer)
         endpoint(check_settings, [dataset, *settings], answer)
         endpoint(check_report, [], answer)
         endpoint(start_training, [dataset, name, *settings], text)

@@ -40,11 +40,11 @@ def picture_endpoints(workspace: Workspace) -> None:
         """What can be put on a picture: {"run": NAME} or {"file": NAME} each."""
         return [{kind: name} for kind, _, name in (key.partition(":") for _, key in actions.list_adapters(workspace))]
 
-    def generate(*values):
+    def generate(prompt, negative, seed, steps, guidance, width, height, adapters, more):
         """Draw one picture and save it in the workspace. Answers the picture and its recipe."""
         from studio.generation import save_picture
 
-        recipe = composed(*values)
+        recipe = composed(prompt, negative, seed, steps, guidance, width, height, adapters, more)
         image = actions.draw(recipe.model_copy(update={"count": 1}), stop=threading.Event())
         return str(save_picture(image, recipe, workspace.outputs)), actions.recipe_line(recipe)
 

@@ -23,11 +23,11 @@ KINDS = [
     ("Words of the prompt", "words"), ("Seed", "seed"), ("Steps", "steps"), ("Guidance", "guidance"),
     ("Scheduler", "scheduler"),
 ]  # fmt: skip
-INFO = {
-    "prompt": "One a line.",
+LABELS = {
+    "prompt": "Values, one a line",
     "words": "What the prompt says, then what to put in its place: red, green, blue",
 }
-NUMBERS = "Such as: 0, 0.5, 1 or 1-4 or 0-1 in 5"
+NUMBERS = "Values, such as 0, 0.5, 1 or 1-4 or 0-1 in 5"
 ROOM = 720  # pixels that the columns share
 NOTHING = empty("No grid yet", "Choose what changes along the columns and the rows, then press Draw grid.")
 
@@ -48,11 +48,11 @@ class AxisRow:
 
 def _axis_row(number: int) -> AxisRow:
     name = f"axis-{number}"
-    with gr.Row(elem_classes="axis aligned"):
+    with gr.Row(elem_classes="axis"):
         kind = gr.Dropdown(KINDS, value="", label=SIDES[number], elem_id=f"{name}-kind", min_width=130, scale=2)
         hidden: dict[str, Any] = {"visible": False, "interactive": True, "min_width": 130}
         which = gr.Dropdown([], label="Of", elem_id=f"{name}-which", scale=2, **hidden)
-        text = gr.Textbox(label="Values", info=NUMBERS, lines=1, max_lines=6, elem_id=f"{name}-text", scale=4, **hidden)
+        text = gr.Textbox(label=NUMBERS, lines=1, max_lines=6, elem_id=f"{name}-text", scale=4, **hidden)
         picks = gr.Dropdown([], multiselect=True, label="Values", elem_id=f"{name}-picks", scale=4, **hidden)
     return AxisRow(kind, which, text, picks)
 
@@ -252,7 +252,7 @@ def _fields(workspace: Workspace, one: Typed) -> list[Any]:
         one.kind,
         gr.update(choices=whose, value=one.which or None, visible=one.kind == "checkpoint" or bool(one.which),
                   label="Run" if one.kind == "checkpoint" else "Of"),
-        gr.update(value=one.text, visible=bool(one.kind) and not picked, info=INFO.get(one.kind, NUMBERS),
+        gr.update(value=one.text, visible=bool(one.kind) and not picked, label=LABELS.get(one.kind, NUMBERS),
                   lines=3 if one.kind == "prompt" else 1),
         gr.update(choices=choices, value=list(one.picks), visible=picked),
     ]  # fmt: skip

@@ -18,8 +18,8 @@ SCROLL_JS = "() => document.querySelector('#doctor')?.scrollIntoView({behavior: 
 def adapters_part(workspace: Workspace, demo: gr.Blocks, bench: Bench, part: gr.Tab) -> None:
     """Build it inside the caller's gr.Tab `part`."""
     search = gr.Textbox(
-        show_label=False, placeholder="Search by name, kind, family or trigger word", elem_id="shelf-search",
-        max_lines=1, container=False,
+        label="Search", show_label=False, placeholder="Search by name, kind, family or trigger word", max_lines=1,
+        container=False, elem_id="shelf-search",
     )  # fmt: skip
     gone = board("shelf-removed")
     shelf = board("shelf", NOTHING)
@@ -53,7 +53,7 @@ def adapters_part(workspace: Workspace, demo: gr.Blocks, bench: Bench, part: gr.
     outputs = [shelf, waiting, gone, bench.incoming, doctor.chosen]
     shelf.click(act, search, outputs, **quiet)
     gone.click(act, search, outputs, **quiet)
-    search.input(show, search, [shelf, waiting], trigger_mode="always_last", **quiet)
+    search.change(show, search, [shelf, waiting], trigger_mode="always_last", **quiet)
     refresh = [part.select, bench.inputs[0].change, changed.change, waiting.tick]
     gr.on(refresh, show, search, [shelf, waiting], trigger_mode="always_last", **quiet)
     doctor.chosen.change(None, None, None, js=SCROLL_JS, **quiet)

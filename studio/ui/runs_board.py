@@ -113,14 +113,15 @@ def runs_board(workspace: Workspace, tab: gr.Tab, others: list[gr.Tab]) -> gr.Te
         return shown(now, find, state_is, order)
 
     quiet = {**QUIET, **HIDDEN}
-    tab.select(look, [held, *filters], [*outputs, timer], **quiet)
+    in_turn = {**quiet, "concurrency_id": "runs", "concurrency_limit": 1}  # else a look would write back older ticks
+    tab.select(look, [held, *filters], [*outputs, timer], **in_turn)
     for other in others:
         other.select(lambda: gr.Timer(active=False), None, timer, **quiet)
     for field in filters:
-        field.input(look, [held, *filters], [*outputs, timer], trigger_mode="always_last", **quiet)
-    timer.tick(watch, [held, *filters], outputs, concurrency_limit=None, **quiet)
+        field.input(look, [held, *filters], [*outputs, timer], trigger_mode="always_last", **in_turn)
+    timer.tick(watch, [held, *filters], outputs, **in_turn)
     for board in (listed, binned):
-        board.click(act, [held, *filters], [*outputs, chosen], **quiet)
+        board.click(act, [held, *filters], [*outputs, chosen], trigger_mode="multiple", **in_turn)
     return chosen
 
 
@@ -148,7 +149,7 @@ def queue_board(workspace: Workspace) -> gr.HTML:
             steps[did]()
         return queue_now(workspace)
 
-    line.click(act, None, line, **QUIET, **HIDDEN)
+    line.click(act, None, line, trigger_mode="multiple", **QUIET, **HIDDEN)
     return line
 
 

@@ -46,7 +46,9 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
             use = gr.Button("Use this", size="md", visible=False, elem_id="use-proposal")
         with gr.Column(scale=9, min_width=320), gr.Tabs(elem_id="train-tabs") as tabs:
             with gr.Tab("This run", id="one", elem_id="tab-one") as one:
-                run = gr.Dropdown(label="Run", choices=[], elem_id="run", visible=False, interactive=True)
+                run = gr.Dropdown(  # custom, since a run that was just deleted may still be asked for
+                    label="Run", choices=[], allow_custom_value=True, elem_id="run", visible=False, interactive=True
+                )
                 shown = gr.HTML(NO_RUN, elem_id="status", padding=False)
                 with gr.Row(elem_classes="tools"):
                     small = {"size": "md", "visible": False, "scale": 0, "min_width": 150}

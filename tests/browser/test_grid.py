@@ -74,7 +74,7 @@ def test_stop_keeps_what_is_drawn_and_mistakes_are_one_line(page, tmp_path):
     axis(page, 0, "Seed", "one")
     expect(page.locator("#grid-plan")).to_contain_text("'one' is no number", timeout=clicks.FIRST_LOAD)
     page.locator("#grid-go").click()
-    clicks.message(page, "'one' is no number")
+    expect(page.get_by_test_id("toast-text")).to_contain_text("'one' is no number")
     axis_text = page.locator("#axis-0-text :is(textarea, input)").first
     axis_text.fill("1-40")
     expect(page.locator("#grid-plan")).to_contain_text("40 pictures")

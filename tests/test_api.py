@@ -73,7 +73,7 @@ def test_whole_way_as_a_program(studio, root):
         ("/start_training", {"dataset": "silhouette", "learning_rate": "abc"}, "training.learning_rate"),
         ("/start_training", {"dataset": "silhouette", "rank": 0}, "adapter.rank"),
         ("/start_training", {"dataset": "silhouette", "more": {"data.held_out": "/etc"}}, "not the name of a dataset"),
-        ("/start_training", {"dataset": "silhouette", "more": {"base": "/etc"}}, "Only the built-in starter"),
+        ("/start_training", {"dataset": "silhouette", "more": {"base": "/etc"}}, "no base model"),
         ("/caption_dataset", {"dataset": "silhouette", "captioner": "nobody"}, "no captioner"),
         ("/caption_dataset", {"dataset": "silhouette", "settings": {"x": 1}}, "starter.x"),
         ("/edit_captions", {"dataset": "silhouette", "operation": "add tag", "first": " "}, "Type a tag"),
@@ -150,6 +150,63 @@ def test_a_dataset_is_checked_mended_edited_and_taken_back_by_a_program(studio, 
     with zipfile.ZipFile(studio.predict("discs", "", api_name="/export_dataset")) as archive:
         assert sorted(name for name in archive.namelist() if name.endswith(".png")) == ["a.png", "b.png", "c.png"]
     assert "3 pieces" in studio.predict("zsk", api_name="/trigger_report")["message"]
+
+
+def test_pictures_grids_and_adapters_by_a_program(studio, root, tmp_path):
+    from studio.adapters import AdapterSpec, attach
+    from studio.basemodels import load_base
+
+    made = attach(load_base(shared=False).model, AdapterSpec(rank=2, targets="attention"))
+    for number, parameter in enumerate(made.parameters()):
+        parameter.data.fill_(0.02 * (1 - 2 * (number % 2)))
+    made.save(tmp_path / "drawn.safetensors", metadata={"studio.trigger": "zsk"})
+    name = studio.predict(handle_file(str(tmp_path / "drawn.safetensors")), api_name="/add_adapter")
+    adapter = {"file": name}
+    assert adapter in studio.predict(api_name="/list_adapters")
+    facts = studio.predict(adapter, api_name="/inspect_adapter")
+    assert facts["words"] == ["zsk"] and facts["matched"] == facts["layers"] > 0
+
+    recipe = {"prompt": "zsk, a red apple", "steps": 2, "adapters": [adapter | {"strength": 0.5}]}
+    more = {"scheduler": "Euler", "clip_skip": 2}
+    studio.predict(seed=41, more=more, api_name="/generate", **recipe)
+    (found,) = studio.predict("zsk 41", api_name="/list_pictures")["entries"]
+    told = studio.predict(found["name"], api_name="/picture_recipe")
+    assert told["recipe"]["scheduler"] == "Euler" and told["adapters"][0]["strength"] == 0.5 and not told["problems"]
+    assert studio.predict(found["name"], api_name="/delete_picture")
+    assert not studio.predict("zsk 41", api_name="/list_pictures")["entries"]
+    assert studio.predict(api_name="/restore_picture") == found["name"]
+
+    axes = [{"kind": "strength", "text": "0, 1"}, {"kind": "seed", "text": "1-2"}]
+    studio.predict(axes=axes, api_name="/draw_grid", **recipe)
+    assert wait(studio, "/job_status")["state"] == "done"
+    with Image.open(studio.predict(api_name="/grid_result")) as sheet:
+        assert sheet.width > 256 and sheet.height > 256
+    with pytest.raises(AppError, match="whole number"):
+        studio.predict(axes=[{"kind": "seed", "text": "1.5"}], api_name="/draw_grid", **recipe)
+
+    assert studio.predict(name="baked", api_name="/export_adapters", **recipe)["state"] == "running"
+    assert wait(studio, "/job_status")["state"] == "done"
+    assert {"file": "baked.safetensors"} in studio.predict(api_name="/list_adapters")
+
+
+def test_the_queue_and_the_bin_by_a_program(studio):
+    studio.predict("silhouette", api_name="/open_dataset")
+    run = studio.predict(dataset="silhouette", name="later", steps=4, rank=2, api_name="/queue_training")
+    assert studio.predict(api_name="/list_queue")["waiting"] == [run]
+    studio.predict(run, api_name="/leave_queue")
+    assert studio.predict(api_name="/list_queue")["waiting"] == []
+    run = studio.predict(dataset="silhouette", name="again", steps=4, rank=2, api_name="/queue_training")
+    studio.predict(api_name="/start_queue")
+    for _ in range(400):  # it begins by itself
+        if studio.predict(run=run, api_name="/run_status")["state"] == "finished":
+            break
+        time.sleep(0.5)
+    key = studio.predict(run, api_name="/delete_run")
+    assert run not in studio.predict(api_name="/list_runs")
+    assert studio.predict(key, api_name="/restore_run") == run
+    assert run in studio.predict(api_name="/list_runs")
+    assert studio.predict(api_name="/list_bases") == ["starter"]
+    assert "works" in studio.predict(api_name="/doctor")
 
 
 def test_dropped_files_that_can_not_be_used(studio, root, tmp_path):

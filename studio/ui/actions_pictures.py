@@ -25,7 +25,8 @@ def shelf(workspace: Workspace) -> list[tuple[str, str]]:
     """(label, key) of what can be put on a picture, the run that trains now first."""
     from studio.ui.actions import latest
 
-    live = [(f"{latest['train'].name} (training now)", f"{LIVE}{latest['train'].name}")] if running("train") else []
+    newest = latest.get("train")
+    live = [(f"{newest.name} (training now)", f"{LIVE}{newest.name}")] if newest and running("train") else []
     return live + list_adapters(workspace)
 
 

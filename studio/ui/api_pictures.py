@@ -48,9 +48,9 @@ def picture_endpoints(workspace: Workspace) -> None:
         image = actions.draw(recipe.model_copy(update={"count": 1}), stop=threading.Event())
         return str(save_picture(image, recipe, workspace.outputs)), actions.recipe_line(recipe)
 
-    def draw_grid(axes, *values):
+    def draw_grid(axes, prompt, negative, seed, steps, guidance, width, height, adapters, more):
         """Draw a grid in the background: see job_status, then grid_result. Answers the grid's name."""
-        recipe = composed(*values)
+        recipe = composed(prompt, negative, seed, steps, guidance, width, height, adapters, more)
         typed = [_axis(entry) for entry in json_of(axes, list, "axes")]
         actions_grids.start_grid(workspace, recipe, actions_grids.axes_of(workspace, recipe, typed))
         return actions.latest["grid"].name
@@ -78,14 +78,17 @@ def picture_endpoints(workspace: Workspace) -> None:
         """Write the adapter at a smaller rank, in the background. Answers the job."""
         return job_facts(actions_adapters.resize(workspace, _key(adapter), rank, "starter", None))
 
-    def export_adapters(name, layout, *values):
+    def export_adapters(name, layout, prompt, negative, seed, steps, guidance, width, height, adapters, more):
         """Bake the adapters with their strengths into one new file, in the background. Answers the job."""
-        return job_facts(actions_adapters.export(workspace, composed(*values), name or "", layout, None, ""))
+        recipe = composed(prompt, negative, seed, steps, guidance, width, height, adapters, more)
+        return job_facts(actions_adapters.export(workspace, recipe, name or "", layout, None, ""))
 
-    def measure_adapter(adapter, against, seeds, *values):
+    def measure_adapter(
+        adapter, against, seeds, prompt, negative, seed, steps, guidance, width, height, adapters, more
+    ):
         """Measure the adapter over strengths in the background: see job_status, then measured."""
         wanted = f"{actions_measures.SET}{against}" if against else actions_measures.OWN
-        recipe = composed(*values)
+        recipe = composed(prompt, negative, seed, steps, guidance, width, height, adapters, more)
         return job_facts(actions_measures.start_measuring(workspace, recipe, _key(adapter), wanted, int(seeds or 0)))
 
     def measured():

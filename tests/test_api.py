@@ -239,7 +239,10 @@ def test_endpoints_are_named_and_described(studio):
     wanted += "check_dataset mend_dataset edit_captions remove_pictures undo redo dataset_history trigger_report "
     wanted += "job_status stop_captioning add_adapter "
     wanted += "list_presets check_settings check_report start_training stop_training pause_training resume_training "
-    wanted += "extend_training run_status list_runs generate"
+    wanted += "extend_training run_status list_runs queue_training list_queue start_queue leave_queue delete_run "
+    wanted += "restore_run list_bases add_base doctor "
+    wanted += "list_adapters inspect_adapter convert_adapter resize_adapter export_adapters generate draw_grid "
+    wanted += "grid_result measure_adapter measured list_pictures picture_recipe delete_picture restore_picture"
     assert set(described) == {f"/{name}" for name in wanted.split()}
     for name, endpoint in described.items():
         assert endpoint["description"], name

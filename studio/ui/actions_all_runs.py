@@ -1,6 +1,6 @@
 """What a person does with many runs: find, sort, compare, note, throw away, take back. Names only, never paths."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ SORTS = {
     "Most steps": lambda run: -run.step,
 }
 COMPARED = 8  # runs at once, a colour each
-FILM = 60  # steps of a film; more are thinned
+FILM = 60  # steps of all films together; more are thinned
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ def all_runs(workspace: Workspace, text: str = "", state: str = "", sort: str = 
     """(the runs that fit, in order; how many there are in all; how many are not read yet)."""
     from studio.training.keeping import note_of
     from studio.training.summary import summaries
+    from studio.training.waiting import waiting
 
     names = actions_runs.list_run_names(workspace)
     found, left = summaries(workspace, names)
-    found = [_as_it_is_now(workspace, run) for run in found]
+    line = waiting(workspace)
+    found = [_as_it_is_now(run, line) for run in found]
     words = (text or "").lower().split()
     if state in STATES:
         found = [run for run in found if run.state == state]
@@ -56,16 +58,12 @@ def all_runs(workspace: Workspace, text: str = "", state: str = "", sort: str = 
     return sorted(found, key=SORTS.get(sort, SORTS["Newest first"])), len(names), left
 
 
-def _as_it_is_now(workspace: Workspace, run):
+def _as_it_is_now(run, line: list[str]):
     """A Summary knows what the folder says; who holds the device and who waits is known here."""
-    from dataclasses import replace
-
-    from studio.training.waiting import waiting
-
     if run.name == actions_runs.current_run():
         job = running("train")
         return replace(run, state="paused" if job and job.paused else "running")
-    return replace(run, state=actions_runs.QUEUED) if run.name in waiting(workspace) else run
+    return replace(run, state=actions_runs.QUEUED) if run.name in line else run
 
 
 def rows(workspace: Workspace, runs: list[Any]) -> list[Row]:
@@ -119,11 +117,11 @@ def differences(workspace: Workspace, names: list[str]) -> list[tuple[str, list[
     return [(key, [t[key] for t in tables]) for key in keys if any(t[key] != tables[0][key] for t in tables[1:])]
 
 
-def film(workspace: Workspace, name: str, course: Any) -> list[tuple[str, list[tuple[int, Path]]]]:
-    """(prompt, its pictures by step, as files that the browser may see) of a run."""
+def film(workspace: Workspace, name: str, course: Any, beside: int = 1) -> list[tuple[str, list[tuple[int, Path]]]]:
+    """(prompt, its pictures by step, as files that the browser may see) of a run. beside: films that are shown."""
     from studio.training.summary import thin
 
-    steps = set(thin(sorted({step for step, _, _ in course.previews}), FILM))
+    steps = set(thin(sorted({step for step, _, _ in course.previews}), FILM // beside))
     folder, prompts = (workspace.runs / name).resolve(), dict[str, list[tuple[int, Path]]]()
     thumbnails_folder(workspace)
     for step, prompt, file in course.previews:

@@ -68,7 +68,7 @@ def runs_board(workspace: Workspace, tab: gr.Tab, others: list[gr.Tab]) -> gr.Te
         if drawn == now["drawn"]:
             return {}
         now["drawn"] = drawn
-        films = [(name, doing.film(workspace, name, one)) for name, one in courses]
+        films = [(name, doing.film(workspace, name, one, len(courses))) for name, one in courses]
         on = bool(courses)
         differ = doing.differences(workspace, [name for name, _ in courses])
         rows = runs_html.settings_table([name for name, _ in courses], differ, LABELS)

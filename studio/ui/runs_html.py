@@ -20,6 +20,10 @@ element.addEventListener('click', event => {
   if (hit) tell(hit.dataset.act, hit.dataset.arg || '');
 });
 element.addEventListener('change', event => { if (event.target.closest('input[data-tick]')) tell('tick', ''); });
+// Gradio puts new HTML into the old elements, and a box that a person once ticked would stay so for another run.
+new MutationObserver(() => {
+  for (const box of element.querySelectorAll('input[data-tick]')) box.checked = box.hasAttribute('checked');
+}).observe(element, {childList: true, subtree: true, attributes: true});
 """
 
 # Every picture is sent once; the slider shows, of each prompt, the newest one that is not beyond it.
@@ -90,7 +94,9 @@ def _row(row: Any, on: bool) -> str:
     picture = f'<img src="{escape(picture_link(row.picture))}" alt="" loading="lazy">' if row.picture else "<i></i>"
     against = f"<b>{percent(run.against_base)}</b>" if run.against_base is not None else "<b>–</b>"
     word = f'<span class="pill {verdict_kind(run.verdict)}">{escape(run.verdict)}</span>' if run.verdict else ""
-    best = f'<small title="lowest held-out loss, and the base model\'s">{run.best:.4f} / {run.base_loss:.4f}</small>'
+    best = ""
+    if run.best is not None and run.base_loss is not None:
+        best = f'<small title="lowest held-out loss, and the base model\'s">{run.best:.4f} / {run.base_loss:.4f}</small>'
     said = f"<small>{escape(row.note[:160])}</small>" if row.note else ""
     base = run.base.partition("?")[0].rstrip("/")
     base = base if base.count("/") == 1 and not base.startswith("/") else base.rpartition("/")[2]
@@ -100,7 +106,7 @@ def _row(row: Any, on: bool) -> str:
         f'<span class="pill {escape(run.state)}">{escape(run.state)}</span>'
         f"<small>{escape(run.dataset)} on {escape(base)}</small>{said}</div>"
         f'<div class="how"><span class="against" title="held-out loss against the base">{against}</span> {word}'
-        f"{best if run.best is not None and run.base_loss is not None else ''}</div>"
+        f"{best}</div>"
         f'<div class="much"><span>{run.step:,} of {run.steps:,} steps</span>'
         f"<small>{when(run.changed)} · {size(run.size)}</small></div></li>"
     )

@@ -38,6 +38,7 @@ from tests.benchmarks.adapter_speed import SMALL
 
 RANK, TARGETS, MANY, DROPPED = 16, "attention+feed-forward", 10, 20
 PROMPT = "red apple, on a blue background"
+PARTS = ["pictures", "first", "slider", "rows", "memory"]
 Act = Callable[[], object]
 
 
@@ -117,13 +118,13 @@ class Bench:
 def pictures(bench: Bench) -> None:
     files = bench.files(3)
     plain, one, three = bench.plain(), bench.with_peft(files[:1]), bench.with_peft(files)
-    ours, uses = "here, {} adapters", [(file, 1.0) for file in files]
+    uses = [(file, 1.0) for file in files]
     spent = bench.turns(
         {
             "diffusers, no adapter": lambda: bench.theirs(plain),
             "here, no adapter": lambda: bench.ours(),
             "here, 1 adapter": lambda: bench.ours(*uses[:1]),
-            ours.format(3): lambda: bench.ours(*uses),
+            "here, 3 adapters": lambda: bench.ours(*uses),
             "diffusers + peft unmerged, 1 adapter": lambda: bench.theirs(one),
             "diffusers + peft unmerged, 3 adapters": lambda: bench.theirs(three),
         }
@@ -200,7 +201,7 @@ def rows(bench: Bench, workspace: Workspace) -> None:
 def memory(given: argparse.Namespace) -> None:
     """A process each, that draws one picture."""
     print(f"\n| peak memory, {MANY} adapters acting | MB | MB beyond the base alone |\n| --- | --- | --- |")
-    for model in ("starter", "large"):
+    for model in given.models:
         alone = 0.0
         for variant in ("no adapter", "diffusers + peft unmerged", "here"):
             command = [sys.executable, "-m", "tests.benchmarks.drawing", *sys.argv[1:], "--held", f"{model}/{variant}"]
@@ -278,7 +279,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="of the large model's pictures; the starter's have 20")
     parser.add_argument("--side", type=int, default=256, help="of the large model's pictures, in pixels")
     parser.add_argument("--small", action="store_true", help="try the benchmark itself")
-    parser.add_argument("--only", nargs="+", help="pictures, first, slider, rows, memory")
+    parser.add_argument("--only", nargs="+", choices=PARTS)
     parser.add_argument("--models", nargs="+", choices=["starter", "large"], default=["starter", "large"])
     parser.add_argument("--processor-time", action="store_true", help="not the clock's, on a machine that is busy")
     parser.add_argument("--held", help=argparse.SUPPRESS)  # what this process is to hold
@@ -288,21 +289,25 @@ def main() -> None:
         if given.held:
             print(held(*given.held.split("/"), given, folder))
             return
-        wanted = given.only or ["pictures", "first", "slider", "rows", "memory"]
+        wanted = given.only or PARTS
         for model in given.models:
-            if wanted == ["memory"]:
-                break
-            bench, workspace = Bench(model, given, folder), Workspace.open(folder / model)
-            if "pictures" in wanted:
-                pictures(bench)
-            if "first" in wanted:
-                first_picture(bench, workspace)
-            if "slider" in wanted:
-                slider(bench)
-            if "rows" in wanted and model == "starter":
-                rows(bench, workspace)
+            measure(model, wanted, given, folder)
         if "memory" in wanted:
             memory(given)
+
+
+def measure(model: str, wanted: list[str], given: argparse.Namespace, folder: Path) -> None:
+    if wanted == ["memory"]:
+        return
+    bench, workspace = Bench(model, given, folder), Workspace.open(folder / model)
+    if "pictures" in wanted:
+        pictures(bench)
+    if "first" in wanted:
+        first_picture(bench, workspace)
+    if "slider" in wanted:
+        slider(bench)
+    if "rows" in wanted and model == "starter":
+        rows(bench, workspace)
 
 
 if __name__ == "__main__":

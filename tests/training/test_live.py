@@ -1,10 +1,19 @@
 """A picture in the middle of a run: with the run's own weights or with others, and the run never knows."""
 
+import gc
+import threading
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
 from PIL import ImageChops
+from safetensors.torch import load_file
 
 from studio.basemodels import load_base
+from studio.errors import GenerationError
 from studio.generation import AdapterUse, Recipe, draw, generate
 from studio.generation.rack import rack_of
+from studio.generation.strip import draw_strip
 from studio.training import config_from, read_run, train
 from studio.training.events import Checkpoint, Step
 
@@ -16,26 +25,34 @@ def losses(workspace, name: str) -> list[tuple[int, float]]:
     return [(step, loss) for step, loss, _ in read_run(workspace, name).losses]
 
 
-def test_losses_are_the_same_to_the_bit_with_and_without_pictures_in_between(workspace, quick):
-    for text in (False, True):
-        more = {"adapter.text_encoder": text, "preview.prompts": ["rocket"]}
-        list(train(config_from(quick | BUSY | more | {"name": "alone"}), workspace))
-        other = workspace.runs / "alone" / "adapter.safetensors"
-        for event in train(config_from(quick | BUSY | more | {"name": "watched"}), workspace):
-            if not isinstance(event, Step | Checkpoint):
-                continue
-            live = AdapterUse(file=workspace.runs / "watched" / "adapter.safetensors", live=True, strength=0.8)
-            generate(Recipe(**WORDS, adapters=(live, (other, 0.5))))
+@pytest.mark.parametrize("text", [False, True])
+def test_losses_are_the_same_to_the_bit_with_and_without_pictures_in_between(workspace, quick, text):
+    """Whatever is drawn: with the run's own weights, others' or none, a strip, or one that is broken off."""
+    more = {"adapter.text_encoder": text, "preview.prompts": ["rocket"]}
+    list(train(config_from(quick | BUSY | more | {"name": "alone"}), workspace))
+    other = workspace.runs / "alone" / "adapter.safetensors"
+    live = AdapterUse(file=workspace.runs / "watched" / "adapter.safetensors", live=True, strength=0.8)
+    both = Recipe(**WORDS, adapters=(live, (other, 0.5)))
+    stop = threading.Event()
+    stop.set()
+    for event in train(config_from(quick | BUSY | more | {"name": "watched"}), workspace):
+        if isinstance(event, Step | Checkpoint):
+            generate(both)
             generate(Recipe(**WORDS))
-        assert losses(workspace, "watched") == losses(workspace, "alone")
-        for name in ("alone", "watched"):
-            (workspace.runs / name).rename(workspace.runs / f"{name}-{text}")
+            draw_strip(both, (0.0, 1.0))
+            with pytest.raises(GenerationError):
+                generate(both, stop)
+    assert losses(workspace, "watched") == losses(workspace, "alone")
+    alone, watched = (load_file(workspace.runs / name / "adapter.safetensors") for name in ("alone", "watched"))
+    assert alone.keys() == watched.keys() and all(torch.equal(alone[key], watched[key]) for key in alone)
 
 
-def test_a_picture_shows_the_weights_as_they_are_now(workspace, quick):
+@pytest.mark.parametrize("text", [False, True])
+def test_a_picture_shows_the_weights_as_they_are_now(workspace, quick, text):
     """At each checkpoint the live picture is the one that the checkpoint's file draws later."""
     live, file = {}, workspace.runs / "now" / "adapter.safetensors"
     fast = {"training.learning_rate": 0.05, "training.checkpoint_every": 3, "name": "now"}
+    fast["adapter.text_encoder"] = text
     for event in train(config_from(quick | fast), workspace):
         if isinstance(event, Checkpoint):
             live[event.step] = generate(Recipe(**WORDS, adapters=(AdapterUse(file=file, live=True),)))
@@ -48,12 +65,23 @@ def test_a_picture_shows_the_weights_as_they_are_now(workspace, quick):
     assert ImageChops.difference(*live.values()).getbbox()
 
 
+def how_many_denoisers() -> int:
+    """In this process's memory, whoever holds them."""
+    gc.collect()
+    return sum(isinstance(thing, UNet2DConditionModel) for thing in gc.get_objects())
+
+
 def test_a_run_and_a_picture_share_one_base_and_the_run_leaves_it_clean(workspace, quick):
     before, base = generate(Recipe(**WORDS)), load_base()
-    seen = set()
-    for _ in train(config_from(quick | {"name": "guest"}), workspace):
-        seen.add(id(load_base()))
-    assert seen == {id(base)}
+    own, denoisers, seen = set(base.model.modules()), how_many_denoisers(), 0
+    for event in train(config_from(quick | {"name": "guest"}), workspace):
+        if isinstance(event, Step):
+            generate(Recipe(**WORDS))
+            (adapters,) = rack_of(base).runs.values()
+            assert {layer for _, _, layer in adapters["unet"].placed()} <= own
+            assert how_many_denoisers() == denoisers
+            seen += 1
+    assert seen == 6
     assert ImageChops.difference(draw(load_base(), Recipe(**WORDS)), before).getbbox() is None
     assert not rack_of(base).runs
 

@@ -96,7 +96,8 @@ def _row(row: Any, on: bool) -> str:
     word = f'<span class="pill {verdict_kind(run.verdict)}">{escape(run.verdict)}</span>' if run.verdict else ""
     best = ""
     if run.best is not None and run.base_loss is not None:
-        best = f'<small title="lowest held-out loss, and the base model\'s">{run.best:.4f} / {run.base_loss:.4f}</small>'
+        numbers = f"{run.best:.4f} / {run.base_loss:.4f}"
+        best = f'<small title="lowest held-out loss, and the base model\'s">{numbers}</small>'
     said = f"<small>{escape(row.note[:160])}</small>" if row.note else ""
     base = run.base.partition("?")[0].rstrip("/")
     base = base if base.count("/") == 1 and not base.startswith("/") else base.rpartition("/")[2]

@@ -86,7 +86,7 @@ def test_launch_py_serves_a_space_on_every_interface(tmp_path):
         assert (tmp_path / "visitors").is_dir()
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=180)
 
 
 SCRIPT = """

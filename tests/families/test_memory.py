@@ -46,8 +46,15 @@ def test_what_is_cached_leaves_the_device(bases, name, monkeypatch):
     beside = [base.pipeline.vae, *(part for part in base.modules().values() if part is not base.model)]
     assert [module for module, _ in sent] == beside and {where for _, where in sent} == {"cpu"}
     sent.clear()
+    with monkeypatch.context() as elsewhere:  # as if what was sent off lay on another device than the base's
+        elsewhere.setattr(torch.nn.Module, "to", lambda module, where: sent.append((module, str(where))))
+        elsewhere.setattr(base, "device", torch.device("meta"))
+        base.fetch()
+    assert [module for module, _ in sent if module in beside] == beside and {where for _, where in sent} == {"meta"}
+    fetched, fetch = [], base.fetch
+    monkeypatch.setattr(base, "fetch", lambda: fetched.append(fetch()))
     draw(base, RECIPE)
-    assert [module for module, _ in sent if module in beside] == beside
+    assert len(fetched) == 1
     sent.clear()
     base.release(text=False)
     assert [module for module, _ in sent] == [base.pipeline.vae]

@@ -5,6 +5,7 @@ import os
 import re
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,9 @@ from studio.errors import BusyError, NotAllowedError, WorkspaceError
 from studio.jobs import Jobs, jobs
 from studio.ui.visitors import IDLE, LIFE, Visitors, VisitorsWorkspace, name_of
 from tests.serving import served
+
+PATIENCE = 120  # seconds: torch is read meanwhile, in the same process
+fetch, post = partial(httpx.get, timeout=PATIENCE), partial(httpx.post, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,7 @@ def ended(visitor: Client, seconds: float = 240) -> dict:
 
 
 def get(url: str, path: Path | str, visitor: Client | None = None) -> int:
-    return httpx.get(f"{url}gradio_api/file={path}", cookies=visitor.cookies if visitor else {}).status_code
+    return fetch(f"{url}gradio_api/file={path}", cookies=visitor.cookies if visitor else {}).status_code
 
 
 def picture(path: Path, colour: str = "red") -> Path:
@@ -107,11 +111,11 @@ def test_no_spelling_of_an_address_leads_to_anothers_file(url, root, ada, bob):
     ]  # fmt: skip
     assert get(url, drawn, ada) == 200
     assert {get(url, path, bob) for path in spellings} <= {403, 404}  # 404: it leaves the address of files
-    assert httpx.get(f"{url}gradio_api/file/{drawn}", cookies=bob.cookies).status_code == 403
+    assert fetch(f"{url}gradio_api/file/{drawn}", cookies=bob.cookies).status_code == 403
 
 
 def test_what_one_sent_is_neither_read_nor_taken_by_another(url, ada, bob, tmp_path):
-    sent = httpx.post(
+    sent = post(
         f"{url}gradio_api/upload",
         files={"files": ("a.png", picture(tmp_path / "a.png").read_bytes())},
         cookies=ada.cookies,
@@ -142,10 +146,10 @@ def test_an_event_that_names_anothers_file_or_an_address_is_refused(url, root, a
 
 def join(url: str, visitor: Client, name: str, data: list) -> int:
     """The status of a raw event, as no page would send it."""
-    config = httpx.get(f"{url}config", cookies=visitor.cookies).json()
+    config = fetch(f"{url}config", cookies=visitor.cookies).json()
     number = next(one["id"] for one in config["dependencies"] if one["api_name"] == name)
     event = {"data": data, "fn_index": number, "session_hash": "forged", "trigger_id": None, "event_data": None}
-    answer = httpx.post(
+    answer = post(
         f"{url}gradio_api/queue/join", content=json.dumps(event), cookies=visitor.cookies,
         headers={"content-type": "application/json"},
     )  # fmt: skip
@@ -153,18 +157,18 @@ def join(url: str, visitor: Client, name: str, data: list) -> int:
 
 
 def test_a_cookie_is_given_once_and_is_not_in_any_address(url):
-    with httpx.Client() as browser:
+    with httpx.Client(timeout=PATIENCE) as browser:
         first = browser.get(url)
         assert "HttpOnly" in first.headers["set-cookie"] and "SameSite=Lax" in first.headers["set-cookie"]
         secret = browser.cookies["studio_visitor"]
         browser.get(url)
         assert browser.cookies["studio_visitor"] == secret and secret not in name_of(secret)
-    assert httpx.get(url).cookies["studio_visitor"] != secret
+    assert fetch(url).cookies["studio_visitor"] != secret
 
 
 def test_a_cookie_that_is_none_of_ours_names_no_folder(url, root):
     for forged in ("../../etc", "a" * 20, "x" * 100, "c0ffee;", ""):
-        answer = httpx.get(url, headers={"cookie": f"studio_visitor={forged}"})
+        answer = fetch(url, headers={"cookie": f"studio_visitor={forged}"})
         assert answer.cookies["studio_visitor"] != forged
     assert all(re.fullmatch("[cs][0-9a-f]{40}|nobody", folder.name) for folder in (root / "visitors").iterdir())
 
@@ -222,7 +226,7 @@ def test_folders_of_the_machine_are_refused_in_the_action_itself(root, tmp_path)
 
 
 def test_the_page_shows_no_field_for_folders(url):
-    shown = {one["props"].get("elem_id"): one["props"] for one in httpx.get(f"{url}config").json()["components"]}
+    shown = {one["props"].get("elem_id"): one["props"] for one in fetch(f"{url}config").json()["components"]}
     assert shown["import-folder"]["visible"] is False
 
 

@@ -130,9 +130,12 @@ def serve(settings: Settings) -> None:
         raise ConfigError(f"The page can't be opened there ({error}): choose another --port or --host.") from error
     if demo.share_url:
         options["app_kwargs"]["middleware"][0].kwargs["names"].add(urlsplit(demo.share_url).hostname)
-    threading.Thread(target=_warm, daemon=True, name="warm").start()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    demo.block_thread()  # returns on Ctrl-C
+    try:
+        threading.Thread(target=_warm, daemon=True, name="warm").start()
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        demo.block_thread()  # returns on Ctrl-C
+    except KeyboardInterrupt:  # it came a moment before, and the server would go on alone
+        demo.close()
     _finish()
 
 

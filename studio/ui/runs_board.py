@@ -118,7 +118,7 @@ def runs_board(workspace: Workspace, tab: gr.Tab, others: list[gr.Tab]) -> gr.Te
     for other in others:
         other.select(lambda: gr.Timer(active=False), None, timer, **quiet)
     for field in filters:
-        field.input(look, [held, *filters], [*outputs, timer], trigger_mode="always_last", **in_turn)
+        field.change(look, [held, *filters], [*outputs, timer], trigger_mode="always_last", **in_turn)
     timer.tick(watch, [held, *filters], outputs, **in_turn)
     for board in (listed, binned):
         board.click(act, [held, *filters], [*outputs, chosen], trigger_mode="multiple", **in_turn)

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from playwright.sync_api import expect
 
 from studio.jobs import jobs
@@ -15,6 +16,7 @@ def events(workspace, run: str, kind: str) -> list[dict]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
+@pytest.mark.slow  # two runs, and most of a minute in the page
 def test_a_queued_run_begins_after_the_first_and_both_are_compared_deleted_and_taken_back(page, tmp_path):
     workspace = tmp_path / "workspace"
     clicks.open_sample(page, "silhouette")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import RunError
-from studio.training.reading import read_run_folder
+from studio.training.reading import skim_run_folder
 from studio.training.runs import list_runs
 from studio.training.summary import forget
 from studio.workspace import Workspace, free_path, size_of, write_whole
@@ -49,7 +49,7 @@ def throw_away(workspace: Workspace, name: str) -> str:
     """Move a run into the bin; returns its key there. Raises RunError when it goes on or can't be moved."""
     _check(workspace, name)
     folder = workspace.runs / name
-    if read_run_folder(folder, keep=False).state == "running":
+    if skim_run_folder(folder).state == "running":
         raise RunError(f"{name} is going on: stop it first, then delete it.")
     key = f"{time.time_ns():020d}-{name}"
     try:

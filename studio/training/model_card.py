@@ -16,6 +16,9 @@ ALWAYS = (
     "training.steps", "training.batch_size", "training.learning_rate", "training.optimizer", "training.schedule",
     "training.seed", "adapter.kind", "adapter.rank", "adapter.targets",
 )  # fmt: skip
+KINDS = {
+    "lora": "LoRA", "dora": "DoRA", "tucker": "LoRA with a Tucker core", "loha": "LoHa", "lokr": "LoKr",
+}  # fmt: skip
 DRAWN_ELSEWHERE = ("lora", "tucker")  # kinds that diffusers loads
 
 
@@ -65,7 +68,8 @@ def model_card(
 
 def _about(view: RunView, config: RunConfig) -> str:
     base = "the starter model of LoRA Studio" if config.base == "starter" else f"`{_code(config.base)}`"
-    said = f"A {config.adapter.kind} adapter of rank {config.adapter.rank} for {base}, trained for {view.step:,} steps."
+    kind, rank = KINDS[config.adapter.kind], config.adapter.rank
+    said = f"{kind} of rank {rank} for {base}, trained for {view.step:,} steps."
     looks = [look for look in view.looks if look.step and look.base_loss]
     if not looks:
         return said

@@ -30,6 +30,7 @@ from studio.training.events import (
 LOG = "events.jsonl"
 KEPT = 6  # runs whose reading is remembered; one of 100,000 steps takes 20 MB
 CHUNK = 4 * 2**20  # bytes read at a time
+ENOUGH = 2000  # lines of a block that are read when it is skimmed, beside those that are rare
 TAIL = 64  # bytes before the place where reading stopped, by which a file that was replaced is told
 
 
@@ -70,30 +71,29 @@ def read_events(folder: Path) -> list[Event]:
     return [event for values in _parsed(lines) if (event := _event(values))]
 
 
-def read_run_folder(folder: Path, after: int = 0, keep: bool = True) -> RunView:
-    """The run in `folder`, wherever that is; losses only of steps after `after`.
-
-    keep: whether the next reading goes on from here. What was kept before is used and brought up to date anyway.
-    """
+def read_run_folder(folder: Path, after: int = 0) -> RunView:
+    """The run in `folder`, wherever that is; losses only of steps after `after`. The next reading goes on from here."""
     key = str(folder)
     with _lock:
-        log = _kept.get(key)
-        if log is None:
-            log = Log(folder)
-            if keep:
-                _kept[key] = log
-        if key in _kept:
-            _kept.move_to_end(key)
-            while len(_kept) > KEPT:
-                _kept.popitem(last=False)
+        log = _kept.setdefault(key, Log(folder))
+        _kept.move_to_end(key)
+        while len(_kept) > KEPT:
+            _kept.popitem(last=False)
     return log.look(after)
 
 
-class Log:
-    """One events.jsonl and what it has said so far."""
+def skim_run_folder(folder: Path) -> RunView:
+    """The run in `folder` once, for what is told of many: of a long log, some of the losses are left out."""
+    with _lock:
+        log = _kept.get(str(folder))
+    return (log or Log(folder, skim=True)).look()
 
-    def __init__(self, folder: Path):
-        self.folder, self._lock = folder, threading.Lock()
+
+class Log:
+    """One events.jsonl and what it has said so far. skim: take a part of the losses where a block holds many."""
+
+    def __init__(self, folder: Path, skim: bool = False):
+        self.folder, self._skim, self._lock = folder, skim, threading.Lock()
         self._begin()
 
     def _begin(self) -> None:
@@ -139,6 +139,8 @@ class Log:
         rest = b""
         while block := stream.read(CHUNK):
             *lines, rest = (rest + block).split(b"\n")
+            if self._skim:
+                lines = _skimmed(lines)
             for values in _parsed(lines):
                 self._take(values)
         end = stream.tell()
@@ -202,6 +204,14 @@ def _forget_after(view: RunView, step: int) -> None:
     view.certificate = None
 
 
+def _skimmed(lines: list[bytes]) -> list[bytes]:
+    """Without some of the steps where there are many; the last line stays, since it says how far the run is."""
+    stride, last = len(lines) // ENOUGH, len(lines) - 1
+    if stride < 2:
+        return lines
+    return [x for n, x in enumerate(lines) if n % stride == 0 or n == last or not x.startswith(_STEP)]
+
+
 def _parsed(lines: list[bytes]) -> Iterator[dict]:
     """The lines that are JSON tables with an "event" in them."""
     lines = [line for line in lines if line.strip()]
@@ -239,5 +249,6 @@ def _alive(started: Started) -> bool:
         return False
 
 
+_STEP = b'{"event": "Step"'  # how the line of a step begins
 _kept: "OrderedDict[str, Log]" = OrderedDict()  # the one that was looked at last stands last
 _lock = threading.Lock()

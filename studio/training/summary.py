@@ -9,7 +9,7 @@ from pathlib import Path
 
 from studio.errors import StudioError
 from studio.training.config import config_from_toml
-from studio.training.reading import LOG, RunView, read_run_folder
+from studio.training.reading import LOG, RunView, read_run_folder, skim_run_folder
 from studio.workspace import Workspace, size_of, write_whole
 
 POINTS = 1000  # of a line
@@ -105,7 +105,8 @@ def _make(workspace: Workspace, name: str, stamp: tuple) -> tuple[Summary, Cours
     """Both from the run's folder; kept in the cache, unless the run goes on."""
     folder = workspace.runs / name
     config = config_from_toml(folder / "run.toml")
-    view = read_run_folder(folder, keep=time.time() - stamp[1] / 1e9 < FRESH)
+    fresh = time.time() - stamp[1] / 1e9 < FRESH
+    view = read_run_folder(folder) if fresh else skim_run_folder(folder)
     looks = [look for look in view.looks if look.step]
     best = min(looks, key=lambda look: look.loss) if looks else None
     made = Summary(

@@ -124,7 +124,7 @@ def _slots_of_runs(runs: Sequence[tuple[str, Course]], right: float) -> str:
     """The same for several runs: what each had come to at that step."""
     slots = []
     for number in range(SLOTS):
-        step = right * (number + 0.5) / SLOTS
+        step = right * (number + 1) / SLOTS
         rows = [f"step {round(step):,}"]
         for name, one in runs:
             found = [

@@ -13,6 +13,7 @@ from studio.ui.train_form import LABELS
 from studio.ui.widgets import HIDDEN, QUIET, plainly
 from studio.workspace import Workspace
 
+NAMES = LABELS | {"data.folder": "Dataset", "base": "Base model"}
 FRESH: dict = {
     "ticked": [], "rows": [], "sure": False, "shown": PAGE, "stamp": None, "drawn": None,
 }  # fmt: skip
@@ -71,7 +72,7 @@ def runs_board(workspace: Workspace, tab: gr.Tab, others: list[gr.Tab]) -> gr.Te
         films = [(name, doing.film(workspace, name, one, len(courses))) for name, one in courses]
         on = bool(courses)
         differ = doing.differences(workspace, [name for name, _ in courses])
-        rows = runs_html.settings_table([name for name, _ in courses], differ, LABELS)
+        rows = runs_html.settings_table([name for name, _ in courses], differ, NAMES)
         return {
             chart: gr.update(value=compare_chart(courses) if on else "", visible=on),
             table: gr.update(value=rows, visible=bool(rows)),

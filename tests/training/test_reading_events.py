@@ -23,7 +23,7 @@ from studio.training.events import (
     Warned,
     to_dict,
 )  # fmt: skip
-from studio.training.reading import KEPT, Log, read_run_folder
+from studio.training.reading import KEPT, Log, read_run_folder, skim_run_folder
 from studio.training.runs import append, here
 from studio.training.summary import course, summaries, summary
 from studio.workspace import Workspace
@@ -185,6 +185,16 @@ def test_only_a_few_logs_are_kept_in_memory(workspace):
     assert read_run_folder(workspace.runs / "r0").losses == [(1, 1.0, 2.0)]
 
 
+def test_a_skimmed_log_leaves_out_losses_and_nothing_else(workspace):
+    folder = make(workspace)
+    long_log(folder, 30_000)
+    append(folder, step(30_001))  # broken off after it went on
+    skimmed, whole = skim_run_folder(folder), Log(folder).look()
+    assert 1000 < len(skimmed.losses) < 10_000 and set(skimmed.losses) < set(whole.losses)
+    assert skimmed.losses[-1] == whole.losses[-1]
+    assert replace(skimmed, losses=[]) == replace(whole, losses=[])
+
+
 def test_a_summary_tells_what_the_folder_does_and_is_made_once(workspace, monkeypatch):
     folder = make(workspace, base="starter")
     long_log(folder, 3000)
@@ -200,7 +210,8 @@ def test_a_summary_tells_what_the_folder_does_and_is_made_once(workspace, monkey
     from studio.training import summary as module
 
     monkeypatch.setattr(module, "_seen", {})  # as after a restart
-    monkeypatch.setattr(module, "read_run_folder", lambda *_, **__: pytest.fail("the log was read again"))
+    for reader in ("read_run_folder", "skim_run_folder"):
+        monkeypatch.setattr(module, reader, lambda _: pytest.fail("the log was read again"))
     assert summary(workspace, "a") == found and course(workspace, "a") == line
 
 

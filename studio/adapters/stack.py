@@ -31,9 +31,9 @@ class Stack:
         self.members: list[tuple[Adapter, Layer]] = []  # (adapter, its layer here)
         self._settled = False  # whether nothing acts but what stands in for the weight; looked up after each move
         self._made: dict[str, Tensor] = {}  # what was merged last: the weight and perhaps the bias
-        self._made_of: list[tuple[int, float]] = []  # (id of a layer, its strength)
-        self._parts: list[Tensor] = []  # of these layers
-        self._written: list[tuple[int, int]] = []  # a stamp of each of them and of the base's own numbers
+        self._made_of: list[tuple] = []  # (id of a layer, its strength, where its numbers lie)
+        self._parts: list[Tensor] = []  # of these layers, those that may be written
+        self._written: list = []  # how often each of them was, and stamps of the base's own numbers
         self._inside: list[Adapter] = []  # the adapters that are in what stands in; empty: nothing does
         self._room: Tensor | None = None  # kept while strengths move: asking for memory costs as much as the product
         self._never_merged = is_quantised(base) or WORKS_ON in base.__dict__  # its place is not to be taken
@@ -94,10 +94,13 @@ class Stack:
                 self.unmerge()
             self._settled = not acting
             return
-        made_of = [(id(layer), _strength(adapter, layer)) for adapter, layer in still]
+        made_of = [
+            (id(layer), _strength(adapter, layer), *(part.data_ptr() for part in layer.parameters()))
+            for adapter, layer in still
+        ]
         if made_of != self._made_of or self._stamps() != self._written:
             self._made, self._made_of = self._merge(still), made_of
-            self._parts = [part for _, layer in still for part in layer.parameters()]
+            self._parts = [part for _, layer in still for part in layer.parameters() if not part.is_inference()]
             self._written = self._stamps()
             base.__dict__.pop("bias", None)
         self._settled, self._inside = len(still) == len(acting), [adapter for adapter, _ in still]
@@ -105,9 +108,9 @@ class Stack:
         # state_dict(), parameters() and training see the base's own weight as before.
         base.__dict__.update(self._made)
 
-    def _stamps(self) -> list[tuple[int, int]]:
-        own = [p for p in self.base._parameters.values() if p is not None]
-        return [_stamp(tensor) for tensor in own + self._parts]
+    def _stamps(self) -> list:
+        own = [_stamp(p) for p in self.base._parameters.values() if p is not None]
+        return own + [part._version for part in self._parts]
 
     def _merge(self, still: list[tuple["Adapter", Layer]]) -> dict[str, Tensor]:
         # Outside inference mode, because what is made here may meet a later call that wants gradients.

@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.drawing [--rounds 5] [--steps 4] [--side 256] [--small] [--processor-time]
 
-On the starter model, and on a model of Stable Diffusion 1.5's shape with random weights (10 GB; `--small` makes its
+On the starter model, and on a model of Stable Diffusion 1.5's shape with random weights (8 GB; `--small` makes its
 UNet an eighth as wide, to try the benchmark itself). Everybody takes turns in one process, over one copy of the base's
 weights; what is printed are medians, and medians of the ratios within a round, since machines are noisy.
 """

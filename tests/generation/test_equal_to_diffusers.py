@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from studio.adapters.stack import Stack
 from studio.basemodels import base_folder, load_base
 from studio.generation import AdapterUse, Recipe, generate
+from studio.generation.rack import rack_of
 from studio.generation.schedulers import DIFFUSION
 from tests.generation.plain import apart, disturb, pipeline, same, theirs
 
@@ -127,6 +129,27 @@ def test_words_are_read_again_only_when_something_that_reads_them_changes(files,
     assert reads("a pear, alone", 0.5, 0.9, clip_skip=2)
     assert reads("a plum, alone", 0.5, 0.9)
     assert not reads("a pear, alone", 1, 1)
+
+
+def test_weights_are_merged_again_only_when_a_strength_or_a_number_moved(files, monkeypatch):
+    merged, merge = [], Stack._merge
+    monkeypatch.setattr(Stack, "_merge", lambda stack, still: (merged.append(1), merge(stack, still))[1])
+
+    def merges(**more) -> bool:
+        before = len(merged)
+        generate(Recipe(**QUICK | {"steps": 1, "seed": len(merged)}, adapters=(AdapterUse(file=files[1], **more),)))
+        return len(merged) > before
+
+    assert merges(strength=0.61)
+    assert not merges(strength=0.61)
+    assert not merges(strength=0.0)
+    assert not merges(strength=0.61)
+    assert merges(strength=0.61, blocks={"unet.mid_block": 0.5})
+    assert merges(strength=0.61)
+    latest = list(rack_of(load_base())._read.values())[-1]
+    for _, layer, _ in latest.placed():
+        layer.B.data = layer.B.data.clone()  # as programs write that don't count it
+    assert merges(strength=0.61)
 
 
 def test_a_second_process_draws_the_same_pixels(files, tmp_path):

@@ -5,6 +5,7 @@ but the strength of one adapter, as one batch from the same noise.
 """
 
 import csv
+import io
 import math
 import re
 import threading
@@ -22,6 +23,7 @@ from studio.generation.schedulers import NAMES
 from studio.generation.uses import AdapterUse
 
 KINDS = ("strength", "adapter", "checkpoint", "prompt", "words", "seed", "steps", "guidance", "scheduler")
+NUMBERS = ("strength", "guidance", "seed", "steps")
 JUDGED = ("strength", "adapter", "checkpoint")  # what a vote is about
 MOST = 150  # cells of one grid
 BATCH = 8  # pictures drawn at once, so that the memory of a large picture is not needed a hundred times
@@ -80,7 +82,7 @@ def parse_values(kind: str, text: str) -> tuple[Any, ...]:
     text = text.strip()
     if len(text) > 20_000:
         raise GenerationError(f"The values for {kind} are too long: {MOST} pictures are the most.")
-    if kind in ("strength", "guidance", "seed", "steps"):
+    if kind in NUMBERS:
         found = [number for piece in re.split(r"[,;\n]", text) for number in _numbers(kind, piece.strip())]
     elif kind == "prompt":
         found = [line.strip() for line in text.splitlines() if line.strip()]
@@ -142,6 +144,17 @@ def _words(text: str) -> list[str]:
     except csv.Error as error:
         raise GenerationError("The words can't be told apart: put commas between them.") from error
     return [piece.strip() for row in rows for piece in row if piece.strip()]
+
+
+def values_text(kind: str, values: Sequence[Any]) -> str:
+    """What to type for these values: `parse_values` reads it back. Prompts are put on a line each."""
+    if kind in NUMBERS:
+        return ", ".join(f"{value:.10g}" for value in values)
+    if kind == "prompt":
+        return "\n".join(" ".join(value.split()) for value in values)
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="").writerow(values)
+    return stream.getvalue().replace(",", ", ") if not any("," in value for value in values) else stream.getvalue()
 
 
 def _scheduler(name: str) -> str:

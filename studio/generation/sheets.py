@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from studio.generation.grids import KINDS, MOST, Axis
+from studio.generation.grids import KINDS, MOST, NUMBERS, Axis
 from studio.generation.inside import save_picture
 from studio.generation.recipe import Recipe
 from studio.workspace import free_path, safe_name, write_whole
@@ -127,6 +127,25 @@ def save_sheet(grid: Saved, recipe: Recipe, axes: Sequence[Axis]) -> Path:
     ]
     axes_text = json.dumps({"axes": told}, ensure_ascii=False)
     return save_picture(image, recipe, grid.sheet.parent, grid.sheet.name, {KEY: axes_text})
+
+
+def read_axes(path: Path) -> tuple[Axis, ...]:
+    """The axes inside a sheet, adapters and checkpoints by their names alone; () when it is no sheet or is damaged."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            told = json.loads(str(image.info.get(KEY, ""))[:2_000_000])["axes"][:3]
+        axes = tuple(Axis(str(one["kind"]), tuple(one["values"]), int(one.get("index", 0))) for one in told)
+        known = all(axis.kind in KINDS and 1 <= len(axis.values) <= MOST and 0 <= axis.index < 100 for axis in axes)
+        whole = known and all(_fits(axis.kind, value) for axis in axes for value in axis.values)
+    except (OSError, ValueError, TypeError, KeyError, SyntaxError, RecursionError, Image.DecompressionBombError):
+        return ()
+    return axes if whole else ()
+
+
+def _fits(kind: str, value: Any) -> bool:
+    if kind in NUMBERS:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, str) and len(value) <= 4000
 
 
 def _plain(value: Any) -> Any:

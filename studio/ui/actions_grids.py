@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from studio.errors import BusyError, GenerationError, NotAllowedError, WorkspaceError
 from studio.jobs import Job
 from studio.ui.actions import adapter_path, known, list_adapters, remember, running
+from studio.ui.actions_pictures import key_of
 from studio.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -51,6 +52,35 @@ def axes_of(workspace: Workspace, recipe: "Recipe", typed: Sequence[Typed]) -> l
             files = dict.fromkeys(adapter_path(workspace, key) for key in one.picks)
             axes.append(Axis(one.kind, tuple(files)))
     return axes
+
+
+def typed_in(workspace: Workspace, path: Path) -> tuple[list[Typed], list[str]]:
+    """The axes of a sheet as they stand on the page, and a line for each adapter that is not here; [] for no sheet.
+
+    path: a PNG that may come from anywhere
+    """
+    from studio.generation import read_recipe
+    from studio.generation.grids import values_text
+    from studio.generation.sheets import read_axes
+
+    found, problems = list[Typed](), list[str]()
+    axes = read_axes(path)
+    names = [str(one["file"]) for one in read_recipe(path).adapters] if axes else []
+    for axis in axes:
+        if axis.kind in ("adapter", "checkpoint"):
+            keys = {name: key_of(workspace, name) for name in axis.values}
+            problems += [
+                f"The grid's {name[:60]!r} is not here: drop its file." for name, key in keys.items() if not key
+            ]
+            here = tuple(key for key in keys.values() if key)
+            run = here[0].partition(":")[2].partition("@")[0] if here and axis.kind == "checkpoint" else ""
+            found.append(Typed(axis.kind, run, picks=here))
+        elif axis.kind == "scheduler":
+            found.append(Typed(axis.kind, picks=axis.values))
+        else:
+            which = names[axis.index] if axis.kind == "strength" and axis.index < len(names) else ""
+            found.append(Typed(axis.kind, which, values_text(axis.kind, axis.values)))
+    return found, problems
 
 
 def _index(recipe: "Recipe", title: str) -> int:

@@ -1,4 +1,4 @@
-"""What the parts of the Generate tab share: the recipe that the form and the adapter rows make, and two ways back."""
+"""What the parts of the Generate tab share: the recipe that the form and the adapter rows make, and the ways back."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +15,11 @@ class Bench:
     recipe    the Recipe of those values, adapters and all; raises StudioError
     taken     hidden: fill it with the name of a picture in the workspace's outputs, and the form takes its recipe
     incoming  hidden: fill it with an adapter's key ("run:NAME", "file:NAME"), and it gets a row
+    axes      hidden: when a sheet was taken, and its axes as fields of a Typed each
     """
 
     inputs: list[Any]
     recipe: Callable[..., Any]
     taken: gr.Textbox
     incoming: gr.Textbox
+    axes: gr.JSON

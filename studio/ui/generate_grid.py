@@ -106,6 +106,12 @@ def grid_part(bench: Bench, workspace: Workspace, demo: gr.Blocks) -> None:
         return _all_fields(workspace, actions_grids.ladder(workspace))
 
     @plainly
+    def fill_taken(taken):
+        if not taken:
+            return [gr.skip()] * len(typed_parts)
+        return _all_fields(workspace, [Typed(**one) for one in taken[1]])
+
+    @plainly
     def fill_two(*held):
         return _all_fields(workspace, actions_grids.two(workspace, _keys(held), _seed(held)))
 
@@ -183,6 +189,7 @@ def grid_part(bench: Bench, workspace: Workspace, demo: gr.Blocks) -> None:
         row.kind.input(kind_chosen, [row.kind, *bench.inputs], row.parts, **quiet)
         row.which.input(run_chosen, [row.kind, row.which], row.picks, **quiet)
     ladder.click(fill_ladder, None, typed_parts, **quiet)
+    bench.axes.change(fill_taken, bench.axes, typed_parts, **quiet)
     two.click(fill_two, bench.inputs, typed_parts, **quiet)
     sized = [part for name, part in zip(FIELDS, bench.inputs[1:]) if name in ("steps", "guidance", "width", "height")]
     gr.on([part.change for part in [*typed_parts, *sized, ended]], say_plan, [*typed_parts, *bench.inputs], plan,

@@ -1,6 +1,7 @@
 """The Generate tab: a prompt, adapters with a slider each, and the picture with and without them."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
     keys = gr.JSON([], visible=False)  # what each row holds: "run:NAME", "file:NAME", "live:NAME" or ""
     recalled = gr.JSON(visible=False)
     incoming, taken = gr.Textbox(visible=False), gr.Textbox(visible=False)
+    axes = gr.JSON(visible=False)
     made = gr.State(False)  # moving a slider draws again only when there is a picture to compare with
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
@@ -55,7 +57,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
                 height=130, elem_id="drop-adapters", elem_classes="drop",
             )  # fmt: skip
         fields, values = list(form.fields), generate_rows.values(rows)
-        bench = Bench([keys, *fields, *values], partial(_recipe, workspace), taken, incoming)
+        bench = Bench([keys, *fields, *values], partial(_recipe, workspace), taken, incoming, axes)
         with gr.Column(scale=8, min_width=320):
             with gr.Row(elem_classes="actions"):
                 go = gr.Button("Generate", variant="primary", elem_id="go", min_width=140, scale=3)
@@ -111,22 +113,24 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
                 tell(error)
         try:
             if picture_file:
-                return *restore(*actions_pictures.restored(workspace, picture_file)), load_adapters(), None
+                return *restore(Path(picture_file)), load_adapters(), None
         except StudioError as error:
             tell(error)
-        return *[gr.skip()] * len(fields), *with_added(held, wanted), load_adapters(), None
+        skipped = [gr.skip()] * (len(fields) + 2)
+        return *skipped[2:], *with_added(held, wanted), *skipped[:2], load_adapters(), None
 
     @plainly
     def take_recipe(name):
         """A picture of the workspace was chosen: the form takes its recipe."""
         if not name:
-            return [gr.skip()] * (len(fields) + len(pool) + 2)
-        found = actions_pictures.restored(workspace, actions_grids.picture_path(workspace, name))
-        return *restore(*found), "", gr.Tabs(selected="drawn")
+            return [gr.skip()] * (len(fields) + len(pool) + 3)
+        return *restore(actions_grids.picture_path(workspace, name)), ""
 
-    def restore(found: dict[str, Any], adapters: list[dict[str, Any]], problems: list[str]) -> list[Any]:
-        """Updates for the form's fields and `pool`."""
-        for problem in problems:
+    def restore(path: Path) -> list[Any]:
+        """Updates for the form's fields, `pool`, axes and tabs, from the recipe inside a picture or a sheet."""
+        found, adapters, problems = actions_pictures.restored(workspace, path)
+        typed, missing = actions_grids.typed_in(workspace, path)
+        for problem in [*problems, *missing]:
             tell(StudioError(problem))
         updates = [gr.update(value=found[name]) if name in found else gr.skip() for name in FIELDS]
         held = {
@@ -134,7 +138,9 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
                     one.get("end", 1.0), ", ".join(f"{k} {v:g}" for k, v in (one.get("blocks") or {}).items()))
             for index, one in enumerate(adapters[:POOL])
         }  # fmt: skip
-        return [*updates, *rows_of([one["key"] for one in adapters[:POOL]], held)]
+        sheet = [time.time(), [asdict(one) for one in typed]] if typed else gr.skip()
+        beside = [sheet, gr.Tabs(selected="grid" if typed else "drawn")]
+        return [*updates, *rows_of([one["key"] for one in adapters[:POOL]], held), *beside]
 
     def remove(index, held):
         return rows_of([("" if i == index else key) for i, key in enumerate(held or [])])
@@ -212,8 +218,8 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
     chooser.input(add, [chooser, keys], [*pool, chooser], **quiet)
     chooser.focus(load_adapters, None, chooser, **quiet)
     incoming.change(add, [incoming, keys], [*pool, incoming], **quiet)
-    drop.upload(take, [drop, keys], [*fields, *pool, chooser, drop], **quiet)
-    taken.change(take_recipe, taken, [*fields, *pool, taken, tabs], **quiet)
+    drop.upload(take, [drop, keys], [*fields, *pool, axes, tabs, chooser, drop], **quiet)
+    taken.change(take_recipe, taken, [*fields, *pool, axes, tabs, taken], **quiet)
     demo.load(load_adapters, None, chooser, **quiet)
     demo.load(recall, recalled, [*form.remembered, *pool], js=RECALL_JS, **quiet).then(None, None, None, js=READY_JS,
                                                                                      **quiet)  # fmt: skip

@@ -66,6 +66,12 @@ def test_a_grid_is_found_by_a_reload_voted_on_and_gives_recipes_back(page, tmp_p
     expect(page.locator("#seed input")).to_have_value("12")
     expect(page.locator("#strength-0 input[type=number]")).to_have_value("0.8")
 
+    open_grid(page)
+    axis(page, 1, "Steps", "3")
+    page.locator("#drop-adapters input[type=file]").set_input_files(str(outputs / f"{folder.name}.png"))
+    expect(page.locator("#axis-1-text :is(textarea, input)").first).to_have_value("11, 12")
+    expect(page.locator("#axis-0-text :is(textarea, input)").first).to_have_value("0, 0.8")
+
 
 def test_stop_keeps_what_is_drawn_and_mistakes_are_one_line(page, tmp_path):
     open_generate(page)

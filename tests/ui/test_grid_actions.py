@@ -5,11 +5,11 @@ from PIL import Image
 
 from studio.capabilities import VISITED
 from studio.errors import GenerationError, NotAllowedError, StudioError
-from studio.generation import AdapterUse, Recipe, save_picture
+from studio.generation import AdapterUse, Recipe, save_picture, sheets
 from studio.jobs import Job
 from studio.ui import actions_grids
 from studio.ui.actions import adapter_path
-from studio.ui.actions_grids import Typed, axes_of, checked, checkpoints_of, ladder, picture_path, spread, two
+from studio.ui.actions_grids import Typed, axes_of, checked, checkpoints_of, ladder, picture_path, spread, two, typed_in
 from studio.ui.actions_pictures import key_of, restored
 from studio.ui.generate_rows import known_keys
 from studio.workspace import Workspace
@@ -43,6 +43,43 @@ def test_a_picture_made_with_a_checkpoint_finds_it_again(workspace):
     _, adapters, problems = restored(workspace, path)
     assert [(one["key"], one["strength"]) for one in adapters] == [("run:apples@1200", 0.5)] and not problems
     assert known_keys(workspace, ["run:apples@1200", "run:apples@7", "run:apples@/../x"]) == ["run:apples@1200"]
+
+
+def test_a_sheet_puts_its_axes_back_into_the_form(workspace, tmp_path):
+    typed = [
+        Typed("checkpoint", "apples", picks=("run:apples@100", "run:apples@1200")),
+        Typed("words", text='apple, "red, ripe"'),
+        Typed("strength", "apples", "-0.5, 0.25, 1"),
+    ]
+    recipe = Recipe(prompt="an apple", adapters=(AdapterUse(file=adapter_path(workspace, "run:apples")),))
+    axes = axes_of(workspace, recipe, typed)
+    sheet = _sheet(workspace, recipe, axes)
+    found, problems = typed_in(workspace, sheet)
+    assert not problems and axes_of(workspace, recipe, found) == axes
+    elsewhere = Workspace.open(tmp_path / "elsewhere")
+    found, problems = typed_in(elsewhere, sheet)
+    assert [one.kind for one in found] == ["checkpoint", "words", "strength"] and found[0].picks == ()
+    assert len(problems) == 2 and "'apples@100' is not here" in problems[0]
+    one = save_picture(Image.new("RGB", (8, 8)), recipe, workspace.outputs)
+    assert typed_in(workspace, one) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "axes", ["", "{}", "[" * 9999, '{"axes": 3}', '{"axes": [{"kind": "seed", "values": ["<b>"]}]}',
+             '{"axes": [{"kind": "seed", "values": [1e999]}]}', '{"axes": [{"kind": "prompt", "values": [[]]}]}',
+             '{"axes": [{"kind": "rm -rf", "values": [1]}]}', '{"axes": [{"kind": "seed", "values": []}]}',
+             '{"axes": [{"kind": "strength", "values": [1], "index": -1}]}', '{"axes": [null]}'],
+)  # fmt: skip
+def test_damaged_axes_of_a_sheet_are_no_axes(workspace, axes):
+    path = save_picture(Image.new("RGB", (8, 8)), Recipe(prompt="x"), workspace.outputs, also={sheets.KEY: axes})
+    assert typed_in(workspace, path) == ([], [])
+
+
+def _sheet(workspace, recipe, axes):
+    folder = sheets.new_folder(workspace.outputs, recipe, axes)
+    grid = sheets.saved(folder)
+    assert grid is not None
+    return sheets.save_sheet(grid, recipe, axes)
 
 
 @pytest.mark.parametrize(

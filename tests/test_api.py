@@ -196,15 +196,26 @@ def test_the_queue_and_the_bin_by_a_program(studio):
     studio.predict(run, api_name="/leave_queue")
     assert studio.predict(api_name="/list_queue")["waiting"] == []
     run = studio.predict(dataset="silhouette", name="again", steps=4, rank=2, api_name="/queue_training")
+    other = studio.predict(dataset="silhouette", name="other", steps=4, rank=4, api_name="/queue_training")
     studio.predict(api_name="/start_queue")
     for _ in range(400):  # it begins by itself
-        if studio.predict(run=run, api_name="/run_status")["state"] == "finished":
+        if studio.predict(run=other, api_name="/run_status")["state"] == "finished":
             break
         time.sleep(0.5)
     key = studio.predict(run, api_name="/delete_run")
     assert run not in studio.predict(api_name="/list_runs")
     assert studio.predict(key, api_name="/restore_run") == run
     assert run in studio.predict(api_name="/list_runs")
+    both = studio.predict([run, other], api_name="/compare_runs")
+    assert set(both["losses"]) == {run, other} and len(both["losses"][run]["trained"]) == 4
+    assert both["differences"]["adapter.rank"] == [2, 4]
+    assert studio.predict(run, "the good one", api_name="/note_run") == "the good one"
+    studio.predict(run, "me/mine", "mit", "zsk", "", True, False, "", api_name="/publish_run")
+    assert wait(studio, "/job_status")["state"] == "done"
+    made = studio.predict(api_name="/publish_result")
+    assert "zsk" in made["card"] and "README.md" in made["files"] and not made["address"]
+    with pytest.raises(AppError, match="token"):
+        studio.predict(run, "me/mine", "mit", "", "", True, True, "", api_name="/publish_run")
     assert studio.predict(api_name="/list_bases") == ["starter"]
     assert "works" in studio.predict(api_name="/doctor")
 
@@ -240,7 +251,7 @@ def test_endpoints_are_named_and_described(studio):
     wanted += "job_status stop_captioning add_adapter "
     wanted += "list_presets check_settings check_report start_training stop_training pause_training resume_training "
     wanted += "extend_training run_status list_runs queue_training list_queue start_queue leave_queue delete_run "
-    wanted += "restore_run list_bases add_base doctor "
+    wanted += "restore_run compare_runs note_run publish_run publish_result list_bases add_base doctor "
     wanted += "list_adapters inspect_adapter convert_adapter resize_adapter export_adapters generate draw_grid "
     wanted += "grid_result measure_adapter measured list_pictures picture_recipe delete_picture restore_picture"
     assert set(described) == {f"/{name}" for name in wanted.split()}

@@ -9,7 +9,15 @@ from dataclasses import asdict
 
 import gradio as gr
 
-from studio.ui import actions, actions_about, actions_all_runs, actions_bases, actions_queue, actions_runs
+from studio.ui import (
+    actions,
+    actions_about,
+    actions_all_runs,
+    actions_bases,
+    actions_publish,
+    actions_queue,
+    actions_runs,
+)
 from studio.ui.api_datasets import dataset_endpoints
 from studio.ui.api_pictures import picture_endpoints
 from studio.ui.endpoint import endpoint, job_facts, json_of
@@ -99,6 +107,36 @@ def endpoints(workspace: Workspace) -> None:
         """Bring a run back from the bin. Answers its name."""
         return actions_all_runs.bring_back(workspace, key)
 
+    def compare_runs(runs):
+        """Where the settings of some runs differ, and the course of each: [step, loss] in training and held out."""
+        names = list(map(str, json_of(runs, list, "runs")))
+        lines = ("trained", "held_out", "base")
+        courses = actions_all_runs.courses(workspace, names)
+        return {
+            "differences": dict(actions_all_runs.differences(workspace, names)),
+            "losses": {name: {line: getattr(course, line) for line in lines} for name, course in courses},
+        }
+
+    def note_run(run, note):
+        """Keep a note beside a run; empty takes it away. Answers the note."""
+        actions_all_runs.write_note(workspace, run, note)
+        return actions_all_runs.note_of(workspace, run)
+
+    def publish_run(run, repo, licence, triggers, about, private, send, token):
+        """Make the model card and folder of a run in the background and, with `send`, upload it to the hub; wait with
+        job_status, then ask publish_result."""
+        return job_facts(
+            actions_publish.start_publishing(workspace, run, repo, licence, triggers, about, private, send, token)
+        )
+
+    def publish_result():
+        """What the newest publishing made: the card, the files with their bytes, the address on the hub."""
+        job, run = actions_publish.newest_publishing()
+        made = job.result if job else None
+        if not made:
+            return {"run": run}
+        return {"run": run, "card": made.card, "files": dict(made.files), "address": made.address}
+
     def list_bases():
         """Base models that are known here, by name."""
         return [name for _, name in actions_bases.list_bases(workspace)]
@@ -148,6 +186,22 @@ def endpoints(workspace: Workspace) -> None:
         endpoint(leave_queue, [which], yes)
         endpoint(delete_run, [which], text)
         endpoint(restore_run, [gr.Textbox(label="key of delete_run", value="")], text)
+        endpoint(compare_runs, [gr.JSON(label='runs: names, such as ["one", "two"]', value=[])], answer)
+        endpoint(note_run, [which, gr.Textbox(label="note", value="")], text)
+        endpoint(
+            publish_run,
+            [
+                which, gr.Textbox(label="repo: owner/name on the hub", value=""),
+                gr.Textbox(label="licence, as the hub names them; may be empty", value=""),
+                gr.Textbox(label="trigger words, with commas between", value=""),
+                gr.Textbox(label="about: Markdown for the card", value=""),
+                gr.Checkbox(label="private: only you can see it", value=True),
+                gr.Checkbox(label="send: false only prepares the folder", value=False),
+                gr.Textbox(label="token of the hub that may write; it is kept nowhere", value="", type="password"),
+            ],
+            answer,
+        )  # fmt: skip
+        endpoint(publish_result, [], answer)
         endpoint(list_bases, [], answer)
         endpoint(add_base, [gr.Textbox(label="folder, .safetensors file or owner/name", value="")], text)
         endpoint(doctor, [], answer)

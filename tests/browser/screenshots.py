@@ -76,11 +76,8 @@ def clicks_through(page: Page, steps: int, out: Path) -> None:
     clicks.draw(page)
     shoot(page, out / "generate.png")
     inner(page, "generate", "Grid")
-    for number, kind, values in ((0, "Strength", "0, 0.5, 1"), (1, "Prompt", "teddy bear\nfish\nblue jeans")):
-        clicks.choose(page, f"axis-{number}-kind", kind)
-        field = page.locator(f"#axis-{number}-text :is(textarea, input)").first
-        expect(field).not_to_have_value("")
-        field.fill(values)
+    page.locator("#grid-ladder").click()
+    expect(page.locator("#grid-plan")).to_contain_text("pictures")
     page.locator("#grid-go").click()
     expect(page.locator("#grid-sheet")).to_be_visible()
     shoot(page, out / "grid.png")

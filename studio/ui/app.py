@@ -11,6 +11,9 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: nothing is sent anywhere
+# After every event Gradio sums up the last 10,000 in a table; nobody reads it, and it costs more the longer one looks.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 
 import gradio as gr  # noqa: E402
 from gradio.utils import get_upload_folder  # noqa: E402
@@ -96,6 +99,7 @@ def launch_options(settings: Settings) -> dict:
         uploads=get_upload_folder(),
         allows=allows,
         visitors=visitors,
+        served=served,
         embedded=settings.on_space,
     )
     return {

@@ -24,7 +24,7 @@ class Beat:
     To be made before everything else, for as many watchers as there may be: the page finds first what stands first.
     """
 
-    def __init__(self, most: int = 16, seconds: float = 1.5):
+    def __init__(self, most: int = 16, seconds: float = 2):
         self.seconds, self._free = seconds, [gr.State(None) for _ in range(most)]
         self._watchers: list[tuple[Callable[..., Any], list[Any], list[Any], gr.State]] = []
 

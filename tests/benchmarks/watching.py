@@ -4,7 +4,8 @@ python -m tests.benchmarks.watching [--tabs 4] [--rounds 5] [--seconds 15] [--ap
 
 Launches the studio as a person does, trains the starter model, and counts the run's steps in turns: nobody looks; so
 many tabs of Chromium show the Train tab. `--apart` gives the studio one half of the processor's cores and the browser
-the other, as when they are on two machines; without it they fight for the same ones. Also the memory of a studio whose
+the other, as when they are on two machines; without it they fight for the same ones. Steps are counted by the clock and
+by the studio's own processor time, which others on the machine can't disturb. Also the memory of a studio whose
 page was opened and that has loaded nothing yet.
 """
 
@@ -28,6 +29,7 @@ from playwright.sync_api import BrowserContext, sync_playwright
 ROOT = Path(__file__).parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 CALLS = 100
+SETTLED = 20  # seconds until the pages have nothing left to load
 
 
 def main() -> None:
@@ -52,25 +54,26 @@ def main() -> None:
             run = start(Client(url, verbose=False))
             events = Path(root) / "runs" / run / "events.jsonl"
             wait_for(events)
-            measure(context, url, events, given)
+            measure(context, url, process.pid, events, given)
             chromium.close()
 
 
-def measure(context: BrowserContext, url: str, events: Path, given: argparse.Namespace) -> None:
+def measure(context: BrowserContext, url: str, pid: int, events: Path, given: argparse.Namespace) -> None:
     alone, watched, calls, calls_alone = [], [], [], []
     client = Client(url, verbose=False)
     for _ in range(given.rounds):
-        alone.append(rate(events, given.seconds))
+        alone.append(rate(events, pid, given.seconds))
         calls_alone += answers(client)
         open_tabs(context, url, given.tabs)
-        time.sleep(4)
-        watched.append(rate(events, given.seconds))
+        time.sleep(SETTLED)
+        watched.append(rate(events, pid, given.seconds))
         calls += answers(client)
         close_tabs(context)
         time.sleep(2)
-    kept = statistics.median(there / without for there, without in zip(watched, alone))
-    print(f"steps a second, nobody looks: {statistics.median(alone):.2f}")
-    print(f"steps a second, {given.tabs} tabs watch: {statistics.median(watched):.2f} ({kept:.3f} of it)")
+    for place, name in enumerate(("steps a second", "steps a second of the studio's processor time")):
+        without, there = (statistics.median(one[place] for one in turns) for turns in (alone, watched))
+        kept = statistics.median(one[place] / other[place] for one, other in zip(watched, alone))
+        print(f"{name}: nobody looks {without:.2f}, {given.tabs} tabs watch {there:.2f} ({kept:.3f} of it)")
     for name, found in (("nobody looks", calls_alone), (f"{given.tabs} tabs watch", calls)):
         print(f"a call that does nothing, {name}: median {1000 * statistics.median(found):.0f} ms, "
               f"p95 {1000 * statistics.quantiles(found, n=20)[-1]:.0f} ms")  # fmt: skip
@@ -122,10 +125,18 @@ def steps(events: Path) -> int:
         return 0
 
 
-def rate(events: Path, seconds: float) -> float:
-    first, began = steps(events), time.monotonic()
+def rate(events: Path, pid: int, seconds: float) -> tuple[float, float]:
+    """Steps by the second of the clock, and of the studio's processor time."""
+    first, began, used = steps(events), time.monotonic(), processor_time(pid)
     time.sleep(seconds)
-    return (steps(events) - first) / (time.monotonic() - began)
+    done = steps(events) - first
+    return done / (time.monotonic() - began), done / (processor_time(pid) - used)
+
+
+def processor_time(pid: int) -> float:
+    with open(f"/proc/{pid}/stat") as line:
+        user, system = line.read().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def answers(client: Client) -> list[float]:

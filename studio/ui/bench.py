@@ -16,6 +16,7 @@ class Bench:
     taken     hidden: fill it with the name of a picture in the workspace's outputs, and the form takes its recipe
     incoming  hidden: fill it with an adapter's key ("run:NAME", "file:NAME"), and it gets a row
     axes      hidden: when a sheet was taken, and its axes as fields of a Typed each
+    packed    hidden: what the grid's plan is made of, in one piece
     """
 
     inputs: list[Any]
@@ -23,3 +24,4 @@ class Bench:
     taken: gr.Textbox
     incoming: gr.Textbox
     axes: gr.JSON
+    packed: gr.JSON

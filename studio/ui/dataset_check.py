@@ -38,8 +38,8 @@ def check_board(
             minimum=64, maximum=4096, elem_id="check-size", min_width=160,
         )  # fmt: skip
         check = gr.Button("Check this dataset", variant="primary", elem_id="check-set", min_width=180)
-        fit = gr.Button("Find captions that don't fit", elem_id="score", min_width=180)
-        stop = gr.Button("Stop", interactive=False, elem_id="stop-check-set", min_width=80)
+        fit = gr.Button("Find captions that don't fit", elem_id="score", min_width=240)
+        stop = gr.Button("Stop", interactive=False, elem_id="stop-check-set", min_width=80, scale=0)
     progress = gr.HTML(elem_id="check-progress")
     findings = boards.board("findings", NOTHING)
     worst = boards.board("worst")

@@ -28,6 +28,8 @@ LABELS = {
     "words": "What the prompt says, then what to put in its place: red, green, blue",
 }
 NUMBERS = "Values, such as 0, 0.5, 1 or 1-4 or 0-1 in 5"
+# Packed in the browser: of what goes to the server, the page looks up each part again at every message of any event.
+PACK_JS = "(...values) => [[...values, Date.now()]]"
 ROOM = 720  # pixels that the columns share
 NOTHING = empty("No grid yet", "Choose what changes along the columns and the rows, then press Draw grid.")
 
@@ -115,8 +117,11 @@ def grid_part(bench: Bench, workspace: Workspace, demo: gr.Blocks) -> None:
     def fill_two(*held):
         return _all_fields(workspace, actions_grids.two(workspace, _keys(held), _seed(held)))
 
-    def say_plan(*flat):
+    def say_plan(flat):
         """How many pictures, how long, or what is wrong with the values."""
+        if not isinstance(flat, list) or len(flat) != 1 + len(typed_parts) + len(bench.inputs):
+            return ""
+        flat = [None if isinstance(value, dict) else value for value in flat[:-1]]  # a picture costs no more
         wanted, held = typed(flat), flat[4 * len(SIDES) :]
         if not any(one.kind for one in wanted):
             return ""
@@ -192,10 +197,11 @@ def grid_part(bench: Bench, workspace: Workspace, demo: gr.Blocks) -> None:
     bench.axes.change(fill_taken, bench.axes, typed_parts, **quiet)
     two.click(fill_two, bench.inputs, typed_parts, **quiet)
     sized = [part for name, part in zip(FIELDS, bench.inputs[1:]) if name in ("steps", "guidance", "width", "height")]
-    gr.on([part.change for part in [*typed_parts, *sized, ended]], say_plan, [*typed_parts, *bench.inputs], plan,
-          trigger_mode="always_last", **quiet)  # fmt: skip
+    changes = [part.change for part in [*typed_parts, *sized, ended]]
+    gr.on(changes, None, [*typed_parts, *bench.inputs], bench.packed, js=PACK_JS, **quiet)
+    bench.packed.change(say_plan, bench.packed, plan, trigger_mode="always_last", **quiet)
     started = go.click(draw, [*typed_parts, *bench.inputs], [pair, *shown], **quiet)
-    started.then(say_plan, [*typed_parts, *bench.inputs], plan, **quiet)
+    started.then(None, [*typed_parts, *bench.inputs], bench.packed, js=PACK_JS, **quiet)
     stop.click(halt, None, stop, **quiet)
     for event in (ticking.tick, demo.load):
         event(look, [seen, pair], shown, concurrency_limit=None, **quiet)

@@ -41,7 +41,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
     keys = gr.JSON([], visible=False)  # what each row holds: "run:NAME", "file:NAME", "live:NAME" or ""
     recalled = gr.JSON(visible=False)
     incoming, taken = gr.Textbox(visible=False), gr.Textbox(visible=False)
-    axes = gr.JSON(visible=False)
+    axes, packed = gr.JSON(visible=False), gr.JSON(visible=False)
     made = gr.State(False)  # moving a slider draws again only when there is a picture to compare with
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
@@ -57,7 +57,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
                 height=130, elem_id="drop-adapters", elem_classes="drop",
             )  # fmt: skip
         fields, values = list(form.fields), generate_rows.values(rows)
-        bench = Bench([keys, *fields, *values], partial(_recipe, workspace), taken, incoming, axes)
+        bench = Bench([keys, *fields, *values], partial(_recipe, workspace), taken, incoming, axes, packed)
         with gr.Column(scale=8, min_width=320):
             with gr.Row(elem_classes="actions"):
                 go = gr.Button("Generate", variant="primary", elem_id="go", min_width=140, scale=3)
@@ -65,7 +65,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
                 stop = gr.Button("Stop", elem_id="stop-drawing", min_width=70, scale=0)
                 compare = gr.Dropdown(
                     [generate_picture.BESIDE, generate_picture.OVER, generate_picture.OFF], 
-                    value=generate_picture.BESIDE, label="With and without", elem_id="with-without", min_width=150,
+                    value=generate_picture.BESIDE, label="With and without", elem_id="with-without", min_width=190,
                 )  # fmt: skip
             with gr.Tabs(elem_id="generate-tabs") as tabs:  # noqa: SIM117  (more tabs follow)
                 with gr.Tab("Picture", id="drawn", elem_id="tab-drawn"):
@@ -194,7 +194,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
     inputs, outputs = [compare, *bench.inputs], [*results.parts, made]
     device = {"concurrency_id": "device", "concurrency_limit": 1, **HIDDEN}
     came = generate_picture.wire_line(go, form.prompt, stop)
-    came.then(generate, inputs, outputs, trigger_mode="multiple", show_progress="hidden", **device)
+    came.then(generate, inputs, outputs, trigger_mode="multiple", **QUIET, **device)
     film = [results.blank, results.film, results.before, results.earlier]
     strip.click(draw_strip, bench.inputs, film, show_progress_on=film[:2], **device)
 
@@ -207,7 +207,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
         row.about.click(say_word, form.prompt, form.prompt, **quiet)
         gr.on(
             [row.values[1].release, row.values[0].input], again, [made, *inputs], outputs,
-            trigger_mode="always_last", show_progress="hidden", **device,
+            trigger_mode="always_last", **QUIET, **device,
         )  # fmt: skip
     changes = [part.change for part in [*held_here, keys]]
     gr.on(changes, None, [keys, *held_here], None, js=REMEMBER_JS, **quiet)

@@ -11,15 +11,16 @@ from typing import Any
 
 import gradio as gr
 
-from studio.errors import StudioError
+from studio.errors import in_words
 
 SIDE = 128  # pixels: the starter model's size
-QUIET = {"show_progress": "hidden"}
+# Whatever shows progress is looked up in the whole page at each message of any event, also when it is hidden.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
 HIDDEN = {"api_visibility": "private"}  # the page's own events; programs use the named endpoints of api.py
 
 
 def plainly(handler: Callable) -> Callable:
-    """For the page: show a StudioError as one line and leave every field as it was.
+    """For the page: show an error that `in_words` has a sentence for as one line and leave every field as it was.
 
     Other errors are bugs and keep their traceback. (Raising would cover the outputs with the word "Error".)
     """
@@ -28,7 +29,9 @@ def plainly(handler: Callable) -> Callable:
     def wrapped(*args, **kwargs):
         try:
             return handler(*args, **kwargs)
-        except StudioError as error:
+        except Exception as error:
+            if in_words(error) is None:
+                raise
             tell(error)
             return gr.skip()
 
@@ -36,7 +39,9 @@ def plainly(handler: Callable) -> Callable:
     def streamed(*args, **kwargs):
         try:
             yield from handler(*args, **kwargs)
-        except StudioError as error:
+        except Exception as error:
+            if in_words(error) is None:
+                raise
             tell(error)
             yield gr.skip()
 
@@ -50,7 +55,7 @@ def tell(error: Exception) -> None:
 
 def one_line(error: Exception) -> str:
     """The message on one line. Gradio shows messages as HTML, so what a person typed in it is escaped."""
-    return escape(" ".join(str(error).split()), quote=False)
+    return escape(" ".join((in_words(error) or str(error)).split()), quote=False)
 
 
 def note(text: str = "", bad: bool = False) -> str:
@@ -77,7 +82,7 @@ def bar(done: int, total: int) -> str:
 
 def duration(seconds: float | None) -> str:
     """`42 s`, `3 min`, `2 h 05 min`."""
-    if seconds is None or seconds != seconds or seconds < 0:
+    if seconds is None or not 0 <= seconds < 1e9:  # nobody knows, or nobody will wait for it
         return "–"
     if seconds < 90:
         return f"{seconds:.0f} s"

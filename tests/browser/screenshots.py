@@ -53,7 +53,7 @@ def clicks_through(page: Page, steps: int, out: Path) -> None:
     shoot(page, out / "dataset.png")
     inner(page, "dataset", "Check")
     page.locator("#check-set").click()
-    expect(page.locator("#check-progress")).to_contain_text("checked", ignore_case=True)
+    expect(page.locator("#tab-check")).not_to_contain_text("Not checked yet")
     clicks.start_run(page, "silhouette", steps)
     clicks.run_state(page, "finished", timeout=3_600_000)
     expect(page.locator("#to-generate")).to_be_visible()

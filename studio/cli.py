@@ -20,7 +20,7 @@ from studio import __version__
 from studio.cli_adapters import adapter_commands, named_adapter
 from studio.cli_bases import base_commands
 from studio.cli_caption import caption_commands
-from studio.errors import ConfigError, DatasetError, GenerationError, RunError, StudioError
+from studio.errors import ConfigError, DatasetError, GenerationError, RunError, in_words
 from studio.settings import Parser
 from studio.terminal import say, stop_on_signals
 from studio.workspace import Workspace
@@ -37,12 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = _parser().parse_args(arguments)
         return given.command(given)
-    except StudioError as error:
-        print(error, file=sys.stderr)
-        return USER
     except KeyboardInterrupt:
         say("Interrupted.")
         return INTERRUPTED
+    except Exception as error:
+        line = in_words(error)
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        return USER
 
 
 def _parser() -> Parser:

@@ -11,8 +11,12 @@ StudioError
 ├── NotAllowedError     what this server does not let people do
 └── WorkspaceError      a name or a place outside what the person owns
 
-The UI shows the message, the command line prints it and exits 2. Anything else is a bug and keeps its traceback.
+The UI shows the message, the command line prints it and exits 2; so too where the machine lacks what the work needs
+(room on the disk, memory, rights, open files), for which `in_words` has a sentence. Anything else is a bug and keeps
+its traceback.
 """
+
+import errno
 
 
 class StudioError(Exception):
@@ -44,3 +48,48 @@ class NotAllowedError(StudioError): ...
 
 
 class WorkspaceError(StudioError): ...
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_MEMORY = (
+    "out of memory", "allocate memory", "not enough memory", "bad_alloc", "start new thread",
+    "could not create a primitive",  # oneDNN's, on the processor
+)  # fmt: skip
+
+
+def in_words(error: BaseException) -> str | None:
+    """One sentence that says what to do: a StudioError's own, or for what the machine lacks. None: it is a bug."""
+    if isinstance(error, StudioError):
+        return str(error)
+    if out_of_memory(error):
+        return "There is not enough memory: close other programs, choose smaller sizes, or start the studio anew."
+    code = error.errno if isinstance(error, OSError) else None
+    if code in _FULL:
+        return "The disk is full: free some space and try again."
+    if code in _LOCKED:
+        return f"{_place(error)} may not be written or read: change its permissions, or choose another workspace."
+    if lacking(error):
+        return "Too many files are open at once: close other programs, or raise the limit (ulimit -n)."
+    return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether that is what it says: Python's, torch's on any device (the processor too), ONNX Runtime's."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def lacking(error: BaseException) -> bool:
+    """Whether there was just no memory, or no file to be opened: nothing is wrong with what was to be read."""
+    said = isinstance(error, RuntimeError) and "too many open files" in str(error).lower()  # safetensors'
+    return said or out_of_memory(error) or (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE))
+
+
+def _place(error: BaseException) -> str:
+    """What an OSError is about, by its name alone; by its folder's when it is a temporary file."""
+    parts = [part for part in str(getattr(error, "filename", None) or "").replace("\\", "/").split("/") if part]
+    while len(parts) > 1 and parts[-1].startswith("."):
+        parts.pop()
+    return parts[-1][:80] if parts else "A file"

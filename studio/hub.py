@@ -19,6 +19,7 @@ from studio.errors import BaseModelError
 TEXTS = ("*.json", "*.txt", "*.model", "*.jinja")  # settings, vocabularies, chat templates
 SAFETENSORS = ("*.safetensors", *TEXTS)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+_TOKEN = re.compile(r"[!-~]{1,1000}")  # what may stand in a header
 _HUB_ID = re.compile(r"[\w-][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -32,6 +33,11 @@ class DownloadStopped(Exception):
 def is_hub_id(name: str) -> bool:
     """Whether it has the form owner/name."""
     return bool(_HUB_ID.fullmatch(name))
+
+
+def is_token(text: str) -> bool:
+    """Whether it can be one. What can't must not be sent: whoever refuses it might say it aloud."""
+    return bool(_TOKEN.fullmatch(text))
 
 
 def any_fits(name: str, patterns: Sequence[str]) -> bool:
@@ -75,6 +81,8 @@ def download(
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
+    if token is not None and not is_token(token):
+        raise BaseModelError("That is not a token: copy it once more from the hub's settings.")
     where: dict[str, Any] = {"revision": revision, "token": token}
     try:
         plan = snapshot_download(model, tqdm_class=_bars(0, None, stop), dry_run=True, **where)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from studio.errors import BusyError, StudioError
+from studio.errors import BusyError, StudioError, in_words
 from studio.owners import PerOwner, acting, owner
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,12 @@ class Jobs:
                 _refuse_if_running(self.beside.get(kind))
                 job = self.beside[kind] = Job(kind, title, limit)
         job.thread = threading.Thread(target=self._run, args=(job, work), name=f"job-{kind}", daemon=True)
-        job.thread.start()
+        try:
+            job.thread.start()
+        except RuntimeError:  # no memory for one more; the device must not wait for it
+            job.thread = None
+            self._end(job, "failed")
+            raise
         return job
 
     def refuse_if_busy(self) -> None:
@@ -123,15 +128,19 @@ class Jobs:
                 job.error = job.message = str(error)
             except Exception as error:
                 log.exception("%s failed", job.title)
-                job.error = job.message = f"{job.title} failed: {type(error).__name__}: {error}".splitlines()[0]
+                said = in_words(error) or f"{type(error).__name__}: {error}"
+                job.error = job.message = f"{job.title} failed: {said}".splitlines()[0]
             finally:
                 if timer:
                     timer.cancel()
-                with self._turn:
-                    if job in self._line:
-                        self._line.remove(job)
-                    job.state = state
-                    self._turn.notify_all()
+                self._end(job, state)
+
+    def _end(self, job: Job, state: str) -> None:
+        with self._turn:
+            if job in self._line:
+                self._line.remove(job)
+            job.state = state
+            self._turn.notify_all()
 
     def _stand_in_line(self, job: Job) -> bool:
         """Wait until no one is before it; False when it was stopped meanwhile."""

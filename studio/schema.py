@@ -25,13 +25,15 @@ _WORDS = {
     "missing": "is missing",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "holds a character that it can't have",
+    "string_unicode": "holds half a character",
 }
 
 
 def explain(error: ValidationError) -> str:
     """The first complaint as "adapter.rank: must be at least 1 (you gave 0)"."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(repr(str(part))[1:-1][:60] for part in first["loc"])  # whoever gave it may have named it too
     words = _WORDS.get(first["type"])
     what = words.format(**first.get("ctx", {})) if words else first["msg"].removeprefix("Value error, ")
     if not where:  # about several settings, which the words name themselves
@@ -41,9 +43,17 @@ def explain(error: ValidationError) -> str:
     given = first["input"]
     if isinstance(given, str) and len(given) > 60:
         return f"{where}: {what} (you gave {len(given)})." if "characters" in what else f"{where}: {what}."
-    if len(repr(given)) > 100:
-        return f"{where}: {what}."
-    return f"{where}: {what} (you gave {given!r})."
+    said = _said(given)
+    return f"{where}: {what} (you gave {said})." if said else f"{where}: {what}."
+
+
+def _said(value: object) -> str:
+    """How it is written; "" when that is long, or can't be done."""
+    try:
+        said = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list of lists without end
+        return ""
+    return said if len(said) <= 100 else ""
 
 
 def settings_of(model: type[BaseModel], start: str = "") -> Iterator[tuple[str, str, str]]:

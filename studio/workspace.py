@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,6 +90,27 @@ def size_of(folder: Path) -> int:
     return total
 
 
+def expanded(name: str | Path) -> Path:
+    """The path with ~ for a home folder; as it stands where there is no such user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is there; False also for a name that is too long for a file."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_whole(*texts: str) -> bool:
+    """Whether they hold no half character (a lone surrogate, which JSON can say and no file or page can hold)."""
+    return all(text.isascii() or text.encode("utf-8", "ignore").decode() == text for text in texts)
+
+
 def safe_name(text: str) -> str:
     """A file name made from what a person typed: letters of any script, digits, `-`, `_`, `.`; at most 80.
 
@@ -115,6 +137,33 @@ def free_path(folder: Path, name: str) -> Path:
         count += 1
         path = folder / f"{stem}-{count}{suffix}"
     return path
+
+
+def remove_whole(folder: Path) -> None:
+    """Delete a folder: it goes under a hidden name first, so that nothing is taken for whole when this is cut short.
+
+    What an earlier one left beside it goes too. Raises nothing.
+    """
+    for left in folder.parent.glob(".*.gone"):
+        shutil.rmtree(left, ignore_errors=True)
+    gone = folder.with_name(f".{folder.name}.gone")
+    with suppress(OSError):
+        folder.rename(gone)
+    for left in (gone, folder):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """As `write_whole`, from a file of any size; the copy has the time of its source. Raises OSError."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
+    try:
+        os.close(handle)
+        shutil.copy2(source, temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def write_whole(path: Path, data: bytes | str, lasting: bool = True) -> None:

@@ -223,24 +223,34 @@ def write_adapter(
     path = Path(path)
     if path.suffix.lower() != ".safetensors":
         raise AdapterError(f"{path.name} must end in .safetensors: change the name.")
+    try:
+        write_whole(path, adapter_bytes(path.stem, layers, layout, metadata))
+    except OSError as error:
+        raise AdapterError(f"Can't write {path}: {error.strerror}.") from error
+
+
+def adapter_bytes(
+    title: str,
+    layers: Mapping[tuple[str, str], Update],
+    layout: str | None = None,
+    metadata: dict[str, str] | None = None,
+) -> bytes:
+    """What `write_adapter` writes. Raises AdapterError as it does, for all but the place."""
     if layout is None:
         layout = "diffusers" if all(_fits_diffusers(update) for update in layers.values()) else "kohya"
     if layout not in LAYOUTS:
         raise AdapterError(f"The layout {layout!r} is unknown: use {' or '.join(LAYOUTS)}.")
     if not all(torch.isfinite(tensor).all() for update in layers.values() for tensor in update.parts.values()):
-        raise AdapterError(f"{path.name} was not written, because the adapter holds numbers that are not finite.")
+        raise AdapterError(f"{title} was not written, because the adapter holds numbers that are not finite.")
     tensors = _kohya_tensors(layers) if layout == "kohya" else _diffusers_tensors(layers)
-    said = {**_standard_metadata(path.stem, layers), **(metadata or {})}
+    said = {**_standard_metadata(title, layers), **(metadata or {})}
     if layout == "diffusers":
         said[SETTINGS_KEY] = json.dumps(_diffusers_settings(layers), indent=2, sort_keys=True)
     tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
     body = safetensors.torch.save(tensors)
     body_hash = hashlib.sha256(memoryview(body)[8 + int.from_bytes(body[:8], "little") :]).hexdigest()
     said |= {"sshs_model_hash": body_hash, "modelspec.hash_sha256": f"0x{body_hash}"}
-    try:
-        write_whole(path, safetensors.torch.save(tensors, said))
-    except OSError as error:
-        raise AdapterError(f"Can't write {path}: {error.strerror}.") from error
+    return safetensors.torch.save(tensors, said)
 
 
 def _fits_diffusers(update: Update) -> bool:

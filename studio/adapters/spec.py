@@ -79,9 +79,10 @@ class AdapterSpec:
             raise AdapterError("The adapter has no targets: name at least one.")
         for pattern in (*self.patterns, *self.ranks, *self.alphas):
             try:
-                re.compile(pattern)
-            except (re.error, TypeError) as error:
-                raise AdapterError(f"The target {pattern!r} is not a regular expression: {error}.") from error
+                re.compile(pattern).search("")
+            except (re.error, TypeError, OverflowError, RecursionError) as error:
+                said = f"{str(pattern)[:60]!r} is not a regular expression: {error}"
+                raise AdapterError(f"The target {said}.") from error
 
     def rank_of(self, path: str) -> int:
         """The rank of the layer at `path`."""

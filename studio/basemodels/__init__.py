@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from studio.basemodels.choice import BaseChoice
-from studio.errors import BaseModelError
+from studio.errors import BaseModelError, lacking
 from studio.hub import is_hub_id
-from studio.workspace import ASSETS
+from studio.workspace import ASSETS, expanded
 
 if TYPE_CHECKING:
     from studio.basemodels.family import Family
@@ -51,7 +51,7 @@ def base_folder(name: str) -> Path:
     What is said behind a "?" (see `choice.BaseChoice`) is not looked at. Raises BaseModelError.
     """
     choice = BaseChoice.of(name)
-    folder = ASSETS / "starter" if choice.name == "starter" else Path(choice.name).expanduser()
+    folder = ASSETS / "starter" if choice.name == "starter" else expanded(choice.name)
     try:
         single = folder.is_file() and folder.suffix == ".safetensors"
         if single or (folder / "model_index.json").is_file():
@@ -64,12 +64,13 @@ def base_folder(name: str) -> Path:
         found = cached_base(choice)
         if found:
             return found
+        line = " ".join(name.split())[:200]
         raise BaseModelError(
-            f"{choice.name} is not on this machine: fetch it with `python -m studio base {name} --download`, or give a "
+            f"{choice.name} is not on this machine: fetch it with `python -m studio base {line} --download`, or give a "
             "folder or a .safetensors file."
         )
     raise BaseModelError(
-        f"There is no base model {name[:200]!r}: use starter, a folder in the diffusers layout, a .safetensors file, "
+        f"There is no base model {name[:100]!r}: use starter, a folder in the diffusers layout, a .safetensors file, "
         "or owner/name from huggingface.co."
     )
 
@@ -87,7 +88,11 @@ def family_class(folder: Path, family: str | None = None) -> "type[Family]":
     try:
         said = json.loads((folder / "model_index.json").read_text("utf-8"))["_class_name"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if lacking(error):
+            raise
         raise BaseModelError(f"{folder.name}/model_index.json can't be read: download the model again.") from error
+    if not isinstance(said, str) or len(said) > 100:
+        raise BaseModelError(f"{folder.name}/model_index.json names no pipeline: download the model again.")
     if said in REFUSED:
         raise BaseModelError(f"{folder.name} can't be used as a base model: {REFUSED[said]}.")
     if said not in FAMILIES:

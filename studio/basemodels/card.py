@@ -9,6 +9,8 @@ from studio.basemodels.memory import Estimate, best_device, estimate, placement,
 from studio.basemodels.single_file import config_folder, kind_of_file, shapes_of
 from studio.errors import BaseModelError
 
+SAYS = {"epsilon": "says the noise", "v_prediction": "says v", "flow": "follows a flow"}
+
 
 @dataclass(frozen=True)
 class Card:
@@ -31,8 +33,7 @@ class Card:
     def about(self) -> str:
         """What it is, in one line."""
         said = f" ({', '.join(self.chosen)}: as you chose)" if self.chosen else ""
-        says = {"epsilon": "says the noise", "v_prediction": "says v", "flow": "follows a flow"}[self.prediction_type]
-        return f"{self.title}, {says}, {self.resolution} pixels{said}."
+        return f"{self.title}, {SAYS[self.prediction_type]}, {self.resolution} pixels{said}."
 
     def __str__(self) -> str:
         return f"{self.about}\n{self.size}\n{self.placement}"
@@ -57,13 +58,19 @@ def describe_base(name: str, precision: str | None = None) -> Card:
     codec = read_config(configs / "vae" / "config.json")
     denoiser = read_config(configs / family.denoiser / "config.json")
     levels = codec.get("block_out_channels") or codec.get("decoder_block_out_channels") or [0]
-    scale = 2 ** (len(levels) - 1)
-    latents = denoiser.get("sample_size")
-    multiple, step = family.grain(denoiser, scale)
+    try:
+        scale = 2 ** (min(len(levels), 16) - 1)
+        latents = denoiser.get("sample_size")
+        side = choice.resolution or (latents * scale if latents else codec.get("sample_size", 0))
+        multiple, step = family.grain(denoiser, scale)
+        if said not in SAYS or type(side) is not int or not 0 <= side < 2**16 or multiple >= 2**16:
+            raise ValueError
+    except (TypeError, ValueError, KeyError) as error:
+        raise BaseModelError(f"The settings of {place.name} can't be read: download the model again.") from error
     chosen = tuple(key for key in ("family", "prediction_type", "resolution", "vae") if getattr(choice, key))
     return Card(
-        family.title, title, said, choice.resolution or (latents * scale if latents else codec.get("sample_size", 0)),
-        multiple, step, chosen, estimate(place, precision, choice.quantise), placement(device, precision, choice),
+        family.title, title, said, side, multiple, step, chosen,
+        estimate(place, precision, choice.quantise), placement(device, precision, choice),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from studio.errors import BaseModelError
 from studio.hub import is_hub_id
 from studio.schema import explain
+from studio.workspace import expanded
 
 FamilyName = Literal[
     "sd1", "sd2", "sd2-base", "sdxl", "sd3", "sd3.5-medium", "sd3.5-large", "flux-dev", "flux-schnell", "z-image"
@@ -30,7 +31,9 @@ class BaseChoice(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, description="starter, a folder, a .safetensors file, or owner/name on the hub.")
-    revision: str = Field("", description="A hub model's branch, tag or commit.")
+    revision: str = Field(
+        "", max_length=200, pattern=r"^[^\s\x00-\x1f]*$", description="A hub model's branch, tag or commit."
+    )
     variant: Literal["", "fp16", "bf16"] = Field("", description="Which copy of the weights, where there are several.")
     family: FamilyName | None = Field(None, description="What the model is, when it is not recognised.")
     prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
@@ -92,6 +95,6 @@ def _quoted(text: str) -> str:
 
 def _exists(name: str) -> bool:
     try:
-        return Path(name).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL, no such user
+        return expanded(name).exists()
+    except (OSError, ValueError):  # too long, a NUL
         return False

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import BaseModelError
+from studio.workspace import expanded
 
 
 def other_codec(chosen: str, configs: Path, title: str) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def other_codec(chosen: str, configs: Path, title: str) -> dict[str, Any]:
 
     from studio.basemodels.single_file import shapes_of
 
-    place = Path(chosen).expanduser()
+    place = expanded(chosen)
     own = json.loads((configs / "vae" / "config.json").read_text("utf-8"))
     kind, wanted = getattr(diffusers, own["_class_name"]), own["latent_channels"]
 
@@ -30,7 +31,7 @@ def other_codec(chosen: str, configs: Path, title: str) -> dict[str, Any]:
 
     if place.is_file() and place.suffix == ".safetensors":
         shapes = shapes_of(place)
-        channels = next((shape[1] for key, shape in shapes.items() if key.endswith("decoder.conv_in.weight")), 0)
+        channels = next((sum(shape[1:2]) for key, shape in shapes.items() if key.endswith("decoder.conv_in.weight")), 0)
         if channels != wanted:
             raise refuse(channels)
         vae = kind.from_single_file(str(place), config=str(configs), subfolder="vae", local_files_only=True)
@@ -46,7 +47,7 @@ def other_codec(chosen: str, configs: Path, title: str) -> dict[str, Any]:
 
 def files_of(chosen: str) -> list[Path]:
     """The files of a chosen codec, none where none is chosen."""
-    place = Path(chosen).expanduser()
+    place = expanded(chosen)
     if not chosen or place.is_file():
         return [place] if chosen else []
     return [file for file in sorted(place.rglob("*")) if file.is_file()]

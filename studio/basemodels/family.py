@@ -34,7 +34,7 @@ from studio.basemodels.opening import open_pipeline
 from studio.basemodels.quantising import in_one_precision, quantisation
 from studio.basemodels.sizes import refuse_size
 from studio.basemodels.words import TokenCounter
-from studio.errors import BaseModelError
+from studio.errors import BaseModelError, lacking
 
 for chatty in (diffusers_logging, transformers_logging):
     chatty.disable_progress_bar()
@@ -78,6 +78,8 @@ class Family(ABC):
         try:
             self.pipeline = self._opened(folder, dtypes)
         except (OSError, ValueError, SafetensorError) as error:
+            if lacking(error):
+                raise
             raise BaseModelError(f"The base model in {folder.name} can't be loaded: {error}".splitlines()[0]) from error
         self.pipeline.set_progress_bar_config(disable=True)
         self._place()

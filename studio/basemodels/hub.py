@@ -122,6 +122,8 @@ def _parts(folder: Path) -> list[str]:
         index = json.loads((folder / INDEX).read_bytes())
     except (OSError, ValueError, RecursionError):
         return [INDEX]
+    if not isinstance(index, dict):
+        return [INDEX]
     return [
         name for name, said in index.items()
         if not name.startswith("_") and name not in LEFT_OUT and isinstance(said, list) and said and said[0]

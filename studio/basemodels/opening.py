@@ -28,7 +28,7 @@ def open_pipeline(
         more = family.without | other_codec(choice.vae, configs, family.title)
         return open_file(place, family.pipeline_class, family.denoiser, dtypes, more, choice.family, packing)
     absent = {name: None for name in family.optional if not (place / name).is_dir()}
-    more = family.without | absent | other_codec(choice.vae, place, family.title)
+    more = family.without | absent | other_codec(choice.vae, place, family.title) | {"use_safetensors": True}
     if packing:
         more["quantization_config"] = diffusers.PipelineQuantizationConfig(quant_mapping={family.denoiser: packing})
     variant = variant_in(place / family.denoiser, choice.variant)

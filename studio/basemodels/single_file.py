@@ -79,13 +79,13 @@ def kind_of(shapes: Shapes, name: str) -> Kind:
         lora = any(".lora_" in key or ".hada_" in key or ".lokr_" in key for key in shapes)
         what = "it is an adapter: load it in the adapters' list" if lora else "none of its layers has a known name"
         raise BaseModelError(f"{name} can't be used as a base model: {what}.")
-    channels = shapes[_INPUT][1]
+    channels = sum(shapes[_INPUT][1:2])
     if channels != 4:
         what = {9: "it only fills holes in pictures", 8: "it edits pictures"}.get(
             channels, f"it reads {channels} channels"
         )
         raise BaseModelError(f"{name} can't be used as a base model: {what}. Use the ordinary base.")
-    width = next((shape[1] for key, shape in shapes.items() if key.endswith(_WORDS)), 0)
+    width = next((shape[1] for key, shape in shapes.items() if key.endswith(_WORDS) and len(shape) > 1), 0)
     if width == 1280:
         raise BaseModelError(
             f"{name} is SDXL's refiner, which only finishes what the base has drawn: use stable-diffusion-xl-base-1.0."
@@ -141,7 +141,7 @@ def open_file(
             **({"quantization_config": packing} if packing else {}),
         )  # fmt: skip
         if not any(key.startswith(("first_stage_model.", "vae.")) for key in shapes):  # the denoiser alone
-            return maker.from_pretrained(configs, local_files_only=True, dtype=dtypes, **more)
+            return maker.from_pretrained(configs, local_files_only=True, dtype=dtypes, use_safetensors=True, **more)
         found = maker.from_single_file(
             str(file), config=str(configs), local_files_only=True, dtype=dtypes["default"], **more
         )

@@ -55,7 +55,7 @@ def _module(folder: Path, said: Any) -> nn.Module:
                 return maker.from_config(config)
             if issubclass(maker, transformers.PreTrainedModel):
                 return maker(maker.config_class.from_dict(config))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # what a wrong setting makes of a constructor is nearly anything
         raise BaseModelError(f"The settings in {folder.name} can't be read: download the model again.") from error
     raise BaseModelError(f"{folder.name} is no model that is known here: download the model again.")
 

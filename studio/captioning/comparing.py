@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from studio.captioning.generators import Stopped
 from studio.captioning.kinds import load_captioner
-from studio.captioning.memory import Batches, out_of_memory
+from studio.captioning.memory import Batches
 from studio.captioning.models import DownloadStopped, Progress
-from studio.errors import StudioError
+from studio.errors import StudioError, out_of_memory
 
 
 @dataclass

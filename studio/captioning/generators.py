@@ -9,9 +9,9 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from studio.captioning.memory import give_back, out_of_memory
+from studio.captioning.memory import give_back
 from studio.captioning.models import read_config
-from studio.errors import BaseModelError
+from studio.errors import BaseModelError, out_of_memory
 
 MODEL_WORDS = "A name from huggingface.co, or a folder on this machine"
 

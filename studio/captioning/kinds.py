@@ -86,7 +86,7 @@ def captioner_settings(name: str, settings: BaseModel | Mapping[str, Any] | None
     """The settings of captioner `name` with these changes, checked. Raises ConfigError."""
     kind = CAPTIONERS.get(name)
     if kind is None:
-        raise ConfigError(f"There is no captioner {name!r}: choose {' or '.join(CAPTIONERS)}.")
+        raise ConfigError(f"There is no captioner {name[:60]!r}: choose {' or '.join(CAPTIONERS)}.")
     if isinstance(settings, kind.settings):
         return settings
     given = settings.model_dump() if isinstance(settings, BaseModel) else dict(settings or {})

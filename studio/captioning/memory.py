@@ -6,18 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from studio.errors import out_of_memory
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 log = logging.getLogger(__name__)
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate memory", "bad_alloc")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether that is what it says: Python's, torch's on any device (the processor too), ONNX Runtime's."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return any(words in str(error).lower() for words in _WORDS)
 
 
 def give_back() -> None:

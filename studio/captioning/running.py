@@ -12,12 +12,12 @@ from pydantic import BaseModel
 
 from studio.captioning.generators import Stopped
 from studio.captioning.kinds import Captioner, captioner_settings, load_captioner
-from studio.captioning.memory import Batches, out_of_memory
+from studio.captioning.memory import Batches
 from studio.captioning.models import DownloadStopped, Progress
 from studio.captioning.opening import chosen_items, opened
 from studio.datasets import Dataset, Item, has_trigger, merge, read_caption, write_captions
 from studio.datasets.phrases import all_authors
-from studio.errors import ConfigError, StudioError
+from studio.errors import ConfigError, StudioError, out_of_memory
 
 Mode = Literal["skip", "overwrite", "append", "refresh"]
 Settings = BaseModel | Mapping[str, Any] | None

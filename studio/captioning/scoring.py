@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from PIL import Image
 
 from studio.captioning.generators import explained, place
-from studio.captioning.memory import Batches, give_back, out_of_memory
+from studio.captioning.memory import Batches, give_back
 from studio.captioning.models import DownloadStopped, Progress, find_model, read_config
 from studio.captioning.opening import chosen_items, opened
 from studio.datasets import Dataset, Item, read_caption
-from studio.errors import BaseModelError, StudioError
+from studio.errors import BaseModelError, StudioError, out_of_memory
 
 BATCH = 16
 

@@ -17,7 +17,7 @@ from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CL
 from transformers.utils import logging
 
 from studio.captioning.memory import give_back
-from studio.errors import BaseModelError
+from studio.errors import BaseModelError, lacking
 from studio.workspace import ASSETS
 
 logging.disable_progress_bar()  # "Loading weights", twice, for a tenth of a second
@@ -40,6 +40,8 @@ class StarterCaptioner:
                 folder / "image_encoder", dtype=torch.float32
             ).eval()
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            if lacking(error):
+                raise
             raise BaseModelError(
                 "The built-in captioner can't be loaded: restore the folder assets/starter."
             ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import DatasetError
-from studio.workspace import write_whole
+from studio.workspace import is_whole, write_whole
 
 CAPTION_SUFFIXES = (".txt", ".caption")
 TABLES = ("metadata.jsonl", "metadata.csv")  # Hugging Face's imagefolder
@@ -96,7 +96,7 @@ def read_table(data: bytes, name: str = TABLES[0]) -> dict[str, str]:
     for row in _csv_rows(text) if name.endswith(".csv") else _json_rows(text):
         file = row.get("file_name")
         captions = (row[key] for key in _TEXT_KEYS if isinstance(row.get(key), str))
-        if isinstance(file, str) and (caption := next(captions, None)) is not None:
+        if isinstance(file, str) and is_whole(file) and (caption := next(captions, None)) is not None:
             table[file.removeprefix("./")] = one_line(caption)
     return table
 
@@ -158,5 +158,6 @@ def has_trigger(caption: str, trigger: str) -> bool:
 
 
 def one_line(text: str) -> str:
-    """Without line breaks, doubled spaces and half characters (lone surrogates), which no file can hold."""
-    return " ".join(text.encode("utf-8", errors="ignore").decode("utf-8").replace("\0", " ").split())
+    """Without line breaks, doubled spaces, marks of the byte order and half characters, which no file can hold."""
+    text = text.encode("utf-8", errors="ignore").decode("utf-8").replace("\ufeff", "")
+    return " ".join(text.replace("\0", " ").split())

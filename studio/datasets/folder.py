@@ -13,7 +13,8 @@ from studio.datasets.history import finish
 from studio.datasets.known import Facts, read_known, write_known
 from studio.datasets.moves import MASKS
 from studio.datasets.pictures import SUFFIXES, open_alpha, open_picture, size_of
-from studio.errors import DatasetError
+from studio.errors import DatasetError, lacking
+from studio.workspace import is_whole
 
 KOHYA = re.compile(r"([1-9]\d{0,3})_")  # how a folder's name says how often to show what is in it
 _WORTH_KEEPING = 500  # headers; fewer are read in a blink, and the folder of a person is left as it is
@@ -80,7 +81,7 @@ def open_dataset(folder: Path) -> Dataset:
     items, problems = [], finish(folder)
     tables, known, fresh = Tables(folder), read_known(folder), 0
     seen: dict[str, Facts] = {}
-    for file, entry, has_sidecar in pictures_in(folder):
+    for file, entry, has_sidecar in pictures_in(folder, problems):
         path = Path(entry.path)
         try:
             problem = "" if entry.is_file() else "not a file that can be read."
@@ -113,10 +114,10 @@ def open_dataset(folder: Path) -> Dataset:
     return Dataset(folder, items, problems)
 
 
-def pictures_in(folder: Path) -> Iterator[tuple[str, os.DirEntry, bool]]:
+def pictures_in(folder: Path, left_out: list[str] | None = None) -> Iterator[tuple[str, os.DirEntry, bool]]:
     """(name in the dataset, entry, whether a caption lies beside it) of each picture by its suffix, in their order."""
     found = []
-    for inside, entries in visible_in(folder):
+    for inside, entries in visible_in(folder, left_out):
         names = {entry.name for entry in entries}
         for entry in entries:
             stem, suffix = os.path.splitext(entry.name)
@@ -140,16 +141,27 @@ def orphans_in(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def visible_in(root: Path) -> Iterator[tuple[tuple[str, ...], list[os.DirEntry]]]:
-    """(folders down from the root, its visible entries) of the root and all in it; links to folders are not entered."""
+def visible_in(root: Path, left_out: list[str] | None = None) -> Iterator[tuple[tuple[str, ...], list[os.DirEntry]]]:
+    """(folders down from the root, its visible entries) of the root and all in it; links to folders are not entered.
+
+    left_out: gets a line for each name whose bytes are no text, as older systems wrote them: no page can show it.
+    """
     waiting: list[tuple[str, ...]] = [()]
     while waiting:
         inside = waiting.pop()
         try:
             with os.scandir(root.joinpath(*inside)) as entries:
                 here = [entry for entry in entries if not entry.name.startswith(".")]
-        except OSError:  # it may not be read, or is gone
+        except OSError as error:  # it may not be read, or is gone
+            if lacking(error):
+                raise
             continue
+        strange = [entry.name for entry in here if not is_whole(entry.name)]
+        if strange:
+            here = [entry for entry in here if is_whole(entry.name)]
+            if left_out is not None:
+                said = (name.encode("utf-8", "replace").decode() for name in strange)
+                left_out += [f"{name}: its name is not written in UTF-8, rename it." for name in said]
         waiting += [(*inside, entry.name) for entry in here if entry.is_dir(follow_symlinks=False)]
         yield inside, here
 

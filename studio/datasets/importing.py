@@ -70,9 +70,9 @@ def import_pictures(
     taken: list[tuple[Path, File]] = []
     stems: dict[Path, set[str]] = {}
     total, done = count_in(paths), 0
-    with tempfile.TemporaryDirectory() as aside:
-        masks = _Masks(Path(aside))
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as aside:
+            masks = _Masks(Path(aside))
             for (file, data), suffix in in_parallel(_look, contents(paths, skipped), stop):
                 done += 1
                 if progress:
@@ -91,9 +91,9 @@ def import_pictures(
                 if caption := captions.of(file):
                     put_caption(target, caption, lasting=False)
                 masks.put(target, file)
-        except OSError as error:
-            raise unwritable(folder, error) from error
-        skipped += masks.unclaimed()
+            skipped += masks.unclaimed()
+    except OSError as error:
+        raise unwritable(folder, error) from error
     stopped = stop is not None and stop.is_set()
     skipped += ["Stopped, the rest was not added."] if stopped else captions.unclaimed()
     if not taken:

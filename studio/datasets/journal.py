@@ -14,6 +14,7 @@ from typing import Any
 
 from studio.datasets.side import MAX_BYTES, SIDE, side_folder, unwritable
 from studio.errors import DatasetError
+from studio.workspace import is_whole
 
 CHANGE, UNDO, REDO = "change", "undo", "redo"
 _FILE = "history.jsonl"
@@ -91,7 +92,7 @@ def read_journal(folder: Path) -> tuple[list[Entry], set[int]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and type(row.get("done")) is int:
+        if isinstance(row, dict) and _is_id(row.get("done")):
             done.add(row["done"])
         elif (entry := _entry(row)) is not None and entry.id not in entries:
             entries[entry.id] = entry
@@ -127,7 +128,7 @@ def _done_id(tail: bytes) -> int | None:
         row = json.loads(tail[:-1].rpartition(b"\n")[2]) if tail.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    return row["done"] if isinstance(row, dict) and type(row.get("done")) is int else None
+    return row["done"] if isinstance(row, dict) and _is_id(row.get("done")) else None
 
 
 def _write(folder: Path, place: Path, row: dict[str, Any], lasting: bool) -> None:
@@ -146,16 +147,18 @@ def _write(folder: Path, place: Path, row: dict[str, Any], lasting: bool) -> Non
 
 def _entry(row: Any) -> Entry | None:
     """The entry in a line; None when it is not one of ours, as every value is looked at."""
-    if not isinstance(row, dict) or type(row.get("id")) is not int or row.get("kind") not in (CHANGE, UNDO, REDO):
+    if not isinstance(row, dict) or not _is_id(row.get("id")) or row.get("kind") not in (CHANGE, UNDO, REDO):
         return None
-    if not all(isinstance(row.get(key, ""), str) for key in ("time", "label", "author", "batch")):
+    if not all(_is_text(row.get(key, "")) for key in ("time", "label", "author", "batch")):
         return None
     try:
         captions = {file: (_text(before), _text(after)) for file, (before, after) in row["captions"].items()}
-        moved = {file: tuple((str(a), str(b)) for a, b in pairs) for file, pairs in row["moved"].items()}
+        moved = {file: tuple((_name(a), _name(b)) for a, b in pairs) for file, pairs in row["moved"].items()}
         for key in ("gains", "losses"):
-            if not all(type(who) is str for names in row[key].values() for who in names.values()):
+            if not all(_is_text(who) and is_whole(*names) for names in row[key].values() for who in names.values()):
                 return None
+        if not is_whole(*captions, *moved, *row["gains"], *row["losses"]):
+            return None
         row = row | {"captions": captions, "moved": moved}
         return Entry(**{one.name: row[one.name] for one in fields(Entry) if one.name in row})
     except (KeyError, AttributeError, TypeError, ValueError):
@@ -163,6 +166,20 @@ def _entry(row: Any) -> Entry | None:
 
 
 def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
+    if value is None or _is_text(value):
         return value
     raise ValueError
+
+
+def _name(value: Any) -> str:
+    if _is_text(value):
+        return value
+    raise ValueError
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and is_whole(value)
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53

@@ -19,6 +19,7 @@ from studio.datasets.captions import one_line, read_caption
 from studio.datasets.journal import Authors
 from studio.datasets.side import SIDE, read_notes, write_notes
 from studio.errors import DatasetError
+from studio.workspace import is_whole
 
 if TYPE_CHECKING:
     from studio.datasets.folder import Dataset
@@ -122,7 +123,9 @@ def read_authors(folder: Path) -> Authors:
     sound: Authors = {}
     for file, names in files.items() if isinstance(files, dict) else ():
         if isinstance(names, dict):
-            sound[file] = {phrase: who for phrase, who in names.items() if isinstance(who, str)}
+            sound[file] = {
+                phrase: who for phrase, who in names.items() if isinstance(who, str) and is_whole(phrase, who)
+            }
     return sound
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from studio.errors import DatasetError
+from studio.errors import DatasetError, lacking, out_of_memory
 
 with suppress(ImportError):
     from pillow_heif import register_heif_opener
@@ -113,6 +113,10 @@ def _opened(source: Path | bytes, name: str | None) -> Iterator[Image.Image]:
     except PermissionError as error:
         raise DatasetError(f"{name}: it may not be read, check its permissions.") from error
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything, TypeError included
+        if out_of_memory(error):
+            raise DatasetError(f"{name}: there is not enough memory to open it.") from error
+        if lacking(error):
+            raise
         raise DatasetError(f"{name}: broken, it can't be decoded.") from error
 
 

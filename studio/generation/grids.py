@@ -27,6 +27,7 @@ NUMBERS = ("strength", "guidance", "seed", "steps")
 JUDGED = ("strength", "adapter", "checkpoint")  # what a vote is about
 MOST = 150  # cells of one grid
 BATCH = 8  # pictures drawn at once, so that the memory of a large picture is not needed a hundred times
+_ARROW = re.compile("→|->|=>")  # between the word to look for and what is put in its place
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _RANGE = re.compile(
     rf"({_NUMBER})\s*(?:-|–|to|\.\.)\s*({_NUMBER})"
@@ -138,7 +139,9 @@ def _number(kind: str, text: str, whole: bool) -> Any:
 
 
 def _words(text: str) -> list[str]:
-    text = re.sub(r"\s*(?:→|->|=>)\s*", ", ", text, count=1)
+    arrow = _ARROW.search(text)
+    if arrow and '"' not in text[: arrow.start()]:  # else it is a part of a word
+        text = f"{text[: arrow.start()]}, {text[arrow.end() :]}"
     try:
         rows = list(csv.reader(text.splitlines(), skipinitialspace=True))
     except csv.Error as error:
@@ -149,12 +152,18 @@ def _words(text: str) -> list[str]:
 def values_text(kind: str, values: Sequence[Any]) -> str:
     """What to type for these values: `parse_values` reads it back. Prompts are put on a line each."""
     if kind in NUMBERS:
-        return ", ".join(f"{value:.10g}" for value in values)
+        return ", ".join(_digits(value) for value in values)
     if kind == "prompt":
         return "\n".join(" ".join(value.split()) for value in values)
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="").writerow(values)
+    arrows = any(_ARROW.search(value) for value in values)
+    csv.writer(stream, lineterminator="", quoting=csv.QUOTE_ALL if arrows else csv.QUOTE_MINIMAL).writerow(values)
     return stream.getvalue().replace(",", ", ") if not any("," in value for value in values) else stream.getvalue()
+
+
+def _digits(value: float) -> str:
+    """Without an exponent, which is none of what can be typed."""
+    return str(value) if isinstance(value, int) else f"{value:.10f}".rstrip("0").rstrip(".")
 
 
 def _scheduler(name: str) -> str:

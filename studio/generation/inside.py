@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from studio import __version__
@@ -23,9 +23,10 @@ from studio.workspace import free_path, write_whole
 
 KEY = "lora-studio"  # the PNG text chunk that holds ours
 FOREIGN = "parameters"  # A1111's, which Forge, ComfyUI's readers and the sites for pictures know
-_LONGEST = 200_000  # characters of a text that is looked into
+LONGEST = 200_000  # characters of a text that is looked into
+_FACTS = 20_000  # characters of the facts below a prompt
 _SCHEDULES = ("Karras", "Exponential", "Automatic", "Uniform", "Normal", "Simple")
-_FACT = re.compile(r'\s*([A-Z][\w /-]{0,40}):\s*("(?:\\.|[^"\\]){0,2000}"|[^,]{0,500})(?:,|$)')
+_FACT = re.compile(r'([A-Z][\w /-]{0,40}):\s*("(?:\\.|[^"\\]){0,2000}"|[^,]{0,500})(?:,|$)')
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,7 @@ def read_recipe(path: Path) -> Found:
 
     The picture itself is not decoded.
     """
-    name = Path(path).name
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            texts = {key: image.info[key] for key in (KEY, FOREIGN) if isinstance(image.info.get(key), str)}
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise GenerationError(f"{name} can't be read as a picture with a recipe: drop a PNG.") from error
+    name, texts = Path(path).name, texts_in(path, KEY, FOREIGN)
     if KEY in texts:
         return _ours(texts[KEY], name)
     if FOREIGN in texts:
@@ -146,9 +142,19 @@ def read_recipe(path: Path) -> Found:
     raise GenerationError(f"{name} has no recipe inside: it was not made here, or another program took it out.")
 
 
+def texts_in(path: Path, *keys: str) -> dict[str, str]:
+    """The texts of these keys in a PNG, without half characters. Raises GenerationError when it is none."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            found = {key: str(image.info[key]) for key in keys if isinstance(image.info.get(key), str)}
+    except Exception as error:  # on damaged files Pillow raises nearly anything
+        raise GenerationError(f"{Path(path).name} can't be read as a picture with a recipe: drop a PNG.") from error
+    return {key: text[: 10 * LONGEST].encode("utf-8", "ignore").decode() for key, text in found.items()}
+
+
 def _ours(text: str, name: str) -> Found:
     try:
-        values = json.loads(text[:_LONGEST])
+        values = json.loads(text[:LONGEST])
         adapters = [dict(one) for one in values.pop("adapters", [])][:20]
         recipe = Recipe(
             **{key: value for key, value in values.items() if key in Recipe.model_fields}, adapters=adapters
@@ -163,8 +169,8 @@ def _ours(text: str, name: str) -> Found:
 
 def read_parameters(text: str) -> Found:
     """A1111's text: the prompt, perhaps "Negative prompt: …", and a last line of facts that begins with "Steps:"."""
-    lines = text[:_LONGEST].strip().split("\n")
-    facts = dict(_FACT.findall(lines.pop())) if lines[-1].lstrip().startswith("Steps:") else {}
+    lines = text[:LONGEST].strip().split("\n")
+    facts = dict(_FACT.findall(lines.pop()[:_FACTS])) if lines[-1].lstrip().startswith("Steps:") else {}
     words, unwanted = "\n".join(lines), ""
     if "Negative prompt:" in words:
         words, _, unwanted = words.partition("Negative prompt:")

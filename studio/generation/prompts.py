@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 ROUND, SQUARE = 1.1, 1 / 1.1
 LEAST, MOST = -10.0, 10.0  # of a weight; beyond them is noise
+_HUGE = 1e30  # beyond it a product can't be undone
 BREAK = -1.0  # the weight of a part that only says that a new chunk begins, as in A1111
 
 _LORA = re.compile(r"<lora:([^:<>]{1,200})((?::[^:<>]{0,40}){0,4})>", re.IGNORECASE)
@@ -46,7 +47,7 @@ def take_adapters(prompt: str) -> tuple[str, list[Named]]:
         named.append(Named(found[1].strip(), strength, numbers[1] if len(numbers) > 1 else None))
         return ""
 
-    return re.sub(r"[ ,]*$", "", _LORA.sub(note, prompt)) if "<" in prompt else prompt, named
+    return _LORA.sub(note, prompt).rstrip(" ,") if "<" in prompt else prompt, named
 
 
 def parse(prompt: str) -> list[Part]:
@@ -59,7 +60,7 @@ def parse(prompt: str) -> list[Part]:
         if text in "([":
             opened.append((text, len(parts)))
         elif found[1] is not None and opened and opened[-1][0] == "(":
-            factors.append((opened.pop()[1], len(parts), float(found[1])))
+            factors.append((opened.pop()[1], len(parts), min(_HUGE, max(-_HUGE, float(found[1])))))
         elif text in ")]" and opened and opened[-1][0] == "(["[text == "]"]:
             bracket, first = opened.pop()
             factors.append((first, len(parts), ROUND if bracket == "(" else SQUARE))

@@ -8,16 +8,19 @@ outputs/grids/NAME/001.png      the first cell, with its own recipe inside; the 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from studio.datasets.pictures import open_picture
+from studio.errors import DatasetError, GenerationError
 from studio.generation.grids import KINDS, MOST, NUMBERS, Axis
-from studio.generation.inside import save_picture
+from studio.generation.inside import save_picture, texts_in
 from studio.generation.recipe import Recipe
-from studio.workspace import free_path, safe_name, write_whole
+from studio.workspace import free_path, is_whole, safe_name, write_whole
 
 KEY = "lora-studio-grid"  # the PNG text chunk that holds the axes
 FACTS = "grid.json"
@@ -103,9 +106,10 @@ def saved(folder: Path) -> Saved | None:
         many = math.prod(len(side.labels) for side in sides)
         problems = {int(number): str(text) for number, text in facts["problems"].items()}
         width, height = (min(4096, max(1, int(edge))) for edge in facts["size"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
-    if not sides or not 1 <= many <= MOST or any(side.kind not in KINDS for side in sides):
+    said = [*problems.values(), *(text for side in sides for text in (side.title, *side.labels))]
+    if not sides or not 1 <= many <= MOST or any(side.kind not in KINDS for side in sides) or not is_whole(*said):
         return None
     files = [cell_file(folder, number) for number in range(many)]
     pictures = tuple(file if file.is_file() else None for file in files)
@@ -132,20 +136,19 @@ def save_sheet(grid: Saved, recipe: Recipe, axes: Sequence[Axis]) -> Path:
 def read_axes(path: Path) -> tuple[Axis, ...]:
     """The axes inside a sheet, adapters and checkpoints by their names alone; () when it is no sheet or is damaged."""
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            told = json.loads(str(image.info.get(KEY, ""))[:2_000_000])["axes"][:3]
+        told = json.loads(texts_in(path, KEY).get(KEY, ""))["axes"][:3]
         axes = tuple(Axis(str(one["kind"]), tuple(one["values"]), int(one.get("index", 0))) for one in told)
         known = all(axis.kind in KINDS and 1 <= len(axis.values) <= MOST and 0 <= axis.index < 100 for axis in axes)
         whole = known and all(_fits(axis.kind, value) for axis in axes for value in axis.values)
-    except (OSError, ValueError, TypeError, KeyError, SyntaxError, RecursionError, Image.DecompressionBombError):
+    except (GenerationError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return ()
     return axes if whole else ()
 
 
 def _fits(kind: str, value: Any) -> bool:
     if kind in NUMBERS:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, str) and len(value) <= 4000
+        return type(value) in (int, float) and abs(value) < 2**63
+    return isinstance(value, str) and len(value) <= 4000 and is_whole(value)
 
 
 def _plain(value: Any) -> Any:
@@ -216,14 +219,12 @@ def _fitted(size: tuple[int, int], columns: int, rows: int) -> tuple[int, int]:
 def _cell(path: Path | None, size: tuple[int, int]) -> Image.Image:
     """The picture, or an empty place."""
     if path is not None:
-        try:
-            with Image.open(path, formats=["PNG"]) as image:
-                image.thumbnail(size, Image.Resampling.LANCZOS)
-                cell = Image.new("RGB", size, _PAPER)
-                cell.paste(image.convert("RGB"), ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
-                return cell
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            pass  # it went away or bad meanwhile
+        with suppress(DatasetError):  # it went away or bad meanwhile
+            image = open_picture(path)
+            image.thumbnail(size, Image.Resampling.LANCZOS)
+            cell = Image.new("RGB", size, _PAPER)
+            cell.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+            return cell
     return Image.new("RGB", size, _EMPTY)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from studio.workspace import write_whole
+from studio.workspace import remove_whole, write_whole
 
 STATES = 2  # how many keep their optimiser's state: the newest, and one more should that be torn
 
@@ -31,12 +31,13 @@ def save(folder: Path, step: int, packed: bytes, write_adapter: Callable[[Path],
     """
     target = folder / "checkpoints" / f"{step:06d}"
     part = target.with_name(target.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    for left in target.parent.glob("*.part"):  # by a run that was killed here, perhaps at another step
+        shutil.rmtree(left, ignore_errors=True)
     try:
         part.mkdir(parents=True)
         write_adapter(part / "adapter.safetensors")
         write_whole(part / "state.pt", packed)
-        shutil.rmtree(target, ignore_errors=True)
+        remove_whole(target)  # it is there when its state was torn
         part.rename(target)
     except OSError:
         shutil.rmtree(part, ignore_errors=True)
@@ -45,7 +46,7 @@ def save(folder: Path, step: int, packed: bytes, write_adapter: Callable[[Path],
     for checkpoint in older[: 1 - STATES]:
         (checkpoint / "state.pt").unlink(missing_ok=True)
     for checkpoint in older[: 1 - keep] if keep > 1 else older:
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        remove_whole(checkpoint)
     return target
 
 

@@ -185,5 +185,5 @@ def config_from_toml(path: str | Path) -> RunConfig:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{Path(path).name}: {explain(error)}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{Path(path).name} can't be read as TOML: {error}".splitlines()[0]) from error
+    except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError among them
+        raise ConfigError(f"{Path(path).name} can't be read as TOML: {error}".splitlines()[0][:300]) from error

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from studio.workspace import write_whole
+from studio.workspace import is_whole, write_whole
 
 FILE = "pictures.json"
 PARTS = 10  # of the noise schedule: a loss is compared with others at about the same noise
@@ -41,8 +41,8 @@ def hardest(folder: Path, count: int = 12) -> list[tuple[str, int, float]]:
     """(picture, times seen, how hard) of a run, the hardest first; empty when none are known."""
     try:
         found = json.loads((folder / FILE).read_text("utf-8"))
-        return [(str(name), int(row[0]), float(row[1])) for name, row in found.items()][:count]
-    except (OSError, ValueError, TypeError, AttributeError, IndexError, KeyError, RecursionError):
+        return [(name, int(row[0]), float(row[1])) for name, row in found.items() if is_whole(name)][:count]
+    except (OSError, ValueError, TypeError, AttributeError, IndexError, KeyError, OverflowError, RecursionError):
         return []
 
 

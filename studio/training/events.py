@@ -1,6 +1,10 @@
 """What a run says while it goes on: plain data, one JSON line each in the run folder."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from studio.workspace import is_whole
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ Event = (
     | Stopped | Failed
 )  # fmt: skip
 KINDS: dict[str, type] = {cls.__name__: cls for cls in Event.__args__}
+MOST = 2**63  # of a number: what is larger was never written here, and breaks whoever draws with it
 
 
 def to_dict(event: Event) -> dict:
@@ -112,6 +117,35 @@ def to_dict(event: Event) -> dict:
 
 
 def from_dict(values: dict) -> Event:
-    """Raises KeyError or TypeError on what is no event."""
+    """Raises KeyError or TypeError on what is no event, or holds other things than one does."""
     values = dict(values)
-    return KINDS[values.pop("event")](**values)
+    kind = KINDS[values.pop("event")]
+    for name, value in values.items():
+        if not _FITS[kind][name](value):
+            raise TypeError(f"{name} of {kind.__name__}")
+    return kind(**values)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or _is_whole(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and -MOST < value < MOST
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str and is_whole(value)
+
+
+def _are_numbers(value: Any) -> bool:
+    return type(value) is list and all(map(_is_number, value))
+
+
+_CHECKS: dict[Any, Callable[[Any], bool]] = {
+    int: _is_whole,
+    float: _is_number,
+    str: _is_text,
+    list[float]: _are_numbers,
+}
+_FITS = {cls: {one.name: _CHECKS[one.type] for one in fields(cls)} for cls in KINDS.values()}

@@ -87,14 +87,20 @@ class Batch:
 
 
 def list_examples(
-    items: list[Item], base: Family, cache: Cache, data: DataConfig, seed: int, ordinary: bool = False
-) -> tuple[list[Example], list[str]]:
-    """(examples, one line for each picture that is left out). Reads headers only; nothing is encoded yet."""
+    items: list[Item], base: Family, cache: Cache, data: DataConfig, seed: int, ordinary: bool = False,
+    stop: threading.Event | None = None,
+) -> tuple[list[Example], list[str]]:  # fmt: skip
+    """(examples, one line for each picture that is left out). Reads headers only; nothing is encoded yet.
+
+    Ends early on `stop`: a disk may be slow.
+    """
     examples, problems = [], []
     resolution = data.resolution or base.resolution
     step = max(base.multiple, 64 if resolution >= 512 else 0)
     model = base.identity("vae")
     for item in items:
+        if stop is not None and stop.is_set():
+            break
         try:
             digest, width, height = cache.facts(item)
         except (DatasetError, OSError) as error:
@@ -158,7 +164,12 @@ def encode_missing(
         decode = partial(_decode, masks=data.masks)
         waiting = [pool.map(decode, group) for group in groups[:2]]
         for number, group in enumerate(groups):
-            decoded = list(waiting.pop(0))
+            decoded = []
+            for found in waiting.pop(0):
+                decoded.append(found)
+                if stop.is_set():
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    return
             if number + 2 < len(groups):  # the next ones are decoded while these are encoded
                 waiting.append(pool.map(decode, groups[number + 2]))
             yield from (problem for problem in decoded if isinstance(problem, Unreadable))

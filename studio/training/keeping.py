@@ -1,7 +1,6 @@
 """Runs that are kept: a note on one, its settings as a file, and a bin from which it can be taken back."""
 
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from studio.errors import RunError
 from studio.training.reading import skim_run_folder
 from studio.training.runs import list_runs
 from studio.training.summary import forget
-from studio.workspace import Workspace, free_path, size_of, write_whole
+from studio.workspace import Workspace, free_path, remove_whole, size_of, write_whole
 
 NOTE, LONGEST = "note.txt", 4000  # characters
 BIN = ".bin"  # hidden in the workspace
@@ -92,7 +91,7 @@ def empty_bin(workspace: Workspace) -> int:
     """Delete for good what is in the bin; returns the bytes that are free now."""
     before = thrown(workspace)
     for one in before:
-        shutil.rmtree(workspace.root / BIN / one.key, ignore_errors=True)
+        remove_whole(workspace.root / BIN / one.key)
     return sum(one.size for one in before) - sum(one.size for one in thrown(workspace))
 
 
@@ -106,4 +105,4 @@ def settings_file(workspace: Workspace, name: str, folder: Path) -> Path:
 
 def _check(workspace: Workspace, name: str) -> None:
     if name not in list_runs(workspace):
-        raise RunError(f"There is no run called {name!r}: choose one from the list.")
+        raise RunError(f"There is no run called {name[:60]!r}: choose one from the list.")

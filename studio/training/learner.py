@@ -8,16 +8,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from studio.adapters import attach, write_adapter
+from studio.adapters import attach
+from studio.adapters.files import adapter_bytes
 from studio.basemodels import Family
+from studio.errors import out_of_memory
 from studio.training.batches import Plan
 from studio.training.config import RunConfig
 from studio.training.examples import Batch, Reader
 from studio.training.objective import loss_of, offset_noise, stratified, timesteps
 from studio.training.optimisers import Average, make_optimizer, rate_factor, set_rates
-from studio.training.pieces import Drawn, Pieces, out_of_memory
+from studio.training.pieces import Drawn, Pieces
 from studio.training.processes import Processes
 from studio.training.size import specs_of
+from studio.workspace import write_whole
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Learner:
                     found.append(losses.detach())
                 parts.append((drawn, torch.cat(found)))
             return parts
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
         self.optimizer.zero_grad(set_to_none=True)  # behind the except: its frames hold what is to be freed
@@ -184,7 +187,7 @@ class Learner:
     def save(self, path: Path, metadata: dict[str, str] | None = None) -> None:
         """Write the adapters as one file. Raises OSError."""
         updates = {(c, key): u for c, adapter in self.adapters.items() for (_, key), u in adapter.updates.items()}
-        write_adapter(path, updates, metadata=metadata)
+        write_whole(path, adapter_bytes(path.stem, updates, metadata=metadata))
 
     def summary(self) -> str:
         return ", ".join(f"{component}: {adapter.summary()}" for component, adapter in self.adapters.items())

@@ -57,12 +57,6 @@ class Pieces:
         )
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device, or this machine, had no more to give; CUDA says it with a class, others only in words."""
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
-
-
 def _advice(settings: TrainingConfig) -> str:
     """What can still be done, the cheapest first."""
     ways = []

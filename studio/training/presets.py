@@ -62,5 +62,5 @@ def presets_of(family: str) -> dict[str, dict[str, Any]]:
 def preset(name: str) -> dict[str, Any]:
     """The settings of a preset. Raises ConfigError."""
     if name not in PRESETS:
-        raise ConfigError(f"There is no preset {name!r}: choose from {'; '.join(PRESETS)}.")
+        raise ConfigError(f"There is no preset {name[:60]!r}: choose from {'; '.join(PRESETS)}.")
     return dict(PRESETS[name])

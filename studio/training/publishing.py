@@ -18,19 +18,18 @@ from pathlib import Path
 
 from studio.basemodels.choice import BaseChoice
 from studio.errors import RunError
-from studio.hub import is_hub_id
+from studio.hub import is_hub_id, is_token
 from studio.training.config import RunConfig, config_from_toml, config_to_toml
 from studio.training.model_card import model_card
 from studio.training.reading import RunView
 from studio.training.runs import read_run
-from studio.workspace import Workspace
+from studio.workspace import Workspace, remove_whole
 
 LICENCES = (
     "apache-2.0", "mit", "openrail", "creativeml-openrail-m", "openrail++", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",
     "cc-by-nc-4.0", "other",
 )  # fmt: skip
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
-_TOKEN = re.compile(r"[!-~]{1,1000}")  # what may stand in a header
 BLOCK = 2**20  # bytes between two looks at `stop`
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -73,7 +72,7 @@ def prepare(workspace: Workspace, name: str, wanted: Publication) -> Path:
         (made / "run.toml").write_text(config_to_toml(config), encoding="utf-8")
         card = model_card(view, config, wanted, pictures, _starting_points(pictures))
         (made / "README.md").write_text(card, encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
+        remove_whole(target)
         made.rename(target)
     except BaseException as error:
         shutil.rmtree(made, ignore_errors=True)
@@ -101,7 +100,7 @@ def upload(
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     check_repo(wanted.repo)
-    if token is not None and not _TOKEN.fullmatch(token):
+    if token is not None and not is_token(token):
         raise RunError("That is not a token: copy it once more from the hub's settings.")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     total, sent, lock = sum(path.stat().st_size for path in files), [0], threading.Lock()

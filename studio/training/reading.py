@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +14,6 @@ import psutil
 
 from studio.training.events import (
     Certified,
-    Checkpoint,
     Event,
     Failed,
     Finished,
@@ -54,7 +55,6 @@ class RunView:
     last: Step | None = None
     certificate: Certified | None = None
     adapter: Path | None = None
-    here: bool = False  # the process that began it is this one
 
     @property
     def validation(self) -> list[tuple[int, float, float]]:
@@ -89,6 +89,19 @@ def skim_run_folder(folder: Path) -> RunView:
     return (log or Log(folder, skim=True)).look()
 
 
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """While this process trains the run in `folder`. So its own runs are known without the system's clock, which may be
+    set, and one that ended without a word, as on a full disk, is not taken to go on.
+    """
+    key = os.getpid(), os.path.realpath(folder)
+    _at_work.add(key)
+    try:
+        yield
+    finally:
+        _at_work.discard(key)
+
+
 class Log:
     """One events.jsonl and what it has said so far. skim: take a part of the losses where a block holds many."""
 
@@ -113,7 +126,7 @@ class Log:
             )
             started = self.started
         if started:
-            copy.state = "running" if _alive(started) else "interrupted"
+            copy.state = "running" if _alive(started, self.folder) else "interrupted"
         file = self.folder / "adapter.safetensors"
         copy.adapter = file if file.is_file() else None
         return copy
@@ -154,7 +167,7 @@ class Log:
     def _take(self, values: dict) -> None:
         event = _event(values)
         if isinstance(event, Started):
-            self.started, self.view.here = event, event.process == os.getpid()
+            self.started = event
         elif isinstance(event, Finished | Stopped | Failed):
             self.started = None
         if event:
@@ -180,7 +193,7 @@ def _tell(view: RunView, event: Event, folder: Path) -> None:
             if view.looks and event.step <= view.looks[-1].step:  # broken off between this look and its checkpoint
                 view.looks = [look for look in view.looks if look.step < event.step]
             view.looks.append(event)
-        case Preview():
+        case Preview() if is_inside(event.file):
             row = (event.step, event.prompt, folder / event.file)
             if view.previews and event.step <= view.previews[-1][0]:
                 view.previews = [known for known in view.previews if known[2] != row[2]]
@@ -192,8 +205,14 @@ def _tell(view: RunView, event: Event, folder: Path) -> None:
             view.certificate = event
         case Finished() | Stopped() | Failed():
             view.state, view.message, view.seconds_left = type(event).__name__.lower(), event.message, 0.0
-        case Checkpoint():
+        case _:
             pass
+
+
+def is_inside(file: str) -> bool:
+    """Whether a name leads nowhere but into the run's folder."""
+    strange = not file or "\0" in file or len(file) > 200
+    return not strange and not os.path.isabs(file) and ".." not in re.split(r"[/\\]", file)
 
 
 def _forget_after(view: RunView, step: int) -> None:
@@ -217,7 +236,7 @@ def _parsed(lines: list[bytes]) -> Iterator[dict]:
     lines = [line for line in lines if line.strip()]
     try:
         found = json.loads(b"[" + b",".join(lines) + b"]")  # twice as fast as one by one
-    except ValueError:
+    except (ValueError, RecursionError):
         found = [_or_none(line) for line in lines]
     return (values for values in found if isinstance(values, dict) and "event" in values)
 
@@ -242,7 +261,9 @@ def _stamp(stream) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
-def _alive(started: Started) -> bool:
+def _alive(started: Started, folder: Path) -> bool:
+    if started.process == os.getpid():
+        return (os.getpid(), os.path.realpath(folder)) in _at_work
     try:
         return abs(psutil.Process(started.process).create_time() - started.process_started) < 1
     except (psutil.Error, ValueError, TypeError):
@@ -251,4 +272,5 @@ def _alive(started: Started) -> bool:
 
 _STEP = b'{"event": "Step"'  # how the line of a step begins
 _kept: "OrderedDict[str, Log]" = OrderedDict()  # the one that was looked at last stands last
+_at_work: set[tuple[int, str]] = set()  # process, run folder
 _lock = threading.Lock()

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from studio.basemodels import base_folder
-from studio.errors import ConfigError, RunError
+from studio.errors import ConfigError, RunError, in_words
 from studio.training.config import RunConfig, config_from, config_from_toml, config_to_toml, dotted
 from studio.training.events import Event, to_dict
 from studio.training.reading import LOG, RunView, read_run_folder
@@ -48,7 +48,7 @@ def extend_run(folder: Path, steps: int) -> RunConfig:
 def append(folder: Path, event: Event) -> None:
     """Add one event to events.jsonl; a line is whole or, after a crash, the last one is torn and skipped.
 
-    Raises RunError when the disk is full.
+    Raises RunError when it can't be written, as on a full disk.
     """
     line = json.dumps(to_dict(event)) + "\n"
     try:
@@ -58,7 +58,8 @@ def append(folder: Path, event: Event) -> None:
                 line = line if stream.read(1) == b"\n" else "\n" + line  # after a torn line, begin a new one
             stream.write(line.encode())
     except OSError as error:
-        raise RunError(f"The run's events can't be written ({error.strerror}): free some space and resume.") from error
+        said = in_words(error) or f"{error.strerror or error}."
+        raise RunError(f"The run's events can't be written. {said} What is in its checkpoints is kept.") from error
 
 
 def list_runs(workspace: Workspace) -> list[str]:
@@ -71,7 +72,7 @@ def read_run(workspace: Workspace, name: str, after: int = 0) -> RunView:
     """The run `name`; losses only of steps after `after`. Raises RunError when there is none."""
     folder = workspace.runs / name
     if not (folder / "run.toml").is_file():
-        raise RunError(f"There is no run called {name!r}.")
+        raise RunError(f"There is no run called {name[:60]!r}.")
     return read_run_folder(folder, after)
 
 

@@ -5,12 +5,15 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from studio.errors import StudioError
 from studio.training.config import config_from_toml
-from studio.training.reading import LOG, RunView, read_run_folder, skim_run_folder
-from studio.workspace import Workspace, size_of, write_whole
+from studio.training.reading import LOG, RunView, is_inside, read_run_folder, skim_run_folder
+from studio.workspace import Workspace, is_whole, size_of, write_whole
 
 POINTS = 1000  # of a line
 FRESH = 120.0  # seconds: a log that changed this lately is likely to grow on, so its reading is remembered
@@ -76,8 +79,8 @@ def summary(workspace: Workspace, name: str) -> Summary:
     stamp, known = _stamp(workspace, name), seen.get(name)
     if known and known[0] == stamp:
         return known[1]
-    lines = _kept(workspace, name, stamp, 1)
-    made = Summary(**lines[0]) if lines else _make(workspace, name, stamp)[0]
+    kept = _kept(workspace, name, stamp, Summary)
+    made = kept[0] if kept else _make(workspace, name, stamp)[0]
     if made.state != "running":  # a run that seems to go on may break off without a word in its log
         seen[name] = stamp, made
     return made
@@ -86,10 +89,8 @@ def summary(workspace: Workspace, name: str) -> Summary:
 def course(workspace: Workspace, name: str) -> Course:
     """The lines of the run `name`. Raises as `summary` does."""
     stamp = _stamp(workspace, name)
-    lines = _kept(workspace, name, stamp, 2)
-    if len(lines) < 2:
-        return _make(workspace, name, stamp)[1]
-    return Course(**{key: [tuple(row) for row in rows] for key, rows in lines[1].items()})
+    kept = _kept(workspace, name, stamp, Summary, Course)
+    return kept[1] if kept else _make(workspace, name, stamp)[1]
 
 
 def forget(workspace: Workspace, name: str) -> None:
@@ -131,18 +132,26 @@ def _inside(view: RunView, folder: Path) -> list[tuple[int, str, str]]:
     return [(step, prompt, file.relative_to(folder).as_posix()) for step, prompt, file in view.previews]
 
 
-def _kept(workspace: Workspace, name: str, stamp: tuple, lines: int) -> list[dict]:
-    """The first `lines` of what is kept of the run, if nothing changed since; else none."""
-    wanted = {0: {one.name for one in fields(Summary)}, 1: {one.name for one in fields(Course)}}
+def _kept(workspace: Workspace, name: str, stamp: tuple, *kinds: type) -> list:
+    """What is kept of the run, a line of each kind, if nothing changed since; else nothing."""
     try:
         with _file(workspace, name).open(encoding="utf-8") as stream:
             if json.loads(stream.readline()) != [VERSION, *stamp]:
                 return []
-            found = [json.loads(stream.readline()) for _ in range(lines)]
-    except (OSError, ValueError):
+            lines = [json.loads(stream.readline()) for _ in kinds]
+        wanted = [{one.name for one in fields(kind)} for kind in kinds]
+        if [set(one) for one in lines] != wanted or not is_whole(json.dumps(lines, ensure_ascii=False)):
+            return []
+        found = [_reader_of(kind).validate_python(one) for one, kind in zip(lines, kinds)]
+    except (OSError, ValueError, TypeError, RecursionError):  # pydantic's complaint is a ValueError
         return []
-    fits = all(isinstance(one, dict) and set(one) == wanted[place] for place, one in enumerate(found))
-    return found if fits else []
+    files = [one.preview or "x" for one in found[:1]] + [file for one in found[1:] for _, _, file in one.previews]
+    return found if all(map(is_inside, files)) else []
+
+
+@cache
+def _reader_of(kind: type) -> TypeAdapter:
+    return TypeAdapter(kind)
 
 
 def _stamp(workspace: Workspace, name: str) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from studio.basemodels import Family, load_base
-from studio.errors import RunError, StudioError
+from studio.errors import RunError, StudioError, in_words
 from studio.generation.rack import rack_of
 from studio.training import checkpoints, runs, verdict
 from studio.training.batches import Plan
@@ -22,6 +22,7 @@ from studio.training.certificate import certify
 from studio.training.config import RunConfig
 from studio.training.difficulty import Difficulty
 from studio.training.events import (
+    Certified,
     Checkpoint,
     Event,
     Failed,
@@ -43,6 +44,7 @@ from studio.training.optimisers import rate_now
 from studio.training.pieces import DoesNotFit
 from studio.training.previews import draw_previews
 from studio.training.processes import Processes
+from studio.training.reading import at_work
 from studio.training.selection import Selection, split
 from studio.training.validation import HeldOut
 from studio.workspace import Workspace
@@ -72,6 +74,7 @@ def train(
     trace = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     log.addHandler(trace)
     step, run = 0, _Run(config, workspace, Path(folder), processes, stop, save)
+    run.leaving.enter_context(at_work(folder))
     try:
         for event in run.events():
             step = event.step
@@ -82,7 +85,7 @@ def train(
     except Exception as error:
         if not isinstance(error, StudioError):
             log.exception("step %d", step)
-        event = Failed(step, str(error).splitlines()[0] if str(error) else type(error).__name__)
+        event = Failed(step, (in_words(error) or str(error) or type(error).__name__).splitlines()[0])
         if processes.first:
             _try_to_append(folder, event)
             yield event
@@ -159,7 +162,7 @@ class _Run:
         seed, warnings = config.training.seed, list(chosen.warnings)
         groups: list[list[Example]] = []
         for items, ordinary in ((chosen.items, False), (chosen.ordinary, True), (chosen.held_out, False)):
-            examples, problems = list_examples(items, base, cache, config.data, seed, ordinary)
+            examples, problems = list_examples(items, base, cache, config.data, seed, ordinary, self.stop)
             groups.append(examples)
             warnings += problems
         cache.keep_facts()
@@ -330,8 +333,7 @@ class _Run:
         by_itself = stopped and not self.stop.is_set() and self._has_turned(step)
         if self.processes.first:
             if not stopped or by_itself:
-                file = self.folder / "adapter.safetensors"
-                yield certify(step, self.config, self.learner, self.precision, file)
+                yield self._certificate(step)
             if by_itself:
                 yield Finished(step, kept, f"Stopped at step {step}, since the held-out loss rose. {message}")
             elif stopped:
@@ -339,6 +341,18 @@ class _Run:
             else:
                 yield Finished(step, kept, f"Finished. {message}")
         self.processes.wait()
+
+    def _certificate(self, step: int) -> Certified | Warned:
+        """The proof of the file; without one the run has ended well all the same."""
+        file = self.folder / "adapter.safetensors"
+        try:
+            return certify(step, self.config, self.learner, self.precision, file)
+        except Exception as error:  # the base is gone from the disk, or there is no memory for a second one
+            said = in_words(error)
+            if said is None:
+                raise
+            log.exception("the certificate")
+            return Warned(step, f"{file.name} is written, but was not tried in a fresh copy of the base: {said}")
 
     def _save_result(self, step: int) -> int:
         """adapter.safetensors: the best of the run, else its last step. Returns the step that it holds."""

@@ -15,7 +15,7 @@ def waiting(workspace: Workspace) -> list[str]:
     """Names of the runs that wait, the next one first; one whose folder is gone is passed over."""
     try:
         names = json.loads((workspace.root / FILE).read_text("utf-8"))["runs"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
     if not names or not isinstance(names, list):
         return []

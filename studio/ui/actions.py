@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from studio.errors import AdapterError, GenerationError, WorkspaceError
 from studio.owners import PerOwner
-from studio.workspace import Workspace, free_path, safe_name, write_whole
+from studio.workspace import Workspace, free_path, is_whole, safe_name, write_whole
 
 
 class Latest(NamedTuple):
@@ -150,6 +150,7 @@ def known(name: str, what: str) -> str:
     """`name` if it is a plain name of the workspace's own making, else WorkspaceError."""
     if not name or not isinstance(name, str):
         raise WorkspaceError(f"Choose {'an' if what[0] in 'aeiou' else 'a'} {what} first.")
-    if name in (".", "..") or "/" in name or "\\" in name or "\0" in name or name.startswith("."):
+    strange = not is_whole(name) or len(name.encode()) > 255  # no file is called so
+    if strange or name in (".", "..") or "/" in name or "\\" in name or "\0" in name or name.startswith("."):
         raise WorkspaceError(f"{name[:40]!r} is not the name of {'an' if what[0] in 'aeiou' else 'a'} {what}.")
     return name

@@ -3,7 +3,6 @@
 Long work is a job beside training: it takes a turn of the device for each picture, and stops between two layers.
 """
 
-import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from studio.errors import AdapterError, GenerationError, StudioError
 from studio.jobs import Job
 from studio.ui import actions
 from studio.ui.actions import adapter_path
-from studio.workspace import Workspace, free_path
+from studio.workspace import Workspace, copy_whole, free_path
 
 LOOK, MAKE = "look inside", "new adapter"  # kinds of jobs
 PARTS = 1000  # of each of a job's stages, for progress
@@ -198,9 +197,8 @@ def _make(
             path, made.told = make(job, before)
             made.key, made.size = f"file:{path.name}", path.stat().st_size
             made.old_size = old.stat().st_size if old else 0
-            folder.mkdir(parents=True, exist_ok=True)
             made.download = folder / path.name
-            shutil.copy2(path, made.download)
+            copy_whole(path, made.download)
             if before is None:
                 return
             job.done = 2 * PARTS

@@ -15,7 +15,7 @@ from studio.errors import BaseModelError, StudioError
 from studio.hub import is_hub_id
 from studio.jobs import Job, jobs
 from studio.schema import explain
-from studio.workspace import Workspace, write_whole
+from studio.workspace import Workspace, expanded, is_whole, write_whole
 
 if TYPE_CHECKING:
     from studio.basemodels.card import Card
@@ -95,7 +95,7 @@ def _read(workspace: Workspace) -> tuple[dict[str, str], str]:
     """({name: line}, the chosen name); whatever is damaged counts as nothing."""
     try:
         found = json.loads((workspace.root / "bases.json").read_bytes())
-        known = {str(name): line for name, line in found["bases"].items() if isinstance(line, str)}
+        known = {name: line for name, line in found["bases"].items() if isinstance(line, str) and is_whole(name, line)}
         return known, str(found.get("chosen", STARTER))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}, STARTER
@@ -119,7 +119,7 @@ def line_from(workspace: Workspace, place: str, options: dict[str, Any]) -> str:
         raise BaseModelError("Say which base: a folder, a .safetensors file, or owner/name from huggingface.co.")
     typed = BaseChoice.of(place)
     given = {key: value for key, value in options.items() if value not in (None, "", False)}
-    path = Path(typed.name).expanduser()
+    path = expanded(typed.name)
     name = str(path.resolve()) if _is_there(path) else typed.name
     try:
         return str(BaseChoice(**{**typed.model_dump(), **given, "name": name}))

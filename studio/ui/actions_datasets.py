@@ -14,7 +14,7 @@ from studio.errors import BusyError, DatasetError
 from studio.jobs import Job, jobs
 from studio.ui.actions import known, latest, remember
 from studio.ui.thumbnails import thumbnail
-from studio.workspace import Workspace, free_path, safe_name
+from studio.workspace import Workspace, expanded, free_path, safe_name
 
 if TYPE_CHECKING:
     from studio.captioning import Compared, Scores, TriggerReport
@@ -138,8 +138,7 @@ def import_files(workspace: Workspace, name: str, paths: list, progress=None, st
     workspace.refuse_if_full()
     if not paths:
         raise DatasetError("There are no files to add: drop pictures or a zip first.")
-    chosen = [Path(path).expanduser() for path in paths]
-    return import_pictures(workspace, safe_name(name or "my-pictures"), chosen, progress, stop)
+    return import_pictures(workspace, safe_name(name or "my-pictures"), list(map(expanded, paths)), progress, stop)
 
 
 def start_import(workspace: Workspace, name: str, paths: list, folder: str = "") -> Job:
@@ -219,7 +218,7 @@ def start_captioning(
     """A background job that writes captions; its message says what it did and what it skipped."""
     from studio.captioning import captioner_settings
 
-    workspace.allows.check_model(captioner)
+    _check_captioner(workspace, captioner, settings)
     pictures, chosen = open_named(workspace, dataset), captioner_settings(captioner, settings)
     trigger = " ".join((trigger or "").split())
 
@@ -257,8 +256,8 @@ def start_comparing(
 
     if not captioners:
         raise DatasetError("Choose the captioners to compare.")
-    for name, _ in captioners:
-        workspace.allows.check_model(name)
+    for name, settings in captioners:
+        _check_captioner(workspace, name, settings)
     opened = open_named(workspace, dataset)
     items = [find_item(opened, file) for file in files]
     chosen = [(name, captioner_settings(name, settings)) for name, settings in captioners]
@@ -280,7 +279,7 @@ def start_comparing(
 
 def start_scoring(workspace: Workspace, dataset: str, trigger: str = "", clip: str = "", download: bool = False) -> Job:
     """How well each caption fits its picture; the result is Scores, the worst fit first."""
-    workspace.allows.check_model(clip.strip())
+    _check_captioner(workspace, clip.strip(), {"model": clip.strip()})
     opened = open_named(workspace, dataset)
 
     def work(job: Job) -> None:
@@ -300,6 +299,16 @@ def start_scoring(workspace: Workspace, dataset: str, trigger: str = "", clip: s
     job = jobs.start("score", f"Scoring the captions of {opened.name}", work, limit=workspace.allows.longest)
     remember(job, opened.name)
     return job
+
+
+def _check_captioner(workspace: Workspace, name: str, settings: Mapping[str, Any] | None) -> None:
+    """Raises NotAllowedError for a model that may not be used, or for a folder where none may be named."""
+    from studio.hub import is_hub_id
+
+    workspace.allows.check_model(name)
+    model = (settings or {}).get("model")
+    if model and not (isinstance(model, str) and is_hub_id(model)):
+        workspace.allows.need("folders")
 
 
 def look_at_trigger(word: str) -> "TriggerReport":

@@ -190,8 +190,12 @@ def picture_path(workspace: Workspace, name: str) -> Path:
     """The picture of this name among the outputs: `NAME.png`, or `grids/GRID/NAME.png`. Raises WorkspaceError."""
     parts = str(name).split("/")
     if len(parts) == 3 and parts[0] == "grids":
-        return workspace.outputs / "grids" / known(parts[1], "grid") / known(parts[2], "picture")
-    return workspace.outputs / known(name, "picture")
+        path = workspace.outputs / "grids" / known(parts[1], "grid") / known(parts[2], "picture")
+    else:
+        path = workspace.outputs / known(name, "picture")
+    if path.is_symlink():
+        raise WorkspaceError(f"{name[:60]!r} is a link to another place: put the picture itself there.")
+    return path
 
 
 # What can be chosen -------------------------------------------------------------------------------------------------

@@ -243,7 +243,7 @@ def _read(workspace: Workspace) -> dict[str, Entry]:
     with _lock:
         if key not in _known:
             _known[key] = {}
-            with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
                 rows = json.loads(_index_file(workspace).read_bytes())
                 _known[key] = {row["name"]: _entry_of(row) for row in rows}
         return _known[key]

@@ -14,7 +14,7 @@ from studio.errors import AdapterError, GenerationError, StudioError
 from studio.jobs import Job
 from studio.ui import actions_bases
 from studio.ui.actions import adapter_path, list_adapters, running
-from studio.workspace import Workspace, write_whole
+from studio.workspace import Workspace, is_file, write_whole
 
 LIVE = "live:"  # an adapter's key: the weights of the run that trains now
 MAX_SEED = 2**32 - 1
@@ -232,7 +232,7 @@ def keep_mask(workspace: Workspace, source: Path, painted: Any) -> str:
 def mask_of(workspace: Workspace, source: Path, name: str | None) -> Path | None:
     """The mask of this name; None when it was painted on another picture."""
     path = _sources(workspace) / Path(name or "-").name
-    return path if path.name.startswith(f"{source.stem}-") and path.is_file() else None
+    return path if path.name.startswith(f"{source.stem}-") and is_file(path) else None
 
 
 def _keep(workspace: Workspace, image: Any, before: str = "") -> Path:
@@ -268,9 +268,10 @@ def restored(workspace: Workspace, path: Path) -> tuple[dict[str, Any], list[dic
             problems.append(f"It was drawn on {said[:60]!r}, which is not on the list of base models: choose one.")
     if values.get("source"):
         source = _sources(workspace) / Path(values["source"]).name
-        if source.is_file():
+        if is_file(source):
             values["source"] = str(source)
         else:
-            problems.append(f"The picture that it began from, {values.pop('source')!r}, is not here: choose it again.")
+            said = values.pop("source")[:60]
+            problems.append(f"The picture that it began from, {said!r}, is not here: choose it again.")
             values.pop("mask", None)
     return values, adapters, problems

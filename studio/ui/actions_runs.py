@@ -1,6 +1,5 @@
 """What a person can do with runs: check, start, pause, go on, look at them. Like actions.py, which it stands on."""
 
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from studio.ui import actions_bases
 from studio.ui.actions import known, latest, remember, running
 from studio.ui.actions_bases import STARTER
 from studio.ui.actions_datasets import open_named
-from studio.workspace import Workspace, free_path, safe_name
+from studio.workspace import Workspace, copy_whole, free_path, safe_name
 
 FOLDERS = ("data.held_out", "data.regularisation")  # settings that name a dataset on the page and a folder in run.toml
 UNFINISHED = ("interrupted", "stopped", "failed")
@@ -233,7 +232,7 @@ def run_view(workspace: Workspace, name: str = ""):
 
     names = list_run_names(workspace)
     if name and name not in names:
-        raise RunError(f"There is no run called {name!r}: choose one from the list.")
+        raise RunError(f"There is no run called {name[:60]!r}: choose one from the list.")
     if not name:
         name = current_run() if current_run() in names else next(iter(names), "")
     if not name:
@@ -242,8 +241,6 @@ def run_view(workspace: Workspace, name: str = ""):
     job = running("train")
     if job and name == current_run():  # its folder may still tell how it ended before it was resumed
         view.state = "paused" if job.paused else "running"
-    elif view.state == "running" and view.here:  # it ended without a word, as on a full disk
-        view.state = "interrupted"
     if view.state != "running" and name in waiting(workspace) and name != current_run():
         view.state = QUEUED
     return view
@@ -310,10 +307,8 @@ def download_copy(workspace: Workspace, run: str) -> Path | None:
     view = run_view(workspace, run)
     if not view or not view.adapter or not Path(view.adapter).is_file():
         return None
-    folder = workspace.cache / "downloads"
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{safe_name(view.name)}.safetensors"
     source = Path(view.adapter)
-    if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-        shutil.copy2(source, target)
+    target = workspace.cache / "downloads" / f"{safe_name(view.name)}.safetensors"
+    if not target.exists() or target.stat().st_mtime != source.stat().st_mtime:  # clocks go backwards, too
+        copy_whole(source, target)
     return target

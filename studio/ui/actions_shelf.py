@@ -137,7 +137,7 @@ def _facts(workspace: Workspace, path: Path) -> dict[str, Any]:
     cover = read_cover(file.metadata)
     if cover is not None:
         name = f"{hashlib.sha256(cover.tobytes()).hexdigest()[:32]}-cover.webp"
-        cover.save(thumbnails.folder(workspace) / name, "WEBP", quality=88)
+        thumbnails.keep(thumbnails.folder(workspace) / name, cover)
         said["cover"] = name
     return said
 

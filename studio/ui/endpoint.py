@@ -6,18 +6,20 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from studio.errors import GenerationError, StudioError
+from studio.errors import GenerationError, in_words
 from studio.ui.widgets import one_line
 
 
 def endpoint(action: Callable, inputs: list, outputs, **options) -> None:
-    """`action` under its own name. A StudioError reaches the caller as its one line."""
+    """`action` under its own name. An error that `in_words` has a sentence for reaches the caller as that."""
 
     @functools.wraps(action)
     def wrapped(*args):
         try:
             return action(*args)
-        except StudioError as error:
+        except Exception as error:
+            if in_words(error) is None:
+                raise
             raise gr.Error(one_line(error), print_exception=False) from None
 
     gr.Button(visible=False).click(wrapped, inputs, outputs, api_name=action.__name__, **options)

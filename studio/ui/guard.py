@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse
 
 from studio.capabilities import MB, Capabilities
 from studio.ui.visitors import LIFE, SCOPE, WITHOUT_COOKIE, name_of
-from studio.workspace import ASSETS, SERVED, size_of
+from studio.workspace import ASSETS, SERVED, is_whole, size_of
 
 COOKIE = "studio_visitor"
 MOST_BODY = 32 * MB  # of an event; files come by /upload
@@ -38,7 +38,8 @@ class Guard:
 
     local: names of this machine, and the address that is listened on. addresses: whether any IP address is one too.
     names: what the page is called elsewhere, by a proxy or a share link; may grow.
-    uploads: where Gradio keeps what was sent. visitors: the folder of all visitors, in public mode.
+    uploads: where Gradio keeps what was sent. visitors: the folder of all visitors, in public mode. served: the folders
+    of the workspace that a browser may read, where it is one person's.
     embedded: on a Space, in a frame of another site, behind a proxy that speaks https.
     """
 
@@ -52,10 +53,11 @@ class Guard:
         allows: Capabilities,
         visitors: Path | None = None,
         embedded: bool = False,
+        served: Collection[Path] = (),
     ):
         self.app, self.local, self.names, self.addresses, self.allows = app, local, names, addresses, allows
         self.uploads, self.visitors = Path(os.path.realpath(uploads)), visitors
-        self.embedded = embedded
+        self.embedded, self.served = embedded, [Path(os.path.realpath(folder)) for folder in served]
         self._sent: dict[str, set[str]] = {}  # uploaded file -> visitors who sent it
 
     async def __call__(self, scope, receive, send) -> None:
@@ -71,11 +73,11 @@ class Guard:
             secret = _secret(headers)
             fresh = secret or secrets.token_urlsafe(32)
             visitor = scope[SCOPE] = name_of(secret) if secret else ""
-            refused = self._refuse_file(path, visitor)
-            if writes and not refused and not path.endswith(("/upload", "/login")):
-                body = await _whole(receive)
-                refused = self._refuse_named(body, visitor)
-                receive = _again(body, receive)
+        refused = refused or self._refuse_file(path, visitor)
+        if writes and not refused and not path.endswith(("/upload", "/login")):
+            body = await _whole(receive)
+            refused = self._refuse_named(body, visitor)
+            receive = _again(body, receive)
         if refused:
             status, text = refused
             return await PlainTextResponse(text, status)(scope, receive, send)
@@ -148,20 +150,27 @@ class Guard:
         return None
 
     def _refuse_named(self, body: bytes, visitor: str) -> tuple[int, str] | None:
-        """An event may name only files of whoever sends it."""
+        """An event may name no address to be fetched from, and in public mode only files of whoever sends it."""
         try:
             data = json.loads(body) if body else None
+            whole = b"\\ud" not in body.lower() or is_whole(json.dumps(data, ensure_ascii=False))
         except (ValueError, RecursionError):
-            return 400, "That is not JSON."
+            return (400, "That is not JSON.") if self.visitors else None
+        if not whole:
+            return 400, "That text holds half a character, which nothing can write: type it once more."
         for path in _paths(data):
-            if _OUTSIDE.match(path) or not self._owns(path, visitor):
+            if _OUTSIDE.match(path) or (self.visitors and not self._owns(path, visitor)):
                 return 403, "That file is not yours, or is no longer there."
         return None
 
     def _owns(self, asked: str, visitor: str) -> bool:
         """Whether the file may be read by `visitor`. Folders of those without cookies open to who knows their name."""
-        assert self.visitors
-        path = Path(os.path.realpath(asked))
+        try:
+            path = Path(os.path.realpath(asked))  # a link counts as what it leads to
+        except (OSError, ValueError):
+            return False
+        if not self.visitors:
+            return any(path.is_relative_to(one) for one in (*self.served, self.uploads, ASSETS / "datasets"))
         if path.is_relative_to(self.visitors):
             name, *inside = path.relative_to(self.visitors).parts
             served = "/".join(inside[:-1])

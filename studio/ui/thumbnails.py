@@ -1,9 +1,11 @@
 """Small copies of pictures for the page, kept in the workspace's cache."""
 
 import hashlib
+import io
 from pathlib import Path
 
 from studio.errors import DatasetError
+from studio.workspace import write_whole
 
 GRID, LARGE = 256, 1024  # longest side in pixels
 
@@ -26,8 +28,15 @@ def thumbnail(workspace, path: Path, side: int = GRID) -> Path:
         if not grey.exists():
             from PIL import Image
 
-            Image.new("RGB", (64, 64), (128, 128, 128)).save(grey)
+            keep(grey, Image.new("RGB", (64, 64), (128, 128, 128)))
         return grey
+
+
+def keep(target: Path, picture) -> None:
+    """Write a PIL picture as WebP, whole or not at all."""
+    stream = io.BytesIO()
+    picture.save(stream, "WEBP", quality=88)
+    write_whole(target, stream.getvalue(), lasting=False)
 
 
 def cropped(workspace, path: Path, box: tuple[float, float, float, float], width: int) -> Path:
@@ -44,5 +53,5 @@ def cropped(workspace, path: Path, box: tuple[float, float, float, float], width
         seen = Image.blend(picture, Image.new("RGB", picture.size, "white"), 0.75)
         seen.paste(picture.crop((left, top, right, bottom)), (left, top))
         ImageDraw.Draw(seen).rectangle((left, top, right - 1, bottom - 1), outline="#37827c", width=2)
-        seen.save(target, "WEBP", quality=88)
+        keep(target, seen)
     return target

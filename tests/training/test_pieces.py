@@ -4,12 +4,12 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.errors import RunError
+from studio.errors import RunError, out_of_memory
 from studio.training import config_from, extend_run, train
 from studio.training.checkpoints import newest
 from studio.training.config import TrainingConfig
 from studio.training.events import Checkpoint, Failed, Finished, Step, Warned
-from studio.training.pieces import DoesNotFit, Pieces, out_of_memory
+from studio.training.pieces import DoesNotFit, Pieces
 from studio.workspace import Workspace
 from tests.families import tiny
 from tests.families.test_training import settings

@@ -23,7 +23,7 @@ from studio.training.events import (
     Warned,
     to_dict,
 )  # fmt: skip
-from studio.training.reading import KEPT, Log, read_run_folder, skim_run_folder
+from studio.training.reading import KEPT, Log, at_work, read_run_folder, skim_run_folder
 from studio.training.runs import append, here
 from studio.training.summary import course, summaries, summary
 from studio.workspace import Workspace
@@ -260,10 +260,13 @@ def test_a_broken_run_does_not_hide_the_others(workspace):
         summary(workspace, "bad")
 
 
-def test_this_process_is_told_from_another(workspace):
+def test_a_run_of_this_process_is_running_while_it_is_trained_and_no_longer(workspace):
+    """As when it ended without a word on a full disk: it may be deleted then."""
     folder = make(workspace)
     append(folder, Started(0, 10, *here(), "1"))
-    assert read_run(workspace, "a").here and read_run(workspace, "a").state == "running"
+    with at_work(folder):
+        assert read_run(workspace, "a").state == "running"
+    assert read_run(workspace, "a").state == "interrupted"
 
 
 def timed(work) -> float:

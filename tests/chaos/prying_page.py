@@ -1,0 +1,146 @@
+"""The parts of prying.py that look: for a token on the disk and in the logs, and for markup on the page."""
+
+import io
+import logging
+import shutil
+
+from PIL import Image
+
+from tests.chaos.prying import MARKUP, Asker, Place, Told, png
+from tests.serving import served
+
+TOKEN = "hf_" + "Pry" * 12
+
+# A token of the hub -------------------------------------------------------------------------------------------------
+
+
+def keep_a_secret(place: Place) -> Told:
+    """A token typed to publish and to fetch a base: it reaches the hub, and is nowhere else afterwards."""
+    import pytest
+    from huggingface_hub import constants
+
+    from studio.jobs import jobs
+    from studio.ui import actions_bases
+    from studio.workspace import Workspace
+    from tests import hubs
+    from tests.training.test_publishing import MINE, hub, make
+
+    told, stream = Told(), io.StringIO()
+    handler, log = logging.StreamHandler(stream), logging.getLogger()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    patch = pytest.MonkeyPatch()
+    patch.delenv("HF_TOKEN", raising=False)
+    patch.setattr(constants, "HF_TOKEN_PATH", str(place.root / "no-token"))
+    heard: list[str | None] = []
+    try:
+        workspace = Workspace.open(place.guard / "workspace")
+        if not (workspace.runs / "cat").exists():
+            make(workspace, "cat")
+        with served(workspace.root) as url, hubs.no_network(place.root / "hf", patch):
+            asker = Asker(url)
+            for status in (200, 401):
+                with hub(patch, status=status) as server:
+                    asker.ask("/publish_run", ["cat", MINE, "mit", "zsk", "", True, True, TOKEN])
+                    jobs.beside["publish"].wait()
+                    heard += [said for _, said in server.asked]
+                    told.calls += 1
+            with hubs.serve({"art/gated": {}}, patch) as server:
+                for token in (TOKEN, f"{TOKEN}\n", f"{TOKEN} ä"):
+                    actions_bases.start_download(workspace, "art/gated", token).wait()
+                    told.calls += 1
+                heard += server.tokens
+            answers = (asker.ask(name, [])[1] for name in ("/job_status", "/list_bases", "/publish_result"))
+            shown = [asker.http.get("/config").text, *answers]
+    finally:
+        patch.undo()
+        log.removeHandler(handler)
+        log.setLevel(level)
+    if f"Bearer {TOKEN}" not in heard:
+        told.broke["the token did not reach the hub"] += 1
+    if TOKEN in stream.getvalue():
+        told.broke["a log says it"] += 1
+    if any(TOKEN in text for text in shown):
+        told.broke["the page or an answer says it"] += 1
+    for path in place.root.rglob("*"):
+        if path.is_file() and (TOKEN.encode() in path.read_bytes() or TOKEN in path.name):
+            told.broke[f"{path.name} holds it"] += 1
+    return told
+
+
+# Markup, looked at --------------------------------------------------------------------------------------------------
+
+
+def look_at_markup(place: Place) -> Told:
+    """Markup in captions, notes, prompts, names and an adapter's words, on each part of the page in Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    from studio.adapters import AdapterSpec, attach
+    from studio.basemodels import load_base
+    from studio.generation import Recipe, save_picture
+    from studio.training.events import Failed, Preview, Warned
+    from studio.training.runs import append
+    from studio.workspace import Workspace
+    from tests.browser import clicks
+    from tests.browser.conftest import FLAGS
+    from tests.training.test_publishing import make
+
+    told, workspace = Told(), Workspace.open(place.guard / "workspace")
+    name = "<img data-pried onerror=1 src=x>"  # what a file can be called
+    sets = workspace.datasets / name
+    sets.mkdir(exist_ok=True)
+    for file in ("a", name):
+        (sets / f"{file}.png").write_bytes(png("blue"))
+        (sets / f"{file}.txt").write_text(f"{MARKUP}, {MARKUP}\n")
+    if not (workspace.runs / "cat").exists():
+        make(workspace, "cat")
+    (workspace.runs / "cat" / "note.txt").write_text(MARKUP)
+    for event in (Warned(40, MARKUP), Preview(40, MARKUP, "previews/000040-0.png"), Failed(40, MARKUP)):
+        append(workspace.runs / "cat", event)
+    save_picture(Image.new("RGB", (64, 64)), Recipe(prompt=MARKUP, negative_prompt=MARKUP), workspace.outputs)
+    made = attach(load_base(shared=False).model, AdapterSpec(rank=1, targets="attention"))
+    made.save(workspace.adapters / f"{name}.safetensors", metadata={"studio.trigger": MARKUP})
+    with served(workspace.root) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+        page.on("dialog", lambda dialog: dialog.dismiss())
+        page.goto(url)
+
+        shown: list[str] = []
+
+        def look(where: str) -> None:
+            page.wait_for_timeout(1500)
+            told.calls += 1
+            shown.extend([where] * ("data-pried" in page.inner_text("body")))
+            if page.evaluate("window.pried") or page.locator("[data-pried]").count():
+                told.broke[f"markup is markup in {where}"] += 1
+
+        clicks.choose(page, "dataset", "<img")
+        page.locator("#pictures button.thumbnail-lg").first.click()
+        look("Dataset, Pictures")
+        for part in ("Check", "Edit many", "Compare captioners", "History"):
+            page.locator("#dataset-tabs").get_by_role("tab", name=part).click()
+            look(f"Dataset, {part}")
+        clicks.tab(page, "Train")
+        look("Train, This run")
+        for part in ("#note-and-files", "#through-time"):
+            page.locator(f"{part} button").first.click()
+        look("Train, its note and previews")
+        page.locator("#train-tabs").get_by_role("tab", name="All runs").click()
+        look("Train, All runs")
+        clicks.tab(page, "Generate")
+        clicks.choose(page, "add-adapter", "<img")
+        look("Generate, a row")
+        for part in ("Adapters", "Measure", "History", "Grid"):
+            page.locator("#generate-tabs").get_by_role("tab", name=part).click()
+            look(f"Generate, {part}")
+        clicks.fill(page, "prompt", f"<lora:{MARKUP[:20]}:1> x")
+        page.locator("#go").click()
+        look("Generate, a message")
+        clicks.tab(page, "About")
+        look("About")
+        browser.close()
+    if len(shown) < 6:
+        told.broke[f"as text it is in {shown} alone: these looks tell nothing"] += 1
+    return told

@@ -1,0 +1,237 @@
+"""What lied.py lies to: every way in, with good inputs for each. See there."""
+
+import io
+import json
+import shutil
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, features
+from pydantic import TypeAdapter, ValidationError
+
+from studio import adapters as lora
+from studio.adapters import AdapterSpec
+from studio.captioning import captioner_settings
+from studio.datasets import (
+    bulk,
+    captions,
+    import_pictures,
+    open_dataset,
+    pictures,
+)
+from studio.errors import DatasetError
+from studio.generation import Recipe, grids, inside, prompts, sheets
+from studio.schema import explain
+from studio.training import config_from
+from studio.ui import (
+    actions_grids,
+    actions_pictures,
+    api_pictures,
+)
+from studio.ui.endpoint import json_of
+from studio.workspace import Workspace
+from tests.adapters.test_hostile_adapter_files import survive
+from tests.chaos.lied import Reader, Tally, typed
+
+RECIPE = {"prompt": "a (red:1.3) fish", "negative_prompt": "blur", "seed": 7, "steps": 5, "guidance": 4.5, "width": 128,
+          "height": 128, "scheduler": "Euler", "clip_skip": 2, "adapters": [{"file": "ink", "strength": 0.8,
+          "blocks": {"unet.up_blocks": 0.5}, "start": 0.1}], "base": "starter", "source": "a.png"}  # fmt: skip
+FACTS = (
+    "a (red:1.3) fish, <lora:ink:0.8>\nNegative prompt: blur\nSteps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG "
+    'scale: 7, Seed: 7, Size: 512x640, Model: x, Clip skip: 2, Lora hashes: "ink: abc", Version: v1.10'
+)
+SIDES = [{"kind": "strength", "title": "Strength", "labels": ["0", "1"]},
+         {"kind": "seed", "title": "Seed", "labels": ["1", "2"]}]  # fmt: skip
+AXES = {"axes": [SIDES[0] | {"index": 0, "values": [0, 1]}, SIDES[1] | {"index": 0, "values": [1, 2]}]}
+
+
+def dump(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def adapters(root: Path, count: int, seed: int) -> Tally:
+    """Damaged adapter files, by the functions that the adapters' own tests use."""
+    tally = Tally(inputs=count)
+    try:
+        tally.refused, tally.longest, grown = survive(root / "in" / "a.safetensors", count, seed)
+        if grown > 300_000:
+            tally.breaks["memory grew"] += 1
+    except Exception as error:
+        tally.breaks[f"{type(error).__name__}: {error}"] += 1
+    return tally
+
+
+def readers(root: Path) -> list[Reader]:
+    """root/guard/workspace and root/in are written to, and root/guard beside the workspace must not be."""
+    from tests.chaos.readers_of_notes import of_bases, of_notes, of_runs
+
+    workspace = Workspace.open(root / "guard" / "workspace")
+    (root / "in").mkdir(exist_ok=True)
+    save(workspace.datasets / "set" / "a.png", pictures_of_each_format()[0])
+    save(workspace.datasets / "set" / "a.txt", b"red fish, blue_sea, o_o\n")
+    return [
+        *of_pictures(workspace, root / "in"),
+        *of_what_is_typed(workspace, root / "in"),
+        *of_runs(workspace),
+        *of_notes(workspace),
+        *of_bases(workspace, root / "in"),
+    ]
+
+
+def save(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+# Pictures and what travels with them --------------------------------------------------------------------------------
+
+
+def pictures_of_each_format() -> list[bytes]:
+    grey = Image.radial_gradient("L").resize((24, 18))
+    image, exif, found = Image.merge("RGBA", [grey, grey.rotate(90), grey, grey]), Image.Exif(), []
+    exif[pictures.ORIENTATION] = 6
+    kinds = [("PNG", "RGBA"), ("JPEG", "RGB"), ("WEBP", "RGBA"), ("GIF", "P"), ("BMP", "RGB"), ("TIFF", "CMYK")]
+    for form, mode in [*kinds, *[("AVIF", "RGB")] * features.check("avif"), ("PNG", "I;16"), ("JPEG", "CMYK")]:
+        stream = io.BytesIO()
+        made = grey.convert("I").point(lambda v: v * 200).convert(mode) if mode == "I;16" else image.convert("RGB")
+        (image if mode == "RGBA" else made if mode == "I;16" else made.convert(mode)).save(
+            stream, form, **({"exif": exif} if form in ("JPEG", "PNG", "WEBP") else {})
+        )
+        found.append(stream.getvalue())
+    return found
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def png_saying(texts: dict[str, bytes]) -> bytes:
+    """A PNG with text chunks of any bytes, their sums being right."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    plain = pictures_of_each_format()[0]
+    said = b"".join(chunk(b"iTXt", key.encode() + b"\0\0\0\0\0" + text) for key, text in texts.items())
+    return plain[:33] + said + plain[33:]  # behind the header
+
+
+def of_pictures(workspace: Workspace, place: Path) -> list[Reader]:
+    images, ours, theirs, grid = pictures_of_each_format(), dump(RECIPE), FACTS.encode(), dump(AXES)
+
+    def picture(data: bytes):
+        path = save(place / "a.png", data)
+        seen = pictures.size_of(data), pictures.format_of(data), pictures.has_alpha(path)
+        return *seen, pictures.open_picture(data, at_least=64).size, pictures.open_alpha(path) and 1
+
+    def source(data: bytes):
+        kept = actions_pictures.keep_source(workspace, save(place / "b.jpg", data))
+        Recipe(prompt="x", source=kept)
+        kept.unlink()
+
+    def archive(data: bytes):
+        shutil.rmtree(workspace.datasets / "zip", ignore_errors=True)
+        dataset, skipped = import_pictures(workspace, "zip", [save(place / "a.zip", data)])
+        return [dataset.file_of(item) for item in dataset.items], skipped, dataset.problems
+
+    def said(data: bytes):
+        """Everything that looks into a picture."""
+        path = save(workspace.outputs / "said.png", data)
+        axes = sheets.read_axes(path)
+        return axes, actions_pictures.restored(workspace, path), actions_grids.typed_in(workspace, path)
+
+    def cell(data: bytes):
+        sheets.draw_sheet(sheets.sides_of([grids.Axis("seed", (1,))]), [save(place / "001.png", data)], (32, 32))
+
+    whole = png_saying({inside.KEY: ours, inside.FOREIGN: theirs, sheets.KEY: grid})
+    pair = {"a.png": images[0], "a.txt": b"a fish", "metadata.jsonl": b'{"file_name": "b.jpg", "text": "b"}'}
+    return [
+        Reader("pictures", images, picture, 8),
+        Reader("pictures to begin from, and masks", images, source, 2),
+        Reader("zips", [zipped(pair | {"10_x/b.jpg": images[1]}), zipped({"m/c.webp": images[2]})], archive, 3),
+        Reader("PNGs with a recipe", [whole, images[0]], said, 2),
+        Reader("our recipe in a PNG", [ours], lambda data: said(png_saying({inside.KEY: data})), 4),
+        Reader("A1111's parameters in a PNG", [theirs], lambda data: said(png_saying({inside.FOREIGN: data})), 4),
+        Reader("a sheet's axes", [grid], lambda data: said(png_saying({inside.KEY: ours, sheets.KEY: data})), 4),
+        Reader("a grid's cells", images[:1], cell, 1),
+    ]
+
+
+# What is typed ------------------------------------------------------------------------------------------------------
+
+
+def of_what_is_typed(workspace: Workspace, place: Path) -> list[Reader]:
+    def prompt(data: bytes):
+        recipe = actions_pictures.compose(workspace, [], prompt=typed(data))
+        return recipe, prompts.parse(recipe.prompt), prompts.take_adapters(typed(data))
+
+    def values(data: bytes):
+        kind = grids.KINDS[len(data) % len(grids.KINDS)]
+        found = grids.parse_values(kind, typed(data))
+        return grids.values_text(kind, found), grids.Axis(kind, found).labels
+
+    def blocks(data: bytes):
+        use = {"file": place / "a.safetensors", "blocks": actions_pictures.parse_blocks(typed(data))}
+        return Recipe(prompt="x", adapters=(use,)).adapters[0].at("unet", "up_blocks.0.attentions.0")
+
+    def patterns(data: bytes):
+        lines = typed(data).split("\n")
+        spec = AdapterSpec(targets=tuple(lines), ranks={lines[0]: 4}, alphas={lines[-1]: 2.0})
+        paths = ("down_blocks.0.attn1.to_q", "mid_block.ff.net.0.proj", "")
+        return [(spec.wants(path), spec.rank_of(path), spec.alpha_of(path)) for path in paths]
+
+    def search(data: bytes):
+        dataset, text = open_dataset(workspace.datasets / "set"), typed(data)
+        return [bulk.propose(dataset, bulk.Filter(pattern=text), bulk.replace(text, text, pattern=True))]
+
+    def words(data: bytes):
+        """Adapters, axes, filters and settings, as endpoints are given them."""
+        found: Any = json_of(typed(data), dict, "more")
+        try:
+            wanted = TypeAdapter(bulk.Filter).validate_python(found.pop("filter", {}))
+        except ValidationError as error:
+            raise DatasetError(f"filter.{explain(error)}") from None
+        axes = [api_pictures._axis(one) for one in json_of(found.pop("axes", []), list, "axes")]
+        uses = [api_pictures._use(workspace, one) for one in json_of(found.pop("adapters", []), list, "adapters")]
+        captioner_settings("chat", json_of(found.pop("captioner", {}), dict, "settings"))
+        config_from({"data.folder": "x", **json_of(found.pop("run", {}), dict, "more")})
+        recipe = actions_pictures.compose(workspace, uses, **found | {"prompt": "a fish"})
+        return recipe, axes, wanted, actions_grids.axes_of(workspace, recipe, axes)
+
+    given = {
+        "prompt": "a fish", "width": 128, "scheduler": "Euler", "clip_skip": 2, "base": "starter", "count": 1,
+        "filter": {"has": "cat", "words": [1, 4], "captioned": True}, "captioner": {"prompt": "x", "top_p": 0.5},
+        "axes": [{"kind": "seed", "text": "1-3"}, {"kind": "scheduler", "picks": ["Euler"]}], "adapters": [],
+        "run": {"adapter.rank": 4, "training.learning_rate": "1e-3", "preview.prompts": ["a"], "data.trigger": "x"},
+    }  # fmt: skip
+    table = b'{"file_name": "a.png", "text": "a fish"}\n{"file_name": "sub/b.png", "caption": "b"}\n'
+    texts = [b"a (red:1.3) fish, [blurred] BREAK (sea:0.7), \\(x\\)", b"((a)), [b:c] (d:-1) <3, :) \\\\"]
+    kinds = [
+        b"0, 0.5, 1",
+        b"1-4, 7",
+        b"0-1 in 5; 2-3 (0.25)",
+        b'red \xe2\x86\x92 "green, dark", blue',
+        b"a fish\na dog",
+    ]
+    paths = "\n".join([*lora.PRESETS["attention+feed-forward"], "all", r"attn\d", "to_(q|k)$"]).encode()
+    return [
+        Reader("prompts", texts, prompt),
+        Reader("values of a grid", [*kinds, b"Euler, DDIM"], values),
+        Reader("strengths of blocks", [b"up 0.5, down.1 0", b"unet.mid_block=1; text_encoder 0.2"], blocks),
+        Reader("patterns of layers", [paths, b"attention\nff"], patterns),
+        Reader("patterns of captions", [b"r(e)d .*", rb"\bfish\b", b"[a-z]{2,4}"], search, 0.5),
+        Reader("settings of endpoints", [dump(given)], words),
+        Reader("metadata.jsonl", [table], captions.read_table),
+        Reader(
+            "metadata.csv", [b'file_name,text\na.png,"a, fish"\n'], lambda d: captions.read_table(d, "metadata.csv")
+        ),
+        Reader("captions", [b"red fish\n", "рыба".encode("utf-16"), b"caf\xe9"], captions.decode_caption),
+    ]

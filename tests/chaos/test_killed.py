@@ -1,0 +1,57 @@
+"""A quick share of `python -m tests.chaos.killed`, and that it would notice."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import killed
+from tests.chaos.whole import broken_files
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks and kills, which is tried on Linux")
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_few_kills_lose_nothing_that_was_saved_and_leave_nothing_half_written():
+    """In a process of its own: torch's threads, which other tests have begun here, do not survive a fork."""
+    places = "captions,adapter files,notes,pictures"
+    command = [sys.executable, "-m", "tests.chaos.killed", "--kills", "16", "--seed", "3", "--only", places]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "| all | 16 | nothing |" in found.stdout
+
+
+def test_a_file_that_is_written_in_place_is_noticed(tmp_path):
+    """One kill just before the file that was made empty is filled, and the place says so."""
+
+    def careless(root: Path, say, doomed: bool) -> None:
+        for number in range(6):
+            with open(root / "state.json", "w") as stream:
+                stream.write(json.dumps({"number": number}))
+                stream.flush() if number % 2 else os.fsync(stream.fileno())
+
+    place = killed.Place("careless", careless, lambda root, said, known: [], 1, tmp_path)
+    killed.begin(place)
+    assert place.changes == 9 and not place.wrong
+    for seed in range(12):
+        killed.kill(place, random.Random(seed), by_change=True)
+    assert place.kills["changes"] == 12 and any("state.json is broken" in line for line in place.wrong)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.safetensors", "a.json", "run.toml", "a.png", "state.pt", "encoded/ab/abc.safetensors"]
+)
+def test_half_a_file_is_found_under_its_final_name_alone(tmp_path, name):
+    for hidden in (".a.tmp", ".gone/a.json", "000002.part/a.json"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"{")
+    assert broken_files(tmp_path) == []
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b"{")
+    (line,) = broken_files(tmp_path)
+    assert line.startswith(f"{name} is broken")

@@ -1,0 +1,83 @@
+"""Copies and deletions that are cut short: what is under the final name is whole, or not there."""
+
+import shutil
+
+import pytest
+
+from studio import workspace
+from studio.workspace import copy_whole, remove_whole
+
+
+def cut_short(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_copy_that_is_cut_short_leaves_what_was_there(tmp_path, monkeypatch):
+    source, target = tmp_path / "a", tmp_path / "new" / "b"
+    source.write_text("first")
+    copy_whole(source, target)
+    assert target.read_text() == "first" and target.stat().st_mtime == source.stat().st_mtime
+    source.write_text("second")
+
+    def half(source, target):
+        with open(target, "w") as stream:
+            stream.write("sec")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workspace.shutil, "copy2", half)
+    with pytest.raises(KeyboardInterrupt):
+        copy_whole(source, target)
+    assert target.read_text() == "first" and list(target.parent.iterdir()) == [target]
+
+
+def test_a_deletion_that_is_cut_short_leaves_nothing_under_the_name_and_is_ended_by_the_next(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(workspace.shutil, "rmtree", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            remove_whole(tmp_path / "one")
+    assert not (tmp_path / "one").exists()
+    remove_whole(tmp_path / "two")
+    remove_whole(tmp_path / "nothing")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_whose_deletion_is_cut_short_is_no_checkpoint(tmp_path, monkeypatch):
+    from studio.training import checkpoints
+
+    def save(step: int) -> None:
+        checkpoints.save(tmp_path, step, checkpoints.pack({"step": step}), lambda file: file.touch(), keep=2)
+
+    for step in (1, 2):
+        save(step)
+    with monkeypatch.context() as patch:
+        patch.setattr(workspace.shutil, "rmtree", cut_short_of_the_first())
+        with pytest.raises(KeyboardInterrupt):
+            save(3)
+    assert [folder.name for folder in checkpoints.every(tmp_path)] == ["000002", "000003"]
+    assert all((folder / "adapter.safetensors").is_file() for folder in checkpoints.every(tmp_path))
+    save(4)
+    assert sorted(f.name for f in (tmp_path / "checkpoints").iterdir()) == ["000003", "000004"]
+
+
+def test_what_a_killed_run_left_of_a_checkpoint_goes_with_the_next(tmp_path):
+    from studio.training import checkpoints
+
+    (tmp_path / "checkpoints" / "000137.part").mkdir(parents=True)
+    checkpoints.save(tmp_path, 200, checkpoints.pack({"step": 200}), lambda file: file.touch(), keep=2)
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["000200"]
+
+
+def cut_short_of_the_first():
+    """rmtree that takes one file out of a folder and is then killed; elsewhere, and for folders not there, as usual."""
+    whole = shutil.rmtree
+
+    def remove(folder, ignore_errors=False):
+        if not folder.is_dir():
+            return whole(folder, ignore_errors=ignore_errors)
+        (folder / "adapter.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    return remove

@@ -44,7 +44,7 @@ def measure_part(workspace: Workspace, demo: gr.Blocks, bench: Bench) -> None:
     seen, timer = gr.State(None), gr.Timer(1, active=False)  # which ticks while something is measured
     with gr.Row(equal_height=False, elem_classes="low"):
         adapter = gr.Dropdown(
-            label="Adapter", choices=[], value=None, interactive=True, elem_id="measure-adapter", min_width=150, scale=2
+            label="Adapter", choices=[], value=None, interactive=True, elem_id="measure-adapter", min_width=190, scale=3
         )
         against = gr.Dropdown(
             actions_measures.training_sets(workspace), value=OWN, label="Training set", elem_id="measure-set",

@@ -15,7 +15,7 @@ import torch
 from studio.basemodels import Family, load_base
 from studio.errors import RunError, StudioError, in_words
 from studio.generation.rack import rack_of
-from studio.training import checkpoints, runs, verdict
+from studio.training import checkpoints, provenance, runs, verdict
 from studio.training.batches import Plan
 from studio.training.cache import Cache
 from studio.training.certificate import certify
@@ -144,6 +144,8 @@ class _Run:
             self.learner.strength = 1.0
         if config.preview.every and self.processes.first:
             self.memory = Memory.of(examples, base)
+        if self.processes.first:
+            warnings += provenance.keep(self.folder, base, cache, chosen.items)
         base.release(text=not self.learner.trains_text)
         first = self._restore(checkpoints.newest(self.folder))
         yield Started(first, config.training.steps, *runs.here(), self.learner.summary(), self._setup(examples))
@@ -366,6 +368,7 @@ class _Run:
         if self.processes.first:
             try:
                 self.learner.save(self.folder / "adapter.safetensors", self._metadata(step, self.best))
+                provenance.keep_adapter(self.folder)
             except OSError as error:
                 raise RunError(
                     f"The adapter could not be written ({error.strerror}): free some space and resume."

@@ -90,8 +90,15 @@ def test_a_phone_shows_every_tab_without_scrolling_sideways_and_text_stands_out(
 
 
 def _light(page, name: str) -> float:
-    """Lightness from 0 to 1 of the page's background or text."""
-    colour = page.evaluate(f"getComputedStyle(document.querySelector('.gradio-container')).{name}")
+    """Lightness from 0 to 1 of the page's background or text: of the innermost element that has one."""
+    colour = page.evaluate(
+        """name => {
+            let one = document.querySelector('.gradio-container');
+            while (one.parentElement && /, 0\\)$/.test(getComputedStyle(one)[name])) one = one.parentElement;
+            return getComputedStyle(one)[name];
+        }""",
+        name,
+    )
     return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 765
 
 
@@ -105,7 +112,7 @@ def test_a_studio_that_is_killed_while_it_trains_goes_on_by_one_click_after_its_
         clicks.fill(page, "trigger", "zsk")
         page.locator("#to-train").click()
         settings(page, "previews-settings", "preview-every", "0")
-        settings(page, "saving-settings", "training-checkpoint-every", "5")
+        settings(page, "saving-settings", "training-checkpoint_every", "5")
         clicks.fill(page, "run-name", "killed")
         clicks.fill(page, "training-steps", "400")
         page.locator("#start").click()

@@ -135,7 +135,7 @@ def train_command(given: argparse.Namespace) -> int:
             say(line)
             last = kind
     adapter = read_run_folder(folder).adapter
-    if adapter:
+    if adapter and processes.first:  # two that print at once write into each other's line
         print(adapter)
     return INTERRUPTED if last == "Stopped" else DONE
 

@@ -214,8 +214,8 @@ def test_the_queue_and_the_bin_by_a_program(studio):
     assert wait(studio, "/job_status")["state"] == "done"
     made = studio.predict(api_name="/publish_result")
     assert "zsk" in made["card"] and "README.md" in made["files"] and not made["address"]
-    with pytest.raises(AppError, match="token"):
-        studio.predict(run, "me/mine", "mit", "", "", True, True, "", api_name="/publish_run")
+    with pytest.raises(AppError, match="owner/name"):
+        studio.predict(run, "mine", "mit", "", "", True, True, "", api_name="/publish_run")
     assert studio.predict(api_name="/list_bases") == ["starter"]
     assert "works" in studio.predict(api_name="/doctor")
 

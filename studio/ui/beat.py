@@ -2,7 +2,8 @@
 
 A watcher has many outputs and mostly nothing to say. Gradio's page looks each output up in the whole page, also when it
 is skipped: a dozen watchers of their own kept a browser three quarters busy with nothing. Four pages
-that ask each second take 6 % of a run's steps when everything has one core (`tests.benchmarks.watching`).
+that ask every two seconds take 8 % of a run's steps when everything has one core (`tests.benchmarks.watching`), so the
+more pages look, the more slowly each asks. Gradio lets a page that nobody sees rest.
 """
 
 import logging
@@ -16,6 +17,7 @@ from studio.ui.widgets import HIDDEN, QUIET
 
 log = logging.getLogger(__name__)
 _SKIP = gr.skip()
+SLOWEST = 6  # seconds
 
 
 class Beat:
@@ -27,6 +29,7 @@ class Beat:
     def __init__(self, most: int = 16, seconds: float = 2):
         self.seconds, self._free = seconds, [gr.State(None) for _ in range(most)]
         self._watchers: list[tuple[Callable[..., Any], list[Any], list[Any], gr.State]] = []
+        self._pages: dict[str, tuple[float, float]] = {}  # session: when it last asked, its seconds between beats
 
     def tick(self, watch: Callable[..., Any], inputs: Any = None, outputs: Any = None, **_: Any) -> None:
         """`watch` is asked at each beat, and answers as a handler does: with gr.skip() for what is not new."""
@@ -39,15 +42,26 @@ class Beat:
         """Build the timer, after the last `tick`."""
         inputs = [one for _, given, _, _ in self._watchers for one in given]
 
-        def ask(*values: Any) -> list[Any]:
-            answers, at = [], 0
+        timer = gr.Timer(self.seconds)
+
+        def ask(request: gr.Request, *values: Any) -> list[Any]:
+            answers, at = [self._pace(request.session_hash or "", time.monotonic())], 0
             for watch, given, wanted, _ in self._watchers:
                 answers.append(_asked(watch, values[at : at + len(given)], wanted))
                 at += len(given)
             return answers
 
         quiet = {"concurrency_limit": None, **QUIET, **HIDDEN}
-        gr.Timer(self.seconds).tick(ask, inputs, [news for *_, news in self._watchers], **quiet)
+        timer.tick(ask, inputs, [timer, *(news for *_, news in self._watchers)], **quiet)
+
+    def _pace(self, session: str, now: float) -> Any:
+        """A page's timer, when others came or went: two pages ask at the usual pace, four half as often."""
+        held = self._pages.get(session, (now, self.seconds))[1]
+        self._pages = {key: one for key, one in list(self._pages.items()) if now - one[0] < 3 * one[1]}
+        pages = len(self._pages.keys() | {session})
+        wanted = min(SLOWEST, self.seconds * max(1, pages / 2))
+        self._pages[session] = (now, wanted)
+        return gr.Timer(wanted) if wanted != held else _SKIP
 
 
 def _asked(watch: Callable[..., Any], values: Sequence[Any], wanted: list[Any]) -> Any:

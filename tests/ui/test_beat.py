@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from studio.ui.beat import _asked
+from studio.ui.beat import SLOWEST, Beat, _asked
 
 SKIP = gr.skip()
 
@@ -28,3 +28,15 @@ def test_the_same_answer_later_is_news_again():
 
 def test_a_watcher_that_fails_does_not_silence_the_others(caplog):
     assert _asked(lambda: 1 / 0, (), [None]) == SKIP and "ZeroDivisionError" in caplog.text
+
+
+def test_the_more_pages_look_the_more_slowly_each_asks_until_they_go():
+    beat = Beat(most=1, seconds=2)
+    assert [beat._pace(page, 0.0) for page in ("a", "b")] == [SKIP, SKIP]
+    assert beat._pace("c", 0.5).value == 3 and beat._pace("d", 0.5).value == 4
+    assert beat._pace("a", 2.0).value == 4
+    assert beat._pace("a", 5.0) == SKIP
+    for number in range(40):
+        beat._pace(f"page {number}", 5.0)
+    assert beat._pace("a", 5.0).value == SLOWEST
+    assert beat._pace("a", 60.0).value == 2  # the others were closed

@@ -1,5 +1,7 @@
 """The folders a person owns, names that are safe in them, and writes that are whole or not at all."""
 
+import functools
+import hashlib
 import os
 import re
 import shutil
@@ -88,6 +90,21 @@ def size_of(folder: Path) -> int:
                     else:
                         total += entry.stat(follow_symlinks=False).st_size
     return total
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, remembered while its size and time stay; "" when it is not there."""
+    try:
+        stat = path.stat()
+        return _sha256_of(path, stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        return ""
+
+
+@functools.lru_cache(256)
+def _sha256_of(path: Path, size: int, changed: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def expanded(name: str | Path) -> Path:

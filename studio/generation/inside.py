@@ -1,7 +1,6 @@
 """The recipe inside a picture: written as PNG text, ours as JSON and `parameters` as other programs read it."""
 
 import functools
-import hashlib
 import io
 import json
 import re
@@ -19,7 +18,7 @@ from studio.errors import GenerationError
 from studio.generation.prompts import take_adapters
 from studio.generation.recipe import Recipe
 from studio.generation.schedulers import NAMES, OWN
-from studio.workspace import free_path, write_whole
+from studio.workspace import free_path, sha256_of, write_whole
 
 KEY = "lora-studio"  # the PNG text chunk that holds ours
 FOREIGN = "parameters"  # A1111's, which Forge, ComfyUI's readers and the sites for pictures know
@@ -86,7 +85,7 @@ def parameters_text(recipe: Recipe) -> str:
         facts["Denoising strength"] = f"{recipe.denoising:g}"
     if recipe.clip_skip > 1:
         facts["Clip skip"] = recipe.clip_skip
-    hashes = ", ".join(f"{use.title}: {_hash(use.file)[:12]}" for use in recipe.adapters if _hash(use.file))
+    hashes = ", ".join(f"{use.title}: {sha256_of(use.file)[:12]}" for use in recipe.adapters if sha256_of(use.file))
     if hashes:
         facts["Lora hashes"] = json.dumps(hashes, ensure_ascii=False)
     facts["Version"] = f"LoRA Studio {__version__}"
@@ -97,26 +96,11 @@ def _json(recipe: Recipe) -> str:
     """Adapters, base and pictures by their names alone: no path of this machine travels in a picture."""
     values = recipe.model_dump(mode="json")
     for use, written in zip(recipe.adapters, values["adapters"]):
-        written |= {"file": use.title, "hash": _hash(use.file)}
+        written |= {"file": use.title, "hash": sha256_of(use.file)}
     for key in ("source", "mask"):
         values[key] = Path(values[key]).name if values[key] else None
     values["base"] = BaseChoice.of(recipe.base).title
     return json.dumps(values | {"made with": _versions()})
-
-
-def _hash(path: Path) -> str:
-    """SHA-256 of a file, "" when it is not there."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return ""
-    return _hash_of(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.lru_cache(256)
-def _hash_of(path: Path, size: int, changed: int) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @functools.cache

@@ -25,7 +25,7 @@ from studio.captioning.scoring import BATCH, Clip
 from studio.datasets import Item
 from studio.errors import DatasetError, GenerationError
 from studio.generation.prompts import BREAK, parse
-from studio.workspace import write_whole
+from studio.workspace import sha256_of, write_whole
 
 MOST = 512  # training pictures that are compared with
 KEPT = 20_000  # pictures that a cache of one image encoder holds
@@ -214,7 +214,7 @@ def know(
     items = items[:: -(-len(items) // MOST) or 1]
     file = cache / f"{_fingerprint(clip)}.npz"
     seen = _read(file)
-    digests = {item.path: digest for item in items if (digest := _digest(item.path))}
+    digests = {item.path: digest for item in items if (digest := sha256_of(item.path))}
     missing = [item for item in items if item.path in digests and digests[item.path] not in seen]
     batches, done = Batches(BATCH), len(items) - len(missing)
     for ready in opened(missing, clip.side, batches):
@@ -265,15 +265,6 @@ def _fingerprint(clip: Clip) -> str:
     """An image encoder is known by what it says of one picture, whatever its name."""
     picture = Image.linear_gradient("L").convert("RGB")
     return hashlib.sha256((np.round(_embed(clip, [picture]), 3) + 0.0).tobytes()).hexdigest()[:32]
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file, "" when it can't be read."""
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return ""
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:

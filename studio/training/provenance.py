@@ -4,7 +4,6 @@
  "adapter": sha256 of adapter.safetensors, once it is written}
 """
 
-import hashlib
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +14,7 @@ from studio.basemodels import Family
 from studio.datasets import Item
 from studio.errors import DatasetError
 from studio.training.cache import Cache, key_of
-from studio.workspace import write_whole
+from studio.workspace import sha256_of, write_whole
 
 FILE = "made_of.json"
 PROGRAMS = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow")
@@ -25,7 +24,7 @@ def keep(folder: Path, base: Family, cache: Cache, items: list[Item]) -> list[st
     """Write down what the run is made of when it begins; a line for each thing that is another one when it goes on."""
     now = {
         "versions": {"studio": __version__, "python": platform.python_version()} | _versions(),
-        "base": {name: _sha256(file) for name, file in _weights(base)},
+        "base": {name: sha256_of(file) for name, file in _weights(base)},
         "data": data_hash(cache, items),
         "pictures": len(items),
     }
@@ -43,7 +42,7 @@ def keep(folder: Path, base: Family, cache: Cache, items: list[Item]) -> list[st
 
 def keep_adapter(folder: Path) -> None:
     """Add the hash of the run's result."""
-    known = read(folder) | {"adapter": _sha256(folder / "adapter.safetensors")}
+    known = read(folder) | {"adapter": sha256_of(folder / "adapter.safetensors")}
     write_whole(folder / FILE, json.dumps(known, indent=1, ensure_ascii=False))
 
 
@@ -71,14 +70,6 @@ def _weights(base: Family) -> list[tuple[str, Path]]:
     if base.folder.is_file():
         return [(base.folder.name, base.folder)]
     return [(file.relative_to(base.folder).as_posix(), file) for file in sorted(base.folder.rglob("*.safetensors"))]
-
-
-def _sha256(file: Path) -> str:
-    try:
-        with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return ""
 
 
 def _versions() -> dict[str, str]:

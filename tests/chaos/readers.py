@@ -4,7 +4,6 @@ import io
 import json
 import shutil
 import struct
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from studio.ui.endpoint import json_of
 from studio.workspace import Workspace
 from tests.adapters.test_hostile_adapter_files import survive
 from tests.chaos.lied import Reader, Tally, typed
+from tests.datasets.test_hostile import zipped
 
 RECIPE = {"prompt": "a (red:1.3) fish", "negative_prompt": "blur", "seed": 7, "steps": 5, "guidance": 4.5, "width": 128,
           "height": 128, "scheduler": "Euler", "clip_skip": 2, "adapters": [{"file": "ink", "strength": 0.8,
@@ -103,14 +103,6 @@ def pictures_of_each_format() -> list[bytes]:
         )
         found.append(stream.getvalue())
     return found
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return stream.getvalue()
 
 
 def png_saying(texts: dict[str, bytes]) -> bytes:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: nothing is sent anywhere
-# After every event Gradio sums up the last 10,000 in a table; nobody reads it, and it costs more the longer one looks.
+# After every event Gradio sums up the last 10,000 in a table, which nobody reads here.
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 

@@ -83,8 +83,8 @@ def grid_part(bench: Bench, workspace: Workspace, demo: gr.Blocks) -> None:
     typed_parts = [part for row in rows for part in row.parts]
     shown = [seen, ended, line, table, score, go, stop, vote, sheet, ticking]
 
-    def typed(flat) -> list[Typed]:
-        rows_of = [flat[at : at + 4] for at in range(0, 4 * len(SIDES), 4)]
+    def typed(flat, rows: int = len(SIDES)) -> list[Typed]:
+        rows_of = [flat[at : at + 4] for at in range(0, 4 * rows, 4)]
         return [
             Typed(str(kind or ""), str(which or ""), str(text or ""), tuple(map(str, picks or ())))
             for kind, which, text, picks in rows_of
@@ -111,7 +111,8 @@ def grid_part(bench: Bench, workspace: Workspace, demo: gr.Blocks) -> None:
     def fill_taken(taken):
         if not taken:
             return [gr.skip()] * len(typed_parts)
-        return _all_fields(workspace, [Typed(**one) for one in taken[1]])
+        rows = [(one.get("kind"), one.get("which"), one.get("text"), one.get("picks")) for one in taken[1]]
+        return _all_fields(workspace, typed([part for row in rows for part in row], len(rows)))
 
     @plainly
     def fill_two(*held):

@@ -2,8 +2,8 @@
 
 A watcher has many outputs and mostly nothing to say. Gradio's page looks each output up in the whole page, also when it
 is skipped: a dozen watchers of their own kept a browser three quarters busy with nothing. Four pages that ask every two
-seconds take 8 % of a run's steps when everything has one core (`tests.benchmarks.watching`), so the more pages look, the
-more slowly each asks. Gradio lets a page that nobody sees rest.
+seconds take 8 % of a run's steps when everything has one core (`tests.benchmarks.watching`), so the more pages look,
+the more slowly each asks. Gradio lets a page that nobody sees rest.
 """
 
 import logging

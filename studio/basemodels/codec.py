@@ -16,9 +16,8 @@ def other_codec(chosen: str, configs: Path, title: str) -> dict[str, Any]:
     """
     if not chosen:
         return {}
-    import diffusers
-
     from studio.basemodels.single_file import shapes_of
+    from studio.libraries.diffusers import diffusers
 
     place = expanded(chosen)
     own = json.loads((configs / "vae" / "config.json").read_text("utf-8"))

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 from torch import Tensor
 
 from studio.basemodels.choice import BaseChoice
 from studio.basemodels.family import Conditions, Family
+from studio.libraries.diffusers import DDPMScheduler
 
 
 class Diffusion(Family):

@@ -247,10 +247,6 @@ class Family(ABC):
     def encode_prompt(self, prompts: list[str]) -> Conditions:
         """What the denoiser is told, cut and padded as the pipeline does. Keeps gradients where they are asked for."""
 
-    def encode_unwanted(self, prompts: list[str]) -> Conditions:
-        """The same for what a picture should not show, as the family's own pipeline has it."""
-        return self.encode_prompt(prompts)
-
     def chunks(self, parts: Parts) -> int:
         """How many times the text encoder's length a weighted prompt takes; 1 where it is cut at one."""
         return 1
@@ -260,11 +256,12 @@ class Family(ABC):
     ) -> Conditions:
         """What the denoiser is told by weighted prompts, filled up to `chunks`. No gradients.
 
+        unwanted: they say what a picture should not show, which some pipelines encode otherwise where it is empty.
         clip_skip: 1 is the encoder's own output, 2 that of the layer before, as A1111 counts; weights and this are left
         out of account where the encoder is not a CLIP.
         """
         texts = [" ".join("".join(text for text, weight in parts if weight >= 0).split()) for parts in prompts]
-        return self.encode_unwanted(texts) if unwanted else self.encode_prompt(texts)
+        return self.encode_prompt(texts)
 
     def framed(self, frames: list[tuple[Size, Size, Size]]) -> Conditions:
         """What the denoiser is told of how each picture was cut: (size before, left and top of the crop, size after).

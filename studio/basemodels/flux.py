@@ -15,7 +15,7 @@ from studio.basemodels.family import Conditions
 from studio.basemodels.flow import Flow
 from studio.basemodels.words import TokenCounter
 
-LENGTH = 512  # tokens that T5 is given
+LENGTH = 512  # tokens that T5 is given, as the pipeline has it for dev and schnell alike
 
 
 class Flux(Flow):
@@ -49,9 +49,7 @@ class Flux(Flow):
 
     def encode_prompt(self, prompts: list[str]) -> Conditions:
         words = list(prompts)
-        states, pooled, _ = self.pipeline.encode_prompt(
-            words, words, device=self.device, max_sequence_length=self.text_length
-        )
+        states, pooled, _ = self.pipeline.encode_prompt(words, words, device=self.device, max_sequence_length=LENGTH)
         return {"states": states, "pooled": pooled}
 
     @classmethod
@@ -59,11 +57,6 @@ class Flux(Flow):
         """By T5, which reads on where CLIP ends."""
         t5 = tokenizers("tokenizer_2")
         return TokenCounter(t5, LENGTH - t5.num_special_tokens_to_add()) if t5 else super().counter(tokenizers)
-
-    @property
-    def text_length(self) -> int:
-        """Tokens that T5 reads: 512 for dev; schnell was trained with 256, and its pipeline's users pass that."""
-        return LENGTH
 
     def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         rows, _, height, width = noisy.shape

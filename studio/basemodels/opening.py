@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import diffusers
 import torch
 
 from studio.basemodels.choice import BaseChoice
 from studio.basemodels.codec import other_codec
 from studio.basemodels.hub import variant_in
 from studio.basemodels.single_file import config_folder, kind_of_file, open_file
+from studio.libraries.diffusers import diffusers
 
 if TYPE_CHECKING:
     from studio.basemodels.family import Family

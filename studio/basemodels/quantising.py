@@ -22,7 +22,7 @@ def quantisation(wanted: str, device: torch.device, dtype: torch.dtype) -> Any:
 
     wanted: "8bit" or "4bit". dtype: of the arithmetic.
     """
-    import diffusers
+    from studio.libraries.diffusers import diffusers
 
     on_gpu = device.type == "cuda" and find_spec("bitsandbytes") is not None
     if wanted == "8bit" and find_spec("torchao") is not None:

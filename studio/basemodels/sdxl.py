@@ -30,21 +30,16 @@ class StableDiffusionXL(Diffusion):
         )
         return {"states": states, "pooled": pooled}
 
-    def encode_unwanted(self, prompts: list[str]) -> Conditions:
-        """Zeros for an empty prompt where the base says so (`force_zeros_for_empty_prompt`), as its pipeline does."""
-        found = self.encode_prompt(prompts)
-        if not self.pipeline.config.force_zeros_for_empty_prompt:
-            return found
-        kept = torch.tensor([float(bool(prompt)) for prompt in prompts], device=self.device)
-        return {name: value * kept.reshape(-1, *(1 for _ in value.shape[1:])) for name, value in found.items()}
-
     def chunks(self, parts: Parts) -> int:
         return chunks_in(self.pipeline.tokenizer, parts)
 
     def encode_parts(
         self, prompts: Sequence[Parts], unwanted: bool = False, clip_skip: int = 1, chunks: int = 1
     ) -> Conditions:
-        """clip_skip 1 is SDXL's own: the last hidden layer but one, without the final norm."""
+        """clip_skip 1 is SDXL's own: the last hidden layer but one, without the final norm.
+
+        An empty unwanted prompt is zeros where the base says so (`force_zeros_for_empty_prompt`), as in its pipeline.
+        """
         pairs = (
             (self.pipeline.tokenizer, self.pipeline.text_encoder),
             (self.pipeline.tokenizer_2, self.pipeline.text_encoder_2),

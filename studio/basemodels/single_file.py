@@ -127,13 +127,14 @@ def open_file(
     dtypes: {component or "default": torch's}. more: components and settings that are given to the pipeline as they are.
     family: of `KINDS`, when it is not to be told by the tensors. packing: see `quantising`. Raises BaseModelError.
     """
-    import diffusers
     from diffusers.loaders.single_file_utils import SingleFileComponentError
+
+    from studio.libraries.diffusers import diffusers
 
     shapes = shapes_of(file)
     kind = KINDS[family] if family else kind_of(shapes, file.name)
     configs, maker = config_folder(file, kind), getattr(diffusers, pipeline)
-    more = _tokenizers(kind, configs) | _left_out(kind, configs, shapes) | more
+    more = _tokenizers(kind, configs) | _left_out(kind, configs) | more
     try:
         model = json.loads((configs / denoiser / "config.json").read_text("utf-8"))["_class_name"]
         more[denoiser] = getattr(diffusers, model).from_single_file(
@@ -166,7 +167,7 @@ def _tokenizers(kind: Kind, configs: Path) -> dict[str, Any]:
     return {name: clip_tokenizer(pad) for name, pad in missing.items()}
 
 
-def _left_out(kind: Kind, configs: Path, shapes: Shapes) -> dict[str, Any]:
+def _left_out(kind: Kind, configs: Path) -> dict[str, Any]:
     """SD 3 draws without T5, and its tokenizer is not here: left out where the folder of the configs lacks it."""
     if kind.pipeline != _SD3 or (configs / "tokenizer_3").is_dir():
         return {}

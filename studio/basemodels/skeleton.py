@@ -43,8 +43,8 @@ def _built(
 
 def _module(folder: Path, said: Any) -> nn.Module:
     """said: library and class, as the index names them."""
-    import diffusers
-    import transformers
+    from studio.libraries.diffusers import diffusers
+    from studio.libraries.transformers import transformers
 
     config = read_config(folder / "config.json")
     try:

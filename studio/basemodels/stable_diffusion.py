@@ -12,8 +12,6 @@ from studio.basemodels.clip_prompts import Parts, chunks_in, clip_states
 from studio.basemodels.diffusion import Diffusion
 from studio.basemodels.family import Conditions
 
-__all__ = ["Conditions", "StableDiffusion"]
-
 
 class StableDiffusion(Diffusion):
     """Latents are (B, 4, h, w)."""

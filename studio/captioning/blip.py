@@ -6,7 +6,8 @@ from pathlib import Path
 from PIL import Image
 from pydantic import Field
 
-from studio.captioning.generators import MODEL_WORDS, Generator, GeneratorSettings, explained, one_line
+from studio.captioning.generators import MODEL_WORDS, Generator, GeneratorSettings, explained
+from studio.datasets.captions import one_line
 
 
 class BlipSettings(GeneratorSettings):
@@ -34,9 +35,9 @@ class BlipCaptioner(Generator):
         config = self.load(kinds, "take a BLIP or BLIP-2 that writes captions, or another captioner")
         self._second = config["model_type"] == "blip-2"
         with explained(settings.model):
-            from transformers import Blip2Processor, BlipProcessor
+            from studio.libraries.transformers import transformers
 
-            kind = Blip2Processor if self._second else BlipProcessor
+            kind = transformers.Blip2Processor if self._second else transformers.BlipProcessor
             self.processor = kind.from_pretrained(folder, local_files_only=True)
             self.processor.tokenizer.padding_side = "left"  # of prompts; they are equally long
             if self._second and self.processor.num_query_tokens is None:  # older copies don't say

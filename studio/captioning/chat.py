@@ -9,8 +9,9 @@ from typing import Any
 from PIL import Image
 from pydantic import Field
 
-from studio.captioning.generators import MODEL_WORDS, Generator, GeneratorSettings, explained, one_line
+from studio.captioning.generators import MODEL_WORDS, Generator, GeneratorSettings, explained
 from studio.captioning.models import read_config
+from studio.datasets.captions import one_line
 from studio.errors import BaseModelError
 
 _THOUGHT = re.compile(r".*</think>", re.DOTALL)
@@ -131,8 +132,9 @@ class ChatCaptioner(Generator):
 
 def load_processor(folder: Path):
     """The model's processor. Without torchvision, which only its video part needs, one without that part."""
-    from transformers import AutoConfig, AutoProcessor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    from studio.libraries.transformers import AutoConfig, AutoProcessor
 
     try:
         return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

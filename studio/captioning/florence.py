@@ -11,7 +11,8 @@ from typing import Literal
 from PIL import Image
 from pydantic import Field
 
-from studio.captioning.generators import MODEL_WORDS, Generator, GeneratorSettings, explained, one_line
+from studio.captioning.generators import MODEL_WORDS, Generator, GeneratorSettings, explained
+from studio.datasets.captions import one_line
 
 TASKS = {"short": "<CAPTION>", "detailed": "<DETAILED_CAPTION>", "very detailed": "<MORE_DETAILED_CAPTION>"}
 
@@ -36,9 +37,9 @@ class FlorenceCaptioner(Generator):
             "take one in transformers' own form, like those of florence-community, or another captioner",
         )
         with explained(settings.model):
-            from transformers import Florence2Processor
+            from studio.libraries.transformers import transformers
 
-            self.processor = Florence2Processor.from_pretrained(folder, local_files_only=True)
+            self.processor = transformers.Florence2Processor.from_pretrained(folder, local_files_only=True)
 
     def caption(self, pictures: Sequence[Image.Image]) -> list[str]:
         if not pictures:

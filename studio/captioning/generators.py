@@ -58,8 +58,9 @@ class Generator:
 
         other: what to say when it is another type of model. Raises BaseModelError.
         """
-        import transformers
         from transformers.utils import logging
+
+        from studio.libraries.transformers import transformers
 
         logging.disable_progress_bar()  # "Loading weights", drawn into the middle of the command line's own lines
         config, name = read_config(self.folder), self.settings.model
@@ -80,14 +81,15 @@ class Generator:
     def generate(self, inputs, **options):
         """(pictures, tokens) of ids: `model.generate` on the processor's answer. Raises Stopped."""
         import torch
-        from transformers import StoppingCriteriaList
+
+        from studio.libraries.transformers import transformers
 
         def asked(ids, scores, **_):
             return torch.full((ids.shape[0],), self.stop is not None and self.stop.is_set(), device=ids.device)
 
         inputs = inputs.to(self.device, dtype=self.dtype)  # only what is floating becomes dtype
         with torch.inference_mode():
-            ids = self.model.generate(**inputs, stopping_criteria=StoppingCriteriaList([asked]), **options)
+            ids = self.model.generate(**inputs, stopping_criteria=transformers.StoppingCriteriaList([asked]), **options)
         if self.stop is not None and self.stop.is_set():
             raise Stopped
         return ids
@@ -131,7 +133,3 @@ def explained(name: str) -> Iterator[None]:
             raise BaseModelError(line) from error
         why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise BaseModelError(f"{name} can't be loaded: {why[:200].rstrip('.')}.") from error
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -15,7 +15,7 @@ from studio.captioning.kinds import Captioner, captioner_settings, load_captione
 from studio.captioning.memory import Batches
 from studio.captioning.models import DownloadStopped, Progress
 from studio.captioning.opening import chosen_items, opened
-from studio.datasets import Dataset, Item, has_trigger, merge, read_caption, write_captions
+from studio.datasets import Dataset, Item, has_trigger, merge, write_captions
 from studio.datasets.phrases import all_authors
 from studio.errors import ConfigError, StudioError, out_of_memory
 
@@ -64,7 +64,7 @@ def caption_dataset(
     only       names of pictures in the dataset; the others are left alone
     stop       ends between two batches, or in the middle of a long sentence; what is written stays, and "skip" goes on
                from there
-    progress   told (done, total, picture, caption) after each
+    progress   told (done, total, picture, caption) after each that is written
     download   fetch the model from the hub if it isn't here; download_progress is told (bytes done, bytes in all)
 
     A caption that changed since the dataset was opened is kept in every mode. Each caption is written as soon as it is
@@ -179,16 +179,10 @@ def add_trigger(dataset: Dataset, trigger: str, only: Collection[str] | None = N
     trigger = " ".join(trigger.split())
     if not trigger:
         return 0
-    now = {dataset.file_of(item): _caption_now(item) for item in chosen_items(dataset, only)}
+    now = {dataset.file_of(item): item.caption_now() for item in chosen_items(dataset, only)}
     before = {file: caption for file, caption in now.items() if caption and not has_trigger(caption, trigger)}
     changed = {file: f"{trigger}, {caption}" for file, caption in before.items()}
     if not changed:
         return 0
     label = f"Put {trigger} in front"
     return len(write_captions(dataset, changed, label, "rule:trigger", batch, expected=before).files)
-
-
-def _caption_now(item: Item) -> str:
-    """The caption on the disk, which may be newer than the one read when the dataset was opened."""
-    sidecar = read_caption(item.path)
-    return item.caption if sidecar is None else sidecar

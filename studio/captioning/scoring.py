@@ -12,7 +12,7 @@ from studio.captioning.generators import explained, place
 from studio.captioning.memory import Batches, give_back
 from studio.captioning.models import DownloadStopped, Progress, find_model, read_config
 from studio.captioning.opening import chosen_items, opened
-from studio.datasets import Dataset, Item, read_caption
+from studio.datasets import Dataset, Item
 from studio.errors import BaseModelError, StudioError, out_of_memory
 
 BATCH = 16
@@ -57,7 +57,7 @@ class HubClip:
         if kind != "clip":
             raise BaseModelError(f"{name} is a model of type {str(kind)[:40]!r}, not a CLIP.")
         with explained(name):
-            from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+            from studio.libraries.transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
             self.device, self.dtype = place("auto", "auto")
             model = CLIPModel.from_pretrained(folder, dtype=self.dtype, use_safetensors=True, local_files_only=True)
@@ -126,9 +126,7 @@ def score(
     """
     found, todo = Scores(), []
     for item in chosen_items(dataset, only):
-        sidecar = read_caption(item.path)
-        caption = item.caption if sidecar is None else sidecar
-        if caption:
+        if caption := item.caption_now():
             todo.append(Item(item.path, caption))
         else:
             found.without.append(dataset.file_of(item))

@@ -49,7 +49,7 @@ def make_scheduler(own: Any, name: str) -> Any:
     known = FLOW if flow else DIFFUSION
     if name not in known:
         raise GenerationError(f"There is no scheduler {name[:40]!r} for this base: choose {', '.join((OWN, *known))}.")
-    import diffusers
+    from studio.libraries.diffusers import diffusers
 
     kind, changes = known[name]
     if kind == type(own).__name__ and not changes:

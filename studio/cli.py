@@ -22,13 +22,12 @@ from studio.cli_bases import base_commands
 from studio.cli_caption import caption_commands
 from studio.errors import ConfigError, DatasetError, GenerationError, RunError, in_words
 from studio.settings import Parser
-from studio.terminal import say, stop_on_signals
+from studio.terminal import DONE, INTERRUPTED, USER, change, say, stop_on_signals
 from studio.workspace import Workspace
 
 if TYPE_CHECKING:
     from studio.training.config import RunConfig
 
-DONE, USER, INTERRUPTED = 0, 2, 130  # exit codes
 EVERY = 2.0  # seconds between two lines about steps
 
 
@@ -78,7 +77,7 @@ def _parser() -> Parser:
     sub.add_argument("--settings", action="store_true", help="list every setting with its default, then stop")
 
     sub = add("generate", generate_command, "Make a picture.")
-    sub.add_argument("--prompt", metavar="T", required=True)
+    sub.add_argument("--prompt", metavar="T", required=True, help="what the picture should show")
     sub.add_argument("--negative-prompt", metavar="T", help="what the picture should not show")
     sub.add_argument("--base", metavar="NAME", help="the base model (starter)")
     sub.add_argument(
@@ -89,10 +88,10 @@ def _parser() -> Parser:
         dest="adapters",
         help="a .safetensors file or a finished run's name; strength 1 if not given; may be repeated",
     )
-    sub.add_argument("--seed", metavar="N", type=int)
-    sub.add_argument("--steps", metavar="N", type=int)
-    sub.add_argument("--guidance", metavar="X", type=float)
-    sub.add_argument("--size", metavar="WxH", help="in pixels, like 128x128")
+    sub.add_argument("--seed", metavar="N", type=int, help="the same one makes the same picture (0)")
+    sub.add_argument("--steps", metavar="N", type=int, help="denoising steps (20)")
+    sub.add_argument("--guidance", metavar="X", type=float, help="how closely the prompt is followed (4)")
+    sub.add_argument("--size", metavar="WxH", help="in pixels, like 512x512 (what the base was trained at)")
     sub.add_argument("--out", metavar="F.png", help="the file to write (a new one in the workspace's outputs)")
 
     base_commands(add)
@@ -207,10 +206,7 @@ def _config(given: argparse.Namespace) -> "RunConfig":
 
 def _change(text: str) -> tuple[str, Any]:
     """("section.key", value) of a --set; a value in brackets is a TOML list, anything else stays text."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set needs section.key=value, like training.steps=400 (you gave {text!r}).")
-    key, value = key.strip(), value.strip()
+    key, value = change(text, "training.steps=400")
     if not value.startswith("["):
         return key, value
     try:
@@ -278,7 +274,7 @@ def _duration(seconds: float) -> str:
 def generate_command(given: argparse.Namespace) -> int:
     """Make one picture, with its recipe inside, and print its path."""
     workspace = Workspace.open(given.workspace)
-    width, height = _size(given.size) if given.size else (None, None)
+    width, height = _size(given.size) if given.size else _own_size(given.base or "starter")
     values = {
         "prompt": given.prompt,
         "negative_prompt": given.negative_prompt,
@@ -302,6 +298,13 @@ def generate_command(given: argparse.Namespace) -> int:
             path = save_picture(picture, recipe, Path(folder)).replace(out)
     print(path)
     return DONE
+
+
+def _own_size(base: str) -> tuple[int, int]:
+    from studio.basemodels.card import describe_base
+
+    side = describe_base(base).resolution
+    return side, side
 
 
 def _size(text: str) -> tuple[int, int]:

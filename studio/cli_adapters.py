@@ -3,19 +3,22 @@
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from studio.errors import AdapterError, ConfigError
 from studio.settings import Parser
+from studio.terminal import DONE, say
 from studio.workspace import Workspace
+
+FILE = "a .safetensors file, or a finished run's name"
+OUT = "the .safetensors file to write"
 
 
 def adapter_commands(add: Callable[..., Parser]) -> None:
     """Add the parsers of these commands. add: (name, command, about) to a parser."""
     sub = add("inspect", inspect_command, "Say what is in an adapter file.")
-    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("file", metavar="FILE", help=FILE)
     sub.add_argument("--base", metavar="NAME", help="also say how it fits this base model")
     sub.add_argument(
         "--beside", metavar="FILE", action="append", default=[], help="with --base: how much it overlaps this adapter"
@@ -23,19 +26,19 @@ def adapter_commands(add: Callable[..., Parser]) -> None:
     sub.add_argument("--json", action="store_true", help="print it as JSON")
 
     sub = add("convert", convert_command, "Write an adapter file in another program's layout.")
-    sub.add_argument("file", metavar="FILE")
-    sub.add_argument("out", metavar="OUT")
-    sub.add_argument("--layout", required=True, choices=("kohya", "diffusers"))
+    sub.add_argument("file", metavar="FILE", help=FILE)
+    sub.add_argument("out", metavar="OUT", help=OUT)
+    sub.add_argument("--layout", required=True, choices=("kohya", "diffusers"), help="whose names its layers get")
     sub.add_argument("--base", metavar="NAME", default="starter", help="the base model whose layers it names (starter)")
 
     sub = add("resize", resize_command, "Cut an adapter to a smaller rank, and say what was lost.")
-    sub.add_argument("file", metavar="FILE")
-    sub.add_argument("out", metavar="OUT")
-    sub.add_argument("--rank", metavar="N", type=int, required=True)
+    sub.add_argument("file", metavar="FILE", help=FILE)
+    sub.add_argument("out", metavar="OUT", help=OUT)
+    sub.add_argument("--rank", metavar="N", type=int, required=True, help="the largest that a layer keeps")
 
     sub = add("merge", merge_command, "Make one adapter of several at their strengths.")
-    sub.add_argument("files", metavar="FILE:STRENGTH", nargs="+", help="two adapters or more")
-    sub.add_argument("out", metavar="OUT")
+    sub.add_argument("files", metavar="FILE:STRENGTH", nargs="+", help=f"two or more, each {FILE}")
+    sub.add_argument("out", metavar="OUT", help=OUT)
     sub.add_argument("--rank", metavar="N", type=int, help="cut the sum to this rank (exact if not given)")
 
 
@@ -43,7 +46,8 @@ def inspect_command(given: argparse.Namespace) -> int:
     """Describe an adapter file and, with --base, how it fits that model and how strongly it moves each block."""
     from studio.adapters import attach_file, describe, describe_text, energy_by_block, overlap, read_adapter
 
-    file = read_adapter(given.file)
+    workspace = Workspace.open(given.workspace)
+    file = read_adapter(_named_file(given.file, workspace))
     description = describe(file)
     lines = [describe_text(description)]
     if given.base:
@@ -53,7 +57,7 @@ def inspect_command(given: argparse.Namespace) -> int:
         fit, energy = adapter.report, {} if file.not_finite else energy_by_block(adapter)
         overlaps = {}
         for name in given.beside:
-            other = attach_file(read_adapter(name), load_base(given.base).modules())
+            other = attach_file(read_adapter(_named_file(name, workspace)), load_base(given.base).modules())
             overlaps[name] = overlap(adapter, other)
             other.detach()
         adapter.detach()
@@ -67,14 +71,14 @@ def inspect_command(given: argparse.Namespace) -> int:
     elif given.beside:
         raise ConfigError("--beside compares on a base model's layers: say which with --base NAME.")
     print(json.dumps(description, indent=2) if given.json else "\n".join(lines))
-    return 0
+    return DONE
 
 
 def convert_command(given: argparse.Namespace) -> int:
     """Write FILE as OUT. Flattened names need the base model, whose layers tell where the dots were."""
     from studio.adapters import place_layers, read_adapter, write_adapter
 
-    file = read_adapter(given.file)
+    file = read_adapter(_named_file(given.file, Workspace.open(given.workspace)))
     from studio.basemodels import load_base
     from studio.generation.exporting import kept_metadata
 
@@ -84,7 +88,7 @@ def convert_command(given: argparse.Namespace) -> int:
         raise AdapterError(f"{count} layers have no place in {given.base} ({key}: {why}): name its own --base.")
     write_adapter(given.out, layers, given.layout, kept_metadata(file.metadata))
     print(given.out)
-    return 0
+    return DONE
 
 
 def resize_command(given: argparse.Namespace) -> int:
@@ -92,12 +96,12 @@ def resize_command(given: argparse.Namespace) -> int:
     from studio.adapters import read_adapter, resize, write_adapter
     from studio.generation.exporting import kept_metadata
 
-    file = read_adapter(given.file)
+    file = read_adapter(_named_file(given.file, Workspace.open(given.workspace)))
     layers, error = resize(file.layers, given.rank)
     write_adapter(given.out, layers, file.layout, kept_metadata(file.metadata))
-    _tell(f"The update changed by {100 * error:.2f} % (‖old − new‖ / ‖old‖).")
+    say(f"The update changed by {100 * error:.2f} % (‖old − new‖ / ‖old‖).")
     print(given.out)
-    return 0
+    return DONE
 
 
 def merge_command(given: argparse.Namespace) -> int:
@@ -114,9 +118,9 @@ def merge_command(given: argparse.Namespace) -> int:
     said = {"modelspec.merged_from": ", ".join(f"{file.name}:{s:g}" for file, (_, s) in zip(files, pairs))}
     write_adapter(given.out, layers, files[0].layout, said)
     if given.rank:
-        _tell(f"Cutting to rank {given.rank} changed the sum by {100 * error:.2f} %.")
+        say(f"Cutting to rank {given.rank} changed the sum by {100 * error:.2f} %.")
     print(given.out)
-    return 0
+    return DONE
 
 
 def named_adapter(text: str, workspace: Workspace) -> tuple[Path, float]:
@@ -131,11 +135,11 @@ def named_adapter(text: str, workspace: Workspace) -> tuple[Path, float]:
                 raise AdapterError(f"The strength after the colon must be a number (you gave {tail!r}).") from None
     if not math.isfinite(strength):
         raise AdapterError(f"The strength after the colon must be an ordinary number (you gave {tail!r}).")
+    return _named_file(name, workspace), strength
+
+
+def _named_file(name: str, workspace: Workspace) -> Path:
     for path in (Path(name).expanduser(), workspace.runs / name / "adapter.safetensors"):
         if path.is_file():
-            return path, strength
+            return path
     raise AdapterError(f"There is no adapter {name}: give a .safetensors file or the name of a finished run.")
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

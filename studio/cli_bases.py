@@ -2,16 +2,12 @@
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 
 from studio.errors import BaseModelError
 from studio.settings import Parser
-from studio.terminal import say, stop_on_signals
-
-DONE, INTERRUPTED = 0, 130
-EVERY = 0.5  # seconds between two lines on a download
+from studio.terminal import DONE, INTERRUPTED, say, say_download, stop_on_signals
 
 
 def base_commands(add: Callable[..., Parser]) -> None:
@@ -32,7 +28,7 @@ def base_command(given: argparse.Namespace) -> int:
 
         with stop_on_signals() as stop:
             try:
-                fetch_base(given.name, given.token, _teller(), stop)
+                fetch_base(given.name, given.token, say_download(), stop)
             except DownloadStopped:
                 say("Stopped. The files that came whole stay.")
                 return INTERRUPTED
@@ -51,16 +47,3 @@ def _is_here(name: str) -> bool:
     except BaseModelError:
         return False
     return True
-
-
-def _teller() -> Callable[[int, int], None]:
-    """Says how much has come, twice a second."""
-    due = 0.0
-
-    def tell(done: int, total: int) -> None:
-        nonlocal due
-        if time.monotonic() >= due or done == total:
-            due = time.monotonic() + EVERY
-            say(f"{done / 1e9:.2f} of {total / 1e9:.2f} GB")
-
-    return tell

@@ -1,22 +1,18 @@
 """Captions on the command line: `python -m studio caption FOLDER`."""
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from studio.errors import ConfigError
 from studio.settings import Parser
-from studio.terminal import say, stop_on_signals
-
-DONE, INTERRUPTED = 0, 130
-EVERY = 0.5  # seconds between two lines on a download
+from studio.terminal import DONE, INTERRUPTED, change, say, say_download, stop_on_signals
 
 
 def caption_commands(add: Callable[..., Parser]) -> None:
     """Add `caption` to the parser of `studio.cli`."""
     sub = add("caption", caption_command, "Write a caption beside each picture of a folder.")
-    sub.add_argument("folder", nargs="?", metavar="FOLDER")
+    sub.add_argument("folder", nargs="?", metavar="FOLDER", help="where the pictures are")
     sub.add_argument("--captioner", metavar="NAME", default="starter", help="who writes; see --captioners")
     sub.add_argument("--captioners", action="store_true", help="list every captioner with its settings, then stop")
     sub.add_argument(
@@ -26,7 +22,10 @@ def caption_commands(add: Callable[..., Parser]) -> None:
     sub.add_argument("--trigger", metavar="WORD", default="", help="put this word in front of every caption")
     sub.add_argument("--overwrite", action="store_true", help="replace captions that are there (they are kept if not)")
     sub.add_argument(
-        "--mode", metavar="MODE", help="skip (the default), overwrite, append, or refresh: a person's stay"
+        "--mode",
+        metavar="MODE",
+        help="what happens to captions that are there: skip (the default), overwrite, append, or refresh, which "
+        "replaces what a captioner wrote and keeps what a person did",
     )
 
 
@@ -41,7 +40,7 @@ def caption_command(given: argparse.Namespace) -> int:
     from studio.captioning import caption_dataset, captioner_settings
     from studio.datasets import open_dataset
 
-    settings = captioner_settings(given.captioner, dict(map(_change, given.changes)))
+    settings = captioner_settings(given.captioner, dict(change(text, "batch_size=4") for text in given.changes))
     dataset = open_dataset(Path(given.folder))
     for problem in dataset.problems:
         say(problem)
@@ -56,7 +55,7 @@ def caption_command(given: argparse.Namespace) -> int:
             mode=given.mode,
             settings=settings,
             download=given.download,
-            download_progress=_download_line(),
+            download_progress=say_download(),
         )
     for problem in report.unreadable:
         say(problem)
@@ -75,21 +74,3 @@ def _print_captioners() -> int:
         for setting, default, description in settings_of(kind.settings):
             print(f"    {setting:22}{default if len(default) <= 40 else default[:39] + '…':42}{description}")
     return DONE
-
-
-def _change(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set needs key=value, like batch_size=4 (you gave {text[:60]!r}).")
-    return key.strip(), value.strip()
-
-
-def _download_line() -> Callable[[int, int], None]:
-    due = [0.0]
-
-    def told(done: int, total: int) -> None:
-        if time.monotonic() >= due[0] or done >= total:
-            due[0] = time.monotonic() + EVERY
-            say(f"fetching the model: {done / 1e9:.2f} of {total / 1e9:.2f} GB")
-
-    return told

@@ -13,8 +13,10 @@ from studio.errors import ConfigError
 HOME = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches
 _YES, _NO = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
 _VARIABLES = "Each flag can also be set by a variable: STUDIO_HOST, STUDIO_PORT, STUDIO_SHARE, STUDIO_AUTH, "
-_VARIABLES += "STUDIO_WORKSPACE, STUDIO_NO_BROWSER, STUDIO_PUBLIC, STUDIO_OPEN, STUDIO_MCP, STUDIO_HOSTS. "
-_VARIABLES += "A flag wins over its variable."
+_VARIABLES += (
+    "STUDIO_WORKSPACE, STUDIO_NO_BROWSER, STUDIO_PUBLIC, STUDIO_OPEN, STUDIO_MCP. A flag wins over its variable. "
+)
+_VARIABLES += "STUDIO_HOSTS: more names that the page may be called by, with commas between."
 
 
 class Parser(argparse.ArgumentParser):

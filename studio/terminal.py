@@ -1,15 +1,42 @@
-"""What every command shares: lines on stderr, and an end that Ctrl-C asks for politely."""
+"""What every command shares: exit codes, lines on stderr, and an end that Ctrl-C asks for politely."""
 
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from studio.errors import ConfigError
+
+DONE, USER, INTERRUPTED = 0, 2, 130  # exit codes
+EVERY = 0.5  # seconds between two lines on a download
 
 
 def say(line: str) -> None:
     """A line on stderr, so that what is printed on stdout stays for other programs."""
     print(line, file=sys.stderr, flush=True)
+
+
+def say_download() -> Callable[[int, int], None]:
+    """What is told (bytes done, bytes in all) and says so, twice a second."""
+    due = 0.0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal due
+        if time.monotonic() >= due or done >= total:
+            due = time.monotonic() + EVERY
+            say(f"fetched {done / 1e9:.2f} of {total / 1e9:.2f} GB")
+
+    return tell
+
+
+def change(text: str, example: str) -> tuple[str, str]:
+    """(key, value) of a --set. Raises ConfigError, with the example."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set needs a name and a value, like {example} (you gave {text[:60]!r}).")
+    return key.strip(), value.strip()
 
 
 @contextmanager

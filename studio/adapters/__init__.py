@@ -1,9 +1,12 @@
-"""LoRA itself: the mathematics, the attachment to a model, and the files. Nothing here knows of any base model.
+"""LoRA itself: the mathematics, the attachment to a model, and the files. A base model is any module here; only names
+in files are known to belong to some family.
 
 Read in this order: `formulas` (what each kind adds to a weight), `layers` (one adapted layer that trains), `spec`
 (which layers, which rank), `stack` (several on one layer, live or merged), `attach` (putting them on a model); then
-`update` (one layer as plain tensors), `names` (what files call a layer), `header` and `files` (reading with care,
-writing whole), `reshape` (resize and merge), `insight` and `report` (what to tell).
+`update` (one layer as plain tensors), `names`, `original_names` and `kohya_names` (what files call a layer), `header`,
+`files` and `outline` (reading with care, writing whole, looking only at the head), `family` (which base it is for),
+`reshape` (resize and merge), `baking` (a whole stack as one LoRA), `insight`, `block_map` and `examine` (what its
+numbers say), `report` and `advice` (what to tell).
 """
 
 from studio.adapters.attach import Adapter, MatchReport, attach, attach_file, place_layers

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from studio.adapters.formulas import KINDS
-from studio.adapters.update import Update
+from studio.adapters.spec import MAX_RANK
+from studio.adapters.update import LARGEST, Update
 from studio.errors import AdapterError
 
 Layers = Mapping[tuple[str, str], Update]
-_LARGEST = 2**28  # numbers of one layer's whole product: 1 GB in float32
 
 
 def resize(layers: Layers, rank: int) -> tuple[dict[tuple[str, str], Update], float]:
@@ -69,7 +69,7 @@ def factors(update: Update) -> tuple[Tensor, Tensor]:
     if update.kind == "lora" and "mid" not in p:
         return update.sigma * p["B"].flatten(1), p["A"].flatten(1)
     out, width = _matrix_shape(update)
-    if out * width > _LARGEST:
+    if out * width > LARGEST:
         raise AdapterError(f"A layer of {out} × {width} is too large to be written out.")
     delta = KINDS[update.kind](torch.empty(update.shape), dict(p), update.sigma).flatten(1)
     return (delta, torch.eye(width)) if width <= out else (torch.eye(out), delta)
@@ -105,5 +105,5 @@ def _matrix_shape(update: Update) -> tuple[int, int]:
 
 
 def _check_rank(rank: int) -> None:
-    if type(rank) is not int or not 1 <= rank <= 1024:
-        raise AdapterError(f"The rank must be a whole number from 1 to 1024 (you gave {rank!r}).")
+    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        raise AdapterError(f"The rank must be a whole number from 1 to {MAX_RANK} (you gave {rank!r}).")

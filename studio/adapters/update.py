@@ -10,7 +10,7 @@ from torch import Tensor
 from studio.adapters.formulas import KINDS, glora_is_old
 from studio.errors import AdapterError
 
-_LARGEST = 2**28  # numbers in a product that must be written out to be cut: 1 GB in float32
+LARGEST = 2**28  # numbers in a product that must be written out to be cut: 1 GB in float32
 _MULTIPLY = ("oft", "boft", "ia3")  # these know their layer's output or input size, not its whole shape
 
 
@@ -118,7 +118,7 @@ class Update:
             p["B"] = p["B"][cut]
         elif self.kind == "full" and "diff" in p:
             p["diff"] = p["diff"][cut]
-        elif self.kind == "lokr" and math.prod(self.shape) <= _LARGEST:
+        elif self.kind == "lokr" and math.prod(self.shape) <= LARGEST:
             whole = KINDS["lokr"](torch.empty(self.shape), p, self.sigma)
             beside = {part: tensor for part, tensor in p.items() if part in ("magnitude", "diff_b")}
             return replace(self, kind="full", parts={**beside, "diff": whole[cut]})._per_output(cut)

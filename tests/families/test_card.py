@@ -1,8 +1,10 @@
 """What a base is, told before it is loaded, is what the loaded one says of itself."""
 
 import json
+import shutil
 
 import pytest
+from PIL import Image
 
 from studio import cli, doctor
 from studio.basemodels import load_base
@@ -12,7 +14,7 @@ from studio.training import config_from, train
 from studio.training.events import Started
 from studio.training.preflight import preflight
 from studio.workspace import Workspace
-from tests.families.test_training import picture, settings  # noqa: F401
+from tests.families.test_training import settings
 from tests.families.tiny import MAKERS
 
 
@@ -29,6 +31,13 @@ def test_the_starter_has_a_card():
     assert (card.prediction_type, card.resolution) == (base.prediction_type, base.resolution)
 
 
+def test_the_command_draws_at_the_bases_own_size(folders, tmp_path, capsys):
+    base, out = f"{folders('sd1')}?resolution=64", tmp_path / "picture.png"
+    assert cli.main(["generate", "--prompt", "x", "--steps", "1", "--base", base, "--out", str(out)]) == cli.DONE
+    with Image.open(out) as picture:
+        assert picture.size == (64, 64)
+
+
 def test_a_card_says_what_was_chosen_otherwise(folders):
     card = describe_base(f"{folders('sd1')}?prediction_type=v_prediction&resolution=768&quantise=8bit&offload=true")
     assert (card.prediction_type, card.resolution) == ("v_prediction", 768)
@@ -38,8 +47,6 @@ def test_a_card_says_what_was_chosen_otherwise(folders):
 
 
 def test_a_second_copy_of_the_weights_is_not_counted_and_a_lone_one_is(folders, tmp_path):
-    import shutil
-
     folder = tmp_path / "sd1"
     shutil.copytree(folders("sd1"), folder)
     whole = estimate(folder).parameters
@@ -62,7 +69,7 @@ def test_the_command_prints_the_card(capsys, folders):
     assert "--download" in capsys.readouterr().err
 
 
-def test_a_run_its_check_and_the_doctor_say_where_the_base_is(folders, picture, tmp_path):  # noqa: F811
+def test_a_run_its_check_and_the_doctor_say_where_the_base_is(folders, picture, tmp_path):
     config = config_from(settings(folders("sd1"), picture, **{"training.steps": 1, "training.warmup": 0}))
     started = next(e for e in train(config, Workspace.open(tmp_path)) if isinstance(e, Started))
     assert "in fp32" in started.setup and "M parameters" in started.setup

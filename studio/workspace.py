@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from studio.errors import WorkspaceError
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 FOLDERS = ("datasets", "runs", "outputs", "adapters", "exports", "cache")
 SERVED = ("outputs", "exports", "cache/thumbnails", "cache/downloads")  # what a browser may read of it
+_LEFT = re.compile(r"\.[a-z0-9_]{8}\.tmp|\..+\.gone")  # names that tempfile and `remove_whole` give
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
 
 
@@ -80,16 +82,39 @@ def make_folders(root: Path) -> None:
 
 def size_of(folder: Path) -> int:
     """Bytes of all files below `folder`; links are not followed, what goes away meanwhile is not counted."""
-    total, left = 0, [str(folder)]
+    total = 0
+    for entry in _below(folder):
+        with suppress(OSError):
+            if not entry.is_dir(follow_symlinks=False):
+                total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
+def sweep(folder: Path, before: float) -> None:
+    """Delete what killed programs left below `folder`: `.xxxxxxxx.tmp` of writes, `.NAME.gone` of deletions.
+
+    before: seconds since 1970; what was touched later may still be in use and stays. Raises nothing.
+    """
+    for entry in _below(folder):
+        with suppress(OSError):
+            # Not by st_mtime: a copy is given that of its source.
+            if _LEFT.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_ctime < before:
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                elif entry.name.endswith(".tmp"):
+                    os.unlink(entry.path)
+
+
+def _below(folder: Path) -> Iterator[os.DirEntry]:
+    """Everything below `folder`, a folder before what is in it; links are not followed."""
+    left = [str(folder)]
     while left:
         with suppress(OSError), os.scandir(left.pop()) as entries:
             for entry in entries:
+                yield entry
                 with suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
                         left.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-    return total
 
 
 def sha256_of(path: Path) -> str:

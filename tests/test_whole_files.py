@@ -1,10 +1,15 @@
 """Copies and deletions that are cut short: what is under the final name is whole, or not there."""
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 
 from studio import workspace
+from studio.settings import Settings
 from studio.workspace import copy_whole, remove_whole
 
 
@@ -68,6 +73,56 @@ def test_what_a_killed_run_left_of_a_checkpoint_goes_with_the_next(tmp_path):
     (tmp_path / "checkpoints" / "000137.part").mkdir(parents=True)
     checkpoints.save(tmp_path, 200, checkpoints.pack({"step": 200}), lambda file: file.touch(), keep=2)
     assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["000200"]
+
+
+def test_what_killed_programs_left_goes_once_it_is_old_and_nothing_else(tmp_path, monkeypatch):
+    folder, outside = tmp_path / "inside" / "cats", tmp_path / "outside"
+    kept = [folder / name for name in ("a.png", ".studio/history.jsonl", "12345678.tmp", ".mine.tmp", ".mine.gone")]
+    for file in kept:
+        workspace.write_whole(file, "kept")
+    script = "import os, pathlib, sys, studio.workspace as w; os.replace = lambda *_: os._exit(9)"
+    for target in (folder / "a.png", outside / "a.png"):
+        killed = [sys.executable, "-c", f"{script}; w.write_whole(pathlib.Path(sys.argv[1]), 'half')", str(target)]
+        assert subprocess.run(killed).returncode == 9
+    (folder / "link").symlink_to(outside)
+    (tmp_path / "inside" / "old").mkdir()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(workspace.shutil, "rmtree", cut_short)
+        remove_whole(tmp_path / "inside" / "old")
+    everything = sorted(tmp_path.rglob("*"))
+    workspace.sweep(tmp_path / "inside", time.time() - 3600)
+    assert sorted(tmp_path.rglob("*")) == everything  # it may be under way
+    workspace.sweep(tmp_path / "inside", time.time() + 1)
+    gone = [path.name for path in everything if not path.exists()]
+    assert len(gone) == 2 and ".old.gone" in gone and list(outside.iterdir())
+    assert all(file.read_text() == "kept" for file in kept)
+
+
+def test_the_studio_sweeps_the_folders_of_its_workspace_and_nothing_beside_them(tmp_path, monkeypatch):
+    from studio.ui import app
+
+    left = [tmp_path / name / ".abcdefgh.tmp" for name in (".", "mine", "runs/one", "cache/encoded/ab", "visitors/c1")]
+    for file in left:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    hours_later = time.time() + 7200
+    monkeypatch.setattr(app.time, "time", lambda: hours_later)
+    app._sweep(Settings(workspace=tmp_path))
+    assert [file.exists() for file in left] == [True, True, False, False, False]
+
+
+def test_a_copy_under_way_is_not_taken_for_old_because_its_source_is(tmp_path, monkeypatch):
+    (tmp_path / "source").write_text("long ago")
+    os.utime(tmp_path / "source", (0, 0))
+    replace = os.replace
+
+    def swept(source, target):
+        workspace.sweep(tmp_path, time.time() - 3600)
+        replace(source, target)
+
+    monkeypatch.setattr(workspace.os, "replace", swept)
+    copy_whole(tmp_path / "source", tmp_path / "new" / "copy")
+    assert (tmp_path / "new" / "copy").read_text() == "long ago"
 
 
 def cut_short_of_the_first():

@@ -99,6 +99,8 @@ def in_parallel(
 def look(path: Path, imagehash: Any = None) -> Facts | str:
     """The facts of a picture, or one line that says why there are none. imagehash: the module, or None."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise FileNotFoundError
         with open(path, "rb") as stream:
             stat = os.fstat(stream.fileno())
             if stat.st_size > _MAX_BYTES:

@@ -62,9 +62,13 @@ def _nearest(aspect: float, resolution: int, step: int) -> tuple[int, int]:
 
 
 def shapes(resolution: int, step: int) -> list[tuple[int, int]]:
-    """All buckets: sides that divide by `step`, an area of at most resolution², not more extreme than 3 : 1."""
-    found = {(resolution // step * step, resolution // step * step)}
-    for long in range(resolution // step * step, int(resolution * math.sqrt(MOST_EXTREME)) + 1, step):
+    """All buckets: sides that divide by `step`, an area of at most resolution², not more extreme than 3 : 1.
+
+    A resolution below `step` has one bucket, of a step a side.
+    """
+    square = max(step, resolution // step * step)
+    found = {(square, square)}
+    for long in range(square, int(resolution * math.sqrt(MOST_EXTREME)) + 1, step):
         short = resolution * resolution // long // step * step
         if short and long / short <= MOST_EXTREME:
             found |= {(long, short), (short, long)}

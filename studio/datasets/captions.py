@@ -157,6 +157,13 @@ def has_trigger(caption: str, trigger: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(trigger.strip())}(?!\w)", caption, re.IGNORECASE) is not None
 
 
+def with_trigger(caption: str, trigger: str) -> str:
+    """The caption with the trigger in front where it lacks it; "" is no trigger."""
+    if not trigger or has_trigger(caption, trigger):
+        return caption
+    return f"{trigger}, {caption}" if caption else trigger
+
+
 def one_line(text: str) -> str:
     """Without line breaks, doubled spaces, marks of the byte order and half characters, which no file can hold."""
     text = text.encode("utf-8", errors="ignore").decode("utf-8").replace("\ufeff", "")

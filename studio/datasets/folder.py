@@ -32,6 +32,11 @@ class Item:
         """Upright RGB, whole or perhaps smaller but no smaller than `at_least` a side. Raises DatasetError."""
         return open_picture(self.path, at_least=at_least)
 
+    def caption_now(self) -> str:
+        """The caption on the disk, which may be newer than the one read when the dataset was opened."""
+        sidecar = read_caption(self.path)
+        return self.caption if sidecar is None else sidecar
+
     def load_mask(self) -> Image.Image | None:
         """Where to learn, as grey: NAME-masklabel.png beside the picture, else its alpha. Raises DatasetError."""
         label = self.mask_file

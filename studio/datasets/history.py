@@ -5,8 +5,8 @@ the dataset makes it whole. Undo takes back the newest change that stands; a fil
 since is left alone and named. Undo and redo are entries themselves, so nothing that was ever typed is lost.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,23 +149,13 @@ def finish(folder: Path) -> list[str]:
         return [f"A change was cut short and can't be completed: {error}"]
 
 
-class _writing:
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
     """The lock, and whatever was cut short before completed. Raises DatasetError when the folder can't be written."""
-
-    def __init__(self, folder: Path):
-        self._folder, self._lock = folder, locked(folder)
-
-    def __enter__(self) -> None:
-        self._lock.__enter__()
-        try:
-            if not all_done(self._folder):
-                _finish(self._folder)
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
-
-    def __exit__(self, *error) -> None:
-        self._lock.__exit__(*error)
+    with locked(folder):
+        if not all_done(folder):
+            _finish(folder)
+        yield
 
 
 def _finish(folder: Path) -> list[str]:

@@ -36,7 +36,7 @@ def copy_sample(workspace: Workspace, name: str) -> Dataset:
         raise DatasetError(f"There is no sample dataset {name[:60]!r}: choose {', '.join(list_samples())}.")
     target = workspace.datasets / name
     if not target.exists():
-        part = Path(tempfile.mkdtemp(dir=workspace.datasets, prefix="."))  # its own, should two ask at once
+        part = Path(tempfile.mkdtemp(dir=workspace.datasets, prefix=".", suffix=".tmp"))  # should two ask at once
         try:
             shutil.copytree(SAMPLES / name, part, copy_function=shutil.copyfile, dirs_exist_ok=True)
             part.chmod(0o755)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studio.datasets.captions import one_line, read_caption
+from studio.datasets.captions import one_line
 from studio.datasets.journal import Authors
 from studio.datasets.side import SIDE, read_notes, write_notes
 from studio.errors import DatasetError
@@ -75,9 +75,8 @@ def authors(dataset: "Dataset", file: str) -> list[tuple[str, str]]:
     item = dataset.by_file().get(file)
     if item is None:
         raise DatasetError(f"There is no picture called {file[:60]!r} in {dataset.name}: open the dataset again.")
-    now = read_caption(item.path)
     known = read_authors(dataset.folder).get(file, {})
-    return [(phrase, known.get(phrase, PERSON)) for phrase in split(item.caption if now is None else now)]
+    return [(phrase, known.get(phrase, PERSON)) for phrase in split(item.caption_now())]
 
 
 def all_authors(dataset: "Dataset") -> dict[str, list[tuple[str, str]]]:

@@ -2,7 +2,7 @@
 
 from studio.datasets import health
 from studio.datasets.bulk import remove_tag
-from studio.datasets.captions import has_trigger
+from studio.datasets.captions import with_trigger
 from studio.datasets.folder import Dataset
 from studio.datasets.health import Finding
 from studio.datasets.history import Change, write_captions
@@ -30,11 +30,8 @@ def remedy(dataset: Dataset, finding: Finding, name: str) -> Change:
         return remove_pictures(dataset, smaller, f"Remove {_count(smaller)}: near-duplicates")
     if name == health.TRIGGER:
         trigger = finding.subject
-
-        def with_trigger(file: str, caption: str) -> str:
-            return caption if has_trigger(caption, trigger) else f"{trigger}, {caption}" if caption else trigger
-
-        return _write(dataset, finding, f"Put {trigger!r} in front", "rule:trigger", with_trigger)
+        label = f"Put {trigger!r} in front"
+        return _write(dataset, finding, label, "rule:trigger", lambda file, caption: with_trigger(caption, trigger))
     if name == health.CLEAR:
         return _write(dataset, finding, "Clear captions that are the same", "rule:health", lambda file, caption: "")
     if name == health.REMOVE_TAG:

@@ -4,18 +4,21 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
 from studio import zero_gpu
 from studio.adapters.stack import acting
 from studio.basemodels import Family, load_base
 from studio.basemodels.family import Conditions
-from studio.errors import GenerationError
+from studio.datasets import open_picture
+from studio.errors import DatasetError, GenerationError
 from studio.generation import pace
 from studio.generation.prompts import parse
 from studio.generation.rack import rack_of
@@ -169,13 +172,8 @@ def _encoded_words(base: Family, recipe: Recipe, rows: int) -> Told:
 # From a picture -----------------------------------------------------------------------------------------------------
 
 
-def _opened(path: Any, recipe: Recipe, mode: str) -> Image.Image:
+def _opened(path: Path, recipe: Recipe, mode: str) -> Image.Image:
     """The picture cut to the recipe's shape and resized to its size."""
-    from PIL import ImageOps
-
-    from studio.datasets import open_picture
-    from studio.errors import DatasetError
-
     try:
         picture = open_picture(path)
     except DatasetError as error:
@@ -212,8 +210,6 @@ def _noised(scheduler: Any, clean: Tensor, noise: Tensor, index: int) -> Tensor:
 
 def _holding(scheduler: Any, clean: Tensor, noise: Tensor, mask: Image.Image) -> Callable[[Tensor, int], Tensor]:
     """Around the hole, the latents of the source at the same noise: as diffusers fills holes with an ordinary UNet."""
-    import numpy as np
-
     hole = torch.from_numpy(np.asarray(mask, np.float32) / 255 >= 0.5).float()[None, None]
     hole = torch.nn.functional.interpolate(hole, clean.shape[2:]).to(clean)
 

@@ -68,7 +68,7 @@ def export_stack(
     said = {
         "modelspec.merged_from": ", ".join(f"{use.title}:{use.strength:g}" for use in acting),
         "studio.merged_from": json.dumps([_described(use, file) for use, file in zip(acting, files)]),
-        "studio.base": _base_name(base),
+        "studio.base": base.choice.short,
         "modelspec.resolution": f"{base.resolution}x{base.resolution}",
         "studio.trigger": ", ".join(words),
         "modelspec.trigger_phrase": ", ".join(words),
@@ -110,11 +110,6 @@ def _described(use: AdapterUse, file: AdapterFile) -> dict:
     """A use without the path of its file."""
     values = use.model_dump(mode="json", exclude={"file", "live", "hash"}, exclude_defaults=True)
     return {"name": use.title, "sha256": file.hash, "strength": use.strength, **values}
-
-
-def _base_name(base: "Family") -> str:
-    name = base.choice.name
-    return name if name == "starter" else Path(name).stem
 
 
 def _told(uses: Sequence[AdapterUse], files: Sequence[AdapterFile], baked: Baked, rank: int) -> list[str]:

@@ -20,6 +20,7 @@ from studio.errors import GenerationError, StudioError
 from studio.generation.prompts import take_adapters
 from studio.generation.recipe import Recipe
 from studio.generation.schedulers import NAMES
+from studio.generation.uses import MOST as STRONGEST
 from studio.generation.uses import AdapterUse
 
 KINDS = ("strength", "adapter", "checkpoint", "prompt", "words", "seed", "steps", "guidance", "scheduler")
@@ -196,10 +197,11 @@ def count(axes: Sequence[Axis]) -> int:
 def cells(recipe: Recipe, axes: Sequence[Axis]) -> list[Recipe]:
     """The recipe of each cell, one picture each; the first axis runs fastest, the last slowest. Raises GenerationError.
 
-    Strengths are set last, so that they are those of the adapter that another axis chose.
+    Strengths and words are set last: the adapter whose strength it is, and the prompt that holds the words, may be what
+    another axis chose.
     """
     count(axes)
-    order = sorted(range(len(axes)), key=lambda place: axes[place].kind == "strength")
+    order = sorted(range(len(axes)), key=lambda place: axes[place].kind in ("strength", "words"))
     made = []
     for values in product(*(axis.values for axis in reversed(axes))):
         one = recipe.model_copy(update={"count": 1})
@@ -223,21 +225,14 @@ def _changed(recipe: Recipe, axis: Axis, value: Any) -> Recipe:
 
         if axis.index >= len(uses):
             raise GenerationError("Strength is that of an adapter: add one first.")
-        AdapterUse(file=uses[axis.index].file, strength=_checked_strength(value))
+        if not -STRONGEST <= value <= STRONGEST:
+            raise GenerationError(f"A strength must be from {-STRONGEST:g} to {STRONGEST:g}.")
         return at_strength(recipe, value, axis.index)
     if axis.kind == "words":
         if axis.values[0] not in recipe.prompt:
             raise GenerationError(f"The prompt does not say {axis.values[0][:40]!r}: begin with a word that it says.")
         axis, value = Axis("prompt", (value,)), recipe.prompt.replace(axis.values[0], value)
     return Recipe(**{**dict(recipe), axis.kind: value})
-
-
-def _checked_strength(value: float) -> float:
-    from studio.generation.uses import MOST as STRONGEST
-
-    if not -STRONGEST <= value <= STRONGEST:
-        raise GenerationError(f"A strength must be from {-STRONGEST:g} to {STRONGEST:g}.")
-    return value
 
 
 # Drawing ------------------------------------------------------------------------------------------------------------

@@ -117,11 +117,15 @@ class Measured:
 
 
 def usual_nearness(seen: np.ndarray) -> float:
-    """How near the nearest pairs of a set are to each other: (N, width) unit vectors, N at least 3."""
+    """How near the nearest pairs of a set are to each other: (N, width) unit vectors, N at least 3.
+
+    TWINS where all of them are the same picture.
+    """
     near = seen @ seen.T
     np.fill_diagonal(near, -1)
     near[near > TWINS] = -1
-    return float(np.quantile(near.max(1), 0.95))
+    usual = float(np.quantile(near.max(1), 0.95))
+    return usual if usual > -1 else TWINS
 
 
 def by_heart(near: float, usual: float, before: float) -> bool:

@@ -81,7 +81,7 @@ class TrainingConfig(_Section):
     gradient_checkpointing: bool = Field(False, description="Less memory, about a third slower.")
     compile: bool = Field(False, description="Compile the model's blocks: a slow start, then faster steps. For GPUs.")
     checkpoint_every: int = Field(100, ge=1, le=1_000_000, description="Steps between checkpoints.")
-    keep_checkpoints: int = Field(20, ge=1, le=10_000, description="How many checkpoints stay; the best always does.")
+    keep_checkpoints: int = Field(20, ge=1, le=10_000, description="How many checkpoints stay; the best is kept apart.")
     tensorboard: bool = Field(False, description="Also write what TensorBoard reads.")
 
 

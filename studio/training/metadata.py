@@ -28,7 +28,7 @@ def adapter_metadata(
         "ss_sd_model_name": config.base,
         "ss_resolution": f"({resolution}, {resolution})",
         "ss_num_train_images": str(len(items)),
-        "ss_dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": len(items)}}),
+        "ss_dataset_dirs": json.dumps({folder: {"n_repeats": config.data.repeats, "img_count": len(items)}}),
         "ss_tag_frequency": json.dumps({folder: dict(tags.most_common(1000))}),
         "ss_learning_rate": str(training.learning_rate),
         "ss_lr_scheduler": training.schedule,

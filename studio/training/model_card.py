@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from studio.hub import is_hub_id
-from studio.training.config import RunConfig, dotted
+from studio.training.config import RunConfig, config_from, dotted
 from studio.training.reading import RunView
 
 if TYPE_CHECKING:
@@ -103,8 +103,6 @@ def _use(name: str, config: RunConfig, wanted: Publication) -> str:
 
 
 def _settings(config: RunConfig) -> str:
-    from studio.training.config import config_from
-
     usual = dotted(config_from({"data.folder": "x"}))
     rows = [
         (key, value)

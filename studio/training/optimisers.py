@@ -91,8 +91,9 @@ def rate_now(optimizer: torch.optim.Optimizer, component: str) -> float:
 def rate_factor(step: int, settings: TrainingConfig) -> float:
     """The share of the full rate at step 1..steps: a linear warm-up, then the schedule.
 
-    cosine, linear and polynomial go down to a tenth, so that the last steps still teach; cosine-restarts goes up again
-    `restarts` times; one-cycle (arXiv:1708.07120) is a warm-up over 30 % and then a cosine to nearly nothing.
+    cosine, linear and polynomial go down to a tenth, so that the last steps still teach; cosine-restarts does so in
+    `restarts` waves, each from the full rate; one-cycle (arXiv:1708.07120) is a warm-up over 30 % and then a cosine to
+    nearly nothing.
     """
     if settings.schedule == "one-cycle":
         up = 0.3 * settings.steps
@@ -121,7 +122,10 @@ def _between(start: float, end: float, share: float) -> float:
 
 
 class Average:
-    """An exponential average of parameters (EMA), which smooths the last steps' jumps."""
+    """An exponential average of parameters (EMA), which smooths the last steps' jumps.
+
+    At step n its decay is min(decay, n / (n + 9)), TensorFlow's `ExponentialMovingAverage` with `num_updates`.
+    """
 
     def __init__(self, parameters: Sequence[Tensor], decay: float):
         self.parameters, self.decay = list(parameters), decay

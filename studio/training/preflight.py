@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -13,10 +14,11 @@ import torch
 
 from studio.basemodels import Family, load_base
 from studio.datasets import has_trigger
+from studio.datasets.pictures import has_alpha
 from studio.errors import RunError
 from studio.training.batches import Plan
 from studio.training.cache import Cache
-from studio.training.config import RunConfig, dotted
+from studio.training.config import RunConfig, config_from, dotted
 from studio.training.examples import Example, Reader, Unreadable, encode_missing, list_examples
 from studio.training.learner import Learner
 from studio.training.machine import PeakMemory, precision_of
@@ -72,9 +74,9 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     cache.keep_facts()
     findings += [Finding("warn", problem) for problem in problems] + [Finding("note", base.placed())]
     findings.append(Finding("note", size_line(config.adapter, config.base)))
-    findings += _about_words(examples, base) + _about_pictures(config, examples, cache, base)
     if not examples:
-        raise RunError("No picture can be learnt from.")
+        raise RunError(f"No picture can be learnt from. {problems[0]}")
+    findings += _about_words(examples, base) + _about_pictures(config, examples, cache, base)
     if any(finding.level == "stop" for finding in findings):
         return Report(findings)
     measured = _measure(config, examples, base, cache, stop or threading.Event())
@@ -95,10 +97,11 @@ def _about_captions(config: RunConfig, chosen: Selection) -> list[Finding]:
     if trigger:
         lacking = sum(not has_trigger(caption, trigger) for caption in captions)
         if lacking:
-            out.append(Finding("note", f"{trigger!r} is missing in {_some(lacking, 'caption')}: it is put in front."))
+            many = f"{lacking} caption{'s' * (lacking > 1)}"
+            out.append(Finding("note", f"{trigger!r} is missing in {many}: it is put in front."))
     same = Counter(filter(None, captions)).most_common(1)
     if same and same[0][1] > 2 and same[0][1] > len(items) / 2:
-        out.append(Finding("warn", f"{_some(same[0][1], 'picture')} share the caption {same[0][0][:60]!r}."))
+        out.append(Finding("warn", f"{same[0][1]} pictures share the caption {same[0][0][:60]!r}."))
     if not chosen.held_out:
         out.append(Finding("warn", "No pictures are held out: the run can't say whether it learns or memorises."))
     return out
@@ -130,7 +133,7 @@ def _about_words(examples: list[Example], base: Family) -> list[Finding]:
     if not cut:
         return []
     name, lost = cut[0]
-    return [Finding("warn", f"{_some(len(cut), 'caption')} too long for the text encoder: of {name}, {lost!r} is cut.")]
+    return [Finding("warn", f"{_are(len(cut), 'caption')} too long for the text encoder: of {name}, {lost!r} is cut.")]
 
 
 def _about_pictures(config: RunConfig, examples: list[Example], cache: Cache, base: Family) -> list[Finding]:
@@ -139,15 +142,15 @@ def _about_pictures(config: RunConfig, examples: list[Example], cache: Cache, ba
     twins = Counter(cache.facts(e.item)[0] for e in examples)
     again = sum(count - 1 for count in twins.values())
     if again:
-        out.append(Finding("warn", f"{_some(again, 'picture')} there twice, byte for byte."))
+        out.append(Finding("warn", f"{_are(again, 'picture')} there twice, byte for byte."))
     small = [e.name for e in examples if min(e.frame.size) < side * 0.5]
     if small and not config.data.upscale:
-        out.append(Finding("note", f"{_some(len(small), 'picture')} smaller than {side} pixels, like {small[0]}."))
+        out.append(Finding("note", f"{_are(len(small), 'picture')} smaller than {side} pixels, like {small[0]}."))
     sizes = Counter(e.frame.size for e in examples)
     few = [f"{w} × {h} ({count})" for (w, h), count in sizes.items() if count < batch]
     if few and len(examples) >= batch:
         out.append(Finding("note", f"Buckets with fewer pictures than a batch repeat them in it: {', '.join(few)}."))
-    if config.data.masks and not any(e.item.mask_file or e.item.load_mask() for e in examples[:200]):
+    if config.data.masks and not any(e.item.mask_file or has_alpha(e.item.path) for e in examples[:200]):
         out.append(Finding("warn", "data.masks is on, but no picture has an alpha channel or a -masklabel.png."))
     seen = config.training.steps * batch * config.training.accumulation / sum(e.repeats for e in examples)
     if seen < 5:
@@ -184,7 +187,7 @@ def _measure(
     found, wanted = _Measured(available=_available(base.device)), config
     settings = dotted(config)
     for change in _smaller(config):
-        wanted = _changed(settings | change)
+        wanted = config_from(settings | change)
         try:
             found.step, found.memory, found.preview, learner_size = _try(wanted, few, base, cache, stop)
         except (torch.OutOfMemoryError, MemoryError, DoesNotFit):
@@ -223,8 +226,6 @@ def _try(
                 took.append(time.monotonic() - began)
             began, drawn = time.monotonic(), 0.0
             if config.preview.every:
-                from tempfile import TemporaryDirectory
-
                 with TemporaryDirectory() as folder:
                     next(draw_previews(0, base, learner, config, Path(folder)), None)
                 drawn = time.monotonic() - began
@@ -258,12 +259,6 @@ def _larger(config: RunConfig, found: _Measured) -> dict[str, Any]:
     return {"training.batch_size": min(8, batch * fits)} if fits >= 2 else {}
 
 
-def _changed(settings: dict[str, Any]) -> RunConfig:
-    from studio.training.config import config_from
-
-    return config_from(settings)
-
-
 def _available(device: torch.device) -> float:
     """GB that a run may take: ROOM of what is free now and what this process holds already."""
     if device.type == "cuda":
@@ -284,7 +279,8 @@ def _about_disk(config: RunConfig, workspace: Workspace, examples: list[Example]
     ]
 
 
-def _some(count: int, what: str) -> str:
+def _are(count: int, what: str) -> str:
+    """ "1 picture is", "2 pictures are"."""
     return f"{count} {what}{'s are' if count > 1 else ' is'}"
 
 

@@ -31,10 +31,12 @@ class Processes:
     def first(self) -> bool:
         return self.rank == 0
 
-    def share(self, rows: list, what: str = "training.batch_size") -> slice:
+    def share(self, rows: list) -> slice:
         """This process's rows of a batch. Raises RunError when they can't be dealt out evenly."""
         if len(rows) % self.count:
-            raise RunError(f"{what} must be a multiple of the {self.count} processes (you gave {len(rows)}).")
+            raise RunError(
+                f"training.batch_size must be a multiple of the {self.count} processes (you gave {len(rows)})."
+            )
         size = len(rows) // self.count
         return slice(self.rank * size, (self.rank + 1) * size)
 

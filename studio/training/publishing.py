@@ -64,7 +64,7 @@ def prepare(workspace: Workspace, name: str, wanted: Publication) -> Path:
         raise RunError(f"The run {name!r} has no adapter yet: wait until it has finished.")
     config = without_paths(config_from_toml(workspace.runs / name / "run.toml"))
     target = workspace.exports / f"{name}-hub"
-    made = Path(tempfile.mkdtemp(dir=workspace.exports, prefix="."))
+    made = Path(tempfile.mkdtemp(dir=workspace.exports, prefix=".", suffix=".tmp"))
     try:
         made.chmod(0o755)
         _copy_adapter(view.adapter, made / f"{name}.safetensors", config.base)

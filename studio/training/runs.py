@@ -2,6 +2,8 @@
 
 import json
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -64,8 +66,13 @@ def append(folder: Path, event: Event) -> None:
 
 def list_runs(workspace: Workspace) -> list[str]:
     """Names of the runs, newest first."""
-    found = [f for f in workspace.runs.iterdir() if (f / "run.toml").is_file()]
-    return [f.name for f in sorted(found, key=lambda f: (f / "run.toml").stat().st_mtime_ns, reverse=True)]
+    found: dict[str, int] = {}
+    for folder in workspace.runs.iterdir():
+        with suppress(OSError):  # no run, or thrown away meanwhile
+            facts = (folder / "run.toml").stat()
+            if stat.S_ISREG(facts.st_mode):
+                found[folder.name] = facts.st_mtime_ns
+    return sorted(found, key=found.__getitem__, reverse=True)
 
 
 def read_run(workspace: Workspace, name: str, after: int = 0) -> RunView:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from studio.basemodels import Family, load_base
+from studio.basemodels import load_base
 from studio.errors import RunError, StudioError, in_words
 from studio.generation.rack import rack_of
-from studio.training import checkpoints, provenance, runs, verdict
+from studio.training import checkpoints, provenance, runs, tensorboard, verdict
 from studio.training.batches import Plan
 from studio.training.cache import Cache
 from studio.training.certificate import certify
@@ -27,25 +27,24 @@ from studio.training.events import (
     Event,
     Failed,
     Finished,
-    Preparing,
     RolledBack,
     Started,
     Step,
     Stopped,
-    Validation,
     Warned,
 )  # fmt: skip
-from studio.training.examples import Example, Reader, Unreadable, balanced, encode_missing, list_examples
+from studio.training.examples import Example, Reader
 from studio.training.learner import Learner, Reading
 from studio.training.machine import Clock, memory_used, precision_of
 from studio.training.memorising import Memory
 from studio.training.metadata import adapter_metadata
 from studio.training.optimisers import rate_now
 from studio.training.pieces import DoesNotFit
+from studio.training.preparing import prepare
 from studio.training.previews import draw_previews
 from studio.training.processes import Processes
 from studio.training.reading import at_work
-from studio.training.selection import Selection, split
+from studio.training.selection import split
 from studio.training.validation import HeldOut
 from studio.workspace import Workspace
 
@@ -76,11 +75,15 @@ def train(
     step, run = 0, _Run(config, workspace, Path(folder), processes, stop, save)
     run.leaving.enter_context(at_work(folder))
     try:
+        watched = config.training.tensorboard and processes.first
+        tell = run.leaving.enter_context(tensorboard.told(folder)) if watched else None
         for event in run.events():
             step = event.step
             if processes.first:
                 with run.clock.away():
                     runs.append(folder, event)
+                    if tell:
+                        tell(event)
                     yield event
     except Exception as error:
         if not isinstance(error, StudioError):
@@ -127,7 +130,9 @@ class _Run:
         # What is compiled draws a little otherwise, so nobody else may get it.
         base = load_base(config.base, not config.training.compile, self.precision)
         cache = Cache(self.workspace.cache / "encoded")
-        examples, held_out, warnings = yield from self._prepare(chosen, base, cache)
+        examples, held_out, warnings = yield from prepare(
+            config, chosen, base, cache, self.processes, self.stop, self.begun
+        )
         if self.stop.is_set() and not examples:
             yield Stopped(self.begun, "Stopped while the pictures were being encoded; what is done is kept.")
             return
@@ -156,43 +161,10 @@ class _Run:
             yield from self._preview(0)
         yield from self._learn(first)
 
-    def _prepare(
-        self, chosen: Selection, base: Family, cache: Cache
-    ) -> Generator[Event, None, tuple[list[Example], list[Example], list[str]]]:
-        """Encode what the cache lacks; returns (examples, held-out ones, warnings). Yields Preparing."""
-        config = self.config
-        seed, warnings = config.training.seed, list(chosen.warnings)
-        groups: list[list[Example]] = []
-        for items, ordinary in ((chosen.items, False), (chosen.ordinary, True), (chosen.held_out, False)):
-            examples, problems = list_examples(items, base, cache, config.data, seed, ordinary, self.stop)
-            groups.append(examples)
-            warnings += problems
-        cache.keep_facts()
-        broken = set()
-        texts = not config.adapter.text_encoder
-        everything = [e for group in groups for e in group]
-        texts = not config.adapter.text_encoder
-        for said in encode_missing(everything, base, cache, self.processes, self.stop, config.data, texts):
-            if isinstance(said, Unreadable):
-                broken.add(said.path)
-                warnings.append(said.message)
-            else:
-                yield Preparing(self.begun, *said)
-        broken = set().union(*self.processes.gather_objects(broken))
-        if self.processes.agree(self.stop.is_set()):
-            return [], [], []
-        learn, prior, held_out = ([e for e in group if e.item.path not in broken] for group in groups)
-        if not learn:
-            raise RunError("No picture can be learnt from: " + (warnings[-1] if warnings else "the folder is empty."))
-        if not held_out and config.validation.every:
-            warnings.append("No pictures are held out: add some, and the run can say whether it learns or memorises.")
-        return balanced(learn, prior), held_out, warnings
-
     def _learn(self, step: int) -> Iterator[Event]:
         settings, wanted = self.config.training, self.config
         good = (step, checkpoints.pack(self._state(step)))
         waiting: list[Reading] = []
-        tracker = _tracker(self.config, self.folder) if settings.tensorboard and self.processes.first else None
         self.clock.start()
         while step < settings.steps:
             step += 1
@@ -215,10 +187,7 @@ class _Run:
                 fault = self._fault(reading)
                 if fault:
                     break
-                taken = self._take(reading)
-                if tracker:
-                    tracker.log({"loss": taken.loss, "rate": taken.learning_rate}, step=taken.step)
-                yield taken
+                yield self._take(reading)
                 if reading.said:
                     yield Warned(reading.step, reading.said)
             waiting = []
@@ -232,11 +201,8 @@ class _Run:
                 yield RolledBack(step, f"{fault} Back to step {step}, with the learning rate times {slower:g}.")
                 continue
             if look:
-                for event in self._look(step):
-                    if tracker and isinstance(event, Validation):
-                        tracker.log({"held-out loss": event.loss, "base loss": event.base_loss}, step=step)
-                    yield event
-                stop = stop or self._has_turned(step)
+                yield from self._look(step)
+                stop = stop or self._has_turned()
             if preview:
                 yield from self._preview(step)
             if keep or stop:
@@ -286,7 +252,7 @@ class _Run:
         if turned and self.best:
             yield Warned(step, f"Over-fitting: the held-out loss was lowest at step {self.best['step']}; it is kept.")
 
-    def _has_turned(self, step: int) -> bool:
+    def _has_turned(self) -> bool:
         """Whether the run is to stop by itself."""
         words = self.held.words if self.held else []
         return self.config.validation.stop and words[-2:] == [verdict.OVERFITTING] * 2
@@ -332,7 +298,7 @@ class _Run:
         kept = self._save_result(step)
         stopped = step < self.config.training.steps
         message = self._sentence(kept, step)
-        by_itself = stopped and not self.stop.is_set() and self._has_turned(step)
+        by_itself = stopped and not self.stop.is_set() and self._has_turned()
         if self.processes.first:
             if not stopped or by_itself:
                 yield self._certificate(step)
@@ -427,19 +393,3 @@ class _Run:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _tracker(config: RunConfig, folder: Path):
-    """TensorBoard, through accelerate. Raises RunError when it is not installed."""
-    from accelerate import PartialState
-    from accelerate.tracking import TensorBoardTracker
-
-    PartialState(cpu=not torch.cuda.is_available())
-    try:
-        tracker = TensorBoardTracker(config.name, folder / "tensorboard")
-        tracker.start()
-        return tracker
-    except ImportError as error:
-        raise RunError(
-            "TensorBoard is not installed: pip install tensorboard, or set training.tensorboard to false."
-        ) from error

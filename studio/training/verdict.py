@@ -31,8 +31,6 @@ def judge(history: list[tuple[int, float]], now: Tensor, best: Tensor, base: Ten
     gain, error = difference(base, best)
     if gain < max(2 * error, small):
         return LEARNING if len(history) < PATIENCE else NOTHING
-    if len(history) <= PATIENCE or since_best == 0 and _fell(history, small):
-        return LEARNING
     return LEARNING if _fell(history, small) else PLATEAU
 
 

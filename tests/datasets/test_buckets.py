@@ -39,6 +39,11 @@ def test_nothing_is_enlarged_unless_asked():
     assert frame_of(20, 15, 512, 64).size == (64, 64), "smaller than a step: there is no other way"
 
 
+def test_a_resolution_below_the_step_has_one_bucket_of_a_step_a_side():
+    assert shapes(10, 32) == [(32, 32)]
+    assert frame_of(400, 100, 10, 32).size == (32, 32)
+
+
 def test_the_cut_is_the_middle_and_what_is_lost_is_said():
     frame = frame_of(1000, 500, 512, 64, buckets=False)
     assert frame.size == (448, 448), "the largest square that 500 pixels fill"

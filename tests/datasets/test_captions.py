@@ -24,7 +24,7 @@ def test_captions_from_any_editor_are_read(picture, data):
 
 def test_a_huge_caption_file_is_cut_between_characters(picture):
     set_caption(picture, "a" + "é" * 80_000)
-    assert set(read_caption(picture)) == {"a", "é"}
+    assert read_caption(picture) == "a" + "é" * 49_999, "100 kB are read, and they end inside an é"
 
 
 def test_half_characters_and_nulls_are_dropped_instead_of_failing(picture):

@@ -1,10 +1,7 @@
 """Bringing pictures in and captions out: whatever people have, nothing lost, nothing written outside."""
 
-import io
 import stat
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ from PIL import Image
 from studio.datasets import copy_sample, import_pictures, list_samples, open_dataset, open_picture, set_caption
 from studio.errors import DatasetError
 from studio.workspace import Workspace
+from tests.datasets.made import bomb, encoded, zip_at
 
 
 @pytest.fixture
@@ -21,25 +19,12 @@ def workspace(tmp_path) -> Workspace:
     return Workspace.open(tmp_path / "workspace")
 
 
-def png(colour="red", size=(40, 30)) -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", size, colour).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def zipped(path: Path, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
-
-
 def everything_in(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
 def test_text_renamed_png_is_named_and_the_rest_comes_in(workspace, tmp_path):
-    (tmp_path / "good.png").write_bytes(png())
+    (tmp_path / "good.png").write_bytes(encoded())
     (tmp_path / "notes.png").write_text("shopping list")
     dataset, skipped = import_pictures(workspace, "mine", [tmp_path / "good.png", tmp_path / "notes.png"])
     assert [item.path.name for item in dataset.items] == ["good.png"]
@@ -60,7 +45,7 @@ def test_empty_folder_is_said(tmp_path):
 
 @pytest.mark.parametrize("evil", ["../evil.png", "/evil.png", "a/../../evil.png", "..\\evil.png", "C:\\evil.png"])
 def test_zip_that_points_outside_is_refused_whole(workspace, tmp_path, evil):
-    archive = zipped(tmp_path / "z.zip", {"good.png": png(), evil: png("blue")})
+    archive = zip_at(tmp_path / "z.zip", {"good.png": encoded(), evil: encoded(colour="blue")})
     before = everything_in(tmp_path)
     with pytest.raises(DatasetError, match="points outside"):
         import_pictures(workspace, "mine", [archive])
@@ -69,7 +54,7 @@ def test_zip_that_points_outside_is_refused_whole(workspace, tmp_path, evil):
 
 def test_link_in_a_zip_is_left_out(workspace, tmp_path):
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
-        archive.writestr("good.png", png())
+        archive.writestr("good.png", encoded())
         link = zipfile.ZipInfo("link.png")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
@@ -78,22 +63,18 @@ def test_link_in_a_zip_is_left_out(workspace, tmp_path):
 
 
 def test_zip_bomb_is_left_out_unread(workspace, tmp_path):
-    archive = zipped(tmp_path / "z.zip", {"good.png": png(), "bomb.png": bytes(60_000_000)})
+    archive = zip_at(tmp_path / "z.zip", {"good.png": encoded(), "bomb.png": bytes(60_000_000)})
     dataset, skipped = import_pictures(workspace, "mine", [archive])
     assert len(dataset.items) == 1 and skipped == ["bomb.png: unpacks to a suspicious size."]
 
 
 def test_picture_that_claims_sixty_thousand_squared_is_refused_unread(tmp_path):
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
-    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    (tmp_path / "bomb.png").write_bytes(bomb())
     with pytest.raises(DatasetError, match="too large"):
         open_picture(tmp_path / "bomb.png")
 
 
-def test_truncated_picture_is_named(workspace, tmp_path):
+def test_truncated_picture_is_named(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "torn.png")
     (tmp_path / "torn.png").write_bytes((tmp_path / "torn.png").read_bytes()[:5000])
@@ -125,28 +106,27 @@ def test_pictures_come_upright_and_rgb(tmp_path):
     "name", ["日本語.png", "ü" * 100 + ".png", "a b'\"<script>.png", "x" * 240 + ".png", "con.png"]
 )
 def test_any_name_comes_in(workspace, tmp_path, name):
-    archive = zipped(tmp_path / "z.zip", {name: png()})
+    archive = zip_at(tmp_path / "z.zip", {name: encoded()})
     dataset, skipped = import_pictures(workspace, "mine", [archive])
     assert len(dataset.items) == 1 and not skipped
 
 
 def test_captions_come_along_and_are_found_in_all_their_places(workspace, tmp_path):
     lines = '{"file_name": "m.png", "text": "from the table"}\nnot json\n'
-    archive = zipped(
-        tmp_path / "z.zip", {"a.png": png(), "a.txt": b"one\nline", "b.png": png("blue"), "b.caption": b"two"}
-    )
+    files = {"a.png": encoded(), "a.txt": b"one\nline", "b.png": encoded(colour="blue"), "b.caption": b"two"}
+    archive = zip_at(tmp_path / "z.zip", files)
     dataset, _ = import_pictures(workspace, "mine", [archive])
     assert [item.caption for item in dataset.items] == ["one line", "two"]
     (dataset.folder / "metadata.jsonl").write_text(lines)
-    (dataset.folder / "m.png").write_bytes(png("green"))
-    (dataset.folder / "m-masklabel.png").write_bytes(png("white"))
+    (dataset.folder / "m.png").write_bytes(encoded(colour="green"))
+    (dataset.folder / "m-masklabel.png").write_bytes(encoded(colour="white"))
     assert [item.caption for item in open_dataset(dataset.folder).items] == ["one line", "two", "from the table"]
 
 
 def test_the_same_name_twice_keeps_both_pictures(workspace, tmp_path):
-    (tmp_path / "a.png").write_bytes(png("red"))
+    (tmp_path / "a.png").write_bytes(encoded(colour="red"))
     import_pictures(workspace, "mine", [tmp_path / "a.png"])
-    (tmp_path / "a.png").write_bytes(png("blue"))
+    (tmp_path / "a.png").write_bytes(encoded(colour="blue"))
     dataset, _ = import_pictures(workspace, "mine", [tmp_path / "a.png"])
     assert {item.load().getpixel((0, 0)) for item in dataset.items} == {(255, 0, 0), (0, 0, 255)}
 

@@ -1,12 +1,8 @@
 """Folders and zips made to do harm, or only strange: one clear line each, nothing lost, nothing written outside."""
 
 import errno
-import io
 import json
 import os
-import struct
-import zipfile
-import zlib
 from pathlib import Path
 
 import pytest
@@ -26,6 +22,7 @@ from studio.datasets import (
 from studio.datasets import side as side_module
 from studio.errors import DatasetError
 from studio.workspace import Workspace
+from tests.datasets.made import bomb, encoded, zipped
 
 posix = pytest.mark.skipif(os.name == "nt", reason="links and pipes need a privilege there")
 
@@ -44,30 +41,8 @@ def workspace(tmp_path):
     return Workspace.open(tmp_path / "workspace")
 
 
-def png() -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", (12, 8), "red").save(stream, "PNG")
-    return stream.getvalue()
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return stream.getvalue()
-
-
 def everything(place: Path) -> dict[str, bytes]:
     return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
-
-
-def bomb() -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
 @posix
@@ -158,9 +133,9 @@ def test_facts_that_are_not_ours_are_measured_again(folder, row):
 def test_links_and_pipes_are_neither_followed_nor_waited_for(folder, workspace, tmp_path):
     (tmp_path / "secret.txt").write_text("secret")
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "o.png").write_bytes(png())
+    (tmp_path / "other" / "o.png").write_bytes(encoded())
     for name in ("b", "c"):
-        (folder / f"{name}.png").write_bytes(png())
+        (folder / f"{name}.png").write_bytes(encoded())
     (folder / "b.txt").symlink_to(tmp_path / "secret.txt")
     os.mkfifo(folder / "c.txt")
     os.mkfifo(folder / "d.png")
@@ -174,13 +149,15 @@ def test_links_and_pipes_are_neither_followed_nor_waited_for(folder, workspace, 
     assert (tmp_path / "secret.txt").read_text() == "secret" and read_caption(folder / "b.png") == "mine"
     _, skipped = import_pictures(workspace, "copy", [folder])
     assert [line.split(":")[0] for line in skipped] == ["c.txt", "d.png", "e.png", "metadata.jsonl", "sub"]
+    unreadable = next(found for found in examine(dataset, 16) if found.kind == "unreadable")
+    assert unreadable.files == ("d.png",)
 
 
 def test_zips_in_zips_and_bombs_cost_one_line_each_and_little_time(workspace, tmp_path):
     inner = zipped({"big.png": bytes(40_000_000)})
     for _ in range(5):
         inner = zipped({f"{n}.zip": inner for n in range(10)})
-    (tmp_path / "z.zip").write_bytes(zipped({"good.png": png(), "inner.zip": inner, "bomb.png": bomb()}))
+    (tmp_path / "z.zip").write_bytes(zipped({"good.png": encoded(), "inner.zip": inner, "bomb.png": bomb()}))
     dataset, skipped = import_pictures(workspace, "mine", [tmp_path / "z.zip"])
     assert len(dataset.items) == 1 and skipped == [
         "inner.zip: a zip inside, unpack it or add it by itself.",
@@ -199,7 +176,7 @@ def test_a_decompression_bomb_in_a_folder_is_named_and_not_decoded(folder):
     "name", ["日本語 тест", "a'b\"c", "<script>alert(1)</script>".replace("/", "∕"), "-rf", "%2e%2e", "é" * 100, "a\nb"]
 )
 def test_strange_names_live_through_captions_history_and_removal(folder, name):
-    (folder / f"{name}.png").write_bytes(png())
+    (folder / f"{name}.png").write_bytes(encoded())
     write_captions(open_dataset(folder), {f"{name}.png": "words"}, f"Caption of {name}")
     assert read_caption(folder / f"{name}.png") == "words" and name in history(open_dataset(folder))[0].label
     remove_pictures(open_dataset(folder), [f"{name}.png"])
@@ -208,8 +185,8 @@ def test_strange_names_live_through_captions_history_and_removal(folder, name):
     assert read_caption(folder / f"{name}.png") == "words"
 
 
-def test_a_metadata_file_of_a_hundred_megabytes_or_of_foreign_things_is_one_line(folder, workspace, tmp_path):
-    (folder / "b.png").write_bytes(png())
+def test_a_metadata_file_of_a_hundred_megabytes_or_of_foreign_things_is_one_line(folder, workspace):
+    (folder / "b.png").write_bytes(encoded())
     with open(folder / "metadata.jsonl", "wb") as stream:
         stream.truncate(100_000_000)
     dataset = open_dataset(folder)
@@ -224,14 +201,14 @@ def test_a_metadata_file_of_a_hundred_megabytes_or_of_foreign_things_is_one_line
     assert [item.caption for item in dataset.items] == ["a", "good"] and not dataset.problems
 
 
-def test_pictures_that_vanish_or_change_under_the_hands_are_named(folder, monkeypatch):
-    (folder / "b.png").write_bytes(png())
+def test_pictures_that_vanish_or_change_under_the_hands_are_named(folder):
+    (folder / "b.png").write_bytes(encoded())
     dataset = open_dataset(folder)
-    (folder / "b.png").write_bytes(png()[:40])
+    (folder / "b.png").write_bytes(encoded()[:40])
     (folder / "a.png").unlink()
     kinds = {one.kind: one.files for one in examine(dataset, 8)}
     assert kinds["unreadable"] == ("b.png",) and kinds["orphan captions"] == ("a.txt",)
-    (folder / "b.png").write_bytes(png())
+    (folder / "b.png").write_bytes(encoded())
     assert "unreadable" not in {one.kind for one in examine(open_dataset(folder), 8)}
 
 
@@ -253,7 +230,7 @@ def test_a_folder_that_is_read_only_is_opened_and_refuses_changes_in_one_line(fo
 def test_a_full_disk_in_the_middle_loses_nothing(folder, monkeypatch):
     from studio.datasets import captions
 
-    (folder / "b.png").write_bytes(png())
+    (folder / "b.png").write_bytes(encoded())
 
     def full(path, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,6 +1,5 @@
 """Importing a mixed pile: each file is taken or named, captions find their pictures, one bad file spoils nothing."""
 
-import io
 import threading
 import zipfile
 from importlib.util import find_spec
@@ -12,24 +11,12 @@ from PIL import Image
 from studio.datasets import copy_sample, import_pictures, list_samples, open_dataset
 from studio.errors import DatasetError
 from studio.workspace import Workspace
+from tests.datasets.made import encoded, zip_at
 
 
 @pytest.fixture
 def workspace(tmp_path):
     return Workspace.open(tmp_path / "workspace")
-
-
-def encoded(form="PNG", colour="red") -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", (12, 8), colour).save(stream, form)
-    return stream.getvalue()
-
-
-def zipped(path, files, method=zipfile.ZIP_DEFLATED):
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
 
 
 def captions_of(dataset):
@@ -40,7 +27,7 @@ def test_a_bad_zip_among_good_pictures_costs_one_line_and_no_caption(workspace, 
     (tmp_path / "good.png").write_bytes(encoded())
     (tmp_path / "good.txt").write_text("words")
     (tmp_path / "bad.zip").write_bytes(b"junk")
-    evil = zipped(tmp_path / "evil.zip", {"../x.png": encoded()})
+    evil = zip_at(tmp_path / "evil.zip", {"../x.png": encoded()})
     dataset, skipped = import_pictures(
         workspace, "mine", [tmp_path / "good.png", tmp_path / "good.txt", tmp_path / "bad.zip", evil]
     )
@@ -49,7 +36,7 @@ def test_a_bad_zip_among_good_pictures_costs_one_line_and_no_caption(workspace, 
 
 
 def test_a_damaged_entry_is_named_and_the_rest_comes_in(workspace, tmp_path):
-    archive = zipped(tmp_path / "z.zip", {"torn.bmp": np.random.default_rng(0).bytes(3000), "good.png": encoded()})
+    archive = zip_at(tmp_path / "z.zip", {"torn.bmp": np.random.default_rng(0).bytes(3000), "good.png": encoded()})
     data = bytearray(archive.read_bytes())
     data[50:900] = b"\xff" * 850
     archive.write_bytes(data)
@@ -59,14 +46,14 @@ def test_a_damaged_entry_is_named_and_the_rest_comes_in(workspace, tmp_path):
 
 def test_content_decides_and_the_suffix_follows_it(workspace, tmp_path):
     files = {"scan.jfif": encoded("JPEG"), "really-webp.png": encoded("WEBP"), "photo": encoded(), "clip.heic": b"x"}
-    dataset, skipped = import_pictures(workspace, "mine", [zipped(tmp_path / "z.zip", files)])
+    dataset, skipped = import_pictures(workspace, "mine", [zip_at(tmp_path / "z.zip", files)])
     assert set(captions_of(dataset)) == {"scan.jpg", "really-webp.webp", "photo.png"}
     assert len(skipped) == 1 and skipped[0].startswith("clip.heic: not a picture")
 
 
 def test_pictures_that_share_a_stem_get_captions_of_their_own(workspace, tmp_path):
     files = {"1/a.png": encoded(), "1/a.txt": b"one", "2/a.jpg": encoded("JPEG"), "2/a.txt": b"two", "A.bmp": b"BM"}
-    dataset, _ = import_pictures(workspace, "mine", [zipped(tmp_path / "z.zip", files)])
+    dataset, _ = import_pictures(workspace, "mine", [zip_at(tmp_path / "z.zip", files)])
     assert captions_of(dataset) == {"a.png": "one", "a-2.jpg": "two"}
     (tmp_path / "a.webp").write_bytes(encoded("WEBP"))
     dataset, _ = import_pictures(workspace, "mine", [tmp_path / "a.webp"])
@@ -98,7 +85,7 @@ def test_a_table_of_captions_in_a_zip_becomes_sidecars_and_the_rest_is_named(wor
         ".DS_Store": b"x",
         "__MACOSX/set/._p.png": b"x",
     }
-    dataset, skipped = import_pictures(workspace, "mine", [zipped(tmp_path / "z.zip", files)])
+    dataset, skipped = import_pictures(workspace, "mine", [zip_at(tmp_path / "z.zip", files)])
     assert captions_of(dataset) == {"p.png": "from the table"}
     assert skipped == ["q-masklabel.png: a mask of no picture here.", "readme.txt: a caption of no picture here."]
     assert dataset.items[0].load_mask().getpixel((0, 0)) == 255, "the mask came along"
@@ -106,12 +93,12 @@ def test_a_table_of_captions_in_a_zip_becomes_sidecars_and_the_rest_is_named(wor
 
 @pytest.mark.parametrize("name", ["長" * 300 + ".png", "x" * 300 + ".png", "12:30.png", "???.png", "nul.png", "-.png"])
 def test_names_that_no_disk_takes_come_in_under_one_that_it_does(workspace, tmp_path, name):
-    dataset, _ = import_pictures(workspace, "mine", [zipped(tmp_path / "z.zip", {"a/" + name: encoded()})])
+    dataset, _ = import_pictures(workspace, "mine", [zip_at(tmp_path / "z.zip", {"a/" + name: encoded()})])
     assert len(dataset.items) == 1 and dataset.items[0].path.parent == dataset.folder
 
 
 def test_an_entry_that_understates_its_size_yields_no_more_than_it_said(workspace, tmp_path):
-    archive = zipped(tmp_path / "z.zip", {"a.png": encoded() + bytes(500_000)}, zipfile.ZIP_STORED)
+    archive = zip_at(tmp_path / "z.zip", {"a.png": encoded() + bytes(500_000)}, zipfile.ZIP_STORED)
     data = archive.read_bytes()
     size, lie = (500_000 + len(encoded())).to_bytes(4, "little"), (100).to_bytes(4, "little")
     archive.write_bytes(data.replace(size, lie))
@@ -150,7 +137,7 @@ def test_a_kohya_tree_keeps_its_folders_and_repeats_from_a_folder_and_from_a_zip
     for name, data in tree.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    for name, source in (("one", tmp_path / "img"), ("two", zipped(tmp_path / "z.zip", tree))):
+    for name, source in (("one", tmp_path / "img"), ("two", zip_at(tmp_path / "z.zip", tree))):
         dataset, skipped = import_pictures(workspace, name, [source])
         assert {dataset.file_of(i): (i.caption, i.repeats) for i in dataset.items} == {
             "10_my-cat/a.png": ("ten times", 10), "1_dog/a.png": ("", 1), "a.png": ("", 1),
@@ -183,7 +170,7 @@ def test_heic_without_its_package_says_what_to_install(workspace, tmp_path):
 
 
 def test_progress_is_told_and_a_stop_keeps_what_came(workspace, tmp_path):
-    archive = zipped(tmp_path / "z.zip", {f"{n:03}.png": encoded() for n in range(60)} | {"000.txt": b"first"})
+    archive = zip_at(tmp_path / "z.zip", {f"{n:03}.png": encoded() for n in range(60)} | {"000.txt": b"first"})
     told, stop = [], threading.Event()
     dataset, _ = import_pictures(workspace, "all", [archive], progress=lambda *step: told.append(step))
     assert len(dataset.items) == 60 and told[0][:2] == (1, 61) and told[-1][:2] == (61, 61)

@@ -1,6 +1,7 @@
 """The rows as one file: the same picture here and in diffusers with peft, and what a file can't hold is said."""
 
 import base64
+import copy
 import io
 import json
 
@@ -12,11 +13,12 @@ from safetensors import safe_open
 
 from studio.adapters import AdapterSpec, attach, place_layers, read_adapter, write_adapter
 from studio.adapters.baking import bake
-from studio.basemodels import base_folder, load_base
+from studio.basemodels import BaseChoice, load_base
 from studio.errors import AdapterError, GenerationError
 from studio.generation import AdapterUse, Recipe, generate
 from studio.generation.cover import read_cover
 from studio.generation.exporting import cannot_bake, export_stack
+from tests.generation.plain import apart, pipeline, theirs
 
 QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
 
@@ -48,16 +50,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pipe():
-    from diffusers import StableDiffusionPipeline
-
-    pipe = StableDiffusionPipeline.from_pretrained(base_folder("starter"))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def apart(one, other) -> float:
-    """Mean difference, of 255."""
-    return float(np.abs(np.asarray(one, float) - np.asarray(other, float)).mean())
+    return pipeline()
 
 
 def picture(*uses):
@@ -67,11 +60,7 @@ def picture(*uses):
 def in_diffusers(pipe, path):
     pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="it")
     try:
-        drawn = pipe(
-            QUICK["prompt"], num_inference_steps=QUICK["steps"], guidance_scale=4.0, width=128, height=128,
-            generator=torch.Generator("cpu").manual_seed(QUICK["seed"]),
-        )  # fmt: skip
-        return drawn.images[0]
+        return theirs(pipe, Recipe(**QUICK))
     finally:
         pipe.unload_lora_weights()
 
@@ -148,6 +137,15 @@ def test_the_file_says_what_it_was_made_of_and_carries_its_picture(files, tmp_pa
     cover = Image.open(io.BytesIO(base64.b64decode(body)))
     assert head == "data:image/jpeg;base64" and cover.format == "JPEG" and cover.size == (256, 128)
     assert read_cover(said).size == (256, 128)
+
+
+@pytest.mark.parametrize("name", ["starter", "black-forest-labs/FLUX.1-dev"])
+def test_the_file_names_its_base_whole_and_without_a_path(files, tmp_path, name):
+    base = copy.copy(load_base())
+    base.choice = BaseChoice(name=name)
+    export_stack(stack(files)[:1], base, tmp_path / "all.safetensors")
+    with safe_open(tmp_path / "all.safetensors", "pt") as file:
+        assert file.metadata()["studio.base"] == name
 
 
 def test_steps_of_an_adapter_are_said_to_be_lost(files, tmp_path):

@@ -27,6 +27,7 @@ from studio.generation.sheets import (
     write_facts,
 )  # fmt: skip
 from studio.generation.votes import FILE, cast, next_pair, pairs, tally, votes
+from tests.generation.plain import apart
 from tests.generation.test_rack import loud
 
 PROMPT = "red apple, on a blue background"
@@ -37,10 +38,6 @@ QUICK = {"prompt": PROMPT, "steps": 3, "seed": 7}
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters")
     return loud(folder / "one.safetensors"), loud(folder / "two.safetensors", 1)
-
-
-def apart(one, other) -> float:
-    return float(np.abs(np.asarray(one, float) - np.asarray(other, float)).mean())
 
 
 # Values -------------------------------------------------------------------------------------------------------------
@@ -133,6 +130,13 @@ def test_every_kind_changes_its_own_field_and_nothing_else(files, tmp_path):
     assert only(Axis("checkpoint", (step,))).adapters[0].title == "apples@200"
     bare = cells(Recipe(**QUICK), [Axis("strength", (0.3,)), Axis("adapter", (files[1],))])
     assert bare[0].adapters == (AdapterUse(file=files[1], strength=0.3),)
+
+
+def test_words_are_put_into_the_prompt_that_another_axis_chose():
+    words, prompts = Axis("words", ("red", "green")), Axis("prompt", ("a red cat", "a red dog"))
+    first = [one.prompt for one in cells(Recipe(**QUICK), [words, prompts])]
+    assert first == ["a red cat", "a green cat", "a red dog", "a green dog"]
+    assert sorted(one.prompt for one in cells(Recipe(**QUICK), [prompts, words])) == sorted(first)
 
 
 def test_what_makes_no_grid_is_said(files):
@@ -247,11 +251,16 @@ def drawn_grid(files, tmp_path):
     recipe = Recipe(**QUICK, adapters=((files[0], 0.8),))
     folder = new_folder(tmp_path, recipe, axes)
     for number, one in enumerate(cells(recipe, axes)):
-        image = Image.new("RGB", (128, 128), (20 * number, 90, 200 - 20 * number))
+        image = Image.new("RGB", (128, 128), colour(number))
         save_picture(image, one, folder, cell_file(folder, number).name)
     grid = saved(folder)
     assert grid is not None
     return recipe, axes, grid
+
+
+def colour(number: int) -> tuple[int, int, int]:
+    """Of a cell of the drawn grid."""
+    return 20 * number, 90, 200 - 20 * number
 
 
 def test_the_sheet_carries_recipe_and_axes_and_no_path(drawn_grid, tmp_path):
@@ -276,7 +285,7 @@ def test_every_cell_stands_where_its_labels_say(drawn_grid):
     places = {}
     pixels = np.asarray(sheet)
     for number in range(8):
-        hits = np.argwhere((pixels == (20 * number, 90, 200 - 20 * number)).all(-1))
+        hits = np.argwhere((pixels == colour(number)).all(-1))
         assert len(hits) == 128 * 128
         places[number] = tuple(hits.min(0))
     rows = sorted({y for y, _ in places.values()})
@@ -307,7 +316,9 @@ def test_a_cell_that_went_bad_is_an_empty_place(drawn_grid):
     _, _, grid = drawn_grid
     cell_file(grid.folder, 0).write_text("not a picture")
     cell_file(grid.folder, 1).unlink()
-    assert draw_sheet(grid.sides, grid.pictures, grid.size).size
+    pixels = np.asarray(draw_sheet(grid.sides, grid.pictures, grid.size))
+    seen = [(pixels == colour(number)).all(-1).sum() for number in range(8)]
+    assert seen == [0, 0] + [128 * 128] * 6
 
 
 @pytest.mark.parametrize(

@@ -91,11 +91,9 @@ def test_any_clip_measures(tmp_path, items):
         return units(model.get_image_features(clip.processor(shown, return_tensors="pt").pixel_values).pooler_output)
 
     with torch.no_grad():
-        drawn = units(model.get_image_features(clip.processor(shown, return_tensors="pt").pixel_values).pooler_output)
-        trained = [Image.open(item.path).convert("RGB").reduce(2) for item in items[:4]]  # as far as it looks closely
-        trained = units(
-            model.get_image_features(clip.processor(trained, return_tensors="pt").pixel_values).pooler_output
-        )
+        drawn = seen(shown)
+        # halved, as far as it looks closely
+        trained = seen([Image.open(item.path).convert("RGB").reduce(2) for item in items[:4]])
         told = units(model.get_text_features(**clip.tokenizer([WORDS], return_tensors="pt")).pooler_output)[0]
     np.testing.assert_allclose(found.likeness, (drawn @ trained.T).mean(1), atol=1e-4)
     np.testing.assert_allclose(found.prompt, drawn @ told, atol=1e-4)
@@ -223,6 +221,11 @@ def test_two_pictures_are_too_few_to_say_how_near_is_usual():
     two = Known((), np.eye(2, dtype=np.float32))
     assert two.usual is None and two.alike == pytest.approx(0)
     assert Known((), np.eye(1, dtype=np.float32)).alike is None
+
+
+def test_in_a_set_of_one_picture_many_times_only_that_picture_is_near():
+    same = Known((), np.repeat(np.eye(1, 4, dtype=np.float32), 3, axis=0))
+    assert by_heart(0.999, same.usual, before=0.5) and not by_heart(0.8, same.usual, before=0.5)
 
 
 # Words --------------------------------------------------------------------------------------------------------------

@@ -1,16 +1,15 @@
 """Adapters at hand: apart by component, block and step, many strengths in one batch, and none acts between pictures."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import ImageChops
 
-from studio.adapters import AdapterSpec, attach, attach_file, read_adapter
+from studio.adapters import AdapterSpec, attach, attach_file, read_adapter, write_adapter
 from studio.basemodels import load_base
 from studio.errors import AdapterError
 from studio.generation import AdapterUse, Recipe, draw, generate
 from studio.generation.rack import rack_of
 from studio.generation.strip import at_strength, draw_strip
+from tests.generation.plain import apart, same
 
 QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
 
@@ -25,8 +24,6 @@ def loud(path, seed=0, **spec):
         for parameter in adapter.parameters():
             parameter.data = torch.randn(parameter.shape, generator=chance) * 0.05
         updates |= {(component, key): update for (_, key), update in adapter.updates.items()}
-    from studio.adapters import write_adapter
-
     write_adapter(path, updates)
     return path
 
@@ -37,16 +34,8 @@ def files(tmp_path_factory):
     return loud(folder / "one.safetensors"), loud(folder / "two.safetensors", 1, kind="lokr")
 
 
-def apart(one, other) -> float:
-    return float(np.abs(np.asarray(one, float) - np.asarray(other, float)).mean())
-
-
 def drawn(*uses: AdapterUse):
     return generate(Recipe(**QUICK, adapters=uses))
-
-
-def same(one, other) -> bool:
-    return ImageChops.difference(one, other).getbbox() is None
 
 
 def test_an_adapter_is_what_attaching_its_file_by_hand_gives(files):

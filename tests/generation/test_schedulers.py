@@ -4,7 +4,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageChops
+from PIL import Image
 
 from studio.basemodels import base_folder, load_base
 from studio.errors import GenerationError
@@ -12,7 +12,15 @@ from studio.generation import Recipe, generate
 from studio.generation.looks import look
 from studio.generation.schedulers import DIFFUSION, FLOW, OWN, make_scheduler
 from studio.workspace import ASSETS
+from tests.generation.plain import same
 
+PUBLISHED = {  # diffusers' documentation of A1111's names, and its classes' own: each ends in Scheduler
+    "Euler": "EulerDiscrete", "Euler a": "EulerAncestralDiscrete", "DPM++ 2M": "DPMSolverMultistep",
+    "DPM++ 2M Karras": "DPMSolverMultistep", "DPM++ 2M SDE": "DPMSolverMultistep",
+    "DPM++ 2M SDE Karras": "DPMSolverMultistep", "DPM++ 2S": "DPMSolverSinglestep", "DPM2": "KDPM2Discrete",
+    "DPM2 a": "KDPM2AncestralDiscrete", "Heun": "HeunDiscrete", "LMS": "LMSDiscrete", "PLMS": "PNDM", "DDIM": "DDIM",
+    "DDPM": "DDPM", "UniPC": "UniPCMultistep", "LCM": "LCM", "TCD": "TCD",
+}  # fmt: skip
 QUICK = {"prompt": "red apple, on a blue background", "steps": 3, "seed": 7}
 SOURCE = sorted((ASSETS / "datasets" / "silhouette").glob("*.png"))[2]
 
@@ -23,6 +31,14 @@ def pipeline(kind: str):
     return pipe
 
 
+def scheduler(pipe, name: str):
+    kind = getattr(diffusers, f"{PUBLISHED[name]}Scheduler")
+    changes = {"use_karras_sigmas": True} if "Karras" in name else {}
+    changes |= {"algorithm_type": "sde-dpmsolver++"} if "SDE" in name else {}
+    changes |= {"skip_prk_steps": True} if name == "PLMS" else {}
+    return kind.from_config(pipe.scheduler.config, **changes)
+
+
 def theirs(pipe, recipe: Recipe, **more) -> Image.Image:
     generator = torch.Generator("cpu").manual_seed(recipe.seed)
     return pipe(
@@ -30,15 +46,10 @@ def theirs(pipe, recipe: Recipe, **more) -> Image.Image:
     ).images[0]  # fmt: skip
 
 
-def same(a: Image.Image, b: Image.Image) -> bool:
-    return ImageChops.difference(a, b).getbbox() is None
-
-
 @pytest.mark.parametrize("name", DIFFUSION)
 def test_a_scheduler_by_name_draws_the_pixels_of_diffusers(name):
-    kind, changes = DIFFUSION[name]
     pipe = pipeline("StableDiffusionPipeline")
-    pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **changes)
+    pipe.scheduler = scheduler(pipe, name)
     assert same(generate(Recipe(**QUICK, scheduler=name)), theirs(pipe, Recipe(**QUICK), width=128, height=128))
 
 
@@ -70,8 +81,7 @@ def test_from_a_picture_as_diffusers_does(name, denoising):
     recipe = Recipe(**QUICK | {"steps": 5}, scheduler=name, source=SOURCE, denoising=denoising)
     pipe = pipeline("StableDiffusionImg2ImgPipeline")
     if name != OWN:
-        kind, changes = DIFFUSION[name]
-        pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **changes)
+        pipe.scheduler = scheduler(pipe, name)
     source = Image.open(SOURCE).convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
     assert same(generate(recipe), theirs(pipe, recipe, image=source, strength=denoising))
 

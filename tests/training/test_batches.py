@@ -12,8 +12,8 @@ from studio.training.selection import orders_of
 DATA = DataConfig(folder="x", caption_dropout=0.0)
 
 
-def example(name: str, size=(128, 128), repeats=1, captions=("a",), latents=("k",)) -> Example:
-    return Example(name, Item(Path(name), "a"), Frame(size, size, 0, 0), latents, captions, repeats)
+def example(name: str, size=(128, 128), repeats=1, latents=("k",)) -> Example:
+    return Example(name, Item(Path(name), "a"), Frame(size, size, 0, 0), latents, ("a",), repeats)
 
 
 def test_pictures_of_small_and_large_buckets_are_seen_equally_often():

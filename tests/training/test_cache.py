@@ -156,8 +156,8 @@ def test_masks_come_from_the_label_file_or_the_alpha_channel(pictures, base, tmp
     assert torch.equal(plain, torch.ones_like(plain))
 
 
-def test_latents_of_a_codec_with_a_distribution_are_fresh_each_step(base):
-    """The cache keeps mean and spread; the tiny codec has no spread."""
+def test_a_codec_with_a_distribution_gives_its_mean_and_its_spread(base):
+    """The tiny codec has none."""
     from diffusers import AutoencoderKL
 
     torch.manual_seed(0)

@@ -73,20 +73,24 @@ def test_stopped_and_resumed_run_has_the_very_state_of_one_that_never_stopped(wo
     assert same(state(workspace.runs / "halves"), state(workspace.runs / "whole"))
 
 
-def killed_run(workspace, name: str, after: float) -> None:
-    """`python -m studio train`, or --resume, killed `after` seconds from its first event."""
+def count(folder: Path, kind: str) -> int:
+    """How many events of this kind the run has written."""
+    events = folder / "events.jsonl"
+    return events.read_text().count(f'"event": "{kind}"') if events.exists() else 0
+
+
+def killed_run(workspace, name: str, steps: int, after: float) -> None:
+    """`python -m studio train`, or --resume, killed `after` seconds from the moment when it has said `steps` more."""
     folder = workspace.runs / name
     what = ["--resume", str(folder)] if (folder / "run.toml").exists() else [str(workspace.root / f"{name}.toml")]
     command = [sys.executable, "-m", "studio", "--workspace", str(workspace.root), "train", *what]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    events, before = folder / "events.jsonl", 0
-    if events.exists():
-        before = events.stat().st_size
+    before = count(folder, "Step")
     try:
-        for _ in range(1200):
-            if process.poll() is not None or (events.exists() and events.stat().st_size > before):
+        for _ in range(6000):
+            if process.poll() is not None or count(folder, "Step") >= before + steps:
                 break
-            time.sleep(0.05)
+            time.sleep(0.01)
         time.sleep(after)
     finally:
         process.send_signal(signal.SIGKILL)
@@ -99,8 +103,9 @@ def test_a_run_killed_again_and_again_ends_bit_identical(workspace, quick):
     config = config_from(settings | {"name": "killed"})
     (workspace.root / "killed.toml").write_text(config_to_toml(config), encoding="utf-8")
     chance = random.Random(5)
-    for _ in range(3):
-        killed_run(workspace, "killed", chance.uniform(0.0, 2.5))
+    for steps in (1, 3, 2):
+        killed_run(workspace, "killed", steps, chance.uniform(0.0, 0.3))
+    assert count(workspace.runs / "killed", "Started") == 3, "each was killed on its way"
     view = read_run(workspace, "killed")
     if view.state != "finished":
         assert view.state == "interrupted"

@@ -14,15 +14,12 @@ from studio.errors import GenerationError
 from studio.generation import AdapterUse, Recipe, draw, generate
 from studio.generation.rack import rack_of
 from studio.generation.strip import draw_strip
-from studio.training import config_from, read_run, train
+from studio.training import config_from, train
 from studio.training.events import Checkpoint, Step
+from tests.training.test_exact_resume import losses
 
 WORDS = {"prompt": "red apple, on a blue background", "steps": 3}
 BUSY = {"training.ema": 0.9, "adapter.dropout": 0.1, "validation.every": 3, "preview.every": 3, "preview.steps": 1}
-
-
-def losses(workspace, name: str) -> list[tuple[int, float]]:
-    return [(step, loss) for step, loss, _ in read_run(workspace, name).losses]
 
 
 @pytest.mark.parametrize("text", [False, True])

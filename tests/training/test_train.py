@@ -1,6 +1,7 @@
 """A run from config to adapter, on the starter model and real pictures."""
 
 import json
+import shutil
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from studio.adapters import read_adapter
 from studio.errors import BaseModelError, ConfigError, DatasetError, RunError
 from studio.training import config_from, config_from_toml, config_to_toml, list_runs, read_run, train
 from studio.training.config import RunConfig
+from studio.training.selection import split
 from studio.workspace import ASSETS
 
 QUICK = {
@@ -63,11 +65,12 @@ def test_every_kind_of_adapter_trains_and_its_file_is_read_back_whole(workspace,
 def test_base_model_on_disk_and_in_memory_stays_as_it_was(workspace):
     from studio.basemodels import load_base
 
-    before = {key: value.clone() for key, value in load_base().modules()["unet"].state_dict().items()}
+    shared = load_base().modules()["unet"]
+    before = {key: value.clone() for key, value in shared.state_dict().items()}
     for _ in train(config_from(QUICK | {"name": "kept", "training.steps": 2}), workspace):
         pass
-    after = load_base("starter", shared=False).modules()["unet"].state_dict()
-    assert all(torch.equal(after[key], before[key]) for key in before)
+    for after in (shared.state_dict(), load_base("starter", shared=False).modules()["unet"].state_dict()):
+        assert after.keys() == before.keys() and all(torch.equal(after[key], before[key]) for key in before)
 
 
 def test_a_name_taken_is_refused_and_the_run_there_is_kept(workspace):
@@ -84,6 +87,16 @@ def test_an_empty_folder_is_said_before_anything_is_made(workspace, tmp_path):
     with pytest.raises(DatasetError, match="No pictures"):
         list(train(config_from(QUICK | {"data.folder": str(tmp_path / "empty")}), workspace))
     assert list_runs(workspace) == []
+
+
+def test_pictures_left_out_of_any_folder_of_the_run_are_named(workspace, tmp_path):
+    folders = {"data.folder": "mine", "data.held_out": "held", "data.regularisation": "plain"}
+    for key, name in folders.items():
+        shutil.copytree(ASSETS / "datasets" / "silhouette", tmp_path / name)
+        (tmp_path / name / f"{name}-broken.png").write_bytes(b"no picture")
+        folders[key] = str(tmp_path / name)
+    warned = " ".join(split(config_from(QUICK | folders)).warnings)
+    assert all(f"Left out: {name}-broken.png" in warned for name in ("mine", "held", "plain"))
 
 
 def test_a_torn_last_line_of_the_events_is_passed_over(workspace):
@@ -148,5 +161,5 @@ def test_a_resumed_run_remembers_its_best_from_before_the_stop(workspace):
     folder = workspace.runs / "best"
     *_, last = train(config, workspace, folder=folder)
     measured = {step: loss for step, loss, _ in read_run(workspace, "best").validation if step}
-    assert last.kept == min(measured, key=measured.get)
+    assert last.kept == min(measured, key=measured.get) == 3, "the best is from before the stop"
     assert read_adapter(folder / "adapter.safetensors").metadata["studio.step"] == str(last.kept)

@@ -2,9 +2,9 @@
 
 import json
 import random
+import threading
 
 import pytest
-import torch
 from PIL import Image
 
 from studio.adapters import read_adapter
@@ -68,7 +68,7 @@ def test_a_file_that_does_not_hold_what_was_trained_is_found_out(workspace, quic
     monkeypatch.setattr(learner, "adapter_bytes", half)
     config = config_from(quick | {"name": "bad", "training.learning_rate": 0.05})
     (said,) = [event for event in train(config, workspace) if isinstance(event, Certified)]
-    assert said.difference > 0.5
+    assert said.difference > 0.5 and "draws something else" in said.message
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,7 @@ def test_a_run_that_over_fits_stops_by_itself_when_asked_and_says_so(workspace, 
 def test_tensorboard_reads_what_the_run_wrote(workspace, quick):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    before = threading.active_count()
     for _ in train(config_from(quick | {"name": "tb", "training.tensorboard": True}), workspace):
         pass
     files = list((workspace.runs / "tb" / "tensorboard").rglob("*tfevents*"))
@@ -159,9 +160,10 @@ def test_tensorboard_reads_what_the_run_wrote(workspace, quick):
     losses = [(event.step, event.value) for event in found.Scalars("loss")]
     known = [(step, pytest.approx(loss, rel=1e-5)) for step, loss, _ in read_run(workspace, "tb").losses]
     assert losses == known
+    assert threading.active_count() <= before  # its writer has a thread
 
 
-def test_events_of_an_older_run_are_still_read(workspace, quick):
+def test_events_of_an_older_run_are_still_read(workspace):
     folder = workspace.runs / "old"
     folder.mkdir(parents=True)
     (folder / "run.toml").write_text('[data]\nfolder = "x"\n')
@@ -175,7 +177,7 @@ def test_events_of_an_older_run_are_still_read(workspace, quick):
     assert view.losses == [(1, 0.5, 0.5)] and view.validation == [(1, 0.4, 0.5)] and view.state == "interrupted"
 
 
-def test_averaged_weights_are_what_is_judged_and_saved(workspace, quick):
+def test_averaged_weights_are_what_is_saved(workspace, quick):
     settings = {"name": "ema", "training.ema": 0.9, "training.learning_rate": 0.01}
     for _ in train(config_from(quick | settings), workspace):
         pass
@@ -187,4 +189,3 @@ def test_averaged_weights_are_what_is_judged_and_saved(workspace, quick):
     live = sum(float(v.abs().sum()) for v in state["learner"]["adapters"]["unet"].values())
     kept = sum(float(part.abs().sum()) for update in saved.layers.values() for part in update.parts.values())
     assert kept == pytest.approx(averaged, rel=1e-4) and abs(kept - live) > 1e-3 * live
-    assert torch.isfinite(torch.tensor(kept))

@@ -1,11 +1,18 @@
 """A studio that serves on this machine for as long as a test needs it."""
 
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from studio.settings import Settings
+
+ROOT = Path(__file__).parent.parent
 
 
 @contextmanager
@@ -23,6 +30,36 @@ def served(root: Path, **options) -> Iterator[str]:
     finally:
         end_jobs()
         demo.close(verbose=False)
+
+
+@contextmanager
+def launched(workspace: Path, *flags: str, **options) -> Iterator[tuple[subprocess.Popen, str]]:
+    """`python launch.py` as a person starts it, and its address once the page answers. It is ended politely.
+
+    options: of subprocess.Popen.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "launch.py", "--no-browser", "--port", str(port), "--workspace", str(workspace), *flags]
+    process = subprocess.Popen(command, **{"cwd": ROOT, "stdout": subprocess.DEVNULL, **options})
+    url, until = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    try:
+        while True:
+            try:
+                if httpx.get(url, timeout=30).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                assert process.poll() is None, "the studio ended before it served a page"
+                assert time.monotonic() < until, "no page within two minutes"
+                time.sleep(0.05)
+        yield process, url
+    finally:
+        process.terminate()
+        try:
+            process.wait(120)
+        finally:
+            process.kill()
 
 
 def end_jobs(seconds: float = 60) -> None:

@@ -1,6 +1,7 @@
 """The About tab: what works on this machine, what takes room, which versions, whose licences."""
 
 import time
+from collections.abc import Mapping
 from html import escape
 
 import gradio as gr
@@ -11,7 +12,7 @@ from studio.settings import Settings
 from studio.ui import actions_about
 from studio.ui.beat import Beat
 from studio.ui.visitors import LIFE
-from studio.ui.widgets import HIDDEN, QUIET, note, plainly
+from studio.ui.widgets import HIDDEN, QUIET, note, plainly, size
 from studio.workspace import Workspace
 
 FOLDERS = {
@@ -86,12 +87,12 @@ def about_tab(workspace: Workspace, settings: Settings, tab: gr.Tab, demo: gr.Bl
     def wipe():
         freed = actions_about.clear_cache(workspace)
         begin()
-        return note(f"{_bytes(freed)} freed, {time.strftime('%H:%M')}.")
+        return note(f"{size(freed)} freed, {time.strftime('%H:%M')}.")
 
     quiet = {**QUIET, **HIDDEN}
     tab.select(begin, None, None, **quiet)
     again.click(begin, None, None, **quiet)
-    timer.tick(watch, seen, [seen, report, sizes], concurrency_limit=None, **quiet)
+    timer.tick(watch, seen, [seen, report, sizes])
     clear.click(wipe, None, cleared, **quiet)
     copy.click(None, None, None, js=COPY_JS, **quiet)
     look.click(None, None, None, js=SWITCH_JS, **quiet)
@@ -111,19 +112,10 @@ def _lines(text: str) -> str:
     return f'<pre class="lines" tabindex="0">{escape(text)}</pre>'
 
 
-def _table(sizes: dict[str, int | None]) -> str:
+def _table(sizes: Mapping[str, int | None]) -> str:
+    """Bytes of each folder; None, a dash, while they aren't known."""
     rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(FOLDERS[name])}</td><td>{_bytes(size)}</td></tr>"
-        for name, size in sizes.items()
+        f"<tr><th>{name}</th><td>{FOLDERS[name]}</td><td>{'–' if count is None else size(count)}</td></tr>"
+        for name, count in sizes.items()
     )
     return f'<table class="sizes">{rows}</table>'
-
-
-def _bytes(size: int | None) -> str:
-    """`4.2 MB`; a dash while it isn't known."""
-    if size is None:
-        return "–"
-    for unit, factor in (("GB", 10**9), ("MB", 10**6)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size / 1000:.0f} kB"

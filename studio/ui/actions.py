@@ -1,15 +1,17 @@
 """What a person can do, as plain functions: the tabs and the named endpoints both call these, nothing else.
 
-What is about datasets stands in actions_datasets.py, what is about runs in actions_runs.py. Everything from the browser
-is a name inside the workspace, never a path. Mistakes raise a StudioError.
+What is about one subject has a file of its own (actions_runs.py, actions_datasets.py, …); here is what they share.
+Everything from the browser is a name inside the workspace, never a path. Mistakes raise a StudioError.
 """
 
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from studio.errors import AdapterError, GenerationError, WorkspaceError
+from studio.jobs import Job, jobs
 from studio.owners import PerOwner
 from studio.workspace import Workspace, free_path, is_whole, safe_name, write_whole
 
@@ -17,7 +19,7 @@ from studio.workspace import Workspace, free_path, is_whole, safe_name, write_wh
 class Latest(NamedTuple):
     """The newest job of a kind, and the dataset or run that it is about."""
 
-    job: Any
+    job: Job
     name: str
 
 
@@ -27,7 +29,7 @@ latest: PerOwner[Latest] = PerOwner()  # by kind, so that a tab opened later see
 # Jobs ---------------------------------------------------------------------------------------------------------------
 
 
-def remember(job, name: str) -> None:
+def remember(job: Job, name: str) -> None:
     """`job` is the newest of its kind, about the dataset or run `name`."""
     latest.pop(job.kind, None)  # so that the newest of all stands last
     latest[job.kind] = Latest(job, name)
@@ -41,14 +43,31 @@ def stop_job(kind: str) -> bool:
     return job is not None
 
 
-def running(kind: str | None = None):
+def running(kind: str | None = None) -> Job | None:
     """The job of `kind` that runs now, or the one that holds the device; None when there is none."""
-    from studio.jobs import jobs
-
     if kind is None:
         job = jobs.current
         return job if job and job.state == "running" else None
     return next((job for job in jobs.running() if job.kind == kind), None)
+
+
+def counting(job: Job) -> Callable[..., None]:
+    """What the work of `job` calls with (done, total) or (done, total, what it is at), to be told as its progress."""
+
+    def told(done: int, total: int, at: str = "") -> None:
+        job.done, job.total, job.message = done, total, at or job.message
+
+    return told
+
+
+def fetching(job: Job, what: str) -> Callable[[int, int], None]:
+    """The same for a download of `what`, in bytes."""
+
+    def told(done: int, total: int) -> None:
+        job.done, job.total = done, total
+        job.message = f"Fetching {what}: {done / 1e9:.2f} of {total / 1e9:.2f} GB"
+
+    return told
 
 
 # Adapters and pictures ----------------------------------------------------------------------------------------------
@@ -61,6 +80,11 @@ def list_adapters(workspace: Workspace) -> list[tuple[str, str]]:
     runs = [name for name in list_runs(workspace) if (workspace.runs / name / "adapter.safetensors").is_file()]
     files = sorted(path.name for path in workspace.adapters.glob("*.safetensors"))
     return [(name, f"run:{name}") for name in runs] + [(f"{Path(f).stem} (file)", f"file:{f}") for f in files]
+
+
+def adapter_name(key: str) -> str:
+    """What the adapter of a key is called: `ink` for `run:ink` and for `file:ink.safetensors`."""
+    return key.partition(":")[2].removesuffix(".safetensors")
 
 
 def adapter_path(workspace: Workspace, key: str) -> Path:
@@ -107,26 +131,9 @@ def add_adapter_file(workspace: Workspace, path: Path) -> str:
     return f"file:{target.name}"
 
 
-def make_recipe(workspace: Workspace, adapters: list[tuple[str, float]], **fields):
-    """A Recipe from what was typed; `adapters` as (key, strength). Empty fields fall back to Recipe's defaults."""
-    from studio.generation import Recipe
-
-    pairs = []
-    for key, strength in adapters:
-        try:
-            pairs.append((adapter_path(workspace, key), float(strength)))
-        except (TypeError, ValueError):
-            raise GenerationError(f"The strength of {key.partition(':')[2]!r} must be a number.") from None
-    given = {name: value for name, value in fields.items() if value is not None}
-    recipe = Recipe(adapters=tuple(pairs), **given)
-    workspace.allows.check_picture(recipe)
-    return recipe
-
-
 def draw(recipe, stop: threading.Event | None = None, progress=None):
     """One picture (PIL.Image), taking turns with training for the device. None when stopped."""
     from studio.generation import generate
-    from studio.jobs import jobs
 
     with jobs.device():
         try:

@@ -3,6 +3,7 @@
 Long work is a job beside training: it takes a turn of the device for each picture, and stops between two layers.
 """
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import AdapterError, GenerationError, StudioError
-from studio.jobs import Job
+from studio.jobs import Job, jobs
 from studio.ui import actions
-from studio.ui.actions import adapter_path
+from studio.ui.actions import adapter_name, adapter_path
 from studio.workspace import Workspace, copy_whole, free_path
 
 LOOK, MAKE = "look inside", "new adapter"  # kinds of jobs
 PARTS = 1000  # of each of a job's stages, for progress
 _KEPT = 8
 _looks: "OrderedDict[tuple, Any]" = OrderedDict()  # the newest examinations, by files and base
+_lock = threading.Lock()  # around each change of them: visitors' jobs run side by side
 
 
 @dataclass
@@ -63,27 +65,31 @@ def look_inside(workspace: Workspace, key: str, base: str, beside: Sequence[str]
     from studio.adapters import read_adapter
 
     path = adapter_path(workspace, key)
-    others = {_name(one): adapter_path(workspace, one) for one in _files(beside) if one != key}
+    others = {adapter_name(one): adapter_path(workspace, one) for one in _files(beside) if one != key}
 
     def work(job: Job) -> None:
         from studio.adapters.examine import examine
         from studio.basemodels import load_base
 
         stamp = (base, *map(_stamp, (path, *others.values())))
-        if stamp not in _looks:
+        found = _looks.get(stamp)
+        if found is None:
             job.message = "The base model is being read"
             modules = load_base(base).modules()
-            file = replace(read_adapter(path), name=_name(key))
+            file = replace(read_adapter(path), name=adapter_name(key))
             files = {name: read_adapter(other) for name, other in others.items()}
             with _stopping(job):
-                _looks[stamp] = examine(file, modules, files, _teller(job, "Layer"))
-        if stamp in _looks:
+                found = examine(file, modules, files, _teller(job, "Layer"))
+        if found is None:  # stopped
+            return
+        job.result.found = found
+        with _lock:
+            _looks[stamp] = found
             _looks.move_to_end(stamp)
-            job.result.found = _looks[stamp]
-        while len(_looks) > _KEPT:
-            _looks.popitem(last=False)
+            while len(_looks) > _KEPT:
+                _looks.popitem(last=False)
 
-    return _start(LOOK, f"Looking inside {_name(key)}", work, Look(key, _name(key), base), key)
+    return _start(LOOK, f"Looking inside {adapter_name(key)}", work, Look(key, adapter_name(key), base), key)
 
 
 def _files(keys: Sequence[str]) -> list[str]:
@@ -110,13 +116,15 @@ def convert(workspace: Workspace, key: str, layout: str, base: str, recipe: Any,
         file = read_adapter(path)
         layers, unused = place_layers(file, skeleton(base))
         if not layers:
-            raise AdapterError(f"{_name(key)} was made for another base model, which is needed to name its layers.")
-        target = free_path(workspace.adapters, f"{_name(key)}-{layout}.safetensors")
+            raise AdapterError(
+                f"{adapter_name(key)} was made for another base model, which is needed to name its layers."
+            )
+        target = free_path(workspace.adapters, f"{adapter_name(key)}-{layout}.safetensors")
         write_adapter(target, layers, layout, kept_metadata(file.metadata))
         left = f"{len(unused)} layers have no place in the base and were left out." if unused else ""
         return target, tuple(filter(None, [f"{len(layers)} layers, by the names of the {layout} layout.", left]))
 
-    return _make(workspace, f"Converting {_name(key)}", make, *_alone(path, recipe), note)
+    return _make(workspace, f"Converting {adapter_name(key)}", make, *_alone(path, recipe), note)
 
 
 def resize(workspace: Workspace, key: str, rank: Any, base: str, recipe: Any, note: str = "") -> Job:
@@ -130,14 +138,14 @@ def resize(workspace: Workspace, key: str, rank: Any, base: str, recipe: Any, no
         file = read_adapter(path)
         file.refuse_if_damaged()
         layers, error = resize(_Watched(file.layers, _teller(job, "Layer")), rank)
-        target = free_path(workspace.adapters, f"{_name(key)}-rank{rank}.safetensors")
+        target = free_path(workspace.adapters, f"{adapter_name(key)}-rank{rank}.safetensors")
         write_adapter(target, layers, file.layout, kept_metadata(file.metadata))
         return target, (
             f"Rank {max(file.ranks)} → {rank}: {100 * (1 - error**2):.2f} % of its energy is kept "
             f"(the change itself differs by {100 * error:.1f} %).",
         )
 
-    return _make(workspace, f"Resizing {_name(key)}", make, *_alone(path, recipe), note)
+    return _make(workspace, f"Resizing {adapter_name(key)}", make, *_alone(path, recipe), note)
 
 
 def export(workspace: Workspace, recipe: Any, name: str, layout: str, rank: Any, words: str) -> Job:
@@ -243,8 +251,6 @@ def _difference(one: Any, other: Any) -> float:
 
 def _start(kind: str, title: str, work: Callable[[Job], None], result: Any, name: str) -> Job:
     """A job of this kind; a look gives way to the next one, and a file that is made does not (BusyError)."""
-    from studio.jobs import jobs
-
     before = actions.running(kind)
     if before and kind == LOOK:
         before.stop()
@@ -309,10 +315,6 @@ def whole(value: Any, what: str) -> int:
     if number != value or not 1 <= number <= 1024:
         raise AdapterError(f"The {what} must be a whole number from 1 to 1024 (you gave {str(value)[:40]!r}).")
     return number
-
-
-def _name(key: str) -> str:
-    return key.partition(":")[2].removesuffix(".safetensors")
 
 
 def _stamp(path: Path) -> tuple:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import RunError, StudioError
+from studio.training import keeping
 from studio.ui import actions_queue, actions_runs
 from studio.ui.actions import known, running
 from studio.ui.thumbnails import folder as thumbnails_folder
@@ -35,7 +36,6 @@ class Row:
 
 def all_runs(workspace: Workspace, text: str = "", state: str = "", sort: str = "") -> tuple[list[Any], int, int]:
     """(the runs that fit, in order; how many there are in all; how many are not read yet)."""
-    from studio.training.keeping import note_of
     from studio.training.summary import summaries
     from studio.training.waiting import waiting
 
@@ -47,15 +47,14 @@ def all_runs(workspace: Workspace, text: str = "", state: str = "", sort: str = 
     if state in STATES:
         found = [run for run in found if run.state == state]
     if words:
-        found = [
-            run
-            for run in found
-            if all(
-                word in f"{run.name} {run.base} {run.dataset} {run.verdict} {note_of(workspace, run.name)}".lower()
-                for word in words
-            )
-        ]
+        found = [run for run in found if _says(workspace, run, words)]
     return sorted(found, key=SORTS.get(sort, SORTS["Newest first"])), len(names), left
+
+
+def _says(workspace: Workspace, run, words: list[str]) -> bool:
+    """Whether every word, in small letters, stands in what is said of the run or noted beside it."""
+    said = f"{run.name} {run.base} {run.dataset} {run.verdict} {keeping.note_of(workspace, run.name)}".lower()
+    return all(word in said for word in words)
 
 
 def _as_it_is_now(run, line: list[str]):
@@ -68,13 +67,11 @@ def _as_it_is_now(run, line: list[str]):
 
 def rows(workspace: Workspace, runs: list[Any]) -> list[Row]:
     """The runs with their notes and pictures."""
-    from studio.training.keeping import note_of
-
     made = []
     for run in runs:
         file = workspace.runs / run.name / run.preview if run.preview else None
         picture = thumbnail(workspace, file) if file and file.is_file() else None
-        made.append(Row(run, note_of(workspace, run.name), picture))
+        made.append(Row(run, keeping.note_of(workspace, run.name), picture))
     return made
 
 
@@ -135,21 +132,15 @@ def film(workspace: Workspace, name: str, course: Any, beside: int = 1) -> list[
 
 
 def note_of(workspace: Workspace, name: str) -> str:
-    from studio.training import keeping
-
     return keeping.note_of(workspace, known(name, "run"))
 
 
 def write_note(workspace: Workspace, name: str, text: str) -> None:
-    from studio.training import keeping
-
     keeping.write_note(workspace, known(name, "run"), text or "")
 
 
 def settings_file(workspace: Workspace, name: str) -> Path:
     """run.toml under the run's name, in a folder that the browser may read."""
-    from studio.training import keeping
-
     return keeping.settings_file(workspace, known(name, "run"), workspace.cache / "downloads")
 
 
@@ -161,7 +152,6 @@ def folder_of(workspace: Workspace, name: str) -> str:
 
 def throw_away(workspace: Workspace, names: list[str]) -> list[str]:
     """Move runs into the bin; returns their keys there. One that goes on is refused, before any is moved."""
-    from studio.training import keeping
     from studio.training.waiting import take_out
 
     if not names:
@@ -176,19 +166,13 @@ def throw_away(workspace: Workspace, names: list[str]) -> list[str]:
 
 
 def in_the_bin(workspace: Workspace) -> list[Any]:
-    from studio.training import keeping
-
     return keeping.thrown(workspace)
 
 
 def bring_back(workspace: Workspace, key: str) -> str:
-    from studio.training import keeping
-
     return keeping.bring_back(workspace, known(key, "run"))
 
 
 def empty_bin(workspace: Workspace) -> int:
     """Returns the bytes that are free now."""
-    from studio.training import keeping
-
     return keeping.empty_bin(workspace)

@@ -1,4 +1,4 @@
-"""What a person can do with datasets: bring in, look through, check, caption, edit, take back, hand on.
+"""What a person can do with datasets: bring in, look through, check, edit, take back, hand on.
 
 Like actions.py, which it stands on: names inside the workspace, and a StudioError for every mistake.
 """
@@ -6,23 +6,24 @@ Like actions.py, which it stands on: names inside the workspace, and a StudioErr
 import dataclasses
 import threading
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import BusyError, DatasetError
 from studio.jobs import Job, jobs
-from studio.ui.actions import known, latest, remember
+from studio.owners import PerOwner
+from studio.ui import actions_bases
+from studio.ui.actions import counting, known, latest, remember
 from studio.ui.thumbnails import thumbnail
 from studio.workspace import Workspace, expanded, free_path, safe_name
 
 if TYPE_CHECKING:
-    from studio.captioning import Compared, Scores, TriggerReport
-    from studio.captioning.running import Mode
     from studio.datasets import Change, Dataset, Finding, Item
     from studio.datasets.bulk import Filter, Operation, Proposal
 
-_viewed: "dict[Path, tuple[tuple, Dataset]]" = {}  # the set looked at last, and what its folder was like then
+KEPT = 8  # sets of one owner that stay read, for as many pages
+_viewed: "PerOwner[tuple[tuple, Dataset]]" = PerOwner()  # by folder: a set, and what its folder was like when read
 
 
 # Opening ------------------------------------------------------------------------------------------------------------
@@ -49,32 +50,39 @@ def open_named(workspace: Workspace, name: str) -> "Dataset":
     raise DatasetError(f"There is no dataset called {name!r}: choose one from the list.")
 
 
-def view(workspace: Workspace, name: str) -> "Dataset":
+def view(workspace: Workspace, name: str, again: bool = False) -> "Dataset":
     """Like `open_named`, for looking through thousands: read again when the studio or a folder of the set changed.
 
-    A caption file rewritten by another program is seen when the set is opened again. Writing compares with the disk.
+    A caption file rewritten by another program is seen only with `again`. Writing compares with the disk.
     """
     folder = workspace.datasets / known(name, "dataset")
-    if folder in _viewed and _viewed[folder][0] == _stamp(folder, _viewed[folder][1]):
-        return _viewed[folder][1]
+    held = _viewed.get(str(folder))
+    if held and not again and held[0] == _stamp(folder, held[1]):
+        return held[1]
     dataset = open_named(workspace, name)
-    _viewed.clear()
-    _viewed[folder] = _stamp(folder, dataset), dataset
+    _keep_viewed(folder, dataset)
     return dataset
+
+
+def _keep_viewed(folder: Path, dataset: "Dataset") -> None:
+    """It is as it is on the disk now; what was not read for the longest time goes."""
+    _viewed.pop(str(folder), None)
+    _viewed[str(folder)] = _stamp(folder, dataset), dataset
+    for oldest in list(_viewed)[:-KEPT]:
+        _viewed.pop(oldest, None)
 
 
 def is_large(workspace: Workspace, name: str) -> bool:
     """Whether reading it again each second would be felt."""
-    folder = workspace.datasets / name
-    return folder in _viewed and len(_viewed[folder][1].items) > 500
+    held = _viewed.get(str(workspace.datasets / name))
+    return held is not None and len(held[1].items) > 500
 
 
 def stamp(workspace: Workspace, name: str) -> str:
     """Another text whenever the set `name` is chosen or changed, by this page or another one; "" when there is none."""
-    folder = workspace.datasets / name if name else workspace.datasets
-    if not name or folder not in _viewed:
-        return name or ""
-    return f"{name} {_stamp(folder, _viewed[folder][1])}"
+    folder = workspace.datasets / name
+    held = _viewed.get(str(folder))
+    return f"{name} {_stamp(folder, held[1])}" if held else name
 
 
 def _stamp(folder: Path, dataset: "Dataset") -> tuple:
@@ -155,10 +163,7 @@ def start_import(workspace: Workspace, name: str, paths: list, folder: str = "")
         raise DatasetError("There are no files to add: drop pictures or a zip first.")
 
     def work(job: Job) -> None:
-        def progress(done: int, total: int, file: str) -> None:
-            job.done, job.total, job.message = done, total, file
-
-        dataset, skipped = import_files(workspace, name, paths, progress, job.stop_event)
+        dataset, skipped = import_files(workspace, name, paths, counting(job), job.stop_event)
         job.message, job.result = f"{dataset.name} has {len(dataset.items):,} pictures now.", (dataset.name, skipped)
 
     return _beside("import", f"Adding pictures to {name}", name, work)
@@ -172,12 +177,10 @@ def start_export(workspace: Workspace, dataset: str, kind: str, background: str 
     def work(job: Job) -> None:
         from studio.datasets import export
 
-        def progress(done: int, total: int, file: str) -> None:
-            job.done, job.total, job.message = done, total, file
-
         target = free_path(workspace.exports, f"{opened.name}.zip" if kind == "zip" else opened.name)
-        job.result = export(opened, target, kind, background.strip(), progress, job.stop_event)
-        job.message = f"{len(opened.items):,} pictures written to {job.result}."
+        job.result = export(opened, target, kind, background.strip(), counting(job), job.stop_event)
+        place = job.result if workspace.allows.folders else target.name  # where it lies is the owner's business
+        job.message = f"{len(opened.items):,} pictures written to {place}."
 
     return _beside("export", f"Exporting {opened.name}", opened.name, work)
 
@@ -198,125 +201,10 @@ def save_caption(workspace: Workspace, dataset: str, file: str, caption: str, ba
     change = write_captions(opened, {file: text}, f"Edit {file}", batch=batch)
     if change.left:
         raise DatasetError(change.left[0])
-    if change.id and opened.folder in _viewed:  # typing in a large set must not read all of it again
+    if change.id and str(opened.folder) in _viewed:  # typing in a large set must not read all of it again
         opened.items[opened.items.index(item)] = dataclasses.replace(item, caption=text)
-        _viewed[opened.folder] = _stamp(opened.folder, opened), opened
+        _keep_viewed(opened.folder, opened)
     return text
-
-
-def start_captioning(
-    workspace: Workspace,
-    dataset: str,
-    trigger: str = "",
-    overwrite: bool = False,
-    captioner: str = "starter",
-    settings: Mapping[str, Any] | None = None,
-    mode: "Mode | None" = None,
-    download: bool = False,
-    only: Collection[str] | None = None,
-) -> Job:
-    """A background job that writes captions; its message says what it did and what it skipped."""
-    from studio.captioning import captioner_settings
-
-    _check_captioner(workspace, captioner, settings)
-    pictures, chosen = open_named(workspace, dataset), captioner_settings(captioner, settings)
-    trigger = " ".join((trigger or "").split())
-
-    def work(job: Job) -> None:
-        from studio.captioning import caption_dataset
-
-        def progress(done: int, total: int, path: Path, caption: str) -> None:
-            job.done, job.total, job.message = done, total, f"{Path(path).name}: {caption}"
-
-        job.total, job.message = len(pictures.items), "Loading the captioner"
-        report = caption_dataset(
-            pictures, captioner, trigger, overwrite, job.stop_event, progress,
-            mode=mode, only=only, settings=chosen, download=download, download_progress=_fetching(job),
-        )  # fmt: skip
-        lines = [f"{pictures.name}: {report.written} captions written" + (", then stopped." if report.stopped else ".")]
-        if report.kept:
-            changed = f", {report.triggered} with {trigger!r} put in front" if report.triggered else ""
-            lines.append(f"{report.kept} kept{changed}.")
-        job.message = "\n".join([" ".join(lines), *(f"Skipped {line}" for line in report.unreadable)])
-
-    job = jobs.start("caption", f"Captioning {pictures.name}", work, limit=workspace.allows.longest)
-    remember(job, pictures.name)
-    return job
-
-
-def start_comparing(
-    workspace: Workspace,
-    dataset: str,
-    captioners: Sequence[tuple[str, Mapping[str, Any]]],
-    files: list[str],
-    download: bool = False,
-) -> Job:
-    """What each captioner says of a few pictures; nothing is written. The result is (files, list of Compared)."""
-    from studio.captioning import captioner_settings
-
-    if not captioners:
-        raise DatasetError("Choose the captioners to compare.")
-    for name, settings in captioners:
-        _check_captioner(workspace, name, settings)
-    opened = open_named(workspace, dataset)
-    items = [find_item(opened, file) for file in files]
-    chosen = [(name, captioner_settings(name, settings)) for name, settings in captioners]
-
-    def work(job: Job) -> None:
-        from studio.captioning import compare
-
-        def progress(done: int, total: int, name: str) -> None:
-            job.done, job.total, job.message = done, total, name
-
-        pictures, job.total = [item.load(1024) for item in items], len(chosen)
-        found: list[Compared] = compare(chosen, pictures, job.stop_event, progress, download, _fetching(job))
-        job.result, job.message = (files, found), f"{len(found)} captioners compared on {len(files)} pictures."
-
-    job = jobs.start("compare", f"Comparing captioners on {opened.name}", work, limit=workspace.allows.longest)
-    remember(job, opened.name)
-    return job
-
-
-def start_scoring(workspace: Workspace, dataset: str, trigger: str = "", clip: str = "", download: bool = False) -> Job:
-    """How well each caption fits its picture; the result is Scores, the worst fit first."""
-    _check_captioner(workspace, clip.strip(), {"model": clip.strip()})
-    opened = open_named(workspace, dataset)
-
-    def work(job: Job) -> None:
-        from studio.captioning import score
-
-        def progress(done: int, total: int) -> None:
-            job.done, job.total = done, total
-
-        job.total, job.message = len(opened.items), "Loading the image encoder"
-        found: Scores = score(
-            opened, clip.strip() or None, job.stop_event, progress,
-            trigger=trigger, download=download, download_progress=_fetching(job),
-        )  # fmt: skip
-        lines = [f"{len(found.rows):,} captions scored, the worst fit first.", *found.unreadable]
-        job.result, job.message = found, "\n".join(lines)
-
-    job = jobs.start("score", f"Scoring the captions of {opened.name}", work, limit=workspace.allows.longest)
-    remember(job, opened.name)
-    return job
-
-
-def _check_captioner(workspace: Workspace, name: str, settings: Mapping[str, Any] | None) -> None:
-    """Raises NotAllowedError for a model that may not be used, or for a folder where none may be named."""
-    from studio.hub import is_hub_id
-
-    workspace.allows.check_model(name)
-    model = (settings or {}).get("model")
-    if model and not (isinstance(model, str) and is_hub_id(model)):
-        workspace.allows.need("folders")
-
-
-def look_at_trigger(word: str) -> "TriggerReport":
-    """What a candidate for a trigger is to the starter."""
-    from studio.basemodels.tokens import token_counter
-    from studio.captioning import trigger_report
-
-    return trigger_report(word, token_counter().tokenizer)
 
 
 # Checking -----------------------------------------------------------------------------------------------------------
@@ -328,16 +216,12 @@ def start_health(workspace: Workspace, dataset: str, resolution: int, trigger: s
 
     def work(job: Job) -> None:
         from studio.datasets import examine
-        from studio.ui import actions_bases
-
-        def progress(done: int, total: int, file: str) -> None:
-            job.done, job.total, job.message = done, total, file
 
         job.total = len(opened.items)
         found: list[Finding] = examine(
-            opened, resolution, (trigger or "").strip(), actions_bases.counter(workspace), progress, job.stop_event
+            opened, resolution, (trigger or "").strip(), actions_bases.counter(workspace), counting(job), job.stop_event
         )
-        job.result, job.message = found, "Nothing to mend." if not found else ""
+        job.result, job.message = found, "" if found else "Nothing to mend."
 
     return _beside("health", f"Checking {opened.name}", opened.name, work)
 
@@ -463,11 +347,3 @@ def _beside(kind: str, title: str, name: str, work) -> Job:
     job = jobs.start(kind, title, work, device=False)
     remember(job, name)
     return job
-
-
-def _fetching(job: Job):
-    def told(done: int, total: int) -> None:
-        job.done, job.total = done, total
-        job.message = f"Fetching the model: {done / 1e9:.2f} of {total / 1e9:.2f} GB"
-
-    return told

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import BusyError, GenerationError, NotAllowedError, WorkspaceError
-from studio.jobs import Job
+from studio.jobs import Job, jobs
 from studio.ui.actions import adapter_path, known, list_adapters, remember, running
 from studio.ui.actions_pictures import key_of
 from studio.workspace import Workspace
@@ -112,14 +112,12 @@ def seconds_for(made: Sequence["Recipe"]) -> float | None:
 
 def start_grid(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -> Job:
     """Draw a grid in the background, taking turns with a run that trains. It is found again by `newest`."""
-    from studio.jobs import jobs
+    from studio.generation import save_picture, sheets
 
     made = checked(workspace, recipe, axes)
     workspace.refuse_if_full()
     if running("grid"):
         raise BusyError("A grid is being drawn: wait for it, or stop it first.")
-    from studio.generation import save_picture, sheets
-
     folder = sheets.new_folder(workspace.outputs, recipe, axes)
 
     def work(job: Job) -> None:

@@ -72,7 +72,7 @@ class Found:
 def find(workspace: Workspace, words: str = "", page: int = 0) -> Found:
     """The pictures that have all the words, in prompt, names of adapters or seed; of others, in the file's name."""
     index = _read(workspace)
-    files = _files(workspace)
+    files = newest_files(workspace)
     fresh = _unread(index, files)
     if fresh:
         if len(fresh) <= AT_ONCE:
@@ -89,7 +89,7 @@ def find(workspace: Workspace, words: str = "", page: int = 0) -> Found:
 
 def beside(workspace: Workspace, words: str, name: str, by: int) -> str:
     """The picture that stands `by` places after this one among those that fit; "" where there is none."""
-    names = [entry.name for entry in _fitting(_read(workspace), _files(workspace), words)]
+    names = [entry.name for entry in _fitting(_read(workspace), newest_files(workspace), words)]
     place = names.index(name) + by if name in names else -1
     return names[place] if 0 <= place < len(names) else ""
 
@@ -155,7 +155,7 @@ def _aside(workspace: Workspace) -> list[tuple[int, str]]:
 # The index ----------------------------------------------------------------------------------------------------------
 
 
-def _files(workspace: Workspace) -> list[File]:
+def newest_files(workspace: Workspace) -> list[File]:
     """(name, stamp) of every picture, newest first. Links are passed over: they may lead anywhere.
 
     Listed again when the folder changed, which it does when a file comes, goes or is replaced.
@@ -219,7 +219,7 @@ def _start_reading(workspace: Workspace) -> None:
 
     def work(job: Job) -> None:
         index = _read(workspace)
-        files = _files(workspace)
+        files = newest_files(workspace)
         fresh = _unread(index, files)
         job.total = len(fresh)
         for start in range(0, len(fresh), PAGE):

@@ -11,6 +11,7 @@ from studio.capabilities import BUILT_IN
 from studio.errors import DatasetError, GenerationError, StudioError
 from studio.jobs import Job, jobs
 from studio.ui import actions, actions_datasets, actions_pictures
+from studio.ui.actions import adapter_name
 from studio.ui.widgets import duration
 from studio.workspace import Workspace, write_whole
 
@@ -49,7 +50,7 @@ def start_measuring(
     file = actions_pictures.use_of(workspace, key)["file"]
     index = next((at for at, use in enumerate(recipe.adapters) if use.file == file), None)
     if index is None:
-        raise GenerationError(f"{_name(key)} is off: switch its row on to measure it.")
+        raise GenerationError(f"{adapter_name(key)} is off: switch its row on to measure it.")
     if not 1 <= seeds <= MOST_SEEDS:
         raise GenerationError(f"Measure with 1 to {MOST_SEEDS} seeds.")
     encoder = encoder.strip()
@@ -64,19 +65,19 @@ def start_measuring(
 
         job.message = "Loading the image encoder"
         try:
-            clip = load_clip(encoder or None, download, _fetching(job), job.stop_event)
+            clip = load_clip(encoder or None, download, actions.fetching(job, "the image encoder"), job.stop_event)
         except DownloadStopped:
             return
         try:
-            _measure(workspace, job, recipe, index, _name(key), items, name, words, seeds, clip, encoder)
+            _measure(workspace, job, recipe, index, adapter_name(key), items, name, words, seeds, clip, encoder)
         except GenerationError:
             if not job.stop_event.is_set():
                 raise
         finally:
             clip.close()
 
-    job = jobs.start("measure", f"Measuring {_name(key)}", work, device=False, limit=workspace.allows.longest)
-    actions.remember(job, _name(key))
+    job = jobs.start("measure", f"Measuring {adapter_name(key)}", work, device=False, limit=workspace.allows.longest)
+    actions.remember(job, adapter_name(key))
     return job
 
 
@@ -176,14 +177,14 @@ def training_pictures(workspace: Workspace, key: str, against: str) -> "tuple[li
     config = _config(workspace, key)
     if config is None:
         raise DatasetError(
-            f"{_name(key)} came as a file, which doesn't hold its training pictures: choose a dataset to compare with, "
-            "or none."
+            f"{adapter_name(key)} came as a file, which doesn't hold its training pictures: choose a dataset to "
+            "compare with, or none."
         )
     folder = Path(config.data.folder)
     if not folder.is_dir():
         raise DatasetError(
-            f"The folder {folder.name!r} that {_name(key)} was trained on is gone: choose a dataset to compare with, "
-            "or none."
+            f"The folder {folder.name!r} that {adapter_name(key)} was trained on is gone: choose a dataset to compare "
+            "with, or none."
         )
     return _trained_on(config), folder.name
 
@@ -224,15 +225,3 @@ def _config(workspace: Workspace, key: str) -> Any:
         raise DatasetError(
             f"What {name[:60]!r} was trained on can't be read: choose a dataset to compare with, or none."
         ) from error
-
-
-def _name(key: str) -> str:
-    return key.partition(":")[2].removesuffix(".safetensors")
-
-
-def _fetching(job: Job) -> Callable[[int, int], None]:
-    def told(done: int, total: int) -> None:
-        job.done, job.total = done, total
-        job.message = f"Fetching the image encoder: {done / 1e9:.2f} of {total / 1e9:.2f} GB"
-
-    return told

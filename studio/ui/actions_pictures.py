@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studio.errors import AdapterError, GenerationError, StudioError
-from studio.jobs import Job
+from studio.errors import AdapterError, DatasetError, GenerationError, StudioError
+from studio.jobs import Job, jobs
 from studio.ui import actions_bases
-from studio.ui.actions import adapter_path, list_adapters, running
+from studio.ui.actions import adapter_name, adapter_path, known, latest, list_adapters, running
 from studio.workspace import Workspace, is_file, write_whole
 
 LIVE = "live:"  # an adapter's key: the weights of the run that trains now
@@ -23,8 +23,6 @@ PARTS = 1000  # of a picture, for progress
 
 def shelf(workspace: Workspace) -> list[tuple[str, str]]:
     """(label, key) of what can be put on a picture, the run that trains now first."""
-    from studio.ui.actions import latest
-
     newest = latest.get("train")
     live = [(f"{newest.name} (training now)", f"{LIVE}{newest.name}")] if newest and running("train") else []
     return live + list_adapters(workspace)
@@ -49,14 +47,9 @@ def use_of(workspace: Workspace, key: str, **values: Any) -> dict[str, Any]:
     given = {name: value for name, value in values.items() if value is not None}
     given["blocks"] = parse_blocks(given.get("blocks") or "")
     if key.startswith(LIVE):
-        return given | {"file": workspace.runs / _plain(key) / "adapter.safetensors", "live": True}
+        run = known(key.removeprefix(LIVE), "run")
+        return given | {"file": workspace.runs / run / "adapter.safetensors", "live": True}
     return given | {"file": adapter_path(workspace, key)}
-
-
-def _plain(key: str) -> str:
-    from studio.ui.actions import known
-
-    return known(key.removeprefix(LIVE), "run")
 
 
 def parse_blocks(text: str) -> dict[str, float]:
@@ -107,16 +100,12 @@ def compose(workspace: Workspace, uses: list[dict[str, Any]], **fields: Any):
 def key_of(workspace: Workspace, name: str) -> str | None:
     """The adapter with this name, as A1111 and this program write them into pictures; None when there is none."""
     wanted = name.strip().lower()
-    keys = [key for _, key in list_adapters(workspace) if _name(key).lower() == wanted]
+    keys = [key for _, key in list_adapters(workspace) if adapter_name(key).lower() == wanted]
     if not keys and "@" in name:  # a checkpoint
         with suppress(StudioError):
             adapter_path(workspace, f"run:{name.strip()}")
             keys = [f"run:{name.strip()}"]
     return next(iter(keys), None)
-
-
-def _name(key: str) -> str:
-    return key.partition(":")[2].removesuffix(".safetensors")
 
 
 def _by_name(workspace: Workspace, name: str) -> Path:
@@ -142,7 +131,6 @@ def pictures(
     """(recipe of one picture, PIL.Image) one after the other, taking turns with training. Ends early when stopped."""
     from studio.generation import generate_all
     from studio.generation.drawing import singles
-    from studio.jobs import jobs
 
     drawn = generate_all(recipe, stop, progress, look)
     for one in singles(recipe):
@@ -165,7 +153,6 @@ def start_pictures(workspace: Workspace, recipes: Sequence[Any]) -> Job:
     """
     from studio.generation import save_picture
     from studio.generation.looks import look
-    from studio.jobs import jobs
 
     def work(job: Job) -> None:
         count = sum(recipe.count for recipe in recipes)
@@ -193,14 +180,12 @@ def start_pictures(workspace: Workspace, recipes: Sequence[Any]) -> Job:
     before = running("pictures")
     if before:
         before.wait()
-    job = jobs.start("pictures", "Drawing", work, device=False)
-    return job
+    return jobs.start("pictures", "Drawing", work, device=False)
 
 
 def strip(recipe, index: int, stop: threading.Event, progress=None) -> list[tuple[float, Any]]:
     """(strength, PIL.Image) of one adapter from 0 to 1.5, in one batch; empty when stopped."""
     from studio.generation.strip import STRENGTHS, draw_strip
-    from studio.jobs import jobs
 
     with jobs.device():
         try:
@@ -214,7 +199,6 @@ def strip(recipe, index: int, stop: threading.Event, progress=None) -> list[tupl
 def keep_source(workspace: Workspace, path: str | Path) -> Path:
     """A picture to begin from, kept as PNG by content beside the pictures: a recipe names it, to be drawn again."""
     from studio.datasets import open_picture
-    from studio.errors import DatasetError
 
     try:
         image = open_picture(Path(path)).convert("RGB")

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from studio.errors import RunError
-from studio.ui.actions import known, latest, remember
+from studio.jobs import Job, jobs
+from studio.ui.actions import counting, known, latest, remember
 from studio.workspace import Workspace
 
 
@@ -26,7 +27,6 @@ def start_publishing(
     """A background job that prepares the folder and, with `send`, uploads it. Raises a StudioError at once for a field
     that can't be used. On a person's own machine an empty token stands for HF_TOKEN.
     """
-    from studio.jobs import jobs
     from studio.training.publishing import Publication, PublishingStopped, check_repo, prepare, upload
 
     workspace.allows.need("publish")
@@ -38,7 +38,7 @@ def start_publishing(
         if not token.strip() and not workspace.allows.folders:  # HF_TOKEN is its owner's, not a visitor's
             raise RunError("Give a token of yours that may write: the hub's settings make one.")
 
-    def work(job) -> None:
+    def work(job: Job) -> None:
         job.message = "Preparing the folder"
         folder = prepare(workspace, run, wanted)
         files = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in sorted(folder.rglob("*"))
@@ -49,11 +49,8 @@ def start_publishing(
             return
         job.message = f"Sending to {wanted.repo}"
 
-        def tell(done: int, total: int) -> None:
-            job.done, job.total = done, total
-
         try:
-            job.result.address = upload(folder, wanted, token.strip() or None, tell, job.stop_event)
+            job.result.address = upload(folder, wanted, token.strip() or None, counting(job), job.stop_event)
         except PublishingStopped:
             job.message = "Stopped. Nothing was published."
             return

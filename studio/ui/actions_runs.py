@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio.errors import DatasetError, NotAllowedError, RunError, StudioError, WorkspaceError
+from studio.jobs import jobs
 from studio.ui import actions_bases
 from studio.ui.actions import known, latest, remember, running
 from studio.ui.actions_bases import STARTER
@@ -54,8 +55,6 @@ def config_of(workspace: Workspace, values: dict):
 
 def start_check(workspace: Workspace, values: dict):
     """A background job that tries the settings on a few real steps; its result is a preflight Report."""
-    from studio.jobs import jobs
-
     config = config_of(workspace, values)
 
     def work(job) -> None:
@@ -111,7 +110,6 @@ def crops_of(workspace: Workspace, dataset: str, values: dict) -> tuple[list[Cro
 
 def start_training(workspace: Workspace, values: dict) -> str:
     """Check the settings, start the run in the background, return its name. values: as for `config_of`."""
-    from studio.jobs import jobs
     from studio.training import new_run
 
     config = config_of(workspace, values)
@@ -133,7 +131,6 @@ def pause() -> bool:
 
 def resume(workspace: Workspace, name: str = "") -> str:
     """Go on with the paused run, or with the run `name` from its last checkpoint. Returns the run's name."""
-    from studio.jobs import jobs
     from studio.training import config_from_toml
 
     current, job = current_run(), running("train")
@@ -153,7 +150,6 @@ def resume(workspace: Workspace, name: str = "") -> str:
 
 def extend(workspace: Workspace, name: str, steps: Any) -> str:
     """Give a run that has ended `steps` more and go on with it. Returns the run's name."""
-    from studio.jobs import jobs
     from studio.training import extend_run
 
     try:
@@ -174,7 +170,6 @@ def extend(workspace: Workspace, name: str, steps: Any) -> str:
 
 def _train(workspace: Workspace, config, folder: Path) -> None:
     """The run in `folder`, in the background, from where it stands; it waits in the queue no more."""
-    from studio.jobs import jobs
     from studio.training.waiting import take_out
 
     def work(job) -> None:

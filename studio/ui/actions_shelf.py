@@ -11,6 +11,7 @@ from typing import Any
 from studio.errors import AdapterError, StudioError
 from studio.ui import thumbnails
 from studio.ui.actions import known, list_adapters
+from studio.ui.actions_history import newest_files
 from studio.workspace import Workspace, free_path, write_whole
 
 REMOVED = ".removed"  # in the folder of the dropped adapters: what was taken off the shelf
@@ -172,14 +173,9 @@ def _with_picture(workspace: Workspace, card: Card, drawn: dict[str, Path]) -> C
 
 def drawn_with(workspace: Workspace) -> dict[str, Path]:
     """{an adapter's title: the newest picture of the outputs that it acted in}."""
-    pictures = []
-    for path in workspace.outputs.glob("*.png"):
-        try:
-            pictures.append((path.stat().st_mtime_ns, path))
-        except OSError:
-            continue
     found: dict[str, Path] = {}
-    for changed, path in sorted(pictures, reverse=True)[:NEWEST]:
+    for name, (changed, _) in newest_files(workspace)[:NEWEST]:
+        path = workspace.outputs / name
         for title in _titles(path, changed):
             found.setdefault(title, path)
     return found

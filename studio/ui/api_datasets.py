@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from studio.errors import DatasetError
 from studio.schema import explain
-from studio.ui import actions, actions_datasets
+from studio.ui import actions, actions_captions, actions_datasets
 from studio.ui.endpoint import endpoint, job_facts, json_of
 from studio.ui.widgets import SIDE
 from studio.workspace import Workspace
@@ -62,7 +62,7 @@ def dataset_endpoints(workspace: Workspace) -> None:
         """Start captioning a dataset in the background; ask job_status how it goes."""
         chosen = json_of(settings, dict, "settings")
         return job_facts(
-            actions_datasets.start_captioning(
+            actions_captions.start_captioning(
                 workspace, dataset, trigger, overwrite, captioner or "starter", chosen, mode or None, bool(download)
             )
         )
@@ -116,7 +116,7 @@ def dataset_endpoints(workspace: Workspace) -> None:
 
     def trigger_report(word):
         """How the base's tokenizer splits a candidate for a trigger word, and whether it means something already."""
-        return asdict(actions_datasets.look_at_trigger(word))
+        return asdict(actions_captions.look_at_trigger(word))
 
     with gr.Column(visible=False):
         answer, text = gr.JSON(label="answer"), gr.Textbox(label="answer")

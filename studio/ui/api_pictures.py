@@ -1,6 +1,5 @@
 """Named endpoints about pictures and adapters. See api.py."""
 
-import threading
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +44,7 @@ def picture_endpoints(workspace: Workspace) -> None:
         from studio.generation import save_picture
 
         recipe = composed(prompt, negative, seed, steps, guidance, width, height, adapters, more)
-        image = actions.draw(recipe.model_copy(update={"count": 1}), stop=threading.Event())
+        image = actions.draw(recipe.model_copy(update={"count": 1}))
         return str(save_picture(image, recipe, workspace.outputs)), actions.recipe_line(recipe)
 
     def draw_grid(axes, prompt, negative, seed, steps, guidance, width, height, adapters, more):
@@ -103,10 +102,10 @@ def picture_endpoints(workspace: Workspace) -> None:
 
     def picture_recipe(picture):
         """The recipe inside one of the workspace's pictures, with its adapters."""
-        values, adapters, problems = actions_pictures.restored(
-            workspace, actions_grids.picture_path(workspace, picture)
-        )  # fmt: skip
-        values.pop("source", None), values.pop("mask", None)
+        path = actions_grids.picture_path(workspace, picture)
+        values, adapters, problems = actions_pictures.restored(workspace, path)
+        for key in ("source", "mask"):
+            values.pop(key, None)
         return _plain({"recipe": values, "adapters": adapters, "problems": problems})
 
     def delete_picture(picture):

@@ -1,4 +1,4 @@
-"""The page and its server. `build` makes the three tabs; `serve` opens them on this machine."""
+"""The page and its server. `build` makes the page with its tabs; `serve` opens it on this machine."""
 
 import logging
 import os
@@ -21,6 +21,7 @@ from starlette.middleware import Middleware  # noqa: E402
 
 from studio import owners, zero_gpu  # noqa: E402
 from studio.errors import ConfigError  # noqa: E402
+from studio.jobs import jobs  # noqa: E402
 from studio.settings import HOME, Settings  # noqa: E402
 from studio.ui.about_tab import about_tab  # noqa: E402
 from studio.ui.actions_datasets import list_datasets  # noqa: E402
@@ -34,7 +35,7 @@ from studio.ui.theme import CSS, theme  # noqa: E402
 from studio.ui.train_tab import train_tab  # noqa: E402
 from studio.ui.visitors import LIFE, Visitors, VisitorsWorkspace  # noqa: E402
 from studio.ui.widgets import HIDDEN, QUIET  # noqa: E402
-from studio.workspace import ASSETS, SERVED, Workspace  # noqa: E402
+from studio.workspace import ASSETS, FOLDERS, SERVED, Workspace, sweep  # noqa: E402
 
 AWAKE = 5  # seconds
 VISITORS = "visitors"  # the folder of their workspaces, below the workspace
@@ -127,6 +128,7 @@ def serve(settings: Settings) -> None:
         raise ConfigError("--mcp needs a package that is missing: pip install 'mcp<2'.")
     if settings.warning:
         print(settings.warning, flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where a shell's `&` has it ignore Ctrl-C
     demo, options = build(settings).queue(), launch_options(settings)
     try:
         demo.launch(**options, prevent_thread_lock=True)
@@ -136,7 +138,7 @@ def serve(settings: Settings) -> None:
         options["app_kwargs"]["middleware"][0].kwargs["names"].add(urlsplit(demo.share_url).hostname)
     try:
         threading.Thread(target=_warm, daemon=True, name="warm").start()
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        threading.Thread(target=_sweep, args=[settings], daemon=True, name="sweep").start()
         demo.block_thread()  # returns on Ctrl-C
     except KeyboardInterrupt:  # it came a moment before, and the server would go on alone
         demo.close()
@@ -145,8 +147,6 @@ def serve(settings: Settings) -> None:
 
 def _finish(seconds: float = 60) -> None:
     """Let what runs in the background end its step and write its checkpoint."""
-    from studio.jobs import jobs
-
     going = jobs.everyone()
     for job in going:
         print(f"{job.title}: stopping after this step.", flush=True)
@@ -163,6 +163,13 @@ def _warm() -> None:
         import studio.training.trainer  # noqa: F401
     except Exception:  # said, in its own words, by whoever first needs what is missing
         logging.getLogger(__name__).debug("warming up failed", exc_info=True)
+
+
+def _sweep(settings: Settings) -> None:
+    """Delete what was left in the workspace's own folders by writes that were killed; none of them takes an hour."""
+    root = Workspace.open(settings.workspace).root
+    for name in (*FOLDERS, VISITORS):
+        sweep(root / name, time.time() - 3600)
 
 
 def _workspace(settings: Settings) -> Workspace:

@@ -79,7 +79,7 @@ def _another(workspace: Workspace, demo: gr.Blocks, prefix: str, choice: gr.Drop
             with gr.Row(elem_classes="aligned"):
                 options = [_option(prefix, key) for key in list(OPTIONS)[:-1]]
             options.append(_option(prefix, "offload"))
-        with gr.Row(elem_classes="buttons"):
+        with gr.Row():
             look = gr.Button("Look at it", size="md", elem_id=f"{prefix}-look", min_width=110)
             use = gr.Button("Use it", variant="primary", size="md", interactive=False, elem_id=f"{prefix}-use",
                             min_width=110)  # fmt: skip
@@ -90,7 +90,7 @@ def _another(workspace: Workspace, demo: gr.Blocks, prefix: str, choice: gr.Drop
                 info="Only for models that ask for consent: accept their terms on their page first. It is used for "
                 "this download and kept nowhere.",
             )  # fmt: skip
-            with gr.Row(elem_classes="buttons"):
+            with gr.Row():
                 get = gr.Button("Download", size="md", elem_id=f"{prefix}-download", min_width=110)
                 stop = gr.Button("Stop", size="md", interactive=False, elem_id=f"{prefix}-stop-download", min_width=90)
             progress = gr.HTML(elem_id=f"{prefix}-progress", elem_classes="tight")
@@ -139,7 +139,7 @@ def _another(workspace: Workspace, demo: gr.Blocks, prefix: str, choice: gr.Drop
             shown = bar(job.done, job.total) + note(f"{job.title}: {job.message}")
             return (gr.skip(), gr.skip(), gr.update(visible=True), gr.update(interactive=False),
                     gr.update(interactive=True), shown, gr.skip())  # fmt: skip
-        done = bool(job.result) and line and not actions_bases.can_be_fetched(line)
+        done = bool(job.result) and job.result == actions_bases.name_of(workspace, line)  # not another, looked at since
         seen_now = note(f"{job.message}\n{actions_bases.look_at(line)}") if done else gr.skip()
         return (seen_now, gr.update(interactive=True) if done else gr.skip(), gr.update(visible=not done),
                 gr.update(interactive=True), gr.update(interactive=False),

@@ -65,6 +65,7 @@ def picture_link(path: Path) -> str:
 
 
 def button(act: str, arg: str, text: str, kind: str = "", label: str = "") -> str:
+    """One that sends `act` and `arg`. kind: its classes; label: what is read out where the text alone says little."""
     spoken = f' aria-label="{escape(label)}"' if label else ""
     return (
         f'<button type="button" class="{kind}" data-act="{act}" data-arg="{escape(arg)}"{spoken}>'
@@ -79,6 +80,7 @@ def tick(name: str, label: str, on: bool = True) -> str:
 
 
 def both_ways() -> str:
+    """Tick all, tick none."""
     return (
         '<button type="button" class="link" data-all="yes">Tick all</button>'
         '<button type="button" class="link" data-all="no">Tick none</button>'
@@ -99,7 +101,9 @@ def chips(written: Sequence[tuple[str, str]], prose: bool) -> str:
         by = {"person": "you", "model": f"the captioner {name}", "rule": f"a rule ({name})"}.get(kind, author)
         drop = "" if prose else button("drop", str(place), "×", "cross", f"Remove {phrase}")
         handle = "" if prose else f' draggable="true" tabindex="0" data-place="{place}"'
-        cells.append(f'<li class="chip {kind}" title="Written by {escape(by)}"{handle}>{escape(phrase)}{drop}</li>')
+        cells.append(
+            f'<li class="chip {escape(kind)}" title="Written by {escape(by)}"{handle}>{escape(phrase)}{drop}</li>'
+        )
     add = '<input data-act="add" placeholder="Add a tag, Enter" aria-label="Add a tag" maxlength="200">'
     kinds = {author.partition(":")[0] for _, author in written}
     names = {"person": "you", "model": "a captioner", "rule": "a rule"}
@@ -140,7 +144,7 @@ def findings(found: Sequence, named: Mapping[str, str], picture: Callable[[str],
         count = f'<li class="more">and {more:,} more</li>' if more > 0 else ""
         rows.append(
             f'<section class="finding" data-kind="{escape(finding.kind)}"><header><b>{escape(finding.message)}</b>'
-            f'<span class="remedies">{remedies}</span></header>'
+            f"<span>{remedies}</span></header>"
             f'<ul class="cells">{"".join(cells)}{count}</ul></section>'
         )
     return "".join(rows)

@@ -6,8 +6,9 @@ from typing import Any
 import gradio as gr
 
 from studio.captioning import MODES, list_captioners
-from studio.ui import actions, boards
+from studio.ui import actions, actions_captions, boards
 from studio.ui import actions_datasets as doing
+from studio.ui.beat import Beat
 from studio.ui.thumbnails import thumbnail
 from studio.ui.widgets import HIDDEN, QUIET, empty, field_for, note, plainly
 from studio.workspace import Workspace
@@ -41,7 +42,7 @@ class Captioners:
         return [self.name, self.mode, self.download, *self.fields.values()]
 
     def chosen(self, name: str, mode: str, download: bool, *values) -> dict:
-        """What `start_captioning` takes of it."""
+        """What `actions_captions.start_captioning` takes of it."""
         return {
             "captioner": name,
             "settings": self.settings(name, values),
@@ -91,7 +92,7 @@ def captioner_form() -> Captioners:
     return Captioners(name, mode, download, fields)
 
 
-def comparison(workspace: Workspace, choice: gr.Dropdown, shown: gr.State, form: Captioners, timer: gr.Timer) -> None:
+def comparison(workspace: Workspace, choice: gr.Dropdown, shown: gr.State, form: Captioners, timer: Beat) -> None:
     """The sub-tab: captioners side by side on the first pictures of the page that is open."""
     seen = gr.State(None)
     kinds = list_captioners()
@@ -116,7 +117,7 @@ def comparison(workspace: Workspace, choice: gr.Dropdown, shown: gr.State, form:
         name, mode, download, *typed = values
         wanted = [(one, form.settings(one, typed)) for one in names or []]
         first = [file for file, _ in files[:FEW]]
-        doing.start_comparing(workspace, dataset, wanted, first, bool(download))
+        actions_captions.start_comparing(workspace, dataset, wanted, first, bool(download))
         return note("Starting.")
 
     def watch(last):
@@ -128,7 +129,7 @@ def comparison(workspace: Workspace, choice: gr.Dropdown, shown: gr.State, form:
         if state == last:
             return [gr.skip()] * 4
         going = job.state == "running"
-        line = note(job.error or "", bad=True) if job.error else note(f"{job.message}" if going else "")
+        line = note(job.error, bad=True) if job.error else note(job.message if going else "")
         if going or not job.result:
             return state, line, gr.skip(), gr.update(visible=going)
         files, found = job.result
@@ -153,5 +154,5 @@ def comparison(workspace: Workspace, choice: gr.Dropdown, shown: gr.State, form:
 
     go.click(start, [choice, shown, several, *form.inputs], told, **QUIET, **HIDDEN)
     stop.click(halt, None, None, **QUIET, **HIDDEN)
-    timer.tick(watch, seen, [seen, told, table, stop], concurrency_limit=None, **QUIET, **HIDDEN)
+    timer.tick(watch, seen, [seen, told, table, stop])
     table.click(take, None, form.name, **QUIET, **HIDDEN)

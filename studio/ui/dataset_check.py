@@ -3,8 +3,9 @@
 import gradio as gr
 
 from studio.errors import DatasetError, StudioError
-from studio.ui import actions, boards
+from studio.ui import actions, actions_captions, boards
 from studio.ui import actions_datasets as doing
+from studio.ui.beat import Beat
 from studio.ui.thumbnails import thumbnail
 from studio.ui.widgets import HIDDEN, QUIET, SIDE, bar, empty, note, plainly, tell
 from studio.workspace import Workspace
@@ -28,7 +29,7 @@ def check_board(
     trigger: gr.Textbox,
     revision: gr.State,
     asked: gr.State,
-    timer: gr.Timer,
+    timer: Beat,
 ) -> None:
     """The sub-tab. asked is given "dataset/file" of a picture that was clicked."""
     seen = gr.State(None)
@@ -51,7 +52,7 @@ def check_board(
 
     @plainly
     def start_score(dataset, word):
-        doing.start_scoring(workspace, dataset, word or "")
+        actions_captions.start_scoring(workspace, dataset, word or "")
         return note("Starting.")
 
     def halt():
@@ -79,7 +80,7 @@ def check_board(
             return note(str(error), bad=True)
 
     def watch(last, dataset):
-        """Every second: progress, and what was found once it is known."""
+        """Progress, and what was found once it is known."""
         health, score = actions.latest.get("health"), actions.latest.get("score")
         state = (dataset, *((id(one.job), one.job.state, one.job.done) for one in (health, score) if one))
         if state == last:
@@ -120,8 +121,6 @@ def check_board(
     check.click(start, [choice, resolution, trigger], progress, **QUIET, **HIDDEN)
     fit.click(start_score, [choice, trigger], progress, **QUIET, **HIDDEN)
     stop.click(halt, None, None, **QUIET, **HIDDEN)
-    timer.tick(
-        watch, [seen, choice], [seen, progress, findings, worst, stop], concurrency_limit=None, **QUIET, **HIDDEN
-    )
+    timer.tick(watch, [seen, choice], [seen, progress, findings, worst, stop])
     findings.click(act, choice, [revision, findings], **QUIET, **HIDDEN)
     worst.click(look, choice, asked, **QUIET, **HIDDEN)

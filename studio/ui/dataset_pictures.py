@@ -1,5 +1,6 @@
 """The pictures of a set, page by page, and one of them large with its caption. A part of the Dataset tab."""
 
+import re
 from dataclasses import dataclass
 
 import gradio as gr
@@ -8,7 +9,7 @@ from studio.errors import DatasetError, StudioError
 from studio.ui import actions_bases, boards
 from studio.ui import actions_datasets as doing
 from studio.ui.thumbnails import LARGE, thumbnail
-from studio.ui.widgets import HIDDEN, QUIET, empty, note, plainly
+from studio.ui.widgets import HIDDEN, QUIET, empty, gallery, note, plainly
 from studio.workspace import Workspace
 
 PAGE = 48  # pictures on one page of the grid
@@ -43,19 +44,15 @@ KEYS = """() => {
 
 @dataclass(frozen=True)
 class Pictures:
-    """page, shown: the page that is open and its [file, caption] pairs; filters: what `filter_of` reads."""
+    """shown: [file, caption] pairs of the page that is open; filters: what `filter_of` reads."""
 
-    page: gr.State
     shown: gr.State
     filters: list[gr.components.Component]
     has_tag: gr.Dropdown
-    picked: gr.Textbox
 
 
 def filter_of(find, has, lacks, shown, pattern, fewest, most, smaller, larger, name):
     """A Filter of what stands in the filter's fields."""
-    import re
-
     from studio.datasets.bulk import Filter
 
     find, most = find or "", most or 0
@@ -83,7 +80,7 @@ def picture_pages(
     shown = gr.State([])  # [file, caption] on this page, so that a click means a picture and not a position
     picked = gr.Textbox(visible=False)  # "dataset/file": held by the page, so that it and its caption travel together
     loaded = gr.Textbox(visible=False)  # what was put into the editor: only an edited caption is written
-    with gr.Row(equal_height=False, elem_classes="filters"):
+    with gr.Row(equal_height=False):
         find = gr.Textbox(label="Find in captions", max_lines=1, elem_id="find", min_width=150, scale=2)
         has = gr.Dropdown(
             label="Has tag", choices=[], value=None, allow_custom_value=True, elem_id="has-tag", min_width=130
@@ -108,22 +105,11 @@ def picture_pages(
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=320, elem_classes="middle"):
             summary = gr.HTML(NOTHING, elem_id="dataset-summary")
-            grid = gr.Gallery(
-                columns=6,
-                height="auto",
-                allow_preview=False,
-                show_label=False,
-                buttons=[],
-                object_fit="contain",
-                interactive=False,
-                visible=False,
-                elem_id="pictures",
-                elem_classes="gallery",
-            )
+            grid = gallery("pictures", allow_preview=False)
             with gr.Row(visible=False) as pager:
-                back = gr.Button("← Earlier", size="sm", min_width=90, elem_id="earlier-page")
+                back = gr.Button("← Previous page", size="sm", min_width=90, elem_id="previous-page")
                 where = gr.HTML(elem_id="page")
-                forth = gr.Button("Later →", size="sm", min_width=90, elem_id="later-page")
+                forth = gr.Button("Next page →", size="sm", min_width=90, elem_id="next-page")
         with gr.Column(scale=4, min_width=280, visible=False, elem_classes="side") as side:
             blank = gr.HTML(UNPICKED)
             with gr.Column(visible=False) as editor:
@@ -321,7 +307,7 @@ def picture_pages(
         return now, as_shown(key, now), note("Saved."), tokens_now, chips_now, doing.stamp(workspace, dataset)
 
     @plainly
-    def take_out(key, number, *looking_at):
+    def take_out(key):
         dataset, _, file = (key or "").partition("/")
         if not file:
             raise DatasetError("Choose a picture first.")
@@ -349,7 +335,7 @@ def picture_pages(
         return updates
 
     @plainly
-    def open_asked(key, *looking_at):
+    def open_asked(key):
         dataset, _, file = (key or "").partition("/")
         if not file:
             return skip_one
@@ -380,7 +366,7 @@ def picture_pages(
     previous.click(lambda *given: go(-1, *given), state, [*view, *one], **quiet)
     following.click(lambda *given: go(1, *given), state, [*view, *one], **quiet)
     chips.click(chip, [picked, caption, batch], [caption, loaded, saved, tokens, chips, revision], **quiet)
-    remove.click(take_out, [picked, page, *looking], [*one, revision], **quiet)
-    asked.change(open_asked, [asked, *looking], one, **quiet)
+    remove.click(take_out, picked, [*one, revision], **quiet)
+    asked.change(open_asked, asked, one, **quiet)
     demo.load(None, None, None, js=KEYS)
-    return Pictures(page, shown, filters, has, picked)
+    return Pictures(shown, filters, has)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.ui import actions
+from studio.ui import actions, actions_captions
 from studio.ui import actions_datasets as doing
+from studio.ui.beat import Beat
 from studio.ui.dataset_bulk import bulk_board
 from studio.ui.dataset_captioners import captioner_form, comparison
 from studio.ui.dataset_check import check_board
@@ -39,7 +40,7 @@ class DatasetTab:
     onward: gr.Button
 
 
-def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer, local: bool) -> DatasetTab:
+def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat, local: bool) -> DatasetTab:
     """Build the tab inside the caller's gr.Tab. local: only this machine sees the page, so folders may be typed."""
     revision, asked = gr.State(""), gr.State("")
     seen, came, gone = gr.State(None), gr.State(None), gr.State(None)
@@ -82,7 +83,9 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer, local: b
                 stop = gr.Button("Stop", interactive=False, elem_id="stop-captions", min_width=80)
             progress = gr.HTML(elem_id="caption-progress")
             with gr.Accordion("Export", open=False, elem_id="export"):
-                kind = gr.Dropdown(label="As", choices=list(KINDS), value=next(iter(KINDS)), elem_id="export-kind")
+                kind = gr.Dropdown(  # a folder lies where only this machine finds it
+                    label="As", choices=list(KINDS), value=next(iter(KINDS)), visible=local, elem_id="export-kind"
+                )
                 background = gr.Textbox(
                     label="Background for transparent pictures",
                     info="A colour, like white or #808080; empty: they stay transparent.",
@@ -114,7 +117,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer, local: b
     def open_dataset(dataset):
         if not dataset:
             return gr.skip(), gr.skip(), gr.skip()
-        opened = doing.view(workspace, dataset)
+        opened = doing.view(workspace, dataset, again=True)
         doing.make_thumbnails(workspace, opened)
         choices = gr.update(choices=doing.list_datasets(workspace), value=opened.name)
         return choices, doing.stamp(workspace, opened.name), gr.Tabs(selected="pictures")
@@ -126,7 +129,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer, local: b
 
     @plainly
     def caption_everything(dataset, word, *chosen):
-        doing.start_captioning(workspace, dataset, word or "", **form.chosen(*chosen))
+        actions_captions.start_captioning(workspace, dataset, word or "", **form.chosen(*chosen))
         return gr.update(interactive=False), gr.update(interactive=True), note("Starting."), NOT_YET
 
     @plainly
@@ -138,13 +141,16 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer, local: b
         if not (candidate or "").strip():
             return ""
         with suppress(StudioError):
-            return note(doing.look_at_trigger(candidate).message)
+            return note(actions_captions.look_at_trigger(candidate).message)
         return ""
 
-    def halt(what):
-        return lambda: actions.stop_job(what) and None
+    def halt_import():
+        actions.stop_job("import")
 
-    # What goes on, each second; they say nothing when nothing is new -----------------------------------------------
+    def halt_captions():
+        actions.stop_job("caption")
+
+    # What goes on, asked at each beat; they say nothing when nothing is new ----------------------------------------
 
     def watch(last, dataset):
         """Captioning, and whether the set changed, here or on another page."""
@@ -197,10 +203,10 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer, local: b
     choice.focus(load_choices, None, choice, **quiet)
     choice.input(open_dataset, choice, [choice, revision, tabs], **quiet)
     add.click(start_import, [drop, folder, name, choice], [added, came], **quiet)
-    stop_add.click(halt("import"), None, None, **quiet)
+    stop_add.click(halt_import, None, None, **quiet)
     caption_all.click(caption_everything, [choice, trigger, *form.inputs], [caption_all, stop, progress, seen],
                       **quiet)  # fmt: skip
-    stop.click(halt("caption"), None, None, **quiet)
+    stop.click(halt_captions, None, None, **quiet)
     trigger.change(judge, trigger, word, trigger_mode="always_last", **quiet)
     export.click(start_export, [choice, kind, background], [exported, gone], **quiet)
     asked.change(lambda key: gr.Tabs(selected="pictures") if key else gr.skip(), asked, tabs, **quiet)

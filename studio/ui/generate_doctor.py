@@ -16,7 +16,7 @@ from studio.ui.bench import Bench
 from studio.ui.boards import board, button, clicked, picture_link
 from studio.ui.generate_form import FIELDS
 from studio.ui.heatmap import block_table, energy_chart
-from studio.ui.widgets import HIDDEN, QUIET, bar, duration, note, plainly, told
+from studio.ui.widgets import HIDDEN, QUIET, bar, note, plainly, size, time_left, told
 from studio.workspace import Workspace
 
 LAYOUTS = [("diffusers, PEFT", "diffusers"), ("kohya, A1111, ComfyUI", "kohya")]
@@ -238,9 +238,7 @@ def made_html(job: Job) -> str:
     lines = [note(job.error, bad=True)] if job.error else []
     if made and made.key:
         name = escape(made.key.partition(":")[2])
-        sizes = (
-            f"{made.old_size / 1e6:.2f} → {made.size / 1e6:.2f} MB" if made.old_size else f"{made.size / 1e6:.2f} MB"
-        )
+        sizes = f"{size(made.old_size)} → {size(made.size)}" if made.old_size else size(made.size)
         link = f'<a class="button" href="{escape(picture_link(made.download))}" download="{name}">Download</a>'
         tools = f"{button('add', made.key, 'Add to the picture', 'primary')}{link}"
         lines.append(f"<header><b>{name}</b><small>{sizes}</small>{tools}</header>")
@@ -262,7 +260,4 @@ def made_html(job: Job) -> str:
 
 
 def _going(job: Job) -> str:
-    share = job.done / job.total if job.total else 0.0
-    seconds = time.monotonic() - job.began
-    left = f" · {duration(seconds * (1 - share) / share)} left" if share > 0.05 and seconds > 2 else ""
-    return f"{bar(job.done, job.total)}{note(f'{job.title}. {job.message}{left}')}"
+    return bar(job.done, job.total) + note(f"{job.title}. {job.message}{time_left(job)}")

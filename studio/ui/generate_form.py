@@ -38,10 +38,6 @@ class Form:
         return self.field("prompt")
 
     @property
-    def negative(self) -> gr.Textbox:
-        return self.field("negative_prompt")
-
-    @property
     def seed(self) -> gr.Number:
         return self.field("seed")
 
@@ -69,7 +65,7 @@ def make_form(workspace: Workspace, demo: gr.Blocks, incoming: gr.Textbox) -> Fo
         )
         width = gr.Number(label="Width", value=SIDE, step=8, elem_id="width", **number)
         height = gr.Number(label="Height", value=SIDE, step=8, elem_id="height", **number)
-    with gr.Row(elem_classes="seeds"):
+    with gr.Row():
         chance = gr.Button("Random seed", size="sm", min_width=90, elem_id="seed-random")
         reuse = gr.Button("Reuse last seed", size="sm", min_width=90, elem_id="seed-reuse")
     with gr.Accordion("Scheduler, count, from a picture", open=False, elem_id="gen-more"):

@@ -1,6 +1,5 @@
 """Grids on the Generate tab: what changes along each side, the pictures as they come, the sheet, and blind votes."""
 
-import time
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -14,7 +13,7 @@ from studio.ui.bench import Bench
 from studio.ui.boards import board, button, clicked, picture_link
 from studio.ui.generate_form import FIELDS
 from studio.ui.thumbnails import GRID, thumbnail
-from studio.ui.widgets import HIDDEN, QUIET, bar, duration, empty, note, one_line, plainly, told
+from studio.ui.widgets import HIDDEN, QUIET, bar, duration, empty, note, plainly, time_left, told
 from studio.workspace import Workspace
 
 SIDES = ("Columns", "Rows", "Blocks")
@@ -59,7 +58,7 @@ def _axis_row(number: int) -> AxisRow:
     return AxisRow(kind, which, text, picks)
 
 
-def grid_part(bench: Bench, workspace: Workspace, demo: gr.Blocks) -> None:
+def grid_part(workspace: Workspace, demo: gr.Blocks, bench: Bench) -> None:
     """Build it where the caller stands."""
     seen, ended = gr.State(""), gr.State("")  # what is shown; the grid that is done
     pair = gr.State([])  # [grid, left, right] while a vote goes on
@@ -69,7 +68,7 @@ def grid_part(bench: Bench, workspace: Workspace, demo: gr.Blocks) -> None:
         two = gr.Button("A / B", size="sm", scale=0, min_width=80, elem_id="grid-two")
     rows = [_axis_row(number) for number in range(len(SIDES))]
     plan = gr.HTML(elem_id="grid-plan", padding=False)
-    with gr.Row(elem_classes="buttons"):
+    with gr.Row():
         go = gr.Button("Draw grid", variant="primary", min_width=130, elem_id="grid-go", scale=3)
         stop = gr.Button("Stop", min_width=90, scale=0, interactive=False, elem_id="grid-stop")
     line = gr.HTML(elem_id="grid-line", padding=False)
@@ -234,17 +233,13 @@ def _suggested(workspace: Workspace, kind: str, held) -> Typed:
         return Typed(kind, picks=tuple(dict.fromkeys([*rows, *here]))[: max(4, len(rows))])
     if kind == "scheduler":
         return Typed(kind, picks=("as the base", "Euler a", "DPM++ 2M Karras"))
-    names = [_name(key) for key in _keys(held)]
+    names = [actions.adapter_name(key) for key in _keys(held)]
     prompt = str(dict(zip(FIELDS, held[1:])).get("prompt") or "")
     text = {
         "strength": "0, 0.5, 1", "prompt": f"{prompt}\n" if prompt else "", "seed": f"{_seed(held)}-{_seed(held) + 3}",
         "steps": "5, 10, 20", "guidance": "2, 4, 7",
     }  # fmt: skip
     return Typed(kind, names[0] if kind == "strength" and names else "", text.get(kind, ""))
-
-
-def _name(key: str) -> str:
-    return key.partition(":")[2].removesuffix(".safetensors")
 
 
 def _fields(workspace: Workspace, one: Typed) -> list[Any]:
@@ -283,12 +278,11 @@ def _all_fields(workspace: Workspace, typed: list[Typed]) -> list[Any]:
 def _line(job) -> str:
     """How far a grid is, or how it ended."""
     if job.state == "running":
-        share = job.done / job.total if job.total else 0.0
-        left = f" · {duration((time.monotonic() - job.began) * (1 - share) / share)} left" if share > 0.02 else ""
-        words = "Stopping" if job.stop_event.is_set() else (job.message or "The base model is being read") + left
+        said = (job.message or "The base model is being read") + time_left(job, 0.02)
+        words = "Stopping" if job.stop_event.is_set() else said
         return f'<div class="how-far">{bar(job.done, job.total)}{note(words)}</div>'
     if job.state == "failed":
-        return note(one_line(StudioError(job.error)), bad=True)
+        return note(job.error or "", bad=True)
     return note(f"{'Stopped' if job.state == 'stopped' else 'Done'}: {job.message}." if job.message else "Stopped.")
 
 

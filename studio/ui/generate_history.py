@@ -32,11 +32,11 @@ def history_part(workspace: Workspace, bench: Bench, tab: gr.Tab) -> None:
     told = gr.HTML(elem_id="history-told")
     grid = boards.board("history", NOTHING)
     with gr.Row(visible=False, elem_classes="pager") as pager:
-        earlier = gr.Button("← Newer", size="sm", min_width=90, elem_id="history-newer")
+        newer = gr.Button("← Newer", size="sm", min_width=90, elem_id="history-newer")
         where = gr.HTML(elem_id="history-page")
-        later = gr.Button("Older →", size="sm", min_width=90, elem_id="history-older")
+        older = gr.Button("Older →", size="sm", min_width=90, elem_id="history-older")
 
-    shown = [page, told, grid, pager, where, earlier, later, back, timer]
+    shown = [page, told, grid, pager, where, newer, older, back, timer]
 
     def show(text, number) -> list[Any]:
         """Updates for `shown`."""
@@ -87,8 +87,8 @@ def history_part(workspace: Workspace, bench: Bench, tab: gr.Tab) -> None:
     swift = {**quiet, "queue": False}  # answered at once, not in the queue's turn; it can't show a message
     tab.select(show, [words, page], shown, **swift)
     words.change(lambda text: show(text, 0), words, shown, trigger_mode="always_last", **swift)
-    earlier.click(lambda text, number: show(text, number - 1), [words, page], shown, **swift)
-    later.click(lambda text, number: show(text, number + 1), [words, page], shown, **swift)
+    newer.click(lambda text, number: show(text, number - 1), [words, page], shown, **swift)
+    older.click(lambda text, number: show(text, number + 1), [words, page], shown, **swift)
     grid.click(open_one, None, [opened, large], **quiet)
     large.click(act, [words, page, opened], [bench.taken, opened, large, *shown], **quiet)
     back.click(put_back, [words, page], [opened, large, *shown], **quiet)
@@ -141,7 +141,7 @@ def _facts(values: dict[str, Any], adapters: list[dict[str, Any]]) -> str:
     rows += [("Seed", values.get("seed")), ("Steps", values.get("steps")), ("Guidance", values.get("guidance"))]
     rows += [("Size", size), ("Scheduler", values.get("scheduler")), ("Base", values.get("base"))]
     if values.get("source"):
-        rows.append(("From a picture", f"{values['source']}, {values.get('denoising', 0):.0%} drawn anew"))
+        rows.append(("From a picture", f"{values['source']}, {100 * values.get('denoising', 0):.0f} % drawn anew"))
     lines = "".join(
         f"<dt>{name}</dt><dd>{escape(f'{value:g}' if isinstance(value, float) else str(value))}</dd>"
         for name, value in rows

@@ -3,7 +3,6 @@
 import base64
 import io
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ import gradio as gr
 from studio.errors import StudioError
 from studio.jobs import Job
 from studio.owners import PerOwner
-from studio.ui import actions, actions_pictures, generate_rows
+from studio.ui import actions, actions_history, actions_pictures, generate_rows
 from studio.ui.boards import picture_link
-from studio.ui.widgets import HIDDEN, QUIET, bar, duration, empty
+from studio.ui.widgets import HIDDEN, QUIET, bar, empty, gallery, time_left
 from studio.workspace import Workspace
 
 NOTHING = empty("No picture yet", "Write a prompt and press Generate. Adapters are optional: add one to compare.")
@@ -59,11 +58,10 @@ def make_results() -> Results:
         label="Without | with adapters", elem_id="both", interactive=False, type="filepath", format="png",
         visible=False, buttons=["fullscreen"], max_height=620, show_label=False,
     )  # fmt: skip
-    grid = {"show_label": False, "height": "auto", "buttons": [], "interactive": False, "visible": False}
-    several = gr.Gallery(columns=4, object_fit="contain", elem_id="several", elem_classes="gallery", **grid)
+    several = gallery("several")
     film = gr.HTML("", elem_id="film", html_template="${value}", js_on_load=generate_rows.STRIP_JS)
     before = gr.Markdown("### Earlier pictures", elem_classes="heading", visible=False)
-    earlier = gr.Gallery(columns=8, object_fit="contain", elem_id="earlier", elem_classes="gallery strip", **grid)
+    earlier = gallery("earlier")
     return Results(blank, without, picture, both, several, line, film, before, earlier)
 
 
@@ -87,7 +85,7 @@ def draw(workspace: Workspace, session: str, recipe: Any, bare: Any, how: str, s
         return
     _seeds[session] = recipe.seed
     line = _at_rest(actions.recipe_line(recipe) + (" · stopped" if job.state == "stopped" else ""))
-    yield shown([str(path) for path in paths], known if compared else None, how) + [line, *gallery(workspace)]
+    yield shown([str(path) for path in paths], known if compared else None, how) + [line, *earlier_pictures(workspace)]
 
 
 def shown(paths: list[str], without: str | None, how: str) -> list[Any]:
@@ -122,13 +120,14 @@ def draw_strip(workspace: Workspace, recipe: Any, stop: threading.Event) -> list
         (strength, picture_link(save_picture(image, at_strength(recipe, strength), workspace.outputs)))
         for strength, image in found
     ]
-    return [gr.update(visible=False), generate_rows.strip_html(links, recipe.adapters[0].title), *gallery(workspace)]
+    film = generate_rows.strip_html(links, recipe.adapters[0].title)
+    return [gr.update(visible=False), film, *earlier_pictures(workspace)]
 
 
-def gallery(workspace: Workspace) -> list[Any]:
+def earlier_pictures(workspace: Workspace) -> list[Any]:
     """Updates for before and earlier."""
-    pictures = sorted(workspace.outputs.glob("*.png"), key=lambda path: path.stat().st_mtime, reverse=True)[:EARLIER]
-    return [gr.update(visible=bool(pictures)), gr.update(value=[str(p) for p in pictures], visible=bool(pictures))]
+    pictures = [str(workspace.outputs / name) for name, _ in actions_history.newest_files(workspace)[:EARLIER]]
+    return [gr.update(visible=bool(pictures)), gr.update(value=pictures, visible=bool(pictures))]
 
 
 # Turns --------------------------------------------------------------------------------------------------------------
@@ -165,22 +164,20 @@ def last_seed(request: gr.Request):
 
 
 def _watch(job: Job, session: str, stop: threading.Event) -> Iterator[str]:
-    began, last = time.monotonic(), None
+    last = None
     while job.state == "running":
         if stop.is_set():
             job.stop()
         state = (job.done, job.message, len(_waiting.get(session, ())))
         if state != last:
             last = state
-            yield _under_way(job, time.monotonic() - began, state[2])
+            yield _under_way(job, state[2])
         if job.thread:
             job.thread.join(LOOK_EVERY)
 
 
-def _under_way(job: Job, seconds: float, waiting: int) -> str:
-    """The small look, a bar, and how long it will take."""
-    share = job.done / job.total if job.total else 0.0
-    left = f" · {duration(seconds * (1 - share) / share)} left" if share > 0.05 else ""
+def _under_way(job: Job, waiting: int) -> str:
+    """The small look, a bar, and how long it will take. waiting: clicks that come after it."""
     more = f" · {waiting} more waiting" if waiting else ""
     look = job.result.look if job.result else None
     picture = ""
@@ -188,7 +185,7 @@ def _under_way(job: Job, seconds: float, waiting: int) -> str:
         stream = io.BytesIO()
         look.save(stream, "PNG")
         picture = f'<img src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}" alt="">'
-    words = escape((job.message or "The base model is being read") + left + more)
+    words = escape((job.message or "The base model is being read") + time_left(job) + more)
     return (
         f'<div class="drawing"><div class="look">{picture}</div>'
         f'<div class="how-far">{bar(job.done, job.total)}<div class="note">{words}</div></div></div>'

@@ -6,9 +6,10 @@ from html import escape
 import gradio as gr
 
 from studio.ui import actions_shelf, generate_doctor
+from studio.ui.actions import adapter_name
 from studio.ui.bench import Bench
 from studio.ui.boards import MOST, board, button, clicked, picture_link
-from studio.ui.widgets import HIDDEN, QUIET, empty, plainly
+from studio.ui.widgets import HIDDEN, QUIET, empty, plainly, size
 from studio.workspace import Workspace
 
 NOTHING = empty("No adapter yet", "Drop .safetensors files on the left, or train one: each stands here with a picture.")
@@ -42,7 +43,7 @@ def adapters_part(workspace: Workspace, demo: gr.Blocks, bench: Bench, part: gr.
         if kind == "remove":
             aside = actions_shelf.remove(workspace, key)
             undo = button("back", aside, "Put it back", "link")
-            said = f'<div class="note">{escape(_plain(key))} was taken off the shelf. {undo}</div>'
+            said = f'<div class="note">{escape(adapter_name(key))} was taken off the shelf. {undo}</div>'
             return [*show(query), said, gr.skip(), gr.skip()]
         if kind == "back":
             actions_shelf.put_back(workspace, key)
@@ -75,7 +76,7 @@ def _card(card: actions_shelf.Card) -> str:
         else f'<div class="tile" aria-hidden="true">{escape(card.name[:1].upper())}</div>'
     )
     rank = f"rank {card.rank}" if card.rank else ""
-    facts = " · ".join(filter(None, [card.kind, rank, megabytes(card.size)]))
+    facts = " · ".join(filter(None, [card.kind, rank, size(card.size)]))
     family = escape(card.family or ("" if card.problem or not card.known else "family not known"))
     words = f"<small>{escape(', '.join(card.words[:3]))}</small>" if card.words else ""
     problem = f'<small class="bad">{escape(card.problem)}</small>' if card.problem else ""
@@ -89,12 +90,3 @@ def _card(card: actions_shelf.Card) -> str:
         f"<small>{escape(facts)}</small><small>{family}</small>{words}{problem}"
         f'<div class="card-tools">{"" if card.problem else usable}</div></li>'
     )
-
-
-def megabytes(size: int) -> str:
-    """In MB of a million bytes, as shops and sites say it."""
-    return f"{size / 1e6:.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
-
-
-def _plain(key: str) -> str:
-    return key.partition(":")[2].removesuffix(".safetensors")

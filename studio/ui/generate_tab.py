@@ -64,14 +64,14 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
                 strip = gr.Button("Strength strip", elem_id="strip", min_width=160)
                 stop = gr.Button("Stop", elem_id="stop-drawing", min_width=70, scale=0)
                 compare = gr.Dropdown(
-                    [generate_picture.BESIDE, generate_picture.OVER, generate_picture.OFF], 
+                    [generate_picture.BESIDE, generate_picture.OVER, generate_picture.OFF],
                     value=generate_picture.BESIDE, label="With and without", elem_id="with-without", min_width=190,
                 )  # fmt: skip
-            with gr.Tabs(elem_id="generate-tabs") as tabs:  # noqa: SIM117  (more tabs follow)
+            with gr.Tabs(elem_id="generate-tabs") as tabs:
                 with gr.Tab("Picture", id="drawn", elem_id="tab-drawn"):
                     results = generate_picture.make_results()
                 with gr.Tab("Grid", id="grid", elem_id="tab-grid", render_children=True):
-                    grid_part(bench, workspace, demo)
+                    grid_part(workspace, demo, bench)
                 with gr.Tab("Adapters", id="shelf", elem_id="tab-shelf") as shelf_tab:
                     adapters_part(workspace, demo, bench, shelf_tab)
                 with gr.Tab("Measure", id="measures", elem_id="tab-measures"):
@@ -101,7 +101,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
 
     @plainly
     def take(files, held):
-        """Dropped files: adapters become rows, a picture fills the form with its recipe."""
+        """Dropped files: adapters become rows, or a picture fills form and rows with its recipe."""
         wanted, picture_file = [], None
         for path in files or []:
             if Path(path).suffix.lower() == ".png":
@@ -116,8 +116,8 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
                 return *restore(Path(picture_file)), load_adapters(), None
         except StudioError as error:
             tell(error)
-        skipped = [gr.skip()] * (len(fields) + 2)
-        return *skipped[2:], *with_added(held, wanted), *skipped[:2], load_adapters(), None
+        same = [gr.skip()] * len(fields)
+        return *same, *with_added(held, wanted), gr.skip(), gr.skip(), load_adapters(), None
 
     @plainly
     def take_recipe(name):
@@ -223,7 +223,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
     demo.load(load_adapters, None, chooser, **quiet)
     demo.load(recall, recalled, [*form.remembered, *pool], js=RECALL_JS, **quiet).then(None, None, None, js=READY_JS,
                                                                                      **quiet)  # fmt: skip
-    demo.load(lambda: generate_picture.gallery(workspace), None, [results.before, results.earlier], **quiet)
+    demo.load(lambda: generate_picture.earlier_pictures(workspace), None, [results.before, results.earlier], **quiet)
     return GenerateTab(incoming)
 
 

@@ -5,10 +5,10 @@ from html import escape
 
 import gradio as gr
 
-from studio.ui import actions, actions_publish, runs_html
+from studio.ui import actions, actions_publish, actions_runs, runs_html
 from studio.ui import actions_all_runs as doing
 from studio.ui.runs_html import FILM_JS
-from studio.ui.widgets import HIDDEN, QUIET, bar, note, plainly
+from studio.ui.widgets import HIDDEN, QUIET, bar, note, plainly, size
 from studio.workspace import Workspace
 
 NOTHING = {"run": "", "note": ""}
@@ -20,10 +20,11 @@ def previews_through_time(workspace: Workspace, run: gr.Dropdown) -> None:
         film = gr.HTML(elem_id="film-of-run", elem_classes="board", html_template="${value}", js_on_load=FILM_JS)
 
     def fill(name):
-        return runs_html.film([(one, doing.film(workspace, one, how)) for one, how in doing.courses(workspace, [name])])
+        courses = doing.courses(workspace, [name or ""])
+        return runs_html.film([(one, doing.film(workspace, one, how)) for one, how in courses])
 
     quiet = {**QUIET, **HIDDEN}
-    part.expand(lambda name: fill(name or ""), run, film, **quiet)
+    part.expand(fill, run, film, **quiet)
     run.change(lambda: gr.update(open=False), None, part, **quiet)
 
 
@@ -120,14 +121,15 @@ def publish_form(workspace: Workspace, run: gr.Dropdown, demo: gr.Blocks) -> Non
 
     @plainly
     def trigger_of(name):
-        from studio.ui.actions_runs import run_settings
+        return actions_runs.run_settings(workspace, name)["data.trigger"] if name else ""
 
-        return run_settings(workspace, name)["data.trigger"] if name else ""
+    def halt():
+        actions.stop_job("publish")
 
     quiet = {**QUIET, **HIDDEN}
     prepare.click(begin(False), fields, [stop, told, seen, token, timer], **quiet)
     send.click(begin(True), [*fields, token], [stop, told, seen, token, timer], **quiet)
-    stop.click(lambda: actions.stop_job("publish") and None, None, None, **quiet)
+    stop.click(halt, None, None, **quiet)
     run.change(trigger_of, run, triggers, **quiet)
     for event in (timer.tick, demo.load):
         event(watch, seen, [seen, stop, told, timer], concurrency_limit=None, **quiet)
@@ -153,7 +155,7 @@ def _told(workspace: Workspace, job, name: str) -> str:
     if made.address:
         line += f'<div class="note"><a href="{escape(made.address)}" target="_blank">{escape(made.address)}</a></div>'
     where = note(f"In {made.folder}") if workspace.allows.folders else ""
-    rows = "".join(f"<li>{escape(file)} <small>{runs_html.size(count)}</small></li>" for file, count in made.files)
+    rows = "".join(f"<li>{escape(file)} <small>{size(count)}</small></li>" for file, count in made.files)
     return (
         f'{line}<details class="card-of" open><summary>What is published of {escape(name)}</summary>{where}'
         f'<ul class="told">{rows}</ul><pre class="mono">{escape(made.card)}</pre></details>'

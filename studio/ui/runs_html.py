@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from studio.ui.boards import button, picture_link, tick
-from studio.ui.status import percent
-from studio.ui.widgets import empty
+from studio.ui.chart import COLOURS
+from studio.ui.status import percent, verdict_kind
+from studio.ui.widgets import empty, size
 
 PAGE = 60  # rows shown at a time
 
@@ -46,22 +47,10 @@ element.addEventListener('input', event => {
 """
 
 
-def size(count: int) -> str:
-    """`34 MB` for 34,000,000 bytes."""
-    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= one:
-            return f"{count / one:.1f} {unit}" if count < 10 * one else f"{count / one:,.0f} {unit}"
-    return f"{count} bytes"
-
-
 def when(seconds: float) -> str:
     """The day, and the hour where it is today's. seconds: since 1970."""
     then = time.localtime(seconds)
     return time.strftime("%H:%M" if then[:3] == time.localtime()[:3] else "%Y-%m-%d", then)
-
-
-def verdict_kind(verdict: str) -> str:
-    return {"learning": "good", "over-fitting": "bad"}.get(verdict, "quiet-pill")
 
 
 # The list -----------------------------------------------------------------------------------------------------------
@@ -169,7 +158,7 @@ def settings_table(names: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]
         return ""
     if not rows:
         return '<div class="note">These runs have the same settings.</div>'
-    head = "".join(f'<th><i class="dot run-{n % 8}"></i>{escape(name)}</th>' for n, name in enumerate(names))
+    head = "".join(f'<th><i class="dot run-{n % COLOURS}"></i>{escape(name)}</th>' for n, name in enumerate(names))
     body = "".join(
         f"<tr><th>{escape(labels.get(key, key))}</th>"
         + "".join(f"<td>{escape(_value(value))}</td>" for value in values)

@@ -39,7 +39,7 @@ def _facts(view, active: bool) -> list[tuple[str, str]]:
         facts.append(("loss", f"{view.losses[-1][2]:.4f}"))
     look = view.looks[-1] if view.looks else None
     if look and look.step and look.base_loss:
-        pill = f' <i class="pill {_slug(look.verdict)}">{escape(look.verdict)}</i>' if look.verdict else ""
+        pill = f' <i class="pill {verdict_kind(look.verdict)}">{escape(look.verdict)}</i>' if look.verdict else ""
         facts.append(("held-out against base", f"{percent(look.loss / look.base_loss - 1)}{pill}"))
     if view.rate:
         facts.append(
@@ -52,7 +52,7 @@ def _facts(view, active: bool) -> list[tuple[str, str]]:
     return facts
 
 
-def _slug(verdict: str) -> str:
+def verdict_kind(verdict: str) -> str:
     """The class of a verdict's pill: good, bad or neither."""
     return {"learning": "good", "over-fitting": "bad"}.get(verdict, "quiet-pill")
 

@@ -9,7 +9,7 @@ from studio.errors import StudioError
 from studio.ui import actions_bases, actions_datasets, actions_runs
 from studio.ui.base_chooser import base_chooser
 from studio.ui.thumbnails import cropped
-from studio.ui.widgets import HIDDEN, QUIET, field_for, note, plainly, setting, tell
+from studio.ui.widgets import HIDDEN, QUIET, field_for, gallery, note, plainly, setting, tell
 from studio.workspace import Workspace
 
 GROUPS = {  # heading of a folded part -> its settings, with their labels
@@ -266,17 +266,7 @@ def _crops(workspace: Workspace, form: TrainForm) -> None:
     """The first pictures with what is kept of each, made when the part is opened or the button is pressed."""
     with gr.Accordion("What the trainer will see", open=False, elem_id="crops") as part:
         buckets = gr.HTML(elem_id="buckets")
-        grid = gr.Gallery(
-            show_label=False,
-            columns=4,
-            height="auto",
-            buttons=[],
-            object_fit="contain",
-            interactive=False,
-            visible=False,
-            elem_id="cropped",
-            elem_classes="gallery",
-        )
+        grid = gallery("cropped")
         again = gr.Button("Look again", size="sm", elem_id="look-again")
 
     keys = ("base", "data.resolution", "data.buckets", "data.upscale")

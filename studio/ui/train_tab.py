@@ -6,11 +6,12 @@ import gradio as gr
 
 from studio.errors import StudioError
 from studio.ui import actions, actions_queue, actions_runs, runs_extras, status
+from studio.ui.beat import Beat
 from studio.ui.chart import empty_chart, loss_chart
 from studio.ui.runs_board import queue_board, queue_now, runs_board
 from studio.ui.thumbnails import thumbnail
 from studio.ui.train_form import LABELS, shown_in, train_form, typed
-from studio.ui.widgets import HIDDEN, QUIET, empty, note, plainly
+from studio.ui.widgets import HIDDEN, QUIET, empty, gallery, note, plainly
 from studio.workspace import Workspace
 
 NO_RUN = empty("No run yet", "Choose a dataset and press Start. A first run of 200 steps takes minutes on a laptop.")
@@ -26,18 +27,18 @@ class TrainTab:
     onward: gr.Button
 
 
-def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTab:
+def train_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat) -> TrainTab:
     """Build the tab inside the caller's gr.Tab."""
     pulse = gr.State("")
     seen = gr.State({})  # what this browser tab has shown: {"runs", "stamp", "previews", "warnings", "check"}
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
             form = train_form(workspace, demo)
-            with gr.Row(elem_classes="buttons"):
+            with gr.Row():
                 start = gr.Button("Start", variant="primary", elem_id="start", min_width=120)
                 check = gr.Button("Check first", elem_id="check", min_width=120)
                 enqueue = gr.Button("Add to queue", visible=False, elem_id="enqueue", min_width=120)
-            with gr.Row(elem_classes="buttons"):
+            with gr.Row():
                 pause = gr.Button("Pause", size="md", interactive=False, elem_id="pause", min_width=90)
                 stop = gr.Button("Stop", size="md", interactive=False, elem_id="stop", min_width=90)
             why = gr.HTML(elem_id="why", visible=False, padding=False)
@@ -67,10 +68,10 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
                 )  # fmt: skip
                 warnings = gr.HTML(elem_id="warnings", visible=False, padding=False)
                 heading = gr.Markdown("### Previews", elem_classes="heading", visible=False)
-                previews = _gallery("previews")
+                previews = gallery("previews")
                 with gr.Accordion("Hardest pictures", open=False, visible=False, elem_id="hardest") as hard:
                     hard_note = gr.HTML()
-                    hard_pictures = _gallery("hard-pictures")
+                    hard_pictures = gallery("hard-pictures")
                 with gr.Column(visible=False, elem_id="run-extras") as extras:
                     runs_extras.previews_through_time(workspace, run)
                     runs_extras.note_and_files(workspace, run)
@@ -150,7 +151,7 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
         return actions_runs.run_stamp(workspace, current), busy, newest and newest.job.state, looked, line
 
     def feel(chosen, last):
-        """Every second, in every browser tab. With one output: a browser pays for each output of each event."""
+        """Whether `watch` has anything to say. With one output: a browser pays for each output of each event."""
         names = actions_runs.list_run_names(workspace)
         now = repr((chosen, names, stamp_of(chosen if chosen in names else "")))
         return gr.skip() if now == last else now
@@ -262,7 +263,7 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
         seen, start, check, enqueue, queue, pause, stop, why, report, use, run, shown, onward, download, again, copy,
         extending, extend, chart, warnings, heading, previews, hard, extras,
     ]  # fmt: skip
-    timer.tick(feel, [run, pulse], pulse, concurrency_limit=None, **quiet)
+    timer.tick(feel, [run, pulse], pulse)
     for event in (pulse.change, demo.load, run.input):
         event(watch, [run, seen], watched, concurrency_limit=None, **quiet)
     start.click(begin, form.inputs, [start, check, stop, why], **quiet)
@@ -282,17 +283,3 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: gr.Timer) -> TrainTa
 def _line(html: str):
     """The line below the buttons; it takes no room when it is empty."""
     return gr.update(value=html, visible=bool(html))
-
-
-def _gallery(name: str) -> gr.Gallery:
-    return gr.Gallery(
-        show_label=False,
-        columns=6,
-        height="auto",
-        buttons=[],
-        object_fit="contain",
-        interactive=False,
-        visible=False,
-        elem_id=name,
-        elem_classes="gallery",
-    )

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import time
 import types
 import typing
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import in_words
+from studio.jobs import Job
 
 SIDE = 128  # pixels: the starter model's size
 # Whatever shows progress is looked up in the whole page at each message of any event, also when it is hidden.
@@ -48,6 +50,15 @@ def plainly(handler: Callable) -> Callable:
     return streamed if inspect.isgeneratorfunction(handler) else wrapped
 
 
+def gallery(name: str, **options) -> gr.Gallery:
+    """A grid of pictures with what is said of them below, as high as they are; hidden until it is filled."""
+    look: dict[str, Any] = {
+        "show_label": False, "height": "auto", "buttons": [], "object_fit": "contain", "interactive": False,
+        "visible": False, "elem_classes": "gallery",
+    }  # fmt: skip
+    return gr.Gallery(elem_id=name, **look | options)
+
+
 def tell(error: Exception) -> None:
     """Show an error as a small message that goes away by itself."""
     gr.Warning(one_line(error), title="Please check", duration=12)
@@ -76,6 +87,7 @@ def told(items: list[str], kind: str = "") -> str:
 
 
 def bar(done: int, total: int) -> str:
+    """How far something is, as a thin line; empty while the total isn't known."""
     share = 100 * min(1.0, done / total) if total else 0
     return f'<div class="bar"><i style="width:{share:.1f}%"></i></div>'
 
@@ -88,6 +100,21 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def time_left(job: Job, from_share: float = 0.05) -> str:
+    """` · 3 min left` for a job that runs, as it went until now; "" before this share of it is done."""
+    share = job.done / job.total if job.total else 0.0
+    seconds = time.monotonic() - job.began
+    return f" · {duration(seconds * (1 - share) / share)} left" if share > from_share else ""
+
+
+def size(count: int) -> str:
+    """`34 MB` for 34,000,000 bytes."""
+    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= one:
+            return f"{count / one:.1f} {unit}" if count < 10 * one else f"{count / one:,.0f} {unit}"
+    return f"{count} bytes"
 
 
 @dataclass(frozen=True)

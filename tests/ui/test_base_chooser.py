@@ -5,13 +5,16 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from PIL import Image
 
 from studio.capabilities import REACHED, VISITED
 from studio.errors import NotAllowedError, StudioError
 from studio.generation import save_picture
+from studio.jobs import Job, jobs
 from studio.ui import actions_bases, actions_pictures, actions_runs
+from studio.ui.base_chooser import base_chooser
 from studio.workspace import Workspace
 from tests.families import tiny
 
@@ -87,6 +90,20 @@ def test_where_others_come_nothing_can_be_typed(workspace, folders, flux, allows
     if allows is VISITED:
         with pytest.raises(NotAllowedError):
             actions_bases.line_of(reached, flux)
+
+
+def test_the_end_of_a_download_says_nothing_of_another_base_that_was_looked_at_meanwhile(workspace, flux, monkeypatch):
+    job = Job("base", "Fetching flux")
+    job.state, job.result, job.message = "done", flux, "flux is here."
+    monkeypatch.setitem(jobs.beside, "base", job)
+    with gr.Blocks() as page:
+        base_chooser(workspace, page, "train")
+    watch = next(one.fn for one in page.fns.values() if getattr(one.fn, "__name__", "") == "watch")
+    seen, use, fetch, _, _, said, timer = watch("/no/such/base")
+    assert seen == use == gr.skip() and "flux is here." in said
+    assert fetch["visible"] and timer.active is False
+    seen, use, fetch, *_ = watch(actions_bases.line_of(workspace, flux))
+    assert "FLUX" in seen and use["interactive"] and not fetch["visible"]
 
 
 def test_what_is_typed_wrong_is_one_sentence(workspace):

@@ -11,6 +11,7 @@ from studio.ui import actions_grids
 from studio.ui.actions import adapter_path
 from studio.ui.actions_grids import Typed, axes_of, checked, checkpoints_of, ladder, picture_path, spread, two, typed_in
 from studio.ui.actions_pictures import key_of, restored
+from studio.ui.generate_grid import _line
 from studio.ui.generate_rows import known_keys
 from studio.workspace import Workspace
 
@@ -164,3 +165,9 @@ def test_a_grid_of_which_nothing_can_be_drawn_says_why(workspace):
     job = actions_grids.start_grid(workspace, recipe, axes)
     job.wait()
     assert job.state == "failed" and "noise" in job.error and "\n" not in job.error
+
+
+def test_why_a_grid_failed_is_shown_as_it_was_said():
+    job = Job("grid", "Grid of 4 pictures")
+    job.state, job.error = "failed", "The prompt's <lora:ink> & more is wrong."
+    assert "&lt;lora:ink&gt; &amp; more" in _line(job)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import time
 
 import pytest
@@ -72,8 +73,6 @@ def test_a_card_shows_the_newest_preview_else_the_files_picture_else_the_newest_
     for seed, name in ((1, "red"), (2, "yellow")):
         recipe = Recipe(prompt="a", seed=seed, adapters=(AdapterUse(file=plain),))
         path = save_picture(Image.new("RGB", (64, 64), name), recipe, space.outputs)
-        import os
-
         os.utime(path, (seed, seed))
     found = {card.name: card for card in actions_shelf.cards(space)}
     near = {"moody": (0, 0, 255), "own": (0, 255, 0), "plain": (255, 255, 0)}

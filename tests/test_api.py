@@ -32,7 +32,7 @@ def wait(studio, endpoint: str, seconds: float = 240, **arguments) -> dict:
     return status
 
 
-def test_whole_way_as_a_program(studio, root):
+def test_whole_way_as_a_program(studio):
     dataset = studio.predict("silhouette", api_name="/open_dataset")
     assert dataset["name"] == "silhouette" and len(dataset["items"]) == 24
     studio.predict("silhouette", "inkling", True, api_name="/caption_dataset")
@@ -152,7 +152,7 @@ def test_a_dataset_is_checked_mended_edited_and_taken_back_by_a_program(studio, 
     assert "3 pieces" in studio.predict("zsk", api_name="/trigger_report")["message"]
 
 
-def test_pictures_grids_and_adapters_by_a_program(studio, root, tmp_path):
+def test_pictures_grids_and_adapters_by_a_program(studio, tmp_path):
     from studio.adapters import AdapterSpec, attach
     from studio.basemodels import load_base
 
@@ -220,7 +220,7 @@ def test_the_queue_and_the_bin_by_a_program(studio):
     assert "works" in studio.predict(api_name="/doctor")
 
 
-def test_dropped_files_that_can_not_be_used(studio, root, tmp_path):
+def test_dropped_files_that_can_not_be_used(studio, tmp_path):
     (tmp_path / "empty.safetensors").write_bytes(b"")
     with pytest.raises(AppError, match="empty.safetensors"):
         studio.predict(handle_file(str(tmp_path / "empty.safetensors")), api_name="/add_adapter")

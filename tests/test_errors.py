@@ -42,7 +42,7 @@ def test_a_bug_has_no_sentence(error):
     assert in_words(error) is None
 
 
-def test_the_command_line_says_it_in_a_line_and_raises_a_bug(capsys, monkeypatch, tmp_path):
+def test_the_command_line_says_it_in_a_line_and_raises_a_bug(capsys, monkeypatch):
     from studio import workspace
 
     def fails(*_, **__):

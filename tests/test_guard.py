@@ -61,7 +61,7 @@ def test_it_fetches_nothing_for_whoever_asks(url):
     assert get(url + "monitoring/summary").status_code == 403
 
 
-def test_only_what_is_meant_for_the_browser_is_served(url, tmp_path):
+def test_only_what_is_meant_for_the_browser_is_served(url):
     from studio.workspace import ASSETS
 
     for path in (

@@ -70,7 +70,7 @@ def picture(path: Path, colour: str = "red") -> Path:
 # Whose is whose -----------------------------------------------------------------------------------------------------
 
 
-def test_a_visitor_neither_lists_nor_opens_what_is_anothers(url, root, ada, bob, tmp_path):
+def test_a_visitor_neither_lists_nor_opens_what_is_anothers(root, ada, bob, tmp_path):
     ada.predict([handle_file(picture(tmp_path / "secret.png"))], "diary", api_name="/import_pictures")
     assert "diary" in ada.predict(api_name="/list_datasets")
     assert "diary" not in bob.predict(api_name="/list_datasets")
@@ -173,7 +173,7 @@ def test_a_cookie_that_is_none_of_ours_names_no_folder(url, root):
     assert all(re.fullmatch("[cs][0-9a-f]{40}|nobody", folder.name) for folder in (root / "visitors").iterdir())
 
 
-def test_a_program_that_keeps_no_cookies_has_its_sessions_workspace(url, root, tmp_path):
+def test_a_program_that_keeps_no_cookies_has_its_sessions_workspace(url, tmp_path):
     class Forgetful(dict):
         def update(self, *given):
             """As a browser that blocks cookies."""
@@ -217,7 +217,7 @@ def test_what_a_visitor_may_not_do_is_refused_in_one_sentence(bob, endpoint, giv
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_folders_of_the_machine_are_refused_in_the_action_itself(root, tmp_path):
+def test_folders_of_the_machine_are_refused_in_the_action_itself(tmp_path):
     from studio.ui import actions_datasets
 
     workspace = VisitorsWorkspace(Visitors(tmp_path / "visitors"))
@@ -349,7 +349,7 @@ def test_a_job_ends_at_its_limit():
     assert job.state == "stopped" and "most that a job may take" in job.message
 
 
-def test_a_limited_run_can_not_hold_the_device_by_pausing(monkeypatch):
+def test_a_limited_run_can_not_hold_the_device_by_pausing():
     from studio.ui import actions_runs
 
     job = jobs.start("train", "Training x", lambda job: job.stop_event.wait(30), limit=60)

@@ -144,14 +144,17 @@ def test_what_is_not_finite_is_not_written_and_the_last_good_file_stays(tmp_path
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [{"path": "a.bin"}, {"layout": "banana"}, {"layout": "kohya", "prefix": "banana"}],
+    "name, arguments, words",
+    [
+        ("a.bin", {}, "must end in .safetensors"),
+        ("a.safetensors", {"layout": "banana"}, "layout 'banana' is unknown"),
+        ("a.safetensors", {"layout": "kohya", "prefix": "banana"}, "'banana'"),
+    ],
 )
-def test_a_wrong_name_or_layout_is_said(tmp_path, arguments):
+def test_a_wrong_name_or_layout_is_said(tmp_path, name, arguments, words):
     adapter = trained(model())
-    path = tmp_path / arguments.pop("path", "a.safetensors")
-    with pytest.raises(AdapterError):
-        adapter.save(path, **arguments)
+    with pytest.raises(AdapterError, match=words):
+        adapter.save(tmp_path / name, **arguments)
     assert not list(tmp_path.iterdir())
 
 

@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from studio.adapters import AdapterSpec, Update, attach, overlap, read_adapter, write_adapter
+from studio.adapters import AdapterSpec, Update, attach, attach_file, overlap, read_adapter, write_adapter
 from studio.adapters.advice import advice, verdict
-from studio.adapters.block_map import kind_of
+from studio.adapters.block_map import block_map, kind_of
 from studio.adapters.examine import ALL, examine
 from studio.adapters.outline import read_outline
+from studio.adapters.stack import ATTRIBUTE
 from studio.basemodels import load_base
 from studio.errors import GenerationError
 from studio.ui.heatmap import block_table, energy_chart
@@ -122,8 +123,6 @@ def test_a_dead_part_and_an_over_strong_block_are_named(base, tmp_path):
 
 def test_two_adapters_on_the_rows_are_compared_as_written_out(base, tmp_path):
     one, other = made(tmp_path / "a.safetensors", base), made(tmp_path / "b.safetensors", base, 1, kind="lokr")
-    from studio.adapters import attach_file
-
     hung = [attach_file(file, base.modules()) for file in (one, other)]
     expected = overlap(*hung)
     for adapter in hung:
@@ -150,10 +149,10 @@ def test_looking_changes_nothing_and_stops_between_layers(base, tmp_path):
     with pytest.raises(GenerationError):
         examine(file, base.modules(), progress=stop)
     assert all(torch.equal(value, before[key]) for key, value in base.model.state_dict().items())
-    assert not any("_adapter_stack" in module.__dict__ for module in base.model.modules())
+    assert not any(ATTRIBUTE in module.__dict__ for module in base.model.modules())
 
 
-def test_the_header_alone_tells_kind_rank_and_family(base, tmp_path):
+def test_the_header_alone_tells_layers_kinds_and_ranks(base, tmp_path):
     for kind in ("lora", "dora", "loha", "lokr"):
         whole = made(tmp_path / f"{kind}.safetensors", base, kind=kind)
         short = read_outline(tmp_path / f"{kind}.safetensors")
@@ -177,8 +176,6 @@ def test_layers_are_told_apart_by_kind(path, kind):
 def test_an_unknown_model_has_a_map_too():
     model = nn.ModuleDict({"one": nn.Linear(4, 4), "two": nn.Linear(4, 4)})
     adapter = attach(model, AdapterSpec(rank=2, targets=("one",)))
-    from studio.adapters.block_map import block_map
-
     where = block_map({"unet": model}, {("unet", "one"): (1.0, 4.0)}, [])
     assert where.of_component("unet").share == 0.5 and "unet.two" in where.blocks
     adapter.detach()

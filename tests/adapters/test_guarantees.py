@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from studio.adapters import KINDS, AdapterSpec, attach, attach_file, read_adapter
+from studio.adapters.stack import ATTRIBUTE
 
 X = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
 
@@ -86,7 +87,7 @@ def test_training_moves_the_adapter_and_never_the_base(variant):
     assert list(after) == list(before) and all(torch.equal(after[key], before[key]) for key in before)
     adapter.detach()
     assert torch.equal(model(X), y)
-    assert not vars(model.fc).keys() & {"weight", "bias", "_adapter_stack"}
+    assert not vars(model.fc).keys() & {"weight", "bias", ATTRIBUTE}
 
 
 @each
@@ -182,7 +183,7 @@ def test_a_base_moved_or_changed_under_a_merged_adapter_is_seen():
         assert model(X.double()).dtype == torch.float64
         model.float()
         once = model(X)
-        model.fc.weight.add_(1) if model.fc.weight.requires_grad else model.fc._parameters["weight"].add_(1)
+        model.fc._parameters["weight"].add_(1)
         assert not torch.allclose(model(X), once)
 
 
@@ -258,7 +259,7 @@ class Both(nn.Module):
         return self.base(x)
 
 
-def test_distributed_data_parallel_averages_the_adapters_gradients(tmp_path):
+def test_distributed_data_parallel_trains_the_adapter_and_not_the_base(tmp_path):
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
@@ -266,7 +267,8 @@ def test_distributed_data_parallel_averages_the_adapters_gradients(tmp_path):
         adapter = attach(model, spec())
         wrapped = nn.parallel.DistributedDataParallel(Both(model, adapter))
         assert {id(p) for p in wrapped.parameters() if p.requires_grad} == {id(p) for p in adapter.parameters()}
-        assert train(wrapped, adapter)[-1] < 1
+        losses = train(wrapped, adapter)
+        assert losses[-1] < 0.7 * losses[0]
         assert all(p.grad is None or p.grad.abs().sum() == 0 for p in model.parameters())
     finally:
         dist.destroy_process_group()

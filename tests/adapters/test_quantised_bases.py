@@ -48,10 +48,10 @@ def nets():
     return Net(*packed), Net(*(layer.unpacked() for layer in packed))
 
 
-def trained(net, kind, rate=0.05):
+def trained(net, kind):
     torch.manual_seed(1)
     adapter = attach(net, AdapterSpec(rank=3, kind=kind, targets="all"))
-    optimizer = torch.optim.SGD(adapter.parameters(), lr=rate)
+    optimizer = torch.optim.SGD(adapter.parameters(), lr=0.05)
     x, y = torch.randn(16, 12), torch.randn(16, 6)
     for _ in range(5):
         nn.functional.mse_loss(net(x), y).backward()
@@ -89,7 +89,7 @@ def test_a_packed_weight_is_asked_for_its_numbers_and_its_shape(nets):
     assert torch.allclose(plain_weight(packed.first), plain.first.weight, atol=1e-6)
 
 
-def test_torchaos_eight_bits():
+def test_an_adapter_learns_on_torchaos_eight_bits_and_leaves_the_base_at_strength_zero():
     quantization = pytest.importorskip("torchao.quantization")
     torch.manual_seed(0)
     net = Net(nn.Linear(64, 96), nn.Linear(96, 32)).to(torch.bfloat16)

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from studio.adapters import AdapterSpec, Update, attach, energy_by_block, merge, overlap, resize
-from studio.adapters.formulas import KINDS
 from studio.adapters.insight import energy_rank
 from studio.errors import AdapterError
+from tests.adapters.test_update import delta
 
 
 def model():
@@ -22,10 +22,6 @@ def updates(kind="lora", rank=4, seed=0, **more):
         for parameter in adapter.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=draw))
     return adapter.updates
-
-
-def delta(update: Update) -> torch.Tensor:
-    return KINDS[update.kind](torch.empty(update.shape), dict(update.parts), update.sigma)
 
 
 def distance(one, other):

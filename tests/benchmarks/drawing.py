@@ -3,7 +3,7 @@
 python -m tests.benchmarks.drawing [--rounds 5] [--steps 4] [--side 256] [--small] [--processor-time]
 
 On the starter model, and on a model of Stable Diffusion 1.5's shape with random weights (8 GB; `--small` makes its
-UNet an eighth as wide, to try the benchmark itself). Everybody takes turns in one process, over one copy of the base's
+UNet a tenth as wide, to try the benchmark itself). Everybody takes turns in one process, over one copy of the base's
 weights; what is printed are medians, and medians of the ratios within a round, since machines are noisy.
 """
 
@@ -234,7 +234,7 @@ def held(model: str, variant: str, given: argparse.Namespace, folder: Path) -> f
 def shaped(small: bool) -> Family:
     """Stable Diffusion 1.5 with random weights: text encoder, UNet and codec of their true shapes, a small vocabulary.
 
-    small: with a UNet that is an eighth as wide, and the starter's text encoder and codec.
+    small: with a UNet that is a tenth as wide, and the starter's text encoder and codec.
     """
     folder = CONFIGS / "sd1"
 

@@ -64,16 +64,18 @@ def main() -> None:
 
 def pictures(base: StableDiffusion, words: str) -> list[Image.Image]:
     """One a colour, each with its own seed."""
-    prompts = [f"{words}, on {'an' if c[0] in 'aeiou' else 'a'} {c} background" for c in COLOURS]
-    return [draw(base, Recipe(prompt=prompt, seed=seed)) for seed, prompt in enumerate(prompts)]
+    return [draw(base, Recipe(prompt=on(words, colour), seed=seed)) for seed, colour in enumerate(COLOURS)]
+
+
+def on(words: str, colour: str) -> str:
+    return f"{words}, on {'an' if colour[0] in 'aeiou' else 'a'} {colour} background"
 
 
 def ordinary_pictures(base: StableDiffusion, folder: Path) -> None:
     """What the base model itself draws of the kind, with the prompts as captions (arXiv:2208.12242, section 3.2)."""
     folder.mkdir()
     for seed in range(24):
-        colour = COLOURS[seed % len(COLOURS)]
-        prompt = f"{ORDINARY}, on {'an' if colour[0] in 'aeiou' else 'a'} {colour} background"
+        prompt = on(ORDINARY, COLOURS[seed % len(COLOURS)])
         draw(base, Recipe(prompt=prompt, seed=1000 + seed)).save(folder / f"{seed:02}.png")
         (folder / f"{seed:02}.txt").write_text(prompt)
 

@@ -12,21 +12,18 @@ page was opened and that has loaded nothing yet.
 import argparse
 import os
 import shutil
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import httpx
 from gradio_client import Client
 from playwright.sync_api import BrowserContext, sync_playwright
 
-ROOT = Path(__file__).parents[2]
+from tests.serving import launched
+
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 CALLS = 100
 SETTLED = 20  # seconds until the pages have nothing left to load
@@ -79,27 +76,8 @@ def measure(context: BrowserContext, url: str, pid: int, events: Path, given: ar
               f"p95 {1000 * statistics.quantiles(found, n=20)[-1]:.0f} ms")  # fmt: skip
 
 
-@contextmanager
-def studio(root: Path, cores: set[int]) -> Iterator[tuple[subprocess.Popen, str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "launch.py", "--no-browser", "--port", str(port), "--workspace", str(root)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, cores)
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                if httpx.get(url).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                time.sleep(0.1)
-        yield process, url
-    finally:
-        process.terminate()
-        process.wait(60)
+def studio(root: Path, cores: set[int]) -> AbstractContextManager[tuple[subprocess.Popen, str]]:
+    return launched(root, preexec_fn=lambda: os.sched_setaffinity(0, cores))
 
 
 def start(client: Client) -> str:

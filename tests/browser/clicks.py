@@ -10,7 +10,7 @@ def tab(page: Page, name: str) -> None:
 
 
 def choose(page: Page, field: str, option: str) -> None:
-    """Pick the first option that starts with `option` in the drop-down with this id."""
+    """Pick the first option with `option` in it in the drop-down with this id."""
     page.locator(f"#{field} input").click()
     page.get_by_role("option").filter(has_text=option).first.click()
 

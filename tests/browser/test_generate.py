@@ -86,6 +86,17 @@ def test_a_picture_dropped_back_restores_the_form(page, tmp_path):
     expect(page.locator("#strength-0 input[type=number]")).to_have_value("0.7")
 
 
+def test_earlier_pictures_stand_side_by_side(page, tmp_path):
+    for name in ("one", "two", "three"):
+        Image.new("RGB", (128, 128), "red").save(tmp_path / "workspace/outputs" / f"{name}.png")
+    page.reload()
+    open_generate(page, "")
+    pictures = page.locator("#earlier img")
+    expect(pictures).to_have_count(3, timeout=clicks.FIRST_LOAD)
+    first, last = pictures.first.bounding_box(), pictures.last.bounding_box()
+    assert first["y"] == last["y"] and first["x"] < last["x"]
+
+
 def test_what_can_not_be_used_is_one_line_each(page, tmp_path):
     open_generate(page, "red apple <lora:nowhere:1>")
     page.locator("#go").click()
@@ -112,6 +123,7 @@ def test_clicks_wait_in_line_and_stop_ends_them_all(page, tmp_path):
     clicks.draw(page)
     expect(line).to_contain_text("seed 9")
     drawn = {path.name for path in (tmp_path / "workspace/outputs").glob("*.png")}
+    assert any(name.endswith("-9.png") for name in drawn)
     assert not any(name.endswith(("-2.png", "-3.png")) for name in drawn), drawn
 
 

@@ -4,20 +4,18 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser import clicks
 from tests.browser.conftest import open_studio
 from tests.browser.test_generate import adapter, open_generate
+from tests.browser.test_runs import events
 from tests.browser.test_training import settings
+from tests.serving import launched
 
 TABS = ("Dataset", "Train", "Generate", "About")
 
@@ -33,8 +31,7 @@ def test_a_double_click_on_start_starts_one_run(page, tmp_path):
     assert [folder.name for folder in (tmp_path / "workspace/runs").iterdir() if not folder.name.startswith(".")] == [
         "once"
     ]
-    events = (tmp_path / "workspace/runs/once/events.jsonl").read_text()
-    assert events.count('"event": "Started"') + events.count('"event":"Started"') == 1
+    assert len(events(tmp_path / "workspace", "once", "Started")) == 1
 
 
 def test_a_caption_survives_that_its_neighbours_go(page, tmp_path):
@@ -105,63 +102,40 @@ def _light(page, name: str) -> float:
 def test_a_studio_that_is_killed_while_it_trains_goes_on_by_one_click_after_its_restart(browser, tmp_path):
     workspace = tmp_path / "workspace"
     window = browser.new_context(viewport={"width": 1440, "height": 1000})
-    first, url = _launched(workspace)
     try:
-        page = open_studio(window, url)
-        clicks.open_sample(page, "silhouette")
-        clicks.fill(page, "trigger", "zsk")
-        page.locator("#to-train").click()
-        settings(page, "previews-settings", "preview-every", "0")
-        settings(page, "saving-settings", "training-checkpoint_every", "5")
-        clicks.fill(page, "run-name", "killed")
-        clicks.fill(page, "training-steps", "400")
-        page.locator("#start").click()
-        events = workspace / "runs/killed/events.jsonl"
-        until = time.monotonic() + 180
-        while not (events.is_file() and '"Checkpoint"' in events.read_text()):
-            assert time.monotonic() < until, "no checkpoint came"
-            time.sleep(0.2)
+        with launched(workspace) as (process, url):
+            page = open_studio(window, url)
+            clicks.open_sample(page, "silhouette")
+            clicks.fill(page, "trigger", "zsk")
+            page.locator("#to-train").click()
+            settings(page, "previews-settings", "preview-every", "0")
+            settings(page, "saving-settings", "training-checkpoint_every", "5")
+            clicks.fill(page, "run-name", "killed")
+            clicks.fill(page, "training-steps", "400")
+            page.locator("#start").click()
+            events = workspace / "runs/killed/events.jsonl"
+            until = time.monotonic() + 180
+            while not (events.is_file() and '"Checkpoint"' in events.read_text()):
+                assert time.monotonic() < until, "no checkpoint came"
+                time.sleep(0.2)
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        with launched(workspace) as (_, url):
+            page = open_studio(window, url)
+            clicks.tab(page, "Train")
+            clicks.run_state(page, "interrupted")
+            page.locator("#resume").click()
+            clicks.run_state(page, "running")
+            kept = _numbers(events)
+            until = time.monotonic() + 180
+            while len(_numbers(events)) < len(kept) + 5:
+                assert time.monotonic() < until, "the run did not go on"
+                time.sleep(0.2)
+            page.locator("#stop").click()
+            clicks.run_state(page, "stopped")
+            assert _numbers(events)[-1] > max(kept)
     finally:
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
-    second, url = _launched(workspace)
-    try:
-        page = open_studio(window, url)
-        clicks.tab(page, "Train")
-        clicks.run_state(page, "interrupted")
-        page.locator("#resume").click()
-        clicks.run_state(page, "running")
-        kept = _numbers(events)
-        until = time.monotonic() + 180
-        while len(_numbers(events)) < len(kept) + 5:
-            assert time.monotonic() < until, "the run did not go on"
-            time.sleep(0.2)
-        page.locator("#stop").click()
-        clicks.run_state(page, "stopped")
-        assert _numbers(events)[-1] > max(kept)
-    finally:
-        second.terminate()
-        second.wait(60)
         window.close()
-
-
-def _launched(workspace: Path) -> tuple[subprocess.Popen, str]:
-    """`python launch.py` as a person starts it, once its page answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "launch.py", "--no-browser", "--port", str(port), "--workspace", str(workspace)]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        try:
-            if httpx.get(url).status_code == 200:
-                return process, url
-        except httpx.HTTPError:
-            time.sleep(0.2)
-    process.kill()
-    raise AssertionError("the page did not open")
 
 
 def _numbers(events: Path) -> list[int]:

@@ -53,13 +53,21 @@ def test_it_works_in_half_precision(folders, name):
     assert len(captioner.caption(tiny.pictures(2))) == 2
 
 
+class SetWhenAskedTwice(threading.Event):
+    asked = 0
+
+    def is_set(self):
+        self.asked += 1
+        return self.asked >= 2
+
+
 @pytest.mark.parametrize("name", BUILD)
 def test_a_stop_ends_it_in_the_middle_of_a_sentence(folders, name):
     captioner = load(name, folders[name], max_tokens=200)
-    captioner.stop = threading.Event()
-    captioner.stop.set()
+    captioner.stop = SetWhenAskedTwice()
     with pytest.raises(Stopped):
         captioner.caption(tiny.pictures(1))
+    assert 2 < captioner.stop.asked < 10, "asked at each word, and once behind them"
 
 
 @pytest.mark.parametrize("name", ["blip", "blip2", "older blip2"])
@@ -72,8 +80,9 @@ def test_blip_goes_on_from_a_prompt_and_leaves_it_out(folders, name):
 
 
 def test_florence_is_asked_for_three_lengths(folders):
-    texts = [load("florence", folders["florence"], detail=d).caption(tiny.pictures(1)) for d in ("short", "detailed")]
-    assert texts[0] != texts[1]
+    lengths = ("short", "detailed", "very detailed")
+    texts = [load("florence", folders["florence"], detail=one).caption(tiny.pictures(1))[0] for one in lengths]
+    assert len(set(texts)) == 3, texts
     with pytest.raises(ConfigError, match="florence.detail: must be 'short'"):
         load("florence", folders["florence"], detail="endless")
 

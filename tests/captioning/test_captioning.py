@@ -78,12 +78,16 @@ def test_the_trigger_is_put_in_front_of_kept_captions_that_lack_it_and_only_once
 
 
 def test_without_a_trigger_kept_captions_stay_as_they_are_and_pictures_without_one_stay_without(dataset):
+    before = [item.caption for item in dataset.items]
     set_caption(dataset.items[2].path, "")
-    assert caption_dataset(dataset).triggered == 0
+    assert caption_dataset(open_dataset(dataset.folder)).triggered == 0
     assert add_trigger(open_dataset(dataset.folder), " ") == 0
+    now = [item.caption for item in open_dataset(dataset.folder).items]
+    assert now[2] and now[:2] + now[3:] == before[:2] + before[3:]
     set_caption(dataset.items[2].path, "")
     add_trigger(open_dataset(dataset.folder), "inkling")
-    assert open_dataset(dataset.folder).items[2].caption == ""
+    now = [item.caption for item in open_dataset(dataset.folder).items]
+    assert now == [f"inkling, {caption}" for caption in before[:2]] + [""] + [f"inkling, {one}" for one in before[3:]]
 
 
 def test_a_captioner_that_is_not_there_is_said(tmp_path):

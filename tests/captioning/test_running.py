@@ -22,7 +22,7 @@ class NoSettings(BaseModel):
 
 
 class Fake:
-    """Says "size WxH"; `held` more pictures at once than that and memory runs out."""
+    """Says "thing 0, made" of its first picture and so on; with more than `held` at once, `trouble` is raised."""
 
     side = 0
     made: list["Fake"] = []
@@ -53,7 +53,7 @@ def fake(monkeypatch):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """The sample's 24 pictures; the first two have captions, one of a person, one of a model."""
+    """The sample's 24 pictures; the first alone has a caption, of a person."""
     dataset = copy_sample(Workspace.open(tmp_path), "pixel")
     for item in dataset.items:
         set_caption(item.path, "")

@@ -3,8 +3,6 @@
 import io
 import json
 import shutil
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ from studio.ui.endpoint import json_of
 from studio.workspace import Workspace
 from tests.adapters.test_hostile_adapter_files import survive
 from tests.chaos.lied import Reader, Tally, typed
-from tests.datasets.test_hostile import zipped
+from tests.datasets.made import chunk, zipped
 
 RECIPE = {"prompt": "a (red:1.3) fish", "negative_prompt": "blur", "seed": 7, "steps": 5, "guidance": 4.5, "width": 128,
           "height": 128, "scheduler": "Euler", "clip_skip": 2, "adapters": [{"file": "ink", "strength": 0.8,
@@ -106,11 +104,7 @@ def pictures_of_each_format() -> list[bytes]:
 
 
 def png_saying(texts: dict[str, bytes]) -> bytes:
-    """A PNG with text chunks of any bytes, their sums being right."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
+    """A PNG with text chunks of any bytes."""
     plain = pictures_of_each_format()[0]
     said = b"".join(chunk(b"iTXt", key.encode() + b"\0\0\0\0\0" + text) for key, text in texts.items())
     return plain[:33] + said + plain[33:]  # behind the header

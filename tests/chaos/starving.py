@@ -11,6 +11,7 @@ from typing import Any
 from studio.errors import in_words
 
 BALLAST = "ballast"  # the file that fills the disk
+NOT_TRIED = "not tried, no disk of its own is allowed here"
 _NEWNS, _NEWUSER = 0x00020000, 0x10000000  # of unshare(2)
 _READ_ONLY, _REMOUNT, _RECURSIVE, _PRIVATE = 1, 32, 16384, 1 << 18  # of mount(2)
 _libc = ctypes.CDLL(None, use_errno=True)

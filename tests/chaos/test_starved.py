@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import DatasetError
-from tests.chaos.starving import refused
+from tests.chaos.starving import NOT_TRIED, refused
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts and limits, which are tried on Linux")
 ROOT = Path(__file__).parents[2]
@@ -21,6 +21,8 @@ def test_what_runs_out_is_said_in_a_sentence_and_nothing_is_lost():
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     assert found.returncode == 0, found.stdout + found.stderr
+    if NOT_TRIED in found.stdout:
+        pytest.skip(NOT_TRIED)
     assert "5 tried, none broke." in found.stdout
 
 

@@ -1,6 +1,7 @@
-"""Each tiny family is made once and loaded once."""
+"""Each tiny family is made once and loaded once; all learn the same picture."""
 
 import pytest
+from PIL import Image
 
 from studio.basemodels import load_base
 from tests.families import tiny
@@ -30,3 +31,12 @@ def bases(folders):
         return loaded[name]
 
     return base
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory):
+    """A folder of one picture."""
+    folder = tmp_path_factory.mktemp("picture")
+    Image.radial_gradient("L").convert("RGB").save(folder / "one.png")
+    (folder / "one.txt").write_text("red apple")
+    return folder

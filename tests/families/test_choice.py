@@ -12,7 +12,7 @@ from studio.basemodels import BaseChoice, load_base
 from studio.errors import BaseModelError
 from studio.generation import Recipe, draw, generate
 from tests.families import tiny
-from tests.families.test_drawing import plain
+from tests.families.test_drawing import drawn_by, plain
 from tests.families.test_training import RECIPE
 
 LINES = [
@@ -65,8 +65,6 @@ def test_the_prediction_type_is_taken_otherwise_in_drawing_and_in_training(folde
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folders("sd1"), safety_checker=None)
     pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, prediction_type="v_prediction")
     pipeline.set_progress_bar_config(disable=True)
-    from tests.families.test_drawing import drawn_by
-
     ours = draw(base, RECIPE)
     assert ImageChops.difference(ours, drawn_by(pipeline, RECIPE)).getbbox() is None
     assert ImageChops.difference(ours, plain(folders("sd1"), RECIPE)).getbbox()

@@ -161,7 +161,7 @@ def test_a_file_that_was_trained_to_say_v_is_recognised_by_its_mark(nothing_else
     assert load_base(f"{file}?prediction_type=epsilon", shared=False).prediction_type == "epsilon"
 
 
-def test_what_a_file_lacks_and_is_not_here_is_said_in_one_sentence(nothing_else, tmp_path):
+def test_what_a_file_lacks_and_is_not_here_is_said_in_one_sentence(nothing_else):
     pipeline = tiny.sd3()
     file = nothing_else("sd3.5-medium", pipeline)
     write_sd3(pipeline, file)

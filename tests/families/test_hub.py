@@ -145,7 +145,7 @@ def test_large_models_come_in_their_shards():
     assert set(wanted_files("x/y", names, ["transformer"], "fp16")) == {*names[:2], *names[5:]}
 
 
-def test_a_lost_shard_is_missed(hub, cache):
+def test_a_lost_shard_is_missed(hub):
     folder = fetch_base("art/good")
     index = {"weight_map": {"a": "diffusion_pytorch_model-00001-of-00001.safetensors"}}
     (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))

@@ -62,17 +62,24 @@ def test_what_is_cached_leaves_the_device(bases, name, monkeypatch):
 
 def test_a_codec_out_of_memory_goes_on_in_tiles(bases, monkeypatch):
     base, vae = bases("sdxl"), bases("sdxl").pipeline.vae
-    plain, whole = draw(base, RECIPE), vae.decode
+    picture = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
+    plain, latents = draw(base, RECIPE), base.encode_image([picture])[0]
 
-    def decode(latents):
-        if not vae.use_slicing:
-            raise torch.OutOfMemoryError("too large")
-        return whole(latents)
+    def too_large_whole(work):
+        def tiles_only(x):
+            if not (vae.use_slicing and vae.use_tiling):
+                raise torch.OutOfMemoryError("too large")
+            return work(x)
 
-    monkeypatch.setattr(vae, "decode", decode)
+        return tiles_only
+
+    monkeypatch.setattr(vae, "decode", too_large_whole(vae.decode))
+    monkeypatch.setattr(vae, "encode", too_large_whole(vae.encode))
     try:
         assert ImageChops.difference(draw(base, RECIPE), plain).getbbox() is None
-        assert isinstance(base.encode_image([Image.new("RGB", (64, 64))])[0], torch.Tensor)
+        vae.disable_slicing()
+        vae.disable_tiling()
+        assert torch.equal(base.encode_image([picture])[0], latents)
     finally:
         vae.disable_slicing()
         vae.disable_tiling()

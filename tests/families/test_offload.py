@@ -14,14 +14,16 @@ from studio.generation import draw
 from studio.training import config_from, train
 from studio.training.events import Certified, Finished
 from studio.workspace import Workspace
-from tests.families.test_training import RECIPE, picture, settings  # noqa: F401
+from tests.families.test_training import RECIPE, settings
 from tests.families.tiny import MAKERS
 
 
 @pytest.fixture
 def away(monkeypatch):
-    """On one device nothing moves; so what is sent away becomes NaN until it is fetched. Gives the groups here."""
-    here, kept = set(), {}
+    """On one device nothing moves; so what is sent away becomes NaN until it is fetched. Gives the groups here, and
+    those that were ever fetched.
+    """
+    here, fetched, kept = set(), set(), {}
 
     def weights(group):
         modules = [tensor for module in group.modules for tensor in (*module.parameters(), *module.buffers())]
@@ -33,6 +35,7 @@ def away(monkeypatch):
 
     def onload(group):
         here.add(group)
+        fetched.add(group)
         for tensor in weights(group):
             if tensor in kept:
                 tensor.data = kept.pop(tensor)
@@ -56,7 +59,7 @@ def away(monkeypatch):
 
     monkeypatch.setattr(ModuleGroup, "onload_", onload)
     monkeypatch.setattr(ModuleGroup, "offload_", offload)
-    return SimpleNamespace(groups=here, looked_at=looked_at)
+    return SimpleNamespace(groups=here, fetched=fetched, looked_at=looked_at)
 
 
 def gradients(base, kind, checkpointing, away):
@@ -84,6 +87,7 @@ def test_an_offloaded_base_draws_the_same(bases, folders, tmp_path, name, away):
     base = load_base(f"{folders(name)}?offload=true", shared=False)
     assert not away.groups
     assert ImageChops.difference(draw(base, RECIPE), draw(bases(name), RECIPE)).getbbox() is None
+    assert len(away.fetched) > 1  # more than the parts outside of blocks
     torch.manual_seed(0)
     made = attach(bases(name).model, AdapterSpec(rank=2), "a")
     with torch.no_grad():
@@ -106,17 +110,17 @@ def test_an_offloaded_base_draws_the_same(bases, folders, tmp_path, name, away):
         *((name, *how) for name in ("sdxl", "flux-dev") for how in (("lora", False), ("dora", False))),
     ],
 )
-def test_an_offloaded_base_gives_the_same_gradients(bases, folders, name, kind, checkpointing, away):
+def test_an_offloaded_base_gives_the_same_gradients(folders, name, kind, checkpointing, away):
     wanted = gradients(load_base(str(folders(name)), shared=False), kind, checkpointing, away)
     base = load_base(f"{folders(name)}?offload=true", shared=False)
     found = gradients(base, kind, checkpointing, away)
     for ours, theirs in zip(found, wanted):
         assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(ours, theirs))
-    assert len(away.groups) <= 2  # the parts outside of blocks, and the block that came last
+    assert len(away.groups) <= 2 < len(away.fetched)  # the parts outside of blocks, and the block that came last
 
 
 @pytest.mark.parametrize("name", ["sd1", "flux-dev"])
-def test_a_whole_run_goes_on_an_offloaded_base(folders, picture, tmp_path, name):  # noqa: F811
+def test_a_whole_run_goes_on_an_offloaded_base(folders, picture, tmp_path, name):
     config = settings(f"{folders(name)}?offload=true", picture, **{"training.steps": 3, "training.warmup": 1})
     events = list(train(config_from(config), Workspace.open(tmp_path)))
     proof = next(event for event in events if isinstance(event, Certified))

@@ -13,7 +13,7 @@ from studio.generation import draw
 from studio.training import config_from, train
 from studio.training.events import Certified, Finished
 from studio.workspace import Workspace
-from tests.families.test_training import RECIPE, picture, settings  # noqa: F401
+from tests.families.test_training import RECIPE, settings
 from tests.families.tiny import MAKERS
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -56,7 +56,7 @@ def test_on_a_gpu_bitsandbytes_packs(only):
 
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_base_in_eight_bits_draws_and_trains(bases, folders, name):
+def test_a_base_in_eight_bits_draws_and_trains(folders, name):
     base = load_base(f"{folders(name)}?quantise=8bit", shared=False, precision="bf16")
     assert any("Int8" in type(p).__name__ for p in base.model.parameters())
     assert draw(base, RECIPE).size == (64, 64)
@@ -68,7 +68,7 @@ def test_a_base_in_eight_bits_draws_and_trains(bases, folders, name):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
-def test_a_whole_run_goes_on_a_base_in_eight_bits(folders, picture, tmp_path):  # noqa: F811
+def test_a_whole_run_goes_on_a_base_in_eight_bits(folders, picture, tmp_path):
     config = settings(
         f"{folders('sd3')}?quantise=8bit", picture,
         **{"training.steps": 3, "training.warmup": 1, "training.precision": "bf16"},

@@ -4,28 +4,20 @@ import threading
 
 import diffusers
 import pytest
+import scipy.stats
 import torch
 from PIL import Image, ImageChops
 
 from studio.adapters import attach_file, read_adapter
 from studio.basemodels import load_base
 from studio.generation import Recipe, draw
-from studio.training import config_from, train
+from studio.training import config_from, learner, train
 from studio.training.events import Certified, Finished, Step, Stopped
 from studio.workspace import Workspace
 from tests.families.test_drawing import drawn_by, without
 from tests.families.tiny import MAKERS, SIDE
 
 RECIPE = Recipe(prompt="red apple", seed=1, steps=2, width=SIDE, height=SIDE, guidance=3.0)
-
-
-@pytest.fixture(scope="session")
-def picture(tmp_path_factory):
-    """A folder of one picture."""
-    folder = tmp_path_factory.mktemp("picture")
-    Image.radial_gradient("L").convert("RGB").save(folder / "one.png")
-    (folder / "one.txt").write_text("red apple")
-    return folder
 
 
 def settings(folder, picture, **more):
@@ -92,3 +84,20 @@ def test_text_encoders_train_and_are_read_by_diffusers(folders, picture, tmp_pat
     adapter.strength = 1.0
     theirs = drawn_by(pipeline, RECIPE)
     assert max(high for _, high in ImageChops.difference(theirs, draw(base, RECIPE)).getextrema()) <= 2
+
+
+def test_a_step_draws_latents_anew_from_the_distribution_that_the_codec_gives(folders, picture, tmp_path, monkeypatch):
+    whole, seen = learner.loss_of, []
+
+    def watched(base, latents, *more, **rest):
+        seen.append(latents)
+        return whole(base, latents, *more, **rest)
+
+    monkeypatch.setattr(learner, "loss_of", watched)
+    config = settings(folders("sd1"), picture, **{"training.steps": 4, "training.warmup": 0})
+    assert isinstance(list(train(config_from(config), Workspace.open(tmp_path)))[-1], Finished)
+    with Image.open(picture / "one.png") as opened:
+        one = opened.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    mean, spread = load_base(str(folders("sd1")), shared=False).encode_image([one])
+    drawn = (torch.cat(seen) - mean) / spread
+    assert len(drawn) == 16 and scipy.stats.kstest(drawn.flatten().numpy(), scipy.stats.norm.cdf).pvalue > 0.01

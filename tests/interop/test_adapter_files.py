@@ -60,16 +60,12 @@ def test_an_adapter_from_here_gives_the_same_output_in_peft(tmp_path):
     adapter = attach(base, AdapterSpec(rank=4, alpha=10, targets="all"))
     disturb(adapter, "")
     adapter.save(tmp_path / "a.safetensors", prefix="")
-    state = {f"base_model.model.{k}": v for k, v in load(tmp_path / "a.safetensors").items()}
+    state = {f"base_model.model.{k}": v for k, v in safetensors.torch.load_file(tmp_path / "a.safetensors").items()}
     config = peft.LoraConfig(r=4, lora_alpha=10, target_modules=["conv", "fc1", "fc2"])
     theirs = peft.get_peft_model(theirs, config)
     result = peft.set_peft_model_state_dict(theirs, state)
     assert not result.unexpected_keys
     assert error(base(x), theirs.eval()(x)) < 1e-5
-
-
-def load(path):
-    return safetensors.torch.load_file(path)
 
 
 def tiny_unet():

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from studio.adapters import AdapterSpec, attach, attach_file, read_adapter
+from tests.interop.test_adapter_files import error
 
 peft = pytest.importorskip("peft")
 lycoris = pytest.importorskip("lycoris")
@@ -58,10 +59,6 @@ def disturb(module, scale=0.3):
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter) * scale)
-
-
-def error(got, expected):
-    return ((got - expected).norm() / expected.norm()).item()
 
 
 def lycoris_on(model, kind, settings):

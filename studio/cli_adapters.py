@@ -44,30 +44,27 @@ def adapter_commands(add: Callable[..., Parser]) -> None:
 
 def inspect_command(given: argparse.Namespace) -> int:
     """Describe an adapter file and, with --base, how it fits that model and how strongly it moves each block."""
-    from studio.adapters import attach_file, describe, describe_text, energy_by_block, overlap, read_adapter
+    from studio.adapters import describe, describe_text, read_adapter
 
     workspace = Workspace.open(given.workspace)
     file = read_adapter(_named_file(given.file, workspace))
     description = describe(file)
     lines = [describe_text(description)]
     if given.base:
+        from studio.adapters.advice import advice, verdict
+        from studio.adapters.examine import examine
         from studio.basemodels import load_base
 
-        adapter = attach_file(file, load_base(given.base).modules(), force=True)
-        fit, energy = adapter.report, {} if file.not_finite else energy_by_block(adapter)
-        overlaps = {}
-        for name in given.beside:
-            other = attach_file(read_adapter(_named_file(name, workspace)), load_base(given.base).modules())
-            overlaps[name] = overlap(adapter, other)
-            other.detach()
-        adapter.detach()
-        assert fit is not None
+        others = {name: read_adapter(_named_file(name, workspace)) for name in given.beside}
+        found = examine(file, load_base(given.base).modules(), others)
+        fit, where = found.fit, found.where
+        moved = {block: where.of_block(block) for block in where.blocks} if where else {}
+        energy = {block: cell.share for block, cell in moved.items() if cell.applied}
         description["fit"] = {"base": given.base, "matched": fit.matched, "total": fit.total, "unused": fit.unused}
-        description["energy"], description["overlap"] = energy, overlaps
-        lines.append(f"on {given.base}: {fit}")
-        lines += [f"  {block:<34} moves its weights by {100 * share:.2f} %" for block, share in sorted(energy.items())]
-        for name, cosine in overlaps.items():
-            lines.append(f"overlap with {name}: {cosine:+.2f} (1 the same, 0 apart, -1 against)")
+        description |= {"energy": energy, "overlap": found.overlaps, "advice": advice(found)}
+        lines.append(f"on {given.base}: {verdict(found)}")
+        lines += [f"  {block:<34} moves its weights by {100 * share:.2f} %" for block, share in energy.items()]
+        lines += description["advice"]
     elif given.beside:
         raise ConfigError("--beside compares on a base model's layers: say which with --base NAME.")
     print(json.dumps(description, indent=2) if given.json else "\n".join(lines))

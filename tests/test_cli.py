@@ -222,7 +222,7 @@ def test_train_leaves_an_adapter_that_inspect_and_generate_take(capsys, space, p
     assert cli.main(["inspect", str(adapter), "--json"]) == cli.DONE
     assert json.loads(capsys.readouterr().out)["ranks"].keys() == {"2"}
     assert cli.main(["inspect", adapter.parent.name, "--base", "starter"]) == cli.DONE
-    assert "layers applied" in capsys.readouterr().out
+    assert "layers are applied" in capsys.readouterr().out
     out = tmp_path / "a.png"
     assert cli.main(["generate", "--prompt", PROMPT, "--steps", "1", "--adapter", "blue:0.5", "--out", str(out)]) == 0
 
@@ -279,7 +279,7 @@ def test_adapter_files_are_converted_resized_and_merged(capsys, space, tmp_path)
     said = capsys.readouterr().out
     assert cli.main(["inspect", one, "--base", "starter", "--beside", one, "--beside", small]) == cli.DONE
     overlaps = capsys.readouterr().out
-    assert f"overlap with {one}: +1.00" in overlaps and f"overlap with {small}: +0." in overlaps
+    assert f"{one} (overlap +1.00)" in overlaps and f"{small} (overlap +0." in overlaps
     assert "--base" in refusal(capsys, "inspect", one, "--beside", small)
     assert "LoRA Studio starter" in said and "moves its weights by" in said
     assert "two adapters" in refusal(capsys, "merge", one, both)

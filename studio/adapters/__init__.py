@@ -11,7 +11,7 @@ numbers say), `report` and `advice` (what to tell).
 
 from studio.adapters.attach import Adapter, MatchReport, attach, attach_file, place_layers
 from studio.adapters.files import AdapterFile, read_adapter, write_adapter
-from studio.adapters.insight import block_of, energy_by_block, overlap
+from studio.adapters.insight import block_of
 from studio.adapters.report import describe, describe_text
 from studio.adapters.reshape import merge, resize
 from studio.adapters.spec import KINDS, PRESETS, AdapterSpec
@@ -30,9 +30,7 @@ __all__ = [
     "block_of",
     "describe",
     "describe_text",
-    "energy_by_block",
     "merge",
-    "overlap",
     "place_layers",
     "read_adapter",
     "resize",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from studio.adapters import AdapterSpec, Update, attach, energy_by_block, merge, overlap, resize
+from studio.adapters import AdapterSpec, Update, attach, merge, resize
 from studio.adapters.insight import energy_rank
 from studio.errors import AdapterError
 from tests.adapters.test_update import delta
@@ -93,32 +93,3 @@ def test_the_directions_that_matter_are_counted():
     strong = torch.tensor([10.0, 10, 10, 0.1, 0.1, 0.1, 0.1, 0.1])
     assert energy_rank(Update("lora", {"A": A, "B": B * strong}, 8.0)) == 3
     assert energy_rank(Update("lora", {"A": A, "B": B * 0}, 8.0)) == 0
-
-
-def test_energy_is_the_share_of_the_weights_that_moves():
-    base = model()
-    adapter = attach(base, AdapterSpec(rank=4, targets=("fc",)))
-    assert energy_by_block(adapter) == {"fc": 0.0}
-    layer = adapter.layers["fc"]
-    with torch.no_grad():
-        layer.B.normal_()
-    adapter.strength = 0.5
-    expected = 0.5 * (layer.B @ layer.A).norm() / base["fc"].weight.norm()
-    assert energy_by_block(adapter)["fc"] == pytest.approx(expected.item(), rel=1e-4)
-
-
-def test_overlap_tells_the_same_from_the_opposite_and_the_unrelated():
-    base = model()
-    one, other = (attach(base, AdapterSpec(rank=4, targets="all")) for _ in range(2))
-    with torch.no_grad():
-        for layer in one.layers.values():
-            layer.B.normal_()
-        other.load_state_dict(one.state_dict())
-        assert overlap(one, other) == pytest.approx(1, abs=1e-4)
-        for layer in other.layers.values():
-            layer.B.neg_()
-        assert overlap(one, other) == pytest.approx(-1, abs=1e-4)
-        for layer in other.layers.values():
-            layer.A.normal_()
-            layer.B.normal_()
-        assert abs(overlap(one, other)) < 0.3

@@ -11,8 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from studio.capabilities import OWN, Capabilities
 from studio.errors import WorkspaceError
 
@@ -33,7 +31,7 @@ class Workspace:
     @classmethod
     def open(cls, root: str | os.PathLike | None = None) -> "Workspace":
         """The workspace at `root`, else at STUDIO_WORKSPACE, else in the user's data folder; made if missing."""
-        chosen = root or os.environ.get("STUDIO_WORKSPACE") or platformdirs.user_data_path("lora-studio")
+        chosen = root or os.environ.get("STUDIO_WORKSPACE") or _usual()
         workspace = cls(Path(chosen).expanduser().resolve())
         try:
             make_folders(workspace.root)
@@ -72,6 +70,12 @@ class Workspace:
     @property
     def cache(self) -> Path:
         return self.root / "cache"
+
+
+def _usual() -> Path:
+    import platformdirs  # here, so that adapters are read and written with torch and safetensors alone
+
+    return platformdirs.user_data_path("lora-studio")
 
 
 def make_folders(root: Path) -> None:

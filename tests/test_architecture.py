@@ -1,0 +1,122 @@
+"""What README says of the code as a whole: which way imports point, what a part needs, how long a file may be."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TOGETHER = """
+import sys, threading
+import studio.basemodels.family
+sys.setswitchinterval(1e-5)  # seconds: the threads take turns often
+begin, failed = threading.Barrier(2), []
+
+def count_tokens():
+    from studio.basemodels.tokens import token_counter
+    token_counter("starter")
+
+def load_a_captioner():
+    import studio.captioning.starter
+
+def draw():
+    from studio.generation import Recipe, generate
+    generate(Recipe(prompt="x", steps=1, width=64, height=64))
+
+def run(work):
+    begin.wait()
+    try:
+        work()
+    except Exception as error:
+        failed.append(f"{work.__name__}: {error!r}")
+
+threads = [threading.Thread(target=run, args=(globals()[name],)) for name in sys.argv[1:]]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+sys.exit("; ".join(failed) or 0)
+"""
+
+
+@pytest.mark.parametrize("pair", [("count_tokens", "load_a_captioner"), ("count_tokens", "draw")], ids="+".join)
+def test_two_threads_that_need_a_library_first_both_get_it(pair):
+    done = subprocess.run([sys.executable, "-c", TOGETHER, *pair], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-400:]
+
+
+LAYERS = (  # from the top; what stands together may import each other
+    {"ui", "cli", "cli_adapters", "cli_bases", "cli_caption", "doctor", "__main__"},
+    {"jobs", "training", "terminal"},
+    {"generation"},
+    {"captioning"},
+    {"datasets"},
+    {"basemodels"},
+    {"adapters"},
+    {"hub", "schema", "libraries", "zero_gpu", "settings", "owners", "workspace", "capabilities", "errors"},
+)
+
+
+def imports():
+    """(file, module) of every import in studio, wherever it stands in its file."""
+    for file in sorted((ROOT / "studio").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((file, name.name) for name in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield from ((file, f"{node.module}.{name.name}") for name in node.names)
+
+
+def test_every_import_points_down():
+    height = {name: place for place, layer in enumerate(reversed(LAYERS)) for name in layer}
+    found, up = set(), []
+    for file, module in imports():
+        names = module.split(".")
+        if names[0] != "studio" or names[1] not in height:
+            continue
+        mine = file.relative_to(ROOT / "studio").parts[0].removesuffix(".py")
+        found |= {mine, names[1]}
+        if mine in height and height[names[1]] > height[mine]:
+            up.append(f"{file.relative_to(ROOT)} imports {module}")
+    assert not up and found >= set(height) - {"__main__"}
+
+
+def test_only_the_libraries_folder_asks_transformers_and_diffusers_for_names():
+    lazy = {"transformers", "diffusers"}
+    asked = [
+        f"{file.name}: {module}" for file, module in imports()
+        if file.parent.name != "libraries" and module.split(".")[0] in lazy and module.count(".") < 2
+        and not module.endswith(".utils")
+    ]  # fmt: skip
+    assert not asked
+
+
+def test_adapters_need_torch_and_safetensors_alone():
+    """Every other package that the studio installs is out of reach."""
+    script = """
+import sys
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"platformdirs", "pydantic", "gradio", "diffusers", "transformers", "PIL", "psutil"}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Nothing())
+import torch
+from studio.adapters import AdapterSpec, attach, attach_file, read_adapter
+model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+adapter = attach(model, AdapterSpec(rank=2))
+adapter.save(sys.argv[1])
+adapter.detach()
+print(attach_file(read_adapter(sys.argv[1]), {"unet": model}).report)
+"""
+    with TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", script, f"{folder}/a.safetensors"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "1 of 1 layers applied", done.stderr[-400:]
+
+
+@pytest.mark.parametrize("folder", ["studio", "tests"])
+def test_no_file_is_longer_than_a_reader_bears(folder):
+    long = {file.name: count for file in (ROOT / folder).rglob("*.py")
+            if (count := len(file.read_text("utf-8").splitlines())) >= 500}  # fmt: skip
+    assert not long

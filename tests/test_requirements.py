@@ -1,7 +1,10 @@
 """requirements.txt, pyproject.toml and README's front matter say the same thing."""
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -40,6 +43,26 @@ def front_matter() -> dict[str, str]:
 
 def test_requirements_and_pyproject_name_the_same_packages():
     assert set(pins()) == set(ranges())
+
+
+def test_every_package_that_is_imported_is_asked_for():
+    extras = [name for group in project()["optional-dependencies"].values() for name in group]
+    asked = {canonicalize_name(Requirement(line).name) for line in extras} | set(ranges())
+    sold_as = packages_distributions()
+    lacking = set()
+    # In the versions that Gradio and huggingface_hub need; `spaces` is there on a Space alone.
+    brought = {"anyio", "gradio-client", "starlette", "tqdm", "spaces"}
+    for file in (ROOT / "studio").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [name.name for name in node.names]
+            else:
+                names = [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            for top in {name.partition(".")[0] for name in names} - {*sys.stdlib_module_names, "studio"}:
+                names_of = {canonicalize_name(name) for name in sold_as.get(top, [top])}
+                if not names_of & (asked | brought):
+                    lacking.add(f"{file.name}: {top}")
+    assert not lacking
 
 
 def test_every_tested_version_is_inside_its_range():

@@ -1,6 +1,5 @@
 """Another codec (VAE) than the base's own: people swap it for truer colours, or for one that bears fp16."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,15 @@ def other_codec(chosen: str, configs: Path, title: str) -> dict[str, Any]:
     """
     if not chosen:
         return {}
+    from studio.basemodels.card import read_config
     from studio.basemodels.single_file import shapes_of
     from studio.libraries.diffusers import diffusers
 
-    place = expanded(chosen)
-    own = json.loads((configs / "vae" / "config.json").read_text("utf-8"))
-    kind, wanted = getattr(diffusers, own["_class_name"]), own["latent_channels"]
+    place, own = expanded(chosen), read_config(configs / "vae" / "config.json")
+    kind: Any = getattr(diffusers, str(own.get("_class_name")), None)
+    wanted = own.get("latent_channels")
+    if not hasattr(kind, "from_pretrained") or type(wanted) is not int:
+        raise BaseModelError(f"vae/config.json of {configs.name} says no codec: download the model again.")
 
     def refuse(channels: int) -> BaseModelError:
         return BaseModelError(

@@ -13,7 +13,7 @@ import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -188,14 +188,13 @@ class Family(ABC):
 
     def _tiled(self, work: Callable[[], Any]) -> Any:
         """Work of the codec; when memory runs out, again one picture at a time and in tiles."""
-        try:
+        with suppress(torch.OutOfMemoryError):
             return work()
-        except torch.OutOfMemoryError:
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.pipeline.vae.enable_slicing()
-            self.pipeline.vae.enable_tiling()
-            return work()
+        if self.device.type == "cuda":  # behind the error: its frames hold what is to be freed
+            torch.cuda.empty_cache()
+        self.pipeline.vae.enable_slicing()
+        self.pipeline.vae.enable_tiling()
+        return work()
 
     def _beside(self, text: bool = True) -> list[nn.Module]:
         """The codec, and the text encoders unless `text` is False."""

@@ -2,6 +2,8 @@
 
 import io
 import json
+import shutil
+import tempfile
 import threading
 import zipfile
 from collections.abc import Callable
@@ -35,37 +37,39 @@ def export(
     progress    told (done, total, name) after each picture
     stop        ends it early: what was written until then is taken away again
 
-    Raises DatasetError when something is in the way, the place can't be written, or it was stopped.
+    It is made under a hidden name beside the target (see `workspace.sweep`) and renamed when it is whole. Raises
+    DatasetError when something is in the way, the place can't be written, or it was stopped.
     """
-    target = Path(target).expanduser()
+    target = Path(target).expanduser().absolute()
     _check(dataset, target, kind, background)
-    made: list[Path] = []
+    aside: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".", suffix=".tmp"))
         if kind == "zip":
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(target, "xb") as stream:
-                made.append(target)
-                with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-                    _write(dataset, "sidecars", background, archive.writestr, progress, stop)
+            whole = aside / target.name
+            with zipfile.ZipFile(whole, "x", zipfile.ZIP_STORED) as archive:
+                _write(dataset, "sidecars", background, archive.writestr, progress, stop)
         else:
+            whole = aside
 
             def put(name: str, data: bytes) -> None:
-                path = target / name
+                path = whole / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with open(path, "xb") as stream:
-                    made.append(path)
                     stream.write(data)
 
-            target.mkdir(parents=True, exist_ok=True)
             _write(dataset, kind, background, put, progress, stop)
-    except BaseException as error:
-        for path in made:
-            path.unlink(missing_ok=True)
-        if isinstance(error, FileExistsError):
-            raise DatasetError(f"{error.filename} is there already: choose another place.") from error
-        if isinstance(error, OSError):
-            raise DatasetError(f"{dataset.name} can't be written to {target} ({error.strerror or error}).") from error
-        raise
+            whole.chmod(0o755)
+        _check(dataset, target, kind, background)  # something may have come there meanwhile
+        if target.exists():
+            target.rmdir()  # it is empty, and some systems rename onto nothing that is there
+        whole.rename(target)
+    except OSError as error:
+        raise DatasetError(f"{dataset.name} can't be written to {target} ({error.strerror or error}).") from error
+    finally:
+        if aside:
+            shutil.rmtree(aside, ignore_errors=True)
     return target
 
 

@@ -22,11 +22,15 @@ _WORTH_KEEPING = 500  # headers; fewer are read in a blink, and the folder of a 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture and its caption ("" when it has none). size: width and height as it is seen, in pixels."""
+    """One picture and its caption ("" when it has none).
+
+    size: width and height as it is seen, in pixels. file: its name in the dataset it was read from, "10_cat/a.png".
+    """
 
     path: Path
     caption: str
     size: tuple[int, int] = field(default=(0, 0), compare=False)
+    file: str = field(default="", compare=False)
 
     def load(self, at_least: int = 0) -> Image.Image:
         """Upright RGB, whole or perhaps smaller but no smaller than `at_least` a side. Raises DatasetError."""
@@ -108,7 +112,8 @@ def open_dataset(folder: Path) -> Dataset:
             problems.append(str(error))
             continue
         caption = read_caption(path) if has_sidecar else None
-        items.append(Item(path, tables.caption(path) if caption is None else caption, (facts.width, facts.height)))
+        caption = tables.caption(path) if caption is None else caption
+        items.append(Item(path, caption, (facts.width, facts.height), file))
     problems += tables.problems
     if fresh >= _WORTH_KEEPING:
         write_known(folder, seen)

@@ -59,7 +59,8 @@ def import_pictures(
     """Copy pictures, zips and folders of pictures, with captions and masks, into the dataset `name` (made if missing).
 
     What a file is is known by its content, not by its name. Folders called like kohya's `10_name` are kept as folders.
-    progress is told (done, total, name); stop ends it early, and what was copied stays.
+    progress is told (done, total, name); stop ends it early, and what was copied stays. Pictures wait in a hidden
+    folder until all captions are known, so that none is ever there without its own.
 
     Returns the dataset and one line for each file left out. Raises DatasetError when nothing could be taken or the
     dataset's folder can't be written.
@@ -67,11 +68,12 @@ def import_pictures(
     folder = workspace.datasets / safe_name(name)
     skipped: list[str] = []
     captions = Captions()
-    taken: list[tuple[Path, File]] = []
+    taken: list[tuple[Path, File, Path]] = []  # where it goes, what it was, where it waits
     stems: dict[Path, set[str]] = {}
     total, done = count_in(paths), 0
     try:
-        with tempfile.TemporaryDirectory() as aside:
+        beside = folder if folder.is_dir() else workspace.datasets  # on the same disk
+        with tempfile.TemporaryDirectory(dir=beside, prefix=".", suffix=".tmp") as aside:
             masks = _Masks(Path(aside))
             for (file, data), suffix in in_parallel(_look, contents(paths, skipped), stop):
                 done += 1
@@ -85,12 +87,15 @@ def import_pictures(
                     masks.take(file, data, skipped)
                 else:
                     target = _target(folder, stems, file, suffix)
-                    write_whole(target, data, lasting=False)
-                    taken.append((target, file))
-            for target, file in taken:
+                    waiting = Path(aside) / str(done)
+                    waiting.write_bytes(data)
+                    taken.append((target, file, waiting))
+            for target, file, waiting in taken:
+                target.parent.mkdir(parents=True, exist_ok=True)
                 if caption := captions.of(file):
                     put_caption(target, caption, lasting=False)
                 masks.put(target, file)
+                waiting.replace(target)
             skipped += masks.unclaimed()
     except OSError as error:
         raise unwritable(folder, error) from error

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import ref
 
 from torch import nn
 
@@ -43,7 +44,8 @@ def facts_of(path: Path, modules: Mapping[str, nn.Module] | None = None) -> Fact
     """Read the file, and compare it with a base's modules where they are given. Raises AdapterError."""
     path = Path(path)
     stat = path.stat() if path.is_file() else None
-    key = (path, stat and stat.st_mtime_ns, tuple(map(id, modules.values())) if modules else None)
+    # By weak references: a base that is gone equals none that comes after it, wherever in memory that lies.
+    key = (path, stat and stat.st_mtime_ns, tuple(map(ref, modules.values())) if modules else None)
     if key not in _known:
         file = read_adapter(path)
         found = facts_in(file)

@@ -9,6 +9,8 @@ from studio.generation.schedulers import NAMES, OWN
 from studio.generation.uses import Uses
 from studio.schema import explain
 
+SIDES = (64, 2048)  # pixels
+
 
 class Recipe(BaseModel):
     """Everything that decides a picture's pixels. Raises GenerationError when a value can't be used."""
@@ -20,8 +22,8 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63, description="the same seed and recipe give the same pixels")
     steps: int = Field(20, ge=1, le=200, description="denoising steps")
     guidance: float = Field(4.0, ge=0, le=30, allow_inf_nan=False, description="how closely it follows the prompt")
-    width: int = Field(128, ge=64, le=2048, multiple_of=8, description="pixels")
-    height: int = Field(128, ge=64, le=2048, multiple_of=8, description="pixels")
+    width: int = Field(128, ge=SIDES[0], le=SIDES[1], multiple_of=8, description="pixels")
+    height: int = Field(128, ge=SIDES[0], le=SIDES[1], multiple_of=8, description="pixels")
     scheduler: str = Field(OWN, description="how the noise is taken away")
     clip_skip: int = Field(1, ge=1, le=12, description="1 takes the text encoder's last layer, 2 the one before")
     count: int = Field(1, ge=1, le=16, description="pictures, each with the seed above the last")

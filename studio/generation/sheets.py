@@ -118,8 +118,16 @@ def saved(folder: Path) -> Saved | None:
 
 def newest(outputs: Path) -> Saved | None:
     """The grid that was begun last."""
-    folders = sorted((outputs / "grids").glob(f"*/{FACTS}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    return next(filter(None, (saved(path.parent) for path in folders)), None)
+    found = sorted((outputs / "grids").glob(f"*/{FACTS}"), key=_written, reverse=True)
+    return next(filter(None, (saved(path.parent) for path in found)), None)
+
+
+def _written(file: Path) -> int:
+    """When, in nanoseconds since 1970; 0 where it has gone away meanwhile."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def save_sheet(grid: Saved, recipe: Recipe, axes: Sequence[Axis]) -> Path:

@@ -11,7 +11,7 @@ from studio.generation import Recipe, draw
 from studio.training.config import RunConfig
 from studio.training.events import Certified
 from studio.training.learner import Learner
-from studio.training.previews import prompt_and_strength
+from studio.training.previews import prompt_and_strength, side_of
 
 STEPS = 8
 ALIKE = 2.0  # steps of 1/255, mean over the pixels: rounding in half precision stays below it
@@ -21,7 +21,7 @@ def trial(config: RunConfig, base: Family) -> Recipe:
     """The picture that both sides draw."""
     prompts = [line for line in config.preview.prompts if line.strip()] or ["a picture"]
     prompt, _ = prompt_and_strength(prompts[0])
-    side, seed = base.resolution, config.preview.seed
+    side, seed = side_of(base), config.preview.seed
     return Recipe(prompt=prompt, seed=seed, steps=STEPS, guidance=config.preview.guidance, width=side, height=side)
 
 

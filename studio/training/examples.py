@@ -26,7 +26,7 @@ from studio.errors import DatasetError, RunError
 from studio.training.cache import Cache, Tensors, key_of
 from studio.training.config import DataConfig
 from studio.training.processes import Processes
-from studio.training.selection import caption_of, orders_of
+from studio.training.selection import caption_of, name_of, orders_of
 
 BATCH = 16  # pictures, or captions, at a time
 VERSION = 1  # of what is in a cache file; another number makes all of them again
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Example:
-    """One picture with its words: names of cache files, no tensors."""
+    """One picture with its words: names of cache files, no tensors. name: as `selection.name_of` has it."""
 
     name: str
     item: Item
@@ -112,9 +112,10 @@ def list_examples(
         caption = item.caption.strip() if ordinary else caption_of(item, data.trigger)
         captions = orders_of(caption, data.keep_tags, seed) if data.shuffle_tags else [caption]
         mirrored = (False, True) if data.flip else (False,)
+        name = name_of(item, data.regularisation if ordinary else "")
         examples.append(
             Example(
-                item.path.name, item, frame, tuple(key_of(*made_of, m) for m in mirrored), tuple(captions),
+                name, item, frame, tuple(key_of(*made_of, m) for m in mirrored), tuple(captions),
                 item.repeats * data.repeats, data.regularisation_weight if ordinary else 1.0, (width, height),
             )
         )  # fmt: skip

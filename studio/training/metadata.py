@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from studio.datasets import Item
+from studio.datasets.folder import KOHYA
 from studio.training.config import RunConfig
 from studio.training.selection import caption_of
 
@@ -13,23 +14,26 @@ def adapter_metadata(
     config: RunConfig, items: list[Item], resolution: int, step: int, held_out: tuple[float, float] | None
 ) -> dict[str, str]:
     """held_out: the loss on the held-out pictures with this adapter and with the base alone."""
-    folder = Path(config.data.folder).name
-    captions = [caption_of(item, config.data.trigger) for item in items]
-    tags = Counter(tag.strip() for caption in captions for tag in caption.split(",") if tag.strip())
-    training = config.training
+    data, training = config.data, config.training
+    parts: dict[str, list[Item]] = {}  # by kohya's folders, where there are some
+    for item in items:
+        parent = item.path.parent.name
+        parts.setdefault(parent if KOHYA.match(parent) else Path(data.folder).name, []).append(item)
     said = {
         "studio.run": config.name,
         "studio.base": config.base,
         "studio.step": str(step),
-        "studio.trigger": config.data.trigger,
-        "modelspec.trigger_phrase": config.data.trigger,
+        "studio.trigger": data.trigger,
+        "modelspec.trigger_phrase": data.trigger,
         "modelspec.resolution": f"{resolution}x{resolution}",
         "ss_output_name": config.name,
         "ss_sd_model_name": config.base,
         "ss_resolution": f"({resolution}, {resolution})",
         "ss_num_train_images": str(len(items)),
-        "ss_dataset_dirs": json.dumps({folder: {"n_repeats": config.data.repeats, "img_count": len(items)}}),
-        "ss_tag_frequency": json.dumps({folder: dict(tags.most_common(1000))}),
+        "ss_dataset_dirs": json.dumps(
+            {name: {"n_repeats": of[0].repeats * data.repeats, "img_count": len(of)} for name, of in parts.items()}
+        ),
+        "ss_tag_frequency": json.dumps({name: _tags(of, data.trigger) for name, of in parts.items()}),
         "ss_learning_rate": str(training.learning_rate),
         "ss_lr_scheduler": training.schedule,
         "ss_max_train_steps": str(training.steps),
@@ -40,3 +44,10 @@ def adapter_metadata(
     if held_out:
         said |= {"studio.held_out_loss": f"{held_out[0]:.6f}", "studio.base_loss": f"{held_out[1]:.6f}"}
     return {key: value for key, value in said.items() if value}
+
+
+def _tags(items: list[Item], trigger: str) -> dict[str, int]:
+    """How often each tag stands in the captions, the commonest first."""
+    captions = [caption_of(item, trigger) for item in items]
+    tags = Counter(tag.strip() for caption in captions for tag in caption.split(",") if tag.strip())
+    return dict(tags.most_common(1000))

@@ -15,7 +15,7 @@ from studio.errors import ConfigError
 from studio.training.config import TrainingConfig
 
 NEEDS = {"adamw-8bit": "bitsandbytes", **dict.fromkeys(("lion", "prodigy", "schedule-free-adamw"), "pytorch_optimizer")}
-INSTALL = {"bitsandbytes": "pip install bitsandbytes", "pytorch_optimizer": "pip install 'studio[optimizers]'"}
+INSTALL = {"bitsandbytes": "pip install bitsandbytes", "pytorch_optimizer": "pip install pytorch-optimizer"}
 
 
 def missing_for(settings: TrainingConfig) -> str | None:

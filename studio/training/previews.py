@@ -8,6 +8,7 @@ from PIL import Image
 
 from studio.basemodels import Family
 from studio.generation import Recipe, draw, save_picture
+from studio.generation.recipe import SIDES
 from studio.training.config import RunConfig
 from studio.training.events import Preview
 from studio.training.learner import Learner
@@ -17,7 +18,7 @@ def draw_previews(
     step: int, base: Family, learner: Learner, config: RunConfig, folder: Path
 ) -> Iterator[tuple[Preview, int, Image.Image]]:
     """(event, number, picture) for each prompt, saved with its recipe inside."""
-    wanted, side = config.preview, base.resolution
+    wanted, side = config.preview, side_of(base)
     for number, line in enumerate(line for line in wanted.prompts if line.strip()):
         prompt, strength = prompt_and_strength(line)
         recipe = Recipe(
@@ -31,6 +32,12 @@ def draw_previews(
             learner.strength = 1.0
         file = save_picture(picture, recipe, folder / "previews", f"{step:06d}-{number}.png")
         yield Preview(step, line.strip(), file.relative_to(folder).as_posix()), number, picture
+
+
+def side_of(base: Family) -> int:
+    """Side in pixels of what a run draws: that of the base, as far as a recipe and the denoiser allow it."""
+    least, most = SIDES
+    return max(least, min(most, base.resolution) // base.multiple * base.multiple)
 
 
 def prompt_and_strength(line: str) -> tuple[str, float]:

@@ -47,6 +47,14 @@ def split(config: RunConfig) -> Selection:
     return Selection(items, ordinary, held_out if config.validation.every else [], warnings)
 
 
+def name_of(item: Item, ordinary: str = "") -> str:
+    """What the run calls a picture: its name in the dataset, and that of an ordinary one behind its folder's name.
+
+    ordinary: the folder of ordinary pictures that it is from, "" for the dataset itself.
+    """
+    return f"{Path(ordinary).name}/{item.file}" if ordinary else item.file
+
+
 def caption_of(item: Item, trigger: str) -> str:
     """The caption as trained on: with the trigger in front where it lacks it."""
     return with_trigger(item.caption.strip(), trigger)

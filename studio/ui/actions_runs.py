@@ -274,6 +274,7 @@ def hardest_of(workspace: Workspace, name: str) -> list[tuple[Any, float]]:
     from studio.datasets import open_dataset
     from studio.training import config_from_toml
     from studio.training.difficulty import hardest
+    from studio.training.selection import name_of
 
     if name not in list_run_names(workspace):
         return []
@@ -281,13 +282,21 @@ def hardest_of(workspace: Workspace, name: str) -> list[tuple[Any, float]]:
     if not rows:
         return []
     data = config_from_toml(workspace.runs / name / "run.toml").data
-    items: dict[str, Any] = {}
-    for folder in filter(None, (data.regularisation, data.folder)):
+    named: dict[str, Any] = {}
+    bare: dict[str, Any] = {}  # as older runs wrote them, whatever folder a picture lay in
+    for folder, ordinary in ((data.regularisation, data.regularisation), (data.folder, "")):
         try:
-            items |= {item.path.name: item for item in open_dataset(Path(folder)).items}
+            opened = open_dataset(Path(folder)).items if folder else []
         except StudioError:
             continue
-    return [(items[picture], hard) for picture, _, hard in rows if picture in items]
+        named |= {name_of(item, ordinary): item for item in opened}
+        bare |= {item.path.name: item for item in opened}
+    items = bare | named
+    shown: dict[Path, tuple[Any, float]] = {}  # once each: an older run that went on has both names
+    for picture, _, hard in rows:
+        if item := items.get(picture):
+            shown.setdefault(item.path, (item, hard))
+    return list(shown.values())
 
 
 def knows_hardest(workspace: Workspace, name: str) -> bool:

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import multiprocessing
+import os
 import threading
+import time
 import zipfile
 
 import pytest
@@ -10,7 +13,7 @@ from PIL import Image
 
 from studio.datasets import export, import_pictures, open_dataset, set_caption, write_captions
 from studio.errors import DatasetError
-from studio.workspace import Workspace
+from studio.workspace import Workspace, sweep
 
 
 @pytest.fixture
@@ -109,3 +112,41 @@ def test_a_csv_of_captions_is_read_as_the_csv_module_wrote_it(dataset, tmp_path)
     assert {item.path.name: item.caption for item in back.items} == {
         file.split("/")[-1]: caption for file, caption in expected.items()
     }
+
+
+@pytest.mark.parametrize("kind", ["sidecars", "metadata.jsonl", "zip"])
+def test_a_stopped_export_leaves_its_place_free_for_the_next(dataset, tmp_path, kind):
+    stop, target = threading.Event(), tmp_path / "out" / "set"
+    with pytest.raises(DatasetError, match="stopped"):
+        export(dataset, target, kind, progress=lambda *_: stop.set(), stop=stop)
+    assert not list(target.parent.iterdir())
+    assert export(dataset, target, kind).exists() and list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("kind", ["sidecars", "zip"])
+def test_an_export_that_is_killed_leaves_only_what_the_next_start_sweeps_away(dataset, tmp_path, kind):
+    exports = tmp_path / "exports"
+    exports.mkdir()
+
+    def work():
+        export(dataset, exports / "set", kind, progress=lambda *_: os._exit(9))  # as a kill: nothing is tidied up
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 9 and not (exports / "set").exists() and len(list(exports.iterdir())) == 1
+    sweep(exports, time.time() + 3600)
+    assert not list(exports.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["sidecars", "zip"])
+def test_what_came_to_the_place_meanwhile_is_not_written_over(dataset, tmp_path, kind):
+    target = tmp_path / "out"
+    with pytest.raises(DatasetError, match="is there already"):
+        export(dataset, target, kind, progress=lambda *_: target.write_text("mine"))
+    assert target.read_text() == "mine" and not list(tmp_path.glob(".*"))
+
+
+def test_an_empty_folder_can_be_the_place(dataset, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "a.jpg" in names_in(export(dataset, tmp_path / "empty"))

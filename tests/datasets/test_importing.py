@@ -1,6 +1,9 @@
 """Importing a mixed pile: each file is taken or named, captions find their pictures, one bad file spoils nothing."""
 
+import multiprocessing
+import os
 import threading
+import time
 import zipfile
 from importlib.util import find_spec
 
@@ -8,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.datasets import copy_sample, import_pictures, list_samples, open_dataset
+from studio.datasets import copy_sample, import_pictures, importing, list_samples, open_dataset
 from studio.errors import DatasetError
-from studio.workspace import Workspace
+from studio.workspace import Workspace, sweep
 from tests.datasets.made import encoded, zip_at
 
 
@@ -176,3 +179,31 @@ def test_progress_is_told_and_a_stop_keeps_what_came(workspace, tmp_path):
     assert len(dataset.items) == 60 and told[0][:2] == (1, 61) and told[-1][:2] == (61, 61)
     dataset, skipped = import_pictures(workspace, "part", [archive], lambda *_: stop.set(), stop)
     assert 0 < len(dataset.items) < 60 and skipped == ["Stopped, the rest was not added."]
+
+
+@pytest.mark.parametrize("whole", [0, 1, 3])
+def test_a_killed_import_leaves_no_picture_without_its_caption(workspace, tmp_path, monkeypatch, whole):
+    """Killed while pictures still come in, and at the caption of the second and of the fourth of four."""
+    files = {f"{n}.png": encoded() for n in range(4)} | {f"{n}.txt": b"words" for n in range(4)}
+    archive, put = zip_at(tmp_path / "z.zip", files), importing.put_caption  # the captions come last
+
+    def die(*_):
+        os._exit(9)  # as a kill: nothing is tidied up
+
+    def put_and_die(path, *more, **rest):
+        put(path, *more, **rest)
+        if path.stem == str(whole):
+            die()
+
+    monkeypatch.setattr(importing, "put_caption", put_and_die)
+    progress = None if whole else lambda done, *_: die() if done == 5 else None
+    work = multiprocessing.get_context("fork").Process(
+        target=import_pictures, args=(workspace, "mine", [archive], progress)
+    )
+    work.start()
+    work.join(60)
+    assert work.exitcode == 9
+    left = [path.with_suffix(".txt") for path in (workspace.datasets / "mine").glob("*.png")]
+    assert len(left) == whole and all(caption.read_text() == "words\n" for caption in left)
+    sweep(workspace.root, time.time() + 3600)
+    assert not list(workspace.datasets.rglob("*.tmp"))

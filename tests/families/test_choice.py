@@ -98,6 +98,19 @@ def test_another_codec_draws_and_encodes_and_is_another_identity(folders, bases,
         load_base(f"{folders('sd3')}?vae={place}", shared=False)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    ["{", "[]", "{}", '{"_class_name": "AutoencoderKL"}', '{"latent_channels": 4}',
+     '{"_class_name": "Nothing", "latent_channels": 4}', '{"_class_name": ["x"], "latent_channels": "4"}'],
+)  # fmt: skip
+def test_another_codec_beside_damaged_settings_of_the_own_one_is_said_in_a_sentence(folders, tmp_path, settings):
+    shutil.copytree(folders("sd1"), tmp_path / "base")
+    (tmp_path / "base" / "vae" / "config.json").write_text(settings)
+    with pytest.raises(BaseModelError, match="vae/config.json .*: download the model again") as caught:
+        load_base(f"{tmp_path / 'base'}?vae={folders('sd1')}", shared=False)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_recipe_carries_the_choice(folders):
     line = f"{folders('sd1')}?prediction_type=v_prediction"
     said = RECIPE.model_dump() | {"base": line}

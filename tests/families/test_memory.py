@@ -1,5 +1,7 @@
 """What a base takes is said before it is loaded; what is not needed leaves; a large codec works in tiles."""
 
+import weakref
+
 import pytest
 import torch
 from PIL import Image, ImageChops
@@ -83,3 +85,24 @@ def test_a_codec_out_of_memory_goes_on_in_tiles(bases, monkeypatch):
     finally:
         vae.disable_slicing()
         vae.disable_tiling()
+
+
+def test_what_the_failed_attempt_held_is_let_go_before_the_codec_tries_again(bases):
+    class Held:
+        pass
+
+    base, held, there = bases("sdxl"), [], []
+
+    def work():
+        there.append([one for one in held if one() is not None])
+        large = Held()
+        held.append(weakref.ref(large))
+        if len(there) == 1:
+            raise torch.OutOfMemoryError("too large")
+        return "done"
+
+    try:
+        assert base._tiled(work) == "done" and there == [[], []]
+    finally:
+        base.pipeline.vae.disable_slicing()
+        base.pipeline.vae.disable_tiling()

@@ -1,13 +1,16 @@
 """What a row says of a file, whatever wrote it and whatever it claims."""
 
+import gc
 import json
+import weakref
 
 import pytest
 import torch
 
-from studio.adapters import AdapterSpec, attach
+from studio.adapters import AdapterSpec, attach, read_adapter
 from studio.basemodels import load_base
 from studio.errors import AdapterError
+from studio.generation import facts
 from studio.generation.facts import facts_of, trigger_words
 
 
@@ -44,3 +47,21 @@ def test_broken_tags_are_no_words(text):
 def test_a_file_that_is_gone_is_said(tmp_path):
     with pytest.raises(AdapterError, match="no adapter file"):
         facts_of(tmp_path / "none.safetensors")
+
+
+def test_a_base_that_lies_where_another_lay_is_compared_anew(file, monkeypatch):
+    """`id` as if memory were used again at once, which it is when a base makes room for the next."""
+    fits = load_base().modules()
+    monkeypatch.setattr(facts, "id", lambda thing: 1, raising=False)
+    assert facts_of(file, {"unet": torch.nn.Linear(3, 3)}).matched == 0
+    assert facts_of(file, {"unet": fits["unet"]}).matched > 0
+
+
+def test_what_is_remembered_of_a_base_holds_none_in_memory(file, monkeypatch):
+    known = {"unet": torch.nn.Linear(3, 3)}
+    read = []
+    monkeypatch.setattr(facts, "read_adapter", lambda path: read.append(path) or read_adapter(path))
+    assert facts_of(file, known) is facts_of(file, known) and len(read) == 1
+    gone = weakref.ref(known.pop("unet"))
+    gc.collect()
+    assert gone() is None

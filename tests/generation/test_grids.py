@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from studio.generation.sheets import (
     write_facts,
 )  # fmt: skip
 from studio.generation.votes import FILE, cast, next_pair, pairs, tally, votes
+from studio.workspace import remove_whole
 from tests.generation.plain import apart
 from tests.generation.test_rack import loud
 
@@ -335,6 +337,24 @@ def test_a_damaged_grid_is_passed_over(drawn_grid, tmp_path, text):
     (bad / "grid.json").write_text(text)
     found = newest(tmp_path)
     assert saved(bad) is None and found is not None and found.folder == grid.folder
+
+
+def test_a_grid_that_is_deleted_while_the_newest_is_looked_for_is_passed_over(drawn_grid, tmp_path, monkeypatch):
+    recipe, axes, grid = drawn_grid
+    going = new_folder(tmp_path, recipe, axes)
+    stat = Path.stat
+
+    def late(path, **more):
+        if path.parent == going:
+            remove_whole(going)
+        return stat(path, **more)
+
+    found = list((tmp_path / "grids").glob("*/grid.json"))  # as it was listed
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(found))
+    monkeypatch.setattr(Path, "stat", late)
+    assert len(found) == 2
+    newest_now = newest(tmp_path)
+    assert not going.exists() and newest_now is not None and newest_now.folder == grid.folder
 
 
 # Votes --------------------------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def test_each_part_has_its_own_rate_and_b_its_multiple():
 def test_a_package_that_is_missing_is_named_with_what_to_do(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     adapter = attach(nn.Sequential(nn.Linear(4, 4)), AdapterSpec(rank=2))
-    with pytest.raises(ConfigError, match="needs the package pytorch_optimizer: pip install"):
+    with pytest.raises(ConfigError, match="needs the package pytorch_optimizer: pip install pytorch-optimizer, or"):
         make_optimizer({"unet": adapter}, TrainingConfig(optimizer="lion"))
     with pytest.raises(ConfigError, match="bitsandbytes"):
         make_optimizer({"unet": adapter}, TrainingConfig(optimizer="adamw-8bit"))

@@ -163,3 +163,23 @@ def test_a_resumed_run_remembers_its_best_from_before_the_stop(workspace):
     measured = {step: loss for step, loss, _ in read_run(workspace, "best").validation if step}
     assert last.kept == min(measured, key=measured.get) == 3, "the best is from before the stop"
     assert read_adapter(folder / "adapter.safetensors").metadata["studio.step"] == str(last.kept)
+
+
+def test_each_of_kohyas_folders_is_told_with_its_own_repeats_count_and_tags(workspace):
+    data = workspace.datasets / "set"
+    files = sorted((ASSETS / "datasets" / "silhouette").glob("*.png"))
+    tags = {"10_ink cat/a.png": "cat", "10_ink cat/b.png": "cat", "3_dog/a.png": "dog", "c.png": "hat"}
+    for name, tag in tags.items():
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(files.pop(), data / name)
+        (data / name).with_suffix(".txt").write_text(f"{tag}, ink")
+    settings = {"name": "told", "data.folder": str(data), "data.repeats": 2, "training.steps": 1, "validation.every": 0}
+    list(train(config_from(QUICK | settings), workspace))
+    said = read_adapter(workspace.runs / "told" / "adapter.safetensors").metadata
+    assert json.loads(said["ss_dataset_dirs"]) == {
+        "10_ink cat": {"n_repeats": 20, "img_count": 2}, "3_dog": {"n_repeats": 6, "img_count": 1},
+        "set": {"n_repeats": 2, "img_count": 1},
+    }  # fmt: skip
+    assert json.loads(said["ss_tag_frequency"]) == {
+        "10_ink cat": {"cat": 2, "ink": 2}, "3_dog": {"dog": 1, "ink": 1}, "set": {"hat": 1, "ink": 1},
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import threading
 
 import pytest
@@ -19,6 +20,7 @@ from studio.training.events import Certified, Finished, Step, Validation
 from studio.training.examples import list_examples
 from studio.training.memorising import Memory
 from studio.training.previews import prompt_and_strength
+from studio.ui.actions_runs import hardest_of
 from studio.workspace import ASSETS
 
 SILHOUETTES = ASSETS / "datasets" / "silhouette"
@@ -189,3 +191,54 @@ def test_averaged_weights_are_what_is_saved(workspace, quick):
     live = sum(float(v.abs().sum()) for v in state["learner"]["adapters"]["unet"].values())
     kept = sum(float(part.abs().sum()) for update in saved.layers.values() for part in update.parts.values())
     assert kept == pytest.approx(averaged, rel=1e-4) and abs(kept - live) > 1e-3 * live
+
+
+def test_pictures_of_one_name_in_two_folders_are_told_apart_among_the_hard_ones(workspace, quick):
+    data = workspace.datasets / "two"
+    sources = {"10_a/x.png": "moth", "1_b/x.png": "rose", "ordinary/1_b/x.png": "lamp"}
+    for (name, caption), file in zip(sources.items(), sorted(SILHOUETTES.glob("*.png"))):
+        place = (workspace.datasets if name.startswith("ordinary") else data) / name
+        place.parent.mkdir(parents=True)
+        shutil.copy(file, place)
+        place.with_suffix(".txt").write_text(caption)
+    settings = {"name": "two", "data.folder": str(data), "data.regularisation": str(workspace.datasets / "ordinary")}
+    for _ in train(config_from(quick | settings | {"training.steps": 12}), workspace):
+        pass
+    assert {name for name, _, _ in hardest(workspace.runs / "two")} == set(sources)
+    rows = {"1_b/x.png": [3, 1.4], "ordinary/1_b/x.png": [3, 1.2], "10_a/x.png": [9, 0.9], "gone.png": [1, 0.5]}
+    (workspace.runs / "two" / "pictures.json").write_text(json.dumps(rows))
+    shown = [(item.caption, hard) for item, hard in hardest_of(workspace, "two")]
+    assert shown == [("rose", 1.4), ("lamp", 1.2), ("moth", 0.9)]
+
+
+def test_hard_pictures_of_an_older_run_that_wrote_bare_names_are_still_found(workspace, quick):
+    data = workspace.datasets / "set"
+    (data / "10_a").mkdir(parents=True)
+    for file in sorted(SILHOUETTES.glob("*.png"))[:2]:
+        shutil.copy(file, data / "10_a" / file.name)
+    first, second = (file.name for file in sorted(SILHOUETTES.glob("*.png"))[:2])
+    config = config_from(quick | {"name": "older", "data.folder": str(data), "training.steps": 2})
+    list(train(config, workspace))
+    folder, known = workspace.runs / "older", Difficulty()
+    known.restore({"parts": [[1, 0.1]] * 10, "pictures": {first: [4, 1.3], f"10_a/{second}": [2, 1.1]}})
+    known.see([f"10_a/{first}", f"10_a/{second}"], [0.1, 0.1], [0.5, 0.5])  # it goes on
+    known.write(folder)
+    shown = [item.path.name for item, _ in hardest_of(workspace, "older")]
+    assert shown == [first, second]
+
+
+def test_a_base_of_more_pixels_than_a_picture_may_have_is_previewed_within_them(workspace, quick, monkeypatch):
+    from studio.training import certificate, previews
+
+    seen = []
+
+    def drawn(base, recipe):
+        seen.append((recipe.width, recipe.height))
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr(previews, "draw", drawn)
+    monkeypatch.setattr(certificate, "draw", drawn)
+    more = {"name": "vast", "base": "starter?resolution=4096", "data.resolution": 128, "training.steps": 1}
+    *_, last = train(config_from(quick | more | {"preview.every": 1, "preview.prompts": ["rocket"]}), workspace)
+    assert isinstance(last, Finished) and seen == [(2048, 2048)] * 4  # step 0, step 1, and both sides of the proof
+    assert previews.side_of(load_base("starter?resolution=136", shared=False)) == 128  # what the denoiser divides

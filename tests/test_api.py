@@ -142,6 +142,8 @@ def test_a_dataset_is_checked_mended_edited_and_taken_back_by_a_program(studio, 
     assert not any(item["caption"] for item in studio.predict("discs", api_name="/open_dataset")["items"])
     studio.predict(write=True, **more)
     assert [item["caption"] for item in studio.predict("discs", api_name="/open_dataset")["items"]] == ["disc"] * 2
+    rows = studio.predict("discs", api_name="/score_captions")["rows"]
+    assert [row["caption"] for row in rows] == ["disc"] * 2 and rows[0]["similarity"] <= rows[1]["similarity"]
     studio.predict("discs", api_name="/undo")
     studio.predict("discs", api_name="/undo")
     assert len(studio.predict("discs", api_name="/open_dataset")["items"]) == 3
@@ -247,8 +249,8 @@ def test_only_pictures_are_served(studio, root):
 def test_endpoints_are_named_and_described(studio):
     described = studio.view_api(return_format="dict", print_info=False)["named_endpoints"]
     wanted = "list_datasets open_dataset import_pictures export_dataset save_caption list_captioners caption_dataset "
-    wanted += "check_dataset mend_dataset edit_captions remove_pictures undo redo dataset_history trigger_report "
-    wanted += "job_status stop_captioning add_adapter "
+    wanted += "check_dataset score_captions mend_dataset edit_captions remove_pictures undo redo dataset_history "
+    wanted += "trigger_report job_status stop_captioning add_adapter "
     wanted += "list_presets check_settings check_report start_training stop_training pause_training resume_training "
     wanted += "extend_training run_status list_runs queue_training list_queue start_queue leave_queue delete_run "
     wanted += "restore_run compare_runs note_run publish_run publish_result list_bases add_base doctor "

@@ -12,7 +12,7 @@ from studio.settings import Settings
 from studio.ui import actions_about
 from studio.ui.beat import Beat
 from studio.ui.visitors import LIFE
-from studio.ui.widgets import HIDDEN, QUIET, note, plainly, size
+from studio.ui.widgets import HIDDEN, QUIET, counted, note, plainly, size
 from studio.workspace import Workspace
 
 FOLDERS = {
@@ -22,6 +22,7 @@ FOLDERS = {
     "adapters": "adapter files that were dropped",
     "exports": "zips and folders that were written",
     "cache": "encoded pictures and thumbnails, made again when needed",
+    actions_about.ASIDE: "deleted pictures, adapters and runs, which can be taken back",
 }
 LICENCES = (
     "The studio's code and its starter model are under the Apache License 2.0. The art in the samples keeps its own "
@@ -47,8 +48,13 @@ COPY_JS = """() => {
 }"""
 
 
-def about_tab(workspace: Workspace, settings: Settings, tab: gr.Tab, demo: gr.Blocks, timer: Beat) -> None:
-    """Build the tab inside the caller's gr.Tab. The machine is looked at when the tab is opened, not before."""
+def about_tab(
+    workspace: Workspace, settings: Settings, tab: gr.Tab, demo: gr.Blocks, timer: Beat, emptied: gr.Number
+) -> None:
+    """Build the tab inside the caller's gr.Tab. The machine is looked at when the tab is opened, not before.
+
+    emptied: hidden, given another number when what was deleted is gone for good
+    """
     seen = gr.State(None)
     with gr.Row(equal_height=False):
         with gr.Column(scale=6, min_width=320):
@@ -61,11 +67,20 @@ def about_tab(workspace: Workspace, settings: Settings, tab: gr.Tab, demo: gr.Bl
             gr.Markdown("### Workspace", elem_classes="heading")
             gr.HTML(note(_where(workspace, settings)), padding=False, elem_id="workspace")
             sizes = gr.HTML(_table(dict.fromkeys(FOLDERS)), padding=False, elem_id="sizes")
-            clear = gr.Button("Clear the cache", size="md", elem_id="clear-cache", min_width=140, scale=0)
+            with gr.Row(elem_classes="tools"):
+                clear = gr.Button("Clear the cache", size="md", elem_id="clear-cache", min_width=140, scale=0)
+                empty = gr.Button(
+                    "Empty the bin", size="md", interactive=False, elem_id="empty-bin", min_width=140, scale=0
+                )
             cleared = gr.HTML(
                 note("Nothing you made is in the cache: the next look and the next run take a little longer."),
                 padding=False, elem_id="cleared",
             )  # fmt: skip
+            with gr.Column(visible=False) as sure:
+                question = gr.HTML(padding=False, elem_id="sure")
+                with gr.Row(elem_classes="tools"):
+                    really = gr.Button("Delete", variant="primary", size="md", elem_id="really", min_width=140, scale=0)
+                    keep = gr.Button("Keep them", size="md", elem_id="keep-them", min_width=120, scale=0)
             gr.Markdown("### Light and dark", elem_classes="heading")
             look = gr.Button("Switch", size="md", elem_id="look", min_width=120, scale=0)
             gr.Markdown("### Licences", elem_classes="heading")
@@ -78,10 +93,11 @@ def about_tab(workspace: Workspace, settings: Settings, tab: gr.Tab, demo: gr.Bl
         job = jobs.beside.get("about")
         state = job and (id(job), job.state)
         if job is None or state == last or job.state == "running":
-            return [gr.skip()] * 3
+            return [gr.skip()] * 4
         if job.result is None:
-            return state, note(job.error or "", bad=True), gr.skip()
-        return state, _lines(job.result.lines), _table(job.result.sizes)
+            return state, note(job.error or "", bad=True), gr.skip(), gr.skip()
+        sizes = job.result.sizes
+        return state, _lines(job.result.lines), _table(sizes), gr.update(interactive=sizes[actions_about.ASIDE] > 0)
 
     @plainly
     def wipe():
@@ -89,11 +105,33 @@ def about_tab(workspace: Workspace, settings: Settings, tab: gr.Tab, demo: gr.Bl
         begin()
         return note(f"{size(freed)} freed, {time.strftime('%H:%M')}.")
 
+    def ask():
+        """Updates for question, sure, really, empty: nothing is deleted before it is said how much that is."""
+        found = actions_about.set_aside(workspace)
+        parts = [counted(count, what) for what, count in found.counts.items() if count]
+        if not parts:
+            return gr.skip(), gr.update(visible=False), gr.skip(), gr.update(interactive=False)
+        words = f"Delete {' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))} for good?"
+        return note(words), gr.update(visible=True), f"Delete {size(found.size)}", gr.update(interactive=False)
+
+    def spare():
+        return gr.update(visible=False), gr.update(interactive=True)
+
+    @plainly
+    def empty_it():
+        """Updates for cleared, sure, emptied."""
+        freed = actions_about.empty_bin(workspace)
+        begin()
+        return note(f"{size(freed)} freed, {time.strftime('%H:%M')}."), gr.update(visible=False), time.time()
+
     quiet = {**QUIET, **HIDDEN}
     tab.select(begin, None, None, **quiet)
     again.click(begin, None, None, **quiet)
-    timer.tick(watch, seen, [seen, report, sizes])
+    timer.tick(watch, seen, [seen, report, sizes, empty])
     clear.click(wipe, None, cleared, **quiet)
+    empty.click(ask, None, [question, sure, really, empty], **quiet)
+    keep.click(spare, None, [sure, empty], **quiet)
+    really.click(empty_it, None, [cleared, sure, emptied], **quiet)
     copy.click(None, None, None, js=COPY_JS, **quiet)
     look.click(None, None, None, js=SWITCH_JS, **quiet)
     demo.load(None, None, None, js=LOOK_JS, **quiet)

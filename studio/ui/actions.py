@@ -4,6 +4,8 @@ What is about one subject has a file of its own (actions_runs.py, actions_datase
 Everything from the browser is a name inside the workspace, never a path. Mistakes raise a StudioError.
 """
 
+import filecmp
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -13,7 +15,8 @@ from typing import NamedTuple
 from studio.errors import AdapterError, GenerationError, WorkspaceError
 from studio.jobs import Job, jobs
 from studio.owners import PerOwner
-from studio.workspace import Workspace, free_path, is_whole, safe_name, write_whole
+from studio.ui.widgets import counted
+from studio.workspace import Workspace, copy_whole, free_path, is_whole, safe_name
 
 
 class Latest(NamedTuple):
@@ -123,11 +126,11 @@ def add_adapter_file(workspace: Workspace, path: Path) -> str:
     read_adapter(path).refuse_if_damaged()
     name = safe_name(path.stem) + ".safetensors"
     workspace.refuse_if_full()
-    data = path.read_bytes()
     target = workspace.adapters / name
-    if not (target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data):
+    if not (target.is_file() and filecmp.cmp(path, target, shallow=False)):
         target = free_path(workspace.adapters, name)
-        write_whole(target, data)
+        copy_whole(path, target)
+        os.utime(target)  # it is new here, however old the file is
     return f"file:{target.name}"
 
 
@@ -146,7 +149,7 @@ def draw(recipe, stop: threading.Event | None = None, progress=None):
 
 def recipe_line(recipe) -> str:
     """What made the picture, in one line that a person can read back."""
-    parts = [f"seed {recipe.seed}", f"{recipe.steps} steps", f"guidance {recipe.guidance:g}"]
+    parts = [f"seed {recipe.seed}", counted(recipe.steps, "step"), f"guidance {recipe.guidance:g}"]
     parts.append(f"{recipe.width} × {recipe.height}")
     parts += [f"{use.title} at {use.strength:g}" for use in recipe.adapters]
     prompt = re.sub(r"\s+", " ", recipe.prompt).strip()

@@ -2,19 +2,30 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio.jobs import Job, jobs
-from studio.workspace import FOLDERS, Workspace, size_of
+from studio.training import keeping
+from studio.ui import actions_all_runs, actions_history, actions_shelf
+from studio.workspace import FOLDERS, Workspace, remove_whole, size_of
 
+ASIDE = "set aside"  # beside FOLDERS, in a Report
 PRIVATE = ("system", "workspace", "disk_free")  # of the owner's machine, and not for visitors
 
 
 class Report(NamedTuple):
-    """lines: the doctor's; sizes: bytes by folder of the workspace."""
+    """lines: the doctor's; sizes: bytes by folder of the workspace, and apart from them of what is set aside."""
 
     lines: str
     sizes: dict[str, int]
+
+
+class Aside(NamedTuple):
+    """What was deleted on the page and can be taken back. counts: by what it is; size: bytes of all."""
+
+    counts: dict[str, int]
+    size: int
 
 
 def examined(workspace: Workspace) -> dict[str, Any]:
@@ -35,12 +46,46 @@ def start_report(workspace: Workspace) -> Job:
         from studio.doctor import report
 
         found = {"system": "-", "workspace": "yours, for some hours", "disk_free": "-"} | examined(workspace)
-        job.result = Report(report(found), {name: size_of(workspace.root / name) for name in FOLDERS})
+        job.result = Report(report(found), _sizes(workspace))
 
     running = jobs.beside.get("about")
     if running and running.state == "running":
         return running
     return jobs.start("about", "Looking at this machine", work, device=False)
+
+
+def _sizes(workspace: Workspace) -> dict[str, int]:
+    aside = {folder.parent.name: size_of(folder) for folder in _places(workspace).values()}
+    sizes = {name: size_of(workspace.root / name) - aside.get(name, 0) for name in FOLDERS}
+    return sizes | {ASIDE: sum(aside.values())}
+
+
+def _places(workspace: Workspace) -> dict[str, Path]:
+    """Where things lie that were deleted on the page."""
+    return {
+        "picture": workspace.outputs / actions_history.REMOVED,
+        "adapter": workspace.adapters / actions_shelf.REMOVED,
+        "run": workspace.root / keeping.BIN,
+    }
+
+
+def set_aside(workspace: Workspace) -> Aside:
+    """What `empty_bin` would delete."""
+    places = _places(workspace)
+    counts = {what: len([one for one in folder.glob("*") if one.name[0] != "."]) for what, folder in places.items()}
+    return Aside(counts, sum(map(size_of, places.values())))
+
+
+def empty_bin(workspace: Workspace) -> int:
+    """Delete for good what was deleted on the page and can be taken back; answers its bytes.
+
+    No job uses any of it: what is set aside has left the place where jobs read it.
+    """
+    before = set_aside(workspace).size
+    actions_all_runs.empty_bin(workspace)
+    remove_whole(workspace.outputs / actions_history.REMOVED)
+    remove_whole(workspace.adapters / actions_shelf.REMOVED)
+    return before - set_aside(workspace).size
 
 
 def clear_cache(workspace: Workspace) -> int:

@@ -16,6 +16,7 @@ from studio.errors import AdapterError, GenerationError, StudioError
 from studio.jobs import Job, jobs
 from studio.ui import actions
 from studio.ui.actions import adapter_name, adapter_path
+from studio.ui.widgets import counted
 from studio.workspace import Workspace, copy_whole, free_path
 
 LOOK, MAKE = "look inside", "new adapter"  # kinds of jobs
@@ -74,7 +75,7 @@ def look_inside(workspace: Workspace, key: str, base: str, beside: Sequence[str]
         stamp = (base, *map(_stamp, (path, *others.values())))
         found = _looks.get(stamp)
         if found is None:
-            job.message = "The base model is being read"
+            job.message = "Loading the base model"
             modules = load_base(base).modules()
             file = replace(read_adapter(path), name=adapter_name(key))
             files = {name: read_adapter(other) for name, other in others.items()}
@@ -121,8 +122,9 @@ def convert(workspace: Workspace, key: str, layout: str, base: str, recipe: Any,
             )
         target = free_path(workspace.adapters, f"{adapter_name(key)}-{layout}.safetensors")
         write_adapter(target, layers, layout, kept_metadata(file.metadata))
-        left = f"{len(unused)} layers have no place in the base and were left out." if unused else ""
-        return target, tuple(filter(None, [f"{len(layers)} layers, by the names of the {layout} layout.", left]))
+        left = f"Left out, with no place in the base: {counted(len(unused), 'layer')}." if unused else ""
+        made = f"{counted(len(layers), 'layer')}, by the names of the {layout} layout."
+        return target, tuple(filter(None, [made, left]))
 
     return _make(workspace, f"Converting {adapter_name(key)}", make, *_alone(path, recipe), note)
 
@@ -165,7 +167,7 @@ def export(workspace: Workspace, recipe: Any, name: str, layout: str, rank: Any,
             uses, load_base(recipe.base), target, layout=layout, rank=chosen, cover=before, words=triggers,
             progress=_teller(job, "Layer"),
         )  # fmt: skip
-        return target, (*made.told, f"{made.layers} layers, rank up to {made.rank}.")
+        return target, (*made.told, f"{counted(made.layers, 'layer')}, rank up to {made.rank}.")
 
     if not uses:
         raise AdapterError("There is nothing to export: add an adapter first and turn it on.")

@@ -1,5 +1,6 @@
 """What a person does with many runs: find, sort, compare, note, throw away, take back. Names only, never paths."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,10 @@ def list_stamp(workspace: Workspace) -> tuple:
     """Changes when a list of all runs may look otherwise; a run that goes on moves it a hundred times."""
     job = running("train")
     part = (id(job), job.paused, 100 * job.done // max(1, job.total)) if job else None
-    return tuple(actions_runs.list_run_names(workspace)), part, actions_queue.queue_stamp(workspace)
+    binned = 0
+    with suppress(OSError):
+        binned = (workspace.root / keeping.BIN).stat().st_mtime_ns
+    return tuple(actions_runs.list_run_names(workspace)), part, actions_queue.queue_stamp(workspace), binned
 
 
 # Comparing ----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ then on the workspace's list says what the name stands for.
 """
 
 import json
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from studio.errors import BaseModelError, StudioError
 from studio.hub import is_hub_id
 from studio.jobs import Job, jobs
 from studio.schema import explain
+from studio.ui.widgets import SIDE
 from studio.workspace import Workspace, expanded, is_whole, write_whole
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 STARTER = "starter"
 MOST = 100  # bases on the list
 _STARTERS_OWN = "The built-in starter: small and quick, draws things on plain backgrounds, needs no download."
+_lock = threading.Lock()  # around each change of the list
 
 
 # The list -----------------------------------------------------------------------------------------------------------
@@ -57,38 +60,49 @@ def remember(workspace: Workspace, line: str) -> str:
     """Put a base on the list, as its newest one; returns its name. Raises BaseModelError when it can't be used."""
     _own_page(workspace)
     look_at(line)
-    known, chosen = _read(workspace)
-    name = next((name for name, there in known.items() if there == line), "")
-    if not name:
-        name, count = BaseChoice.of(line).title, 1
-        while name in known or name == STARTER:
-            count += 1
-            name = f"{BaseChoice.of(line).title} {count}"
-    known.pop(name, None)
-    known[name] = line
-    _write(workspace, dict(list(known.items())[-MOST:]), chosen)
+    with _lock:
+        known, chosen = _read(workspace)
+        name = next((name for name, there in known.items() if there == line), "")
+        if not name:
+            name, count = BaseChoice.of(line).title, 1
+            while name in known or name == STARTER:
+                count += 1
+                name = f"{BaseChoice.of(line).title} {count}"
+        known.pop(name, None)
+        known[name] = line
+        _write(workspace, dict(list(known.items())[-MOST:]), chosen)
     return name
 
 
 def forget(workspace: Workspace, name: str) -> None:
     """Take a base off the list. Its files stay, and so do runs and pictures made with it."""
-    known, chosen = _read(workspace)
-    known.pop(name, None)
-    _write(workspace, known, chosen if chosen in known else STARTER)
+    with _lock:
+        known, chosen = _read(workspace)
+        known.pop(name, None)
+        _write(workspace, known, chosen if chosen in known else STARTER)
 
 
 def choose(workspace: Workspace, name: str) -> None:
     """The base that will be trained on: what counts tokens and sizes in the Dataset tab follows it."""
     line_of(workspace, name)
-    known, chosen = _read(workspace)
-    if name != chosen:
-        _write(workspace, known, name)
+    with _lock:
+        known, chosen = _read(workspace)
+        if name != chosen:
+            _write(workspace, known, name)
 
 
 def chosen(workspace: Workspace) -> str:
     """The line of the base that was chosen last for training; the starter where that is gone."""
     known, name = _read(workspace)
     return known.get(name, STARTER)
+
+
+def size_of(line: str) -> int:
+    """The side in pixels that a base is trained at; the starter's where it can't be read."""
+    try:
+        return SIDE if line == STARTER else look_at(line).resolution
+    except StudioError:
+        return SIDE
 
 
 def _read(workspace: Workspace) -> tuple[dict[str, str], str]:

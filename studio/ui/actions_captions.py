@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from studio.errors import DatasetError
 from studio.jobs import Job, jobs
+from studio.ui import actions_bases
 from studio.ui.actions import counting, fetching, remember
 from studio.ui.actions_datasets import find_item, open_named
+from studio.ui.widgets import counted
 from studio.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def start_captioning(
             pictures, captioner, trigger, overwrite, job.stop_event, progress,
             mode=mode, settings=chosen, download=download, download_progress=fetching(job, "the model"),
         )  # fmt: skip
-        lines = [f"{pictures.name}: {report.written} captions written" + (", then stopped." if report.stopped else ".")]
+        lines = [f"{pictures.name}: {counted(report.written, 'caption')} written{', then stopped' * report.stopped}."]
         if report.kept:
             changed = f", {report.triggered} with {trigger!r} put in front" if report.triggered else ""
             lines.append(f"{report.kept} kept{changed}.")
@@ -79,7 +81,8 @@ def start_comparing(
         found: list[Compared] = compare(
             chosen, pictures, job.stop_event, counting(job), download, fetching(job, "the model")
         )
-        job.result, job.message = (files, found), f"{len(found)} captioners compared on {len(files)} pictures."
+        said = f"{counted(len(found), 'captioner')} compared on {counted(len(files), 'picture')}."
+        job.result, job.message = (files, found), said
 
     job = jobs.start("compare", f"Comparing captioners on {opened.name}", work, limit=workspace.allows.longest)
     remember(job, opened.name)
@@ -87,19 +90,25 @@ def start_comparing(
 
 
 def start_scoring(workspace: Workspace, dataset: str, trigger: str = "", clip: str = "", download: bool = False) -> Job:
-    """How well each caption fits its picture; the result is Scores, the worst fit first."""
+    """How well each caption fits its picture; the result is Scores, the worst fit first.
+
+    clip: a CLIP's folder or hub id; "": the built-in one
+    """
     _check_captioner(workspace, clip.strip(), {"model": clip.strip()})
     opened = open_named(workspace, dataset)
 
     def work(job: Job) -> None:
         from studio.captioning import score
 
+        def progress(done: int, total: int) -> None:
+            job.done, job.total, job.message = done, total, f"{done:,} of {total:,}"
+
         job.total, job.message = len(opened.items), "Loading the image encoder"
         found: Scores = score(
-            opened, clip.strip() or None, job.stop_event, counting(job),
+            opened, clip.strip() or None, job.stop_event, progress,
             trigger=trigger, download=download, download_progress=fetching(job, "the model"),
         )  # fmt: skip
-        lines = [f"{len(found.rows):,} captions scored, the worst fit first.", *found.unreadable]
+        lines = [f"{counted(len(found.rows), 'caption')} scored, the worst fit first.", *found.unreadable]
         job.result, job.message = found, "\n".join(lines)
 
     job = jobs.start("score", f"Scoring the captions of {opened.name}", work, limit=workspace.allows.longest)
@@ -117,9 +126,8 @@ def _check_captioner(workspace: Workspace, name: str, settings: Mapping[str, Any
         workspace.allows.need("folders")
 
 
-def look_at_trigger(word: str) -> "TriggerReport":
-    """What a candidate for a trigger is to the starter."""
-    from studio.basemodels.tokens import token_counter
+def look_at_trigger(workspace: Workspace, word: str) -> "TriggerReport":
+    """What a candidate for a trigger is to the chosen base."""
     from studio.captioning import trigger_report
 
-    return trigger_report(word, token_counter().tokenizer)
+    return trigger_report(word, actions_bases.counter(workspace).tokenizer)

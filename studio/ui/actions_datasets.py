@@ -16,6 +16,7 @@ from studio.owners import PerOwner
 from studio.ui import actions_bases
 from studio.ui.actions import counting, known, latest, remember
 from studio.ui.thumbnails import thumbnail
+from studio.ui.widgets import counted
 from studio.workspace import Workspace, expanded, free_path, safe_name
 
 if TYPE_CHECKING:
@@ -164,7 +165,8 @@ def start_import(workspace: Workspace, name: str, paths: list, folder: str = "")
 
     def work(job: Job) -> None:
         dataset, skipped = import_files(workspace, name, paths, counting(job), job.stop_event)
-        job.message, job.result = f"{dataset.name} has {len(dataset.items):,} pictures now.", (dataset.name, skipped)
+        job.message = f"{dataset.name} has {counted(len(dataset.items), 'picture')} now."
+        job.result = dataset.name, skipped
 
     return _beside("import", f"Adding pictures to {name}", name, work)
 
@@ -180,7 +182,7 @@ def start_export(workspace: Workspace, dataset: str, kind: str, background: str 
         target = free_path(workspace.exports, f"{opened.name}.zip" if kind == "zip" else opened.name)
         job.result = export(opened, target, kind, background.strip(), counting(job), job.stop_event)
         place = job.result if workspace.allows.folders else target.name  # where it lies is the owner's business
-        job.message = f"{len(opened.items):,} pictures written to {place}."
+        job.message = f"{counted(len(opened.items), 'picture')} written to {place}."
 
     return _beside("export", f"Exporting {opened.name}", opened.name, work)
 
@@ -310,7 +312,7 @@ def accept(workspace: Workspace, dataset: str, proposals: "list[Proposal]", name
 
     if not proposals:
         raise DatasetError("Nothing is ticked, so nothing was changed.")
-    label = f"{OPERATIONS[name][0]} ({len(proposals)} pictures)" if name in OPERATIONS else "Edit"
+    label = f"{OPERATIONS[name][0]} ({counted(len(proposals), 'picture')})" if name in OPERATIONS else "Edit"
     return bulk.apply(view(workspace, dataset), proposals, label)
 
 

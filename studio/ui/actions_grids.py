@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studio.errors import BusyError, GenerationError, NotAllowedError, WorkspaceError
+from studio.errors import AdapterError, BusyError, GenerationError, NotAllowedError, WorkspaceError
 from studio.jobs import Job, jobs
 from studio.ui.actions import adapter_path, known, list_adapters, remember, running
 from studio.ui.actions_pictures import key_of
+from studio.ui.widgets import counted
 from studio.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def checked(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -> l
 
     made, most = cells(recipe, axes), workspace.allows.count
     if most and len(made) > most:
-        raise NotAllowedError(f"A grid may have at most {most} pictures here: take fewer values.")
+        raise NotAllowedError(f"A grid may have at most {counted(most, 'picture')} here: take fewer values.")
     for one in made:
         workspace.allows.check_picture(one)
     return made
@@ -137,7 +138,7 @@ def start_grid(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -
                     problems |= dict.fromkeys(drawn.numbers, drawn.problem)
                     sheets.write_facts(folder, recipe, sides, problems)
                 done += len(drawn.numbers)
-                job.done, job.message = PARTS * done, f"{done} of {len(made)} pictures"
+                job.done, job.message = PARTS * done, f"{done} of {counted(len(made), 'picture')}"
         finally:
             grid = sheets.saved(folder)
             if grid and any(grid.pictures):
@@ -147,7 +148,7 @@ def start_grid(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -
         if len(problems) == len(made):
             raise GenerationError(problems[0])
 
-    title = f"Grid of {len(made)} picture{'s' * (len(made) != 1)}"
+    title = f"Grid of {counted(len(made), 'picture')}"
     job = jobs.start("grid", title, work, device=False, limit=workspace.allows.longest)
     remember(job, folder.name)
     return job
@@ -203,19 +204,35 @@ def runs_with_checkpoints(workspace: Workspace) -> list[str]:
     """Names of runs that have something to compare, newest first."""
     from studio.training import list_runs
 
-    return [name for name in list_runs(workspace) if checkpoints_of(workspace, name)]
+    folders = [workspace.runs / name for name in list_runs(workspace)]
+    return [one.name for one in folders if (one / "adapter.safetensors").is_file() or _steps(one)]
 
 
 def checkpoints_of(workspace: Workspace, run: str) -> list[tuple[str, str]]:
-    """(label, key) of a run's checkpoints by step, and of its result."""
-    folder = workspace.runs / known(run, "run")
-    steps = sorted(
-        int(file.parent.name)
-        for file in (folder / "checkpoints").glob("[0-9]*/adapter.safetensors")
-        if file.parent.name.isdecimal()
-    )
-    result = [("Result", f"run:{run}")] if (folder / "adapter.safetensors").is_file() else []
-    return [(f"Step {step:,}", f"run:{run}@{step}") for step in steps] + result
+    """(label, key) of a run's checkpoints by step, and of its result; not of a last checkpoint that is the result."""
+    result = workspace.runs / known(run, "run") / "adapter.safetensors"
+    steps = _steps(result.parent)
+    last = max(steps, default=None)
+    if last is not None and (weights := _weights(result)) and weights == _weights(steps[last]):
+        del steps[last]
+    found = [(f"Step {step:,}", f"run:{run}@{step}") for step in sorted(steps)]
+    return [*found, ("Result", f"run:{run}")] if result.is_file() else found
+
+
+def _steps(folder: Path) -> dict[int, Path]:
+    """The checkpoints of a run by their steps."""
+    files = (folder / "checkpoints").glob("[0-9]*/adapter.safetensors")
+    return {int(file.parent.name): file for file in files if file.parent.name.isdecimal()}
+
+
+def _weights(path: Path) -> str:
+    """The hash of its weights that an adapter's head tells; "" where it tells none or can't be read."""
+    from studio.adapters.outline import read_outline
+
+    try:
+        return read_outline(path).metadata.get("sshs_model_hash", "")
+    except AdapterError:
+        return ""
 
 
 def spread(keys: Sequence[str], most: int = FEW) -> list[str]:

@@ -19,6 +19,7 @@ from studio.jobs import Job, jobs
 from studio.owners import PerOwner
 from studio.ui.actions import known
 from studio.ui.thumbnails import thumbnail
+from studio.ui.widgets import counted
 from studio.workspace import Workspace, free_path, write_whole
 
 PAGE = 48  # pictures
@@ -227,7 +228,7 @@ def _start_reading(workspace: Workspace) -> None:
                 break
             _take_in(workspace, index, dict(files), fresh[start : start + PAGE])
             job.done = min(start + PAGE, len(fresh))
-            job.message = f"{job.done:,} of {job.total:,} pictures"
+            job.message = f"{job.done:,} of {counted(job.total, 'picture')}"
 
     with suppress(BusyError):
         jobs.start("history", "Reading earlier pictures", work, device=False)

@@ -79,6 +79,14 @@ def dataset_endpoints(workspace: Workspace) -> None:
             raise DatasetError(job.error)
         return [{"number": number, **_finding(one)} for number, one in enumerate(job.result)]
 
+    def score_captions(dataset, trigger):
+        """How well each caption fits its picture, the worst fit first: a cosine of the built-in image encoder."""
+        job = actions_captions.start_scoring(workspace, dataset, trigger or "")
+        job.wait()
+        if job.error:
+            raise DatasetError(job.error)
+        return asdict(job.result)
+
     def mend_dataset(dataset, number, remedy):
         """Do a remedy to a finding of the newest check_dataset, undoably. The numbers after it move up by one."""
         return _change(actions_datasets.mend(workspace, dataset, int(number or 0), remedy))
@@ -116,7 +124,7 @@ def dataset_endpoints(workspace: Workspace) -> None:
 
     def trigger_report(word):
         """How the base's tokenizer splits a candidate for a trigger word, and whether it means something already."""
-        return asdict(actions_captions.look_at_trigger(word))
+        return asdict(actions_captions.look_at_trigger(workspace, word))
 
     with gr.Column(visible=False):
         answer, text = gr.JSON(label="answer"), gr.Textbox(label="answer")
@@ -143,6 +151,7 @@ def dataset_endpoints(workspace: Workspace) -> None:
         endpoint(stop_captioning, [], yes)
         side = gr.Number(label="resolution: what will be trained at, in pixels", value=SIDE, precision=0)
         endpoint(check_dataset, [dataset, side, word], answer)
+        endpoint(score_captions, [dataset, word], answer)
         number = gr.Number(label="number of the finding", value=0, precision=0)
         endpoint(mend_dataset, [dataset, number, gr.Textbox(label="remedy: one of the finding's", value="")], answer)
         edit = [

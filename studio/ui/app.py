@@ -68,7 +68,7 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
             with gr.Tab("Generate", id="generate", elem_id="tab-generate", render_children=True):
                 generate = generate_tab(workspace, demo)
             with gr.Tab("About", id="about", elem_id="tab-about", render_children=True) as about:
-                about_tab(workspace, settings, about, demo, timer)
+                about_tab(workspace, settings, about, demo, timer, generate.emptied)
         timer.start()
 
         def go_train(name):

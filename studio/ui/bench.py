@@ -17,6 +17,7 @@ class Bench:
     incoming  hidden: fill it with an adapter's key ("run:NAME", "file:NAME"), and it gets a row
     axes      hidden: when a sheet was taken, and its axes as fields of a Typed each
     packed    hidden: what the grid's plan is made of, in one piece
+    emptied   hidden: another number when what was deleted is gone for good
     """
 
     inputs: list[Any]
@@ -25,3 +26,4 @@ class Bench:
     incoming: gr.Textbox
     axes: gr.JSON
     packed: gr.JSON
+    emptied: gr.Number

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from studio.ui.widgets import counted
+
 MOST = 200  # rows of a list; more are counted
 FEW = 12  # pictures shown of a finding
 
@@ -172,7 +174,7 @@ def proposals(proposed: Sequence, diff: Callable[[str, str], list[tuple[str, str
         rows.append(f'<li class="more">and {more:,} more</li>')
     whole = button("apply all", "", f"Change all {len(proposed):,}") if more > 0 else ""
     head = (
-        f"<header><b>{len(proposed):,} caption{'s' * (len(proposed) != 1)} would change</b>{both_ways()}"
+        f"<header><b>{counted(len(proposed), 'caption')} would change</b>{both_ways()}"
         f"{button('apply', '', 'Change the ticked ones', 'primary')}{whole}</header>"
     )
     return f'{head}<ul class="diff">{"".join(rows)}</ul>'
@@ -196,7 +198,7 @@ def past(steps: Sequence, removed: Sequence[tuple[str, str | None]]) -> str:
     lines = []
     for step in steps[:MOST]:
         who = {"person": "you"}.get(step.author, step.author.replace(":", ", "))
-        files = f"{len(step.files):,} file{'s' * (len(step.files) != 1)}"
+        files = counted(len(step.files), "file")
         undone = ' class="undone"' if step.undone else ""
         when = step.time[:16].replace("T", " ")
         lines.append(

@@ -6,7 +6,7 @@ import gradio as gr
 
 from studio.ui import actions_datasets as doing
 from studio.ui import boards
-from studio.ui.widgets import HIDDEN, QUIET, empty, note, plainly
+from studio.ui.widgets import HIDDEN, QUIET, counted, empty, note, plainly
 from studio.workspace import Workspace
 
 NOTHING = empty("No edit proposed", "Choose what to do; you see each caption before and after.")
@@ -69,7 +69,7 @@ def bulk_board(
             return [gr.skip()] * 3
         wanted = found if act == "apply all" else [one for one in found if one.file in set(ticked)]
         change = doing.accept(workspace, dataset, wanted, name)
-        lines = [f"{len(change.files):,} captions changed; Undo takes all of it back.", *change.left]
+        lines = [f"{counted(len(change.files), 'caption')} changed; Undo takes all of it back.", *change.left]
         return [], note("\n".join(lines)), doing.stamp(workspace, dataset)
 
     def table(dataset):

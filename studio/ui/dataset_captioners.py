@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from studio.captioning import MODES, list_captioners
+from studio.errors import StudioError
 from studio.ui import actions, actions_captions, boards
 from studio.ui import actions_datasets as doing
 from studio.ui.beat import Beat
@@ -133,8 +134,10 @@ def comparison(workspace: Workspace, choice: gr.Dropdown, shown: gr.State, form:
         if going or not job.result:
             return state, line, gr.skip(), gr.update(visible=going)
         files, found = job.result
-        dataset = doing.view(workspace, newest.name)
-        known = dataset.by_file()
+        try:
+            known = doing.view(workspace, newest.name).by_file()
+        except StudioError as error:  # the set went away: what was said of it stays
+            known, line = {}, note(str(error), bad=True)
         sources = [
             boards.picture_link(thumbnail(workspace, known[file].path)) if file in known else "" for file in files
         ]

@@ -3,11 +3,11 @@
 import gradio as gr
 
 from studio.errors import DatasetError, StudioError
-from studio.ui import actions, actions_captions, boards
+from studio.ui import actions, actions_bases, actions_captions, boards
 from studio.ui import actions_datasets as doing
 from studio.ui.beat import Beat
 from studio.ui.thumbnails import thumbnail
-from studio.ui.widgets import HIDDEN, QUIET, SIDE, bar, empty, note, plainly, tell
+from studio.ui.widgets import HIDDEN, QUIET, SIDE, bar, empty, encoder_fields, note, plainly, tell
 from studio.workspace import Workspace
 
 NOTHING = empty("Not checked yet", "The check looks at every picture and caption; it changes nothing by itself.")
@@ -32,7 +32,7 @@ def check_board(
     timer: Beat,
 ) -> None:
     """The sub-tab. asked is given "dataset/file" of a picture that was clicked."""
-    seen = gr.State(None)
+    seen, suited = gr.State(None), gr.State((actions_bases.STARTER, SIDE))  # suited: a base and its size
     with gr.Row(equal_height=False, elem_classes="low"):
         resolution = gr.Number(
             label="Training size", info="Side in pixels; smaller pictures are named.", value=SIDE, precision=0,
@@ -41,6 +41,7 @@ def check_board(
         check = gr.Button("Check this dataset", variant="primary", elem_id="check-set", min_width=180)
         fit = gr.Button("Find captions that don't fit", elem_id="score", min_width=240)
         stop = gr.Button("Stop", interactive=False, elem_id="stop-check-set", min_width=80, scale=0)
+    encoder, download = encoder_fields(workspace, "score", "Image encoder that finds captions that don't fit")
     progress = gr.HTML(elem_id="check-progress")
     findings = boards.board("findings", NOTHING)
     worst = boards.board("worst")
@@ -51,8 +52,8 @@ def check_board(
         return note("Starting.")
 
     @plainly
-    def start_score(dataset, word):
-        actions_captions.start_scoring(workspace, dataset, word or "")
+    def start_score(dataset, word, clip, fetch):
+        actions_captions.start_scoring(workspace, dataset, word or "", clip or "", bool(fetch))
         return note("Starting.")
 
     def halt():
@@ -88,14 +89,26 @@ def check_board(
         going = next((one.job for one in (health, score) if one and one.job.state == "running"), None)
         line = ""
         if going:
-            line = bar(going.done, going.total) + note(f"{going.title}: {going.done:,} of {going.total:,}")
+            said = going.message if going.kind == "score" else f"{going.done:,} of {going.total:,}"
+            line = bar(going.done, going.total) + note(f"{going.title}: {said}")
         elif failed := next((one.job.error for one in (health, score) if one and one.job.error), None):
             line = note(failed, bad=True)
         rows = ""
         if score and score.name == dataset and score.job.state == "done":
-            title = "The captions that fit their pictures least, by the built-in image encoder; click one to edit it."
-            rows = note(title) + boards.scored(score.job.result.rows, link(doing.view(workspace, dataset)))
+            title = "The captions that fit their pictures least, as the image encoder sees them; click one to edit it."
+            try:
+                rows = note(title) + boards.scored(score.job.result.rows, link(doing.view(workspace, dataset)))
+            except StudioError as error:
+                line = line or note(str(error), bad=True)
         return state, line, shown(dataset), rows, gr.update(interactive=going is not None)
+
+    def follow(last, side):
+        """The size of the base that is chosen to be trained, unless a person typed another one."""
+        base = actions_bases.chosen(workspace)
+        if base == last[0]:
+            return gr.skip()
+        size = actions_bases.size_of(base)
+        return (base, size), size if side == last[1] else gr.skip()
 
     @plainly
     def act(dataset, event: gr.EventData):
@@ -119,8 +132,9 @@ def check_board(
         return f"{dataset}/{arg}" if kind == "open" else gr.skip()
 
     check.click(start, [choice, resolution, trigger], progress, **QUIET, **HIDDEN)
-    fit.click(start_score, [choice, trigger], progress, **QUIET, **HIDDEN)
+    fit.click(start_score, [choice, trigger, encoder, download], progress, **QUIET, **HIDDEN)
     stop.click(halt, None, None, **QUIET, **HIDDEN)
     timer.tick(watch, [seen, choice], [seen, progress, findings, worst, stop])
+    timer.tick(follow, [suited, resolution], [suited, resolution])
     findings.click(act, choice, [revision, findings], **QUIET, **HIDDEN)
     worst.click(look, choice, asked, **QUIET, **HIDDEN)

@@ -152,8 +152,9 @@ def picture_pages(
         here = items[number * PAGE : (number + 1) * PAGE]
         cells = [(str(thumbnail(workspace, item.path)), item.caption or "no caption") for item in here]
         captioned = sum(bool(item.caption) for item in opened.items)
-        facts = f"<b>{len(opened.items):,}</b> pictures · <b>{captioned:,}</b> with a caption"
-        if len(items) < len(opened.items):
+        total = len(opened.items)
+        facts = f"<b>{total:,}</b> picture{'s' * (total != 1)} · <b>{captioned:,}</b> with a caption"
+        if len(items) < total:
             facts += f" · <b>{len(items):,}</b> found"
         problems = note("\n".join(f"Left out: {line}" for line in opened.problems[:20]), bad=True)
         first = number * PAGE + 1

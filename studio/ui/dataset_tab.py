@@ -27,6 +27,10 @@ KINDS = {
     "Folder, captions in metadata.jsonl": "metadata.jsonl",
 }
 
+# This browser remembers which set was open.
+RECALL_JS = "() => { try { return localStorage.studioDataset || null; } catch { return null; } }"
+REMEMBER_JS = "name => { try { localStorage.studioDataset = name || ''; } catch {} }"
+
 # What the watchers below last showed, set back when something starts: a job that is done before "Starting." arrives
 # would otherwise count as shown.
 NOT_YET = ()
@@ -44,6 +48,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat, local: bool)
     """Build the tab inside the caller's gr.Tab. local: only this machine sees the page, so folders may be typed."""
     revision, asked = gr.State(""), gr.State("")
     seen, came, gone = gr.State(None), gr.State(None), gr.State(None)
+    recalled = gr.Textbox(visible=False)
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=280):
             choice = gr.Dropdown(
@@ -123,6 +128,12 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat, local: bool)
         return choices, doing.stamp(workspace, opened.name), gr.Tabs(selected="pictures")
 
     @plainly
+    def reopen(last):
+        if last in (name for _, name in doing.list_datasets(workspace)):
+            return open_dataset(last)
+        return load_choices(), gr.skip(), gr.skip()
+
+    @plainly
     def start_import(files, typed, wanted, current):
         doing.start_import(workspace, wanted or current or "", files or [], (typed or "").strip())
         return note("Starting."), NOT_YET
@@ -141,7 +152,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat, local: bool)
         if not (candidate or "").strip():
             return ""
         with suppress(StudioError):
-            return note(actions_captions.look_at_trigger(candidate).message)
+            return note(actions_captions.look_at_trigger(workspace, candidate).message)
         return ""
 
     def halt_import():
@@ -199,7 +210,8 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat, local: bool)
         event(watch, [seen, choice], [seen, caption_all, stop, progress, revision], concurrency_limit=None, **quiet)
         event(watch_import, came, [came, added, stop_add, choice, drop, revision], concurrency_limit=None, **quiet)
         event(watch_export, gone, [gone, exported, file], concurrency_limit=None, **quiet)
-    demo.load(load_choices, None, choice, **quiet)
+    demo.load(reopen, recalled, [choice, revision, tabs], js=RECALL_JS, **quiet)
+    choice.change(None, choice, None, js=REMEMBER_JS, **quiet)
     choice.focus(load_choices, None, choice, **quiet)
     choice.input(open_dataset, choice, [choice, revision, tabs], **quiet)
     add.click(start_import, [drop, folder, name, choice], [added, came], **quiet)

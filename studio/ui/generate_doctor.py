@@ -16,7 +16,7 @@ from studio.ui.bench import Bench
 from studio.ui.boards import board, button, clicked, picture_link
 from studio.ui.generate_form import FIELDS
 from studio.ui.heatmap import block_table, energy_chart
-from studio.ui.widgets import HIDDEN, QUIET, bar, note, plainly, size, time_left, told
+from studio.ui.widgets import HIDDEN, QUIET, bar, counted, note, plainly, size, time_left, told
 from studio.workspace import Workspace
 
 LAYOUTS = [("diffusers, PEFT", "diffusers"), ("kohya, A1111, ComfyUI", "kohya")]
@@ -227,7 +227,8 @@ def _counted(numbers: dict[str, int]) -> str:
     if len(numbers) == 1:
         return next(iter(numbers))
     most = sorted(numbers.items(), key=lambda one: -one[1])
-    return ", ".join(f"{number} ({count} layers)" for number, count in most[:6]) + (", …" if len(most) > 6 else "")
+    said = ", ".join(f"{number} ({counted(count, 'layer')})" for number, count in most[:6])
+    return said + (", …" if len(most) > 6 else "")
 
 
 def made_html(job: Job) -> str:

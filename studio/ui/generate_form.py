@@ -9,7 +9,7 @@ from studio.errors import StudioError
 from studio.ui import actions_bases, actions_runs
 from studio.ui.base_chooser import base_chooser
 from studio.ui.painter import painter
-from studio.ui.widgets import HIDDEN, QUIET, SIDE, plainly, setting, tell
+from studio.ui.widgets import HIDDEN, QUIET, SIDE, counted, plainly, setting, tell
 from studio.workspace import Workspace
 
 # Fields of a Recipe in the order of `Form.fields`. A browser remembers all but the last two.
@@ -115,13 +115,13 @@ def make_form(workspace: Workspace, demo: gr.Blocks, incoming: gr.Textbox) -> Fo
         if not (text or "").strip():
             return ""
         counter = actions_bases.counter(workspace, base)
-        counted, cut = counter(text)
+        many, cut = counter(text)
         said = ""
         if cut and counter.reads_on:
-            said = f": they are read in {-(-counted // counter.room)} pieces"
+            said = f": they are read in {-(-many // counter.room)} pieces"
         elif cut:
             said = f": only {counter.room} are read"
-        return f'<div class="note small">{counted} tokens{said}</div>'
+        return f'<div class="note small">{counted(many, "token")}{said}</div>'
 
     quiet = {**QUIET, **HIDDEN}
     chooser.when_chosen(follow, [], brought)

@@ -13,7 +13,7 @@ from studio.ui.bench import Bench
 from studio.ui.boards import board, button, clicked, picture_link
 from studio.ui.generate_form import FIELDS
 from studio.ui.thumbnails import GRID, thumbnail
-from studio.ui.widgets import HIDDEN, QUIET, bar, duration, empty, note, plainly, time_left, told
+from studio.ui.widgets import HIDDEN, QUIET, bar, counted, duration, empty, note, plainly, time_left, told
 from studio.workspace import Workspace
 
 SIDES = ("Columns", "Rows", "Blocks")
@@ -132,7 +132,7 @@ def grid_part(workspace: Workspace, demo: gr.Blocks, bench: Bench) -> None:
             return note(" ".join(str(error).split()), bad=True)
         seconds = actions_grids.seconds_for(made)
         long = f", about {duration(max(1, seconds))}" if seconds is not None else ", how long is told after the first"
-        return note(f"{len(made)} picture{'s' * (len(made) != 1)}{long}.")
+        return note(f"{counted(len(made), 'picture')}{long}.")
 
     # While and after ---------------------------------------------------------------------------------------------
 
@@ -249,6 +249,8 @@ def _fields(workspace: Workspace, one: Typed) -> list[Any]:
     choices: list[Any] = []
     if one.kind == "checkpoint" and one.which:
         choices = actions_grids.checkpoints_of(workspace, one.which)
+        listed = [key for _, key in choices]  # a sheet may name the last step of a run, which is its result
+        choices += [(actions.adapter_name(key), key) for key in one.picks if key not in listed]
     elif one.kind == "adapter":
         choices = actions.list_adapters(workspace)
     elif one.kind == "scheduler":
@@ -278,7 +280,7 @@ def _all_fields(workspace: Workspace, typed: list[Typed]) -> list[Any]:
 def _line(job) -> str:
     """How far a grid is, or how it ended."""
     if job.state == "running":
-        said = (job.message or "The base model is being read") + time_left(job, 0.02)
+        said = (job.message or "Loading the base model") + time_left(job, 0.02)
         words = "Stopping" if job.stop_event.is_set() else said
         return f'<div class="how-far">{bar(job.done, job.total)}{note(words)}</div>'
     if job.state == "failed":
@@ -343,11 +345,10 @@ def _next_vote(grid) -> tuple[list[Any], str, str]:
         f"{button(side, '', f'{side.capitalize()} is better', 'primary')}</figure>"
         for side, number in (("left", left), ("right", right))
     )
-    many = len(votes(grid))
     html = (
         f"<div class='blind'><div class='blind-pair'>{pictures}</div><div class='blind-tools'>"
         f"{button('same', '', 'The same')}{button('end', '', 'End and see')}"
-        f"<span class='note'>{many} vote{'s' * (many != 1)} on this grid</span></div></div>"
+        f"<span class='note'>{counted(len(votes(grid)), 'vote')} on this grid</span></div></div>"
     )
     return [grid.folder.name, left, right], html, ""
 

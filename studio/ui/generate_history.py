@@ -10,7 +10,7 @@ from studio.errors import GenerationError
 from studio.ui import actions_history, boards
 from studio.ui.bench import Bench
 from studio.ui.thumbnails import LARGE, thumbnail
-from studio.ui.widgets import HIDDEN, QUIET, empty, note, plainly
+from studio.ui.widgets import HIDDEN, QUIET, counted, empty, note, plainly
 from studio.workspace import Workspace
 
 NOTHING = empty("No picture yet", "Every picture that is drawn here is kept, with its recipe inside.")
@@ -42,9 +42,10 @@ def history_part(workspace: Workspace, bench: Bench, tab: gr.Tab) -> None:
         """Updates for `shown`."""
         found = actions_history.find(workspace, text or "", number)
         first = found.page * actions_history.PAGE + 1
-        line = f"{found.count:,} of {found.total:,} pictures" if found.count != found.total else ""
+        line = f"{found.count:,} of {counted(found.total, 'picture')}" if found.count != found.total else ""
         if found.unread:
-            line = f"Reading what is written inside {found.unread:,} pictures; the search finds more as that goes on."
+            many = counted(found.unread, "picture")
+            line = f"Reading what is written inside {many}; the search finds more as that goes on."
         cells = "".join(_cell(workspace, entry) for entry in found.entries)
         blank = NOT_FOUND if found.total else NOTHING
         return [
@@ -93,6 +94,7 @@ def history_part(workspace: Workspace, bench: Bench, tab: gr.Tab) -> None:
     large.click(act, [words, page, opened], [bench.taken, opened, large, *shown], **quiet)
     back.click(put_back, [words, page], [opened, large, *shown], **quiet)
     timer.tick(show, [words, page], shown, **swift)
+    bench.emptied.change(lambda: gr.update(visible=False), None, back, **quiet)
 
 
 def _cell(workspace: Workspace, entry: actions_history.Entry) -> str:

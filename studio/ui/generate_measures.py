@@ -12,7 +12,7 @@ from studio.ui.actions_measures import MOST_SEEDS, OWN
 from studio.ui.bench import Bench
 from studio.ui.strength_chart import strength_chart
 from studio.ui.thumbnails import thumbnail
-from studio.ui.widgets import HIDDEN, QUIET, bar, empty, note, plainly
+from studio.ui.widgets import HIDDEN, QUIET, bar, counted, empty, encoder_fields, note, plainly
 from studio.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -55,13 +55,7 @@ def measure_part(workspace: Workspace, demo: gr.Blocks, bench: Bench) -> None:
         )
         go = gr.Button("Measure", variant="primary", elem_id="measure", min_width=110)
         stop = gr.Button("Stop", interactive=False, elem_id="stop-measure", min_width=70)
-    with gr.Accordion("Image encoder", open=False, visible=workspace.allows.models, elem_id="measure-encoder-part"):
-        encoder = gr.Textbox(
-            label="A CLIP", info="Empty: the built-in one, which knows what the built-in base model draws. Else a "
-            "name from huggingface.co, or a folder.", placeholder="openai/clip-vit-base-patch32", max_lines=1,
-            elem_id="measure-encoder",
-        )  # fmt: skip
-        download = gr.Checkbox(label="Fetch it if it is missing", elem_id="measure-download")
+    encoder, download = encoder_fields(workspace, "measure")
     told = gr.HTML(elem_id="measure-progress")
     result = boards.board("measured", NOTHING)
 
@@ -143,11 +137,11 @@ def shown(workspace: Workspace, found: "Measured") -> str:
         if (curve := found.curve(measure))
         for mark in [marks.get(measure)]
     )
-    seeds = len(found.strips)
-    compared = f"compared with {found.compared:,} pictures of {found.dataset}" if found.dataset else "no training set"
+    many = counted(found.compared, "picture")
+    compared = f"compared with {many} of {found.dataset}" if found.dataset else "no training set"
     about = (
         f"{found.adapter} · “{found.prompt if len(found.prompt) <= 90 else found.prompt[:89] + '…'}” · "
-        f"{seeds} seed{'s' * (seeds != 1)} · {compared} · image encoder: {found.encoder}"
+        f"{counted(len(found.strips), 'seed')} · {compared} · image encoder: {found.encoder}"
     )
     return (
         f'<div class="suggested"><span>{"A trade" if said.trade else "Suggested strength"}</span>'

@@ -185,7 +185,7 @@ def _under_way(job: Job, waiting: int) -> str:
         stream = io.BytesIO()
         look.save(stream, "PNG")
         picture = f'<img src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}" alt="">'
-    words = escape((job.message or "The base model is being read") + time_left(job) + more)
+    words = escape((job.message or "Loading the base model") + time_left(job) + more)
     return (
         f'<div class="drawing"><div class="look">{picture}</div>'
         f'<div class="how-far">{bar(job.done, job.total)}<div class="note">{words}</div></div></div>'

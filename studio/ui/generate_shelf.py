@@ -54,6 +54,7 @@ def adapters_part(workspace: Workspace, demo: gr.Blocks, bench: Bench, part: gr.
     outputs = [shelf, waiting, gone, bench.incoming, doctor.chosen]
     shelf.click(act, search, outputs, **quiet)
     gone.click(act, search, outputs, **quiet)
+    bench.emptied.change(lambda: "", None, gone, **quiet)
     search.change(show, search, [shelf, waiting], trigger_mode="always_last", **quiet)
     refresh = [part.select, bench.inputs[0].change, changed.change, waiting.tick]
     gr.on(refresh, show, search, [shelf, waiting], trigger_mode="always_last", **quiet)

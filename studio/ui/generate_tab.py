@@ -31,9 +31,10 @@ REMEMBER_JS = """(keys, ...held) => {
 
 @dataclass(frozen=True)
 class GenerateTab:
-    """What the other tabs need: the hidden field that adds an adapter when it is filled."""
+    """What the other tabs need, hidden: `incoming` adds an adapter when it is filled, `emptied` as in Bench."""
 
     incoming: gr.Textbox
+    emptied: gr.Number
 
 
 def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
@@ -41,7 +42,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
     keys = gr.JSON([], visible=False)  # what each row holds: "run:NAME", "file:NAME", "live:NAME" or ""
     recalled = gr.JSON(visible=False)
     incoming, taken = gr.Textbox(visible=False), gr.Textbox(visible=False)
-    axes, packed = gr.JSON(visible=False), gr.JSON(visible=False)
+    axes, packed, emptied = gr.JSON(visible=False), gr.JSON(visible=False), gr.Number(0, visible=False)
     made = gr.State(False)  # moving a slider draws again only when there is a picture to compare with
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=300):
@@ -57,7 +58,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
                 height=130, elem_id="drop-adapters", elem_classes="drop",
             )  # fmt: skip
         fields, values = list(form.fields), generate_rows.values(rows)
-        bench = Bench([keys, *fields, *values], partial(_recipe, workspace), taken, incoming, axes, packed)
+        bench = Bench([keys, *fields, *values], partial(_recipe, workspace), taken, incoming, axes, packed, emptied)
         with gr.Column(scale=8, min_width=320):
             with gr.Row(elem_classes="actions"):
                 go = gr.Button("Generate", variant="primary", elem_id="go", min_width=140, scale=3)
@@ -224,7 +225,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
     demo.load(recall, recalled, [*form.remembered, *pool], js=RECALL_JS, **quiet).then(None, None, None, js=READY_JS,
                                                                                      **quiet)  # fmt: skip
     demo.load(lambda: generate_picture.earlier_pictures(workspace), None, [results.before, results.earlier], **quiet)
-    return GenerateTab(incoming)
+    return GenerateTab(incoming, emptied)
 
 
 def _recipe(workspace: Workspace, held, *flat):

@@ -9,7 +9,7 @@ from typing import Any
 from studio.ui.boards import button, picture_link, tick
 from studio.ui.chart import COLOURS
 from studio.ui.status import percent, verdict_kind
-from studio.ui.widgets import empty, size
+from studio.ui.widgets import counted, empty, size
 
 PAGE = 60  # rows shown at a time
 
@@ -61,9 +61,9 @@ def run_list(rows: Sequence[Any], ticked: Sequence[str], fitting: int, total: in
     if not total:
         return empty("No run yet", "Start one on the left, and it is listed here.")
     if not fitting and not left:
-        return empty("No run fits", f"There are {total:,} runs. Empty the filter to see them.")
+        return empty("No run fits", f"Empty the filter to see all {total:,}.")
     lines = "".join(_row(row, row.run.name in ticked) for row in rows)
-    count = f"{fitting:,} of {total:,} runs" if fitting != total else f"{total:,} run{'s' * (total != 1)}"
+    count = counted(total, "run") if fitting == total else f"{fitting:,} of {counted(total, 'run')}"
     if left:
         count += f", {left:,} more are being read"
     names = {one.run.name for one in rows}
@@ -97,7 +97,7 @@ def _row(row: Any, on: bool) -> str:
         f"<small>{escape(run.dataset)} on {escape(base)}</small>{said}</div>"
         f'<div class="how"><span class="against" title="held-out loss against the base">{against}</span> {word}'
         f"{best}</div>"
-        f'<div class="much"><span>{run.step:,} of {run.steps:,} steps</span>'
+        f'<div class="much"><span>{run.step:,} of {counted(run.steps, "step")}</span>'
         f"<small>{when(run.changed)} · {size(run.size)}</small></div></li>"
     )
 
@@ -106,7 +106,7 @@ def bin_line(thrown: Sequence[Any], sure: bool) -> str:
     """What is in the bin, and the way back. sure: the person asked to empty it and is asked once more."""
     if not thrown:
         return ""
-    total, many = sum(one.size for one in thrown), f"{len(thrown):,} run{'s' * (len(thrown) != 1)}"
+    total, many = sum(one.size for one in thrown), counted(len(thrown), "run")
     if sure:
         end = (
             f"<b>Delete {many} for good?</b>{button('really', '', f'Delete {size(total)}', 'primary')}"
@@ -131,7 +131,7 @@ def queue_list(waiting: Sequence[Any], going: bool) -> str:
     """waiting: Summaries, the next one first; going: whether the next one begins by itself."""
     if not waiting:
         return ""
-    many = f"{len(waiting)} run{'s' * (len(waiting) != 1)} wait{'s' * (len(waiting) == 1)}"
+    many = f"{counted(len(waiting), 'run')} wait{'s' * (len(waiting) == 1)}"
     if going:
         head = f"<b>{many}</b>{button('hold', '', 'Hold the queue')}"
     else:
@@ -142,7 +142,8 @@ def queue_list(waiting: Sequence[Any], going: bool) -> str:
         down = button("down", run.name, "↓", "step", f"Move {run.name} back") if place < len(waiting) - 1 else ""
         out = button("out", run.name, "×", "step", f"Take {run.name} out of the queue")
         rows += (
-            f"<li><span><b>{escape(run.name)}</b> <small>{escape(run.dataset)}, {run.steps:,} steps</small></span>"
+            f"<li><span><b>{escape(run.name)}</b> "
+            f"<small>{escape(run.dataset)}, {counted(run.steps, 'step')}</small></span>"
             f'<span class="tools">{up}{down}{out}</span></li>'
         )
     said = "They begin by themselves, one after the other." if going else "Nothing begins until you say so."

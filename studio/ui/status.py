@@ -2,7 +2,7 @@
 
 from html import escape
 
-from studio.ui.widgets import bar, duration, note, told
+from studio.ui.widgets import bar, counted, duration, note, told
 
 SIGNS = {"stop": ("✗", "Would fail"), "warn": ("!", "Careful"), "note": ("·", "Note")}
 
@@ -83,7 +83,7 @@ def warnings_list(warnings: list[tuple[int, str]]) -> str:
     """Folded, newest first."""
     if not warnings:
         return ""
-    count = f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}"
+    count = counted(len(warnings), "warning")
     lines = [f"<b>step {step:,}</b> {escape(message)}" for step, message in reversed(warnings)]
     return f'<details class="warnings"><summary>{count}</summary>{told(lines)}</details>'
 

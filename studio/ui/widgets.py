@@ -14,6 +14,7 @@ import gradio as gr
 
 from studio.errors import in_words
 from studio.jobs import Job
+from studio.workspace import Workspace
 
 SIDE = 128  # pixels: the starter model's size
 # Whatever shows progress is looked up in the whole page at each message of any event, also when it is hidden.
@@ -48,6 +49,18 @@ def plainly(handler: Callable) -> Callable:
             yield gr.skip()
 
     return streamed if inspect.isgeneratorfunction(handler) else wrapped
+
+
+def encoder_fields(workspace: Workspace, prefix: str, title: str = "Image encoder") -> tuple[gr.Textbox, gr.Checkbox]:
+    """Folded: another image encoder, and whether it may be fetched. prefix: of the elements' ids."""
+    with gr.Accordion(title, open=False, visible=workspace.allows.models, elem_id=f"{prefix}-encoder-part"):
+        encoder = gr.Textbox(
+            label="A CLIP", info="Empty: the built-in one, which knows what the built-in base model draws. Else a "
+            "name from huggingface.co, or a folder.", placeholder="openai/clip-vit-base-patch32", max_lines=1,
+            elem_id=f"{prefix}-encoder",
+        )  # fmt: skip
+        download = gr.Checkbox(label="Fetch it if it is missing", elem_id=f"{prefix}-download")
+    return encoder, download
 
 
 def gallery(name: str, **options) -> gr.Gallery:
@@ -107,6 +120,11 @@ def time_left(job: Job, from_share: float = 0.05) -> str:
     share = job.done / job.total if job.total else 0.0
     seconds = time.monotonic() - job.began
     return f" · {duration(seconds * (1 - share) / share)} left" if share > from_share else ""
+
+
+def counted(count: int, what: str) -> str:
+    """`1 picture`, `1,200 pictures`."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def size(count: int) -> str:

@@ -76,6 +76,7 @@ def test_two_visitors_see_only_their_own(browser, context, studio):
 
 
 def test_about_says_what_works_and_what_takes_room(page):
+    clicks.open_sample(page, "silhouette")
     clicks.tab(page, "About")
     expect(page.locator("#machine")).to_contain_text(re.compile(r"generate\s+works"), timeout=clicks.FIRST_LOAD)
     expect(page.locator("#workspace")).to_contain_text("deleted 4 hours after")

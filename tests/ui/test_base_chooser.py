@@ -3,6 +3,8 @@
 import copy
 import json
 import shutil
+import threading
+import time
 from types import SimpleNamespace
 
 import gradio as gr
@@ -55,6 +57,20 @@ def test_two_of_one_name_are_told_apart(workspace, folders, flux, tmp_path):
     shutil.copytree(folders["flux-dev"], tmp_path / "flux-dev")
     other = actions_bases.remember(workspace, str(tmp_path / "flux-dev"))
     assert (flux, other) == ("flux-dev", "flux-dev 2")
+
+
+def test_bases_that_come_at_the_same_moment_are_all_kept(workspace, folders, monkeypatch):
+    both, write = threading.Barrier(2), actions_bases.write_whole
+    monkeypatch.setattr(actions_bases, "look_at", lambda line: both.wait(30))
+    monkeypatch.setattr(actions_bases, "write_whole", lambda *given: (time.sleep(0.1), write(*given)))
+    threads = [
+        threading.Thread(target=actions_bases.remember, args=(workspace, str(folder))) for folder in folders.values()
+    ]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert {name for _, name in actions_bases.list_bases(workspace)} == {"starter", "sd2-v", "flux-dev"}
 
 
 @pytest.mark.parametrize("text", ["", "[", '{"bases": 3}', '{"bases": {"a": 4}}', "[" * 100_000])

@@ -1,8 +1,10 @@
 """Grids on the page: checkpoints by name, what the presets choose, limits, and names that can't leave the workspace."""
 
 import pytest
+import torch
 from PIL import Image
 
+from studio.adapters import Update, write_adapter
 from studio.capabilities import VISITED
 from studio.errors import GenerationError, NotAllowedError, StudioError
 from studio.generation import AdapterUse, Recipe, save_picture, sheets
@@ -11,7 +13,7 @@ from studio.ui import actions_grids
 from studio.ui.actions import adapter_path
 from studio.ui.actions_grids import Typed, axes_of, checked, checkpoints_of, ladder, picture_path, spread, two, typed_in
 from studio.ui.actions_pictures import key_of, restored
-from studio.ui.generate_grid import _line
+from studio.ui.generate_grid import _fields, _line
 from studio.ui.generate_rows import known_keys
 from studio.workspace import Workspace
 
@@ -35,6 +37,24 @@ def test_checkpoints_are_listed_by_step_and_found_by_their_keys(workspace):
     ]  # fmt: skip
     paths = [adapter_path(workspace, key) for _, key in listed]
     assert [path.parent.name for path in paths] == ["000100", "001200", "apples"]
+
+
+def test_a_result_that_is_the_last_checkpoint_is_drawn_once(workspace):
+    run = workspace.runs / "apples"
+    places = {1.0: run / "checkpoints" / "000100", 2.0: run / "checkpoints" / "001200", 3.0: run}
+    for value, folder in places.items():
+        _adapter(folder, value)
+    assert len(checkpoints_of(workspace, "apples")) == 3
+    _adapter(run, 2.0, ss_training_comment="the result")  # the same weights in another file
+    assert checkpoints_of(workspace, "apples") == [("Step 100", "run:apples@100"), ("Result", "run:apples")]
+    assert two(workspace, [], 7)[0].picks == ("run:apples@100", "run:apples")
+    choices = _fields(workspace, Typed("checkpoint", "apples", picks=("run:apples@1200",)))[-1]["choices"]
+    assert choices[-1] == ("apples@1200", "run:apples@1200")  # as an older sheet may name it
+
+
+def _adapter(folder, value, **said):
+    update = Update("lora", {"A": torch.full((2, 8), value), "B": torch.ones(8, 2)}, 2.0)
+    write_adapter(folder / "adapter.safetensors", {("unet", "mid_block.to_k"): update}, metadata=said)
 
 
 def test_a_picture_made_with_a_checkpoint_finds_it_again(workspace):

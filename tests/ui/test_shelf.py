@@ -1,10 +1,13 @@
 """The shelf of adapters: what stands on it, quick with many, nothing trusted, nothing lost."""
 
 import base64
+import filecmp
 import io
 import json
 import os
 import time
+import tracemalloc
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -159,3 +162,22 @@ def test_nothing_that_a_stranger_wrote_is_html(space):
     dropped(space, "one", **{"studio.trigger": EVIL})
     html = shelf_html(actions_shelf.cards(space), False)
     assert "<img src=x" not in html and "&lt;img src=x" in html
+
+
+def test_a_dropped_file_of_any_size_is_never_whole_in_memory_and_counts_as_new(space, tmp_path, monkeypatch):
+    import studio.adapters
+
+    monkeypatch.setattr(studio.adapters, "read_adapter", lambda path: SimpleNamespace(refuse_if_damaged=lambda: None))
+    file, size = tmp_path / "large.safetensors", 32_000_000
+    file.write_bytes(os.urandom(size))
+    os.utime(file, (1e9, 1e9))
+    tracemalloc.start()
+    keys = [actions.add_adapter_file(space, file) for _ in range(2)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert keys == ["file:large.safetensors"] * 2 and peak < size / 4
+    kept = space.adapters / "large.safetensors"
+    assert filecmp.cmp(file, kept, shallow=False) and time.time() - kept.stat().st_mtime < 60
+    with open(file, "r+b") as stream:
+        stream.write(b"other")
+    assert actions.add_adapter_file(space, file) == "file:large-2.safetensors"

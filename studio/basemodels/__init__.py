@@ -4,13 +4,13 @@ The families bring torch and diffusers, so they are imported when first asked fo
 """
 
 import json
-import threading
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from studio.basemodels.choice import BaseChoice
+from studio.building import building
 from studio.errors import BaseModelError, lacking
 from studio.hub import is_hub_id
 from studio.workspace import ASSETS, expanded
@@ -42,7 +42,6 @@ REFUSED = {
 # Everything in memory that is shared, as long as someone uses it, and the one that was used last in any case.
 _shared: "WeakValueDictionary[tuple[str, str], Family]" = WeakValueDictionary()
 _last: "list[Family]" = []
-_loading = threading.Lock()
 
 
 def base_folder(name: str) -> Path:
@@ -120,9 +119,9 @@ def load_base(name: str = "starter", shared: bool = True, precision: str | None 
     from studio.basemodels.memory import usual_precision
 
     precision = precision or usual_precision()
-    if not shared:
-        return kind(folder, precision, choice=choice)
-    with _loading:
+    with building:
+        if not shared:
+            return kind(folder, precision, choice=choice)
         base = _shared.get((str(choice), precision))
         if base is None:
             _last.clear()  # before the next one takes memory

@@ -14,7 +14,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 def clip_tokenizer(pad: str = END) -> Any:
     """A CLIPTokenizer of transformers for 77 tokens. pad: fills the rest; "!" for OpenCLIP's encoders."""
-    from studio.libraries.transformers import CLIPTokenizer
+    from studio.libraries import CLIPTokenizer
 
     vocabulary, pairs = _vocabulary()
     return CLIPTokenizer(vocab=dict(vocabulary), merges=list(pairs), pad_token=pad, model_max_length=77)

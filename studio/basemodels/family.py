@@ -19,11 +19,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers.utils import logging as transformers_logging
 
 from studio.basemodels.choice import BaseChoice
 from studio.basemodels.clip_prompts import Parts
@@ -35,9 +33,6 @@ from studio.basemodels.quantising import in_one_precision, quantisation
 from studio.basemodels.sizes import refuse_size
 from studio.basemodels.words import TokenCounter
 from studio.errors import BaseModelError, lacking
-
-for chatty in (diffusers_logging, transformers_logging):
-    chatty.disable_progress_bar()
 
 Conditions = dict[str, Tensor]
 Size = tuple[int, int]  # width, height in pixels

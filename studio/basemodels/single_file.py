@@ -127,8 +127,6 @@ def open_file(
     dtypes: {component or "default": torch's}. more: components and settings that are given to the pipeline as they are.
     family: of `KINDS`, when it is not to be told by the tensors. packing: see `quantising`. Raises BaseModelError.
     """
-    from diffusers.loaders.single_file_utils import SingleFileComponentError
-
     from studio.libraries.diffusers import diffusers
 
     shapes = shapes_of(file)
@@ -146,7 +144,7 @@ def open_file(
         found = maker.from_single_file(
             str(file), config=str(configs), local_files_only=True, dtype=dtypes["default"], **more
         )
-    except (SingleFileComponentError, OSError, KeyError) as error:
+    except (diffusers.loaders.single_file_utils.SingleFileComponentError, OSError, KeyError) as error:
         beside = file.with_suffix("")
         raise BaseModelError(
             f"{file.name} is {kind.title} without all of its parts: put the text encoders, tokenizers and the codec of "

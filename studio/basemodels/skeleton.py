@@ -13,6 +13,7 @@ from studio.basemodels import BaseChoice, base_folder, family_class
 from studio.basemodels.card import read_config
 from studio.basemodels.hub import INDEX
 from studio.basemodels.single_file import config_folder, kind_of_file
+from studio.building import building
 from studio.errors import BaseModelError
 
 
@@ -26,7 +27,8 @@ def skeleton(name: str) -> dict[str, nn.Module]:
     configs = config_folder(place, kind_of_file(place, choice.family)) if place.is_file() else place
     parts = (family.denoiser, *family.text_encoders)
     stamps = tuple(_stamp(configs / part / "config.json") for part in parts)
-    return _built(configs, parts, family.optional, stamps)
+    with building:
+        return _built(configs, parts, family.optional, stamps)
 
 
 @lru_cache(4)
@@ -43,8 +45,8 @@ def _built(
 
 def _module(folder: Path, said: Any) -> nn.Module:
     """said: library and class, as the index names them."""
+    from studio.libraries import transformers
     from studio.libraries.diffusers import diffusers
-    from studio.libraries.transformers import transformers
 
     config = read_config(folder / "config.json")
     try:
@@ -67,7 +69,7 @@ def numbers_of(module: nn.Module, spec: AdapterSpec) -> tuple[int, int]:
     if spec.kind == "dora":  # a LoRA, and the length of each output
         plain = AdapterSpec(spec.rank, spec.alpha, "lora", spec.targets, ranks=spec.ranks, alphas=spec.alphas)
         count = sum(shape_of(layer)[0] for layer in layers.values())
-    with torch.device("meta"):
+    with building, torch.device("meta"):
         for path, layer in layers.items():
             count += sum(p.numel() for p in fresh(layer, path, plain).parameters())
     return len(layers), count

@@ -13,7 +13,7 @@ from studio.errors import BaseModelError
 @cache
 def token_counter(base: str = "starter") -> TokenCounter:
     """By the base's own tokenizer, that of the encoder which reads most where it has several. Raises BaseModelError."""
-    from studio.libraries.transformers import AutoTokenizer
+    from studio.libraries import AutoTokenizer
 
     choice, place = BaseChoice.of(base), base_folder(base)
     family = family_class(place, choice.family)

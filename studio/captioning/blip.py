@@ -35,7 +35,7 @@ class BlipCaptioner(Generator):
         config = self.load(kinds, "take a BLIP or BLIP-2 that writes captions, or another captioner")
         self._second = config["model_type"] == "blip-2"
         with explained(settings.model):
-            from studio.libraries.transformers import transformers
+            from studio.libraries import transformers
 
             kind = transformers.Blip2Processor if self._second else transformers.BlipProcessor
             self.processor = kind.from_pretrained(folder, local_files_only=True)

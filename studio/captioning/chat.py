@@ -58,7 +58,9 @@ class ChatCaptioner(Generator):
         self.side = settings.max_side
         kind = str(read_config(folder).get("model_type"))
         with explained(settings.model):
-            from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as known
+            from studio.libraries import transformers
+
+            known = transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
         self.load(
             {kind: "AutoModelForImageTextToText"} if kind in known else {},
@@ -132,9 +134,7 @@ class ChatCaptioner(Generator):
 
 def load_processor(folder: Path):
     """The model's processor. Without torchvision, which only its video part needs, one without that part."""
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-
-    from studio.libraries.transformers import AutoConfig, AutoProcessor
+    from studio.libraries import AutoConfig, AutoProcessor, transformers
 
     try:
         return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -142,7 +142,7 @@ def load_processor(folder: Path):
         if importlib.util.find_spec("torchvision") is not None:
             raise
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    kind: Any = PROCESSOR_MAPPING[type(config)]
+    kind: Any = transformers.models.auto.processing_auto.PROCESSOR_MAPPING[type(config)]
     parts = classmethod(lambda cls: ["image_processor", "tokenizer"])
     still: Any = type(kind.__name__, (kind,), {"get_attributes": parts})
     return still.from_pretrained(folder, local_files_only=True)

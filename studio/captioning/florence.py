@@ -37,7 +37,7 @@ class FlorenceCaptioner(Generator):
             "take one in transformers' own form, like those of florence-community, or another captioner",
         )
         with explained(settings.model):
-            from studio.libraries.transformers import transformers
+            from studio.libraries import transformers
 
             self.processor = transformers.Florence2Processor.from_pretrained(folder, local_files_only=True)
 

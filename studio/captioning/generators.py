@@ -58,11 +58,8 @@ class Generator:
 
         other: what to say when it is another type of model. Raises BaseModelError.
         """
-        from transformers.utils import logging
+        from studio.libraries import transformers
 
-        from studio.libraries.transformers import transformers
-
-        logging.disable_progress_bar()  # "Loading weights", drawn into the middle of the command line's own lines
         config, name = read_config(self.folder), self.settings.model
         kind = config.get("model_type")
         if kind not in kinds:
@@ -82,7 +79,7 @@ class Generator:
         """(pictures, tokens) of ids: `model.generate` on the processor's answer. Raises Stopped."""
         import torch
 
-        from studio.libraries.transformers import transformers
+        from studio.libraries import transformers
 
         def asked(ids, scores, **_):
             return torch.full((ids.shape[0],), self.stop is not None and self.stop.is_set(), device=ids.device)

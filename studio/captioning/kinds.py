@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from studio.building import building
 from studio.captioning.blip import Blip2Settings, BlipCaptioner, BlipSettings
 from studio.captioning.chat import ChatCaptioner, ChatSettings, JoySettings
 from studio.captioning.florence import FlorenceCaptioner, FlorenceSettings
@@ -114,7 +115,8 @@ def load_captioner(
     kind, folder = CAPTIONERS[name], Path()
     if kind.files:
         folder = find_model(chosen.model, kind.files, download, download_progress, stop)  # type: ignore[attr-defined]
-    captioner = kind.make(folder, chosen)
+    with building:
+        captioner = kind.make(folder, chosen)
     if hasattr(captioner, "stop"):
         captioner.stop = stop
     return captioner

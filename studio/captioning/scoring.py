@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from studio.building import building
 from studio.captioning.generators import explained, place
 from studio.captioning.memory import Batches, give_back
 from studio.captioning.models import DownloadStopped, Progress, find_model, read_config
@@ -57,7 +58,7 @@ class HubClip:
         if kind != "clip":
             raise BaseModelError(f"{name} is a model of type {str(kind)[:40]!r}, not a CLIP.")
         with explained(name):
-            from studio.libraries.transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+            from studio.libraries import AutoImageProcessor, AutoTokenizer, CLIPModel
 
             self.device, self.dtype = place("auto", "auto")
             model = CLIPModel.from_pretrained(folder, dtype=self.dtype, use_safetensors=True, local_files_only=True)
@@ -101,8 +102,11 @@ def load_clip(
     if name is None:
         from studio.captioning.starter import StarterCaptioner
 
-        return StarterCaptioner()
-    return HubClip(find_model(name, download=download, progress=download_progress, stop=stop), name)
+        with building:
+            return StarterCaptioner()
+    folder = find_model(name, download=download, progress=download_progress, stop=stop)
+    with building:
+        return HubClip(folder, name)
 
 
 def score(

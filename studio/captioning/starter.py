@@ -13,19 +13,16 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers.utils import logging
 
 from studio.captioning.memory import give_back
 from studio.errors import BaseModelError, lacking
-from studio.libraries.transformers import (
+from studio.libraries import (
     CLIPImageProcessorPil,
     CLIPTextModel,
     CLIPTokenizer,
     CLIPVisionModelWithProjection,
 )
 from studio.workspace import ASSETS
-
-logging.disable_progress_bar()  # "Loading weights", twice, for a tenth of a second
 
 
 class StarterCaptioner:

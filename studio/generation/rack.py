@@ -14,6 +14,7 @@ import torch
 
 from studio.adapters import Adapter, attach_file, read_adapter
 from studio.basemodels import Family
+from studio.building import building
 from studio.errors import AdapterError
 from studio.generation.uses import AdapterUse
 
@@ -91,7 +92,9 @@ class Rack:
         stat = use.file.stat() if use.file.is_file() else None
         key = (use.file, stat and (stat.st_size, stat.st_mtime_ns), copy)
         if key not in self._read:
-            self._read[key] = attach_file(read_adapter(use.file), self._modules, 0.0)
+            file = read_adapter(use.file)
+            with building:
+                self._read[key] = attach_file(file, self._modules, 0.0)
         self._read.move_to_end(key)
         while len(self._read) > KEPT:
             self._read.popitem(last=False)[1].detach()

@@ -1,6 +1,35 @@
-"""transformers and diffusers, with all that their pieces share.
+"""transformers and, in `libraries.diffusers`, diffusers: with all that their pieces share, for whoever needs either.
 
-Both import themselves piece by piece, when a name is first asked of them. Two threads that do so at once wait for each
-other's pieces, Python lets one of them see a piece half made, and it fails with "cannot import name". Whoever imports
-a library from here gets it whole, or waits until another thread has: then only leaves are left to be asked for.
+Both put another module in their own place while they are imported, and import their pieces when a name is first asked
+of them. A second thread that comes meanwhile holds the module that is replaced, and fails with "cannot import name".
+Whoever asks for a library here gets it whole, or waits until another thread has it; only leaves are left to be imported
+then. So nothing else in the studio imports these two by themselves.
 """
+
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoProcessor,
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionModelWithProjection,
+)
+
+__all__ = [
+    "AutoConfig",
+    "AutoImageProcessor",
+    "AutoProcessor",
+    "AutoTokenizer",
+    "CLIPImageProcessorPil",
+    "CLIPModel",
+    "CLIPTextModel",
+    "CLIPTokenizer",
+    "CLIPVisionModelWithProjection",
+    "transformers",
+]
+
+transformers.utils.logging.disable_progress_bar()  # "Loading weights", in the middle of the command line's own lines

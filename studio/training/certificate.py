@@ -7,6 +7,7 @@ from PIL import Image
 
 from studio.adapters import attach_file, read_adapter
 from studio.basemodels import Family, load_base
+from studio.building import building
 from studio.generation import Recipe, draw
 from studio.training.config import RunConfig
 from studio.training.events import Certified
@@ -31,8 +32,9 @@ def certify(step: int, config: RunConfig, learner: Learner, precision: str, file
     recipe = trial(config, base)
     live = draw(base, recipe)
     base.park()
-    clean = load_base(config.base, shared=False, precision=precision)
-    adapter = attach_file(read_adapter(file), clean.modules())
+    with building:
+        clean = load_base(config.base, shared=False, precision=precision)
+        adapter = attach_file(read_adapter(file), clean.modules())
     loaded = draw(clean, recipe)
     away, unused = _apart(live, loaded), len(adapter.report.unused) if adapter.report else 0
     if away <= ALIKE and not unused:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from studio.adapters import attach
 from studio.adapters.files import adapter_bytes
 from studio.basemodels import Family
+from studio.building import building
 from studio.errors import out_of_memory
 from studio.training.batches import Plan
 from studio.training.config import RunConfig
@@ -44,7 +45,8 @@ class Learner:
         torch.manual_seed(settings.seed)
         modules = base.modules()
         specs = specs_of(wanted, base)
-        adapters = {component: attach(modules[component], spec, config.name) for component, spec in specs.items()}
+        with building:
+            adapters = {component: attach(modules[component], spec, config.name) for component, spec in specs.items()}
         self.adapters = {component: adapter.to(base.device).eval() for component, adapter in adapters.items()}
         self.parameters = [p for adapter in adapters.values() for p in adapter.parameters()]
         self.optimizer = make_optimizer(adapters, settings)

@@ -48,10 +48,12 @@ def make_optimizer(adapters: dict[str, Adapter], settings: TrainingConfig) -> to
         case "adamw":
             return torch.optim.AdamW(groups, weight_decay=decay, fused=True)
         case "adafactor":
-            from transformers.optimization import Adafactor
+            from studio.libraries import transformers
 
             # A rate of its own would be scaled by the size of B, which begins at nothing.
-            return Adafactor(groups, weight_decay=decay, scale_parameter=False, relative_step=False, warmup_init=False)
+            return transformers.Adafactor(
+                groups, weight_decay=decay, scale_parameter=False, relative_step=False, warmup_init=False
+            )
         case "adamw-8bit":
             from bitsandbytes.optim import AdamW8bit
 

@@ -76,7 +76,8 @@ def look_inside(workspace: Workspace, key: str, base: str, beside: Sequence[str]
         found = _looks.get(stamp)
         if found is None:
             job.message = "Loading the base model"
-            modules = load_base(base).modules()
+            with jobs.device():  # loading changes what a training step would find
+                modules = load_base(base).modules()
             file = replace(read_adapter(path), name=adapter_name(key))
             files = {name: read_adapter(other) for name, other in others.items()}
             with _stopping(job):
@@ -163,8 +164,10 @@ def export(workspace: Workspace, recipe: Any, name: str, layout: str, rank: Any,
 
         target = free_path(workspace.adapters, f"{name}.safetensors")
         triggers = [word.strip() for word in words.split(",") if word.strip()]
+        with jobs.device():
+            loaded = load_base(recipe.base)
         made = export_stack(
-            uses, load_base(recipe.base), target, layout=layout, rank=chosen, cover=before, words=triggers,
+            uses, loaded, target, layout=layout, rank=chosen, cover=before, words=triggers,
             progress=_teller(job, "Layer"),
         )  # fmt: skip
         return target, (*made.told, f"{counted(made.layers, 'layer')}, rank up to {made.rank}.")

@@ -35,7 +35,8 @@ def _to(monkeypatch, endpoint: str) -> None:
 
 @contextmanager
 def serve(models: dict[str, dict[str, bytes]], monkeypatch, revisions=("main",)):
-    """The server of {model: {file: bytes}}. `got`: the files that were fetched; `tokens`: what was said for permission.
+    """The server of {model: {file: bytes}}. `got`: the files that were fetched; `tokens`: what was said for permission;
+    `asked`: each question with its token.
 
     A model called …/gated asks for consent.
     """
@@ -46,6 +47,7 @@ def serve(models: dict[str, dict[str, bytes]], monkeypatch, revisions=("main",))
 
         def do_GET(self):
             server.tokens.append(self.headers.get("Authorization"))
+            server.asked.append((self.command, self.path, server.tokens[-1]))
             parts = self.path.partition("?")[0].strip("/").split("/")
             if parts[0] == "api":
                 model, what = "/".join(parts[2:4]), parts[4:]
@@ -82,7 +84,7 @@ def serve(models: dict[str, dict[str, bytes]], monkeypatch, revisions=("main",))
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.got, server.tokens, server.models = [], [], models
+    server.got, server.tokens, server.asked, server.models = [], [], [], models
     threading.Thread(target=server.serve_forever, daemon=True).start()
     _to(monkeypatch, f"http://127.0.0.1:{server.server_port}")
     yield server

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from studio.adapters.layers import Layer, plain_weight, shape_of
-from studio.adapters.reshape import factors, spectrum
+from studio.adapters.reshape import factors, spectrum, with_one_alpha
 from studio.adapters.update import Update
 from studio.errors import AdapterError
 
@@ -70,7 +70,7 @@ def bake(
             out[place] = _plain(B, A, shape_of(base))
     if not out:
         raise AdapterError("Nothing would be left in the file: turn an adapter on and give it a strength.")
-    return Baked(out, cut, lost / whole if whole else 0.0, left_out)
+    return Baked(with_one_alpha(out), cut, lost / whole if whole else 0.0, left_out)
 
 
 def factors_on(update: Update, base: nn.Module) -> tuple[Tensor, Tensor]:

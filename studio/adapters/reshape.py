@@ -1,6 +1,7 @@
 """Other adapters out of adapters: to a smaller rank, and several into one. What is lost on the way is measured."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ def resize(layers: Layers, rank: int) -> tuple[dict[tuple[str, str], Update], fl
     for place, update in layers.items():
         out[place], missing, energy = _cut(factors(update), update, rank)
         lost, whole = lost + missing, whole + energy
-    return out, (lost / whole) ** 0.5 if whole else 0.0
+    return with_one_alpha(out), (lost / whole) ** 0.5 if whole else 0.0
 
 
 def merge(
@@ -51,7 +52,21 @@ def merge(
         else:
             out[place], missing, energy = _cut((B, A), like, rank)
             lost, whole = lost + missing, whole + energy
-    return out, (lost / whole) ** 0.5 if whole else 0.0
+    return with_one_alpha(out), (lost / whole) ** 0.5 if whole else 0.0
+
+
+def with_one_alpha(layers: Layers) -> dict[tuple[str, str], Update]:
+    """Plain LoRAs that do the same with one alpha for all, the largest rank.
+
+    Where alphas differ between layers, diffusers (0.42) drops those of a file in kohya's layout.
+    """
+    alpha = float(max((update.rank for update in layers.values()), default=1))
+
+    def at(update: Update) -> Update:
+        B = update.parts["B"] * (update.alpha / alpha)
+        return replace(update, parts={**update.parts, "B": B}, alpha=alpha)
+
+    return {place: at(update) for place, update in layers.items()}
 
 
 def singular_values(update: Update) -> Tensor:

@@ -60,6 +60,15 @@ def test_a_merge_is_the_sum_at_the_strengths():
         assert torch.allclose(got, 0.7 * first - 0.4 * second, atol=1e-4)
 
 
+def test_layers_of_a_merge_have_one_alpha_whatever_their_ranks():
+    """diffusers reads a file in kohya's layout as if they had."""
+    one, other = updates(rank=4), updates(rank=2, seed=1)
+    place = next(iter(one))
+    both, _ = merge([(one, 1.0), ({place: other[place]}, 1.0)])
+    assert {update.rank for update in both.values()} == {4, 6} and {update.alpha for update in both.values()} == {6.0}
+    assert torch.allclose(delta(both[place]), delta(one[place]) + delta(other[place]), atol=1e-4)
+
+
 def test_a_merge_of_two_loras_has_both_ranks_and_one_cut_to_a_rank_says_its_error():
     one, other = updates(rank=4), updates(rank=3, seed=1)
     both, _ = merge([(one, 1.0), (other, 0.5)])

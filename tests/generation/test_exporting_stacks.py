@@ -26,6 +26,7 @@ QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
 def loud(path, seed=0, targets="attention", words="", **spec):
     """An adapter for the starter's denoiser and text encoder, loud enough to change the picture."""
     base = load_base(shared=False)
+    torch.manual_seed(seed)
     chance = torch.Generator().manual_seed(seed)
     updates = {}
     for component, module in base.modules().items():
@@ -87,7 +88,7 @@ def test_loras_are_put_together_exactly_and_load_in_diffusers_with_peft(files, p
     assert made.lost == 0 and made.rank == 12 and "Exact" in made.told[0]
     assert apart(wanted, generate(Recipe(**QUICK))) > 3, "the stack changes nothing, so nothing is shown"
     assert apart(picture(AdapterUse(file=path)), wanted) < 0.1
-    assert apart(in_diffusers(pipe, path), wanted) < 1
+    assert apart(in_diffusers(pipe, path), wanted) < 0.1
 
 
 def test_other_kinds_take_their_dense_change_whole_when_the_rank_allows(files, pipe, tmp_path):
@@ -97,7 +98,7 @@ def test_other_kinds_take_their_dense_change_whole_when_the_rank_allows(files, p
     made = export_stack(uses, load_base(), path, rank=1024)
     assert made.lost < 1e-9 and "Exact" in made.told[0]
     assert apart(picture(AdapterUse(file=path)), wanted) < 1
-    assert apart(in_diffusers(pipe, path), wanted) < 1
+    assert apart(in_diffusers(pipe, path), wanted) < 0.1
 
 
 def test_the_energy_that_a_cut_loses_is_that_of_the_directions_left_out(files):

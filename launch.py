@@ -3,14 +3,14 @@
 import sys
 
 from studio.errors import StudioError
-from studio.settings import Settings
+from studio.server.settings import Settings
 
 
 def main() -> int:
     try:
         settings = Settings.from_arguments(sys.argv[1:])
         print("Opening LoRA Studio …", flush=True)
-        from studio.ui.app import serve  # after the flags are read: importing Gradio takes seconds
+        from studio.web.app import serve  # after the flags are read: importing Gradio takes seconds
 
         serve(settings)
     except StudioError as error:

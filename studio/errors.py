@@ -11,9 +11,9 @@ StudioError
 ├── NotAllowedError     what this server does not let people do
 └── WorkspaceError      a name or a place outside what the person owns
 
-The UI shows the message, the command line prints it and exits 2; so too where the machine lacks what the work needs
-(room on the disk, memory, rights, open files), for which `in_words` has a sentence. Anything else is a bug and keeps
-its traceback.
+The page shows the message, the command line prints it and exits 2; so too where the machine lacks what the work needs
+(disk space, memory, rights, open files), for which `user_message` has a sentence. Anything else is a bug and keeps its
+traceback.
 """
 
 import errno
@@ -58,7 +58,7 @@ _NO_MEMORY = (
 )  # fmt: skip
 
 
-def in_words(error: BaseException) -> str | None:
+def user_message(error: BaseException) -> str | None:
     """One sentence that says what to do: a StudioError's own, or for what the machine lacks. None: it is a bug."""
     if isinstance(error, StudioError):
         return str(error)

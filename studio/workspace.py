@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.capabilities import OWN, Capabilities
 from studio.errors import WorkspaceError
+from studio.server.permissions import OWN, Capabilities
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 FOLDERS = ("datasets", "runs", "outputs", "adapters", "exports", "cache")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from studio.settings import Settings
+from studio.server.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,10 +18,10 @@ ROOT = Path(__file__).parent.parent
 @contextmanager
 def served(root: Path, **options) -> Iterator[str]:
     """The address of a studio whose workspace is `root`. Ends its jobs and itself. options: of Settings."""
-    from studio.ui import actions
-    from studio.ui.app import build, launch_options
+    from studio.services import adapter_files
+    from studio.web.app import build, launch_options
 
-    actions.latest.clear()  # what a studio served before this one in the same process has done
+    adapter_files.latest.clear()  # what a studio served before this one in the same process has done
     settings = Settings(workspace=root, browser=False, **options)
     demo = build(settings)
     try:
@@ -64,7 +64,7 @@ def launched(workspace: Path, *flags: str, **options) -> Iterator[tuple[subproce
 
 def end_jobs(seconds: float = 60) -> None:
     """Stop what runs and wait for its end: jobs belong to the process, not to a page."""
-    from studio.jobs import jobs
+    from studio.services.jobs import jobs
 
     until = time.monotonic() + seconds
     while running := jobs.everyone():

@@ -54,14 +54,16 @@ def test_two_threads_that_need_a_library_first_both_get_it(pair):
 
 
 LAYERS = (  # from the top; what stands together may import each other
-    {"ui", "cli", "cli_adapters", "cli_bases", "cli_caption", "doctor", "__main__"},
-    {"jobs", "training", "terminal"},
+    {"web", "cli", "__main__"},
+    {"services"},
+    {"training"},
     {"generation"},
     {"captioning"},
     {"datasets"},
     {"basemodels"},
     {"adapters"},
-    {"building", "hub", "schema", "libraries", "zero_gpu", "settings", "owners", "workspace", "capabilities", "errors"},
+    {"server", "workspace"},
+    {"building", "hub", "schema", "libraries", "errors", "text"},
 )
 
 

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from studio import cli
-from studio.errors import DatasetError, in_words
-from studio.jobs import Jobs
+from studio.cli import main
+from studio.errors import DatasetError, user_message
+from studio.services.jobs import Jobs
 
 
 def lacking(code: int, path: str = "/secret/place/runs/ink/.x9.tmp") -> OSError:
@@ -33,13 +33,13 @@ def lacking(code: int, path: str = "/secret/place/runs/ink/.x9.tmp") -> OSError:
     ],
 )
 def test_what_is_lacking_is_one_sentence_without_places(error, part):
-    line = in_words(error)
+    line = user_message(error)
     assert line and part in line and "secret" not in line and "\n" not in line
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("shapes"), OSError("odd"), lacking(errno.ENOTDIR)])
 def test_a_bug_has_no_sentence(error):
-    assert in_words(error) is None
+    assert user_message(error) is None
 
 
 def test_the_command_line_says_it_in_a_line_and_raises_a_bug(capsys, monkeypatch):
@@ -50,11 +50,11 @@ def test_the_command_line_says_it_in_a_line_and_raises_a_bug(capsys, monkeypatch
 
     monkeypatch.setattr(workspace.Workspace, "open", fails)
     raised: Exception = lacking(errno.ENOSPC)
-    assert cli.main(["generate", "--prompt", "x"]) == cli.USER
+    assert main.main(["generate", "--prompt", "x"]) == main.USER
     assert capsys.readouterr().err == "The disk is full: free some space and try again.\n"
     raised = KeyError("x")
     with pytest.raises(KeyError):
-        cli.main(["generate", "--prompt", "x"])
+        main.main(["generate", "--prompt", "x"])
 
 
 def test_a_job_says_it_and_one_that_cannot_begin_does_not_hold_the_device(monkeypatch):
@@ -86,10 +86,10 @@ def test_a_job_says_it_and_one_that_cannot_begin_does_not_hold_the_device(monkey
 def test_the_page_shows_it_and_leaves_its_fields(monkeypatch):
     import gradio as gr
 
-    from studio.ui import widgets
+    from studio.web.components import fields
 
     shown: list[str] = []
-    monkeypatch.setattr(widgets.gr, "Warning", lambda text, **_: shown.append(text))
+    monkeypatch.setattr(fields.gr, "Warning", lambda text, **_: shown.append(text))
 
     def handler():
         raise lacking(errno.EMFILE)
@@ -101,8 +101,8 @@ def test_the_page_shows_it_and_leaves_its_fields(monkeypatch):
     def bug():
         raise KeyError("x")
 
-    assert widgets.plainly(handler)() == gr.skip()
-    assert list(widgets.plainly(stream)()) == [1, gr.skip()]
+    assert fields.plainly(handler)() == gr.skip()
+    assert list(fields.plainly(stream)()) == [1, gr.skip()]
     assert "Too many files" in shown[0] and "ink may not" in shown[1]
     with pytest.raises(KeyError):
-        widgets.plainly(bug)()
+        fields.plainly(bug)()

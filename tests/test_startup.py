@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import ConfigError
-from studio.settings import Settings
+from studio.server.settings import Settings
 from tests.serving import launched
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,8 +38,8 @@ def test_help_answers_within_a_second(command):
 def test_the_page_is_built_before_torch_is_imported(tmp_path):
     script = f"""
 import json, sys
-from studio.settings import Settings
-from studio.ui.app import build
+from studio.server.settings import Settings
+from studio.web.app import build
 build(Settings.from_arguments(["--workspace", {str(tmp_path)!r}, "--no-browser"], {{}}))
 print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))
 """
@@ -139,8 +139,8 @@ def test_ctrl_c_on_the_studio_lets_a_run_write_its_checkpoint():
     code = """
 import sys, threading, time
 from types import SimpleNamespace
-from studio.jobs import jobs
-from studio.ui import app
+from studio.services.jobs import jobs
+from studio.web import app
 def work(job):
     print("begun", flush=True)
     job.stop_event.wait(60)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from studio import workspace
-from studio.settings import Settings
+from studio.server.settings import Settings
 from studio.workspace import copy_whole, remove_whole
 
 
@@ -99,7 +99,7 @@ def test_what_killed_programs_left_goes_once_it_is_old_and_nothing_else(tmp_path
 
 
 def test_the_studio_sweeps_the_folders_of_its_workspace_and_nothing_beside_them(tmp_path, monkeypatch):
-    from studio.ui import app
+    from studio.web import app
 
     left = [tmp_path / name / ".abcdefgh.tmp" for name in (".", "mine", "runs/one", "cache/encoded/ab", "visitors/c1")]
     for file in left:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from studio import zero_gpu
 from studio.basemodels.choice import BaseChoice
 from studio.basemodels.hub import variant_in, variant_of
 from studio.basemodels.quantising import BYTES as PACKED
 from studio.basemodels.single_file import shapes_of
 from studio.errors import BaseModelError
+from studio.server import zero_gpu
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _PART_OF = (  # where a single file keeps what diffusers calls a component

@@ -13,7 +13,6 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
-from studio import zero_gpu
 from studio.adapters.stack import acting
 from studio.basemodels import Family, load_base
 from studio.basemodels.family import Conditions
@@ -25,6 +24,7 @@ from studio.generation.rack import rack_of
 from studio.generation.recipe import Recipe
 from studio.generation.sampling import sample
 from studio.generation.schedulers import make_scheduler
+from studio.server import zero_gpu
 
 Progress = Callable[[int, int], None]
 Look = Callable[[Tensor], None]  # (1, C, h, w): the clean latents that the denoiser has in mind

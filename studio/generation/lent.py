@@ -1,8 +1,8 @@
-"""Drawing on a GPU that is lent by the call (see `studio.zero_gpu`): a whole recipe in one, unwatched."""
+"""Drawing on a GPU that is lent by the call (see `studio.server.zero_gpu`): a whole recipe in one, unwatched."""
 
 from typing import TYPE_CHECKING
 
-from studio.zero_gpu import on_gpu
+from studio.server.zero_gpu import on_gpu
 
 if TYPE_CHECKING:
     from PIL import Image

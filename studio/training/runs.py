@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from studio.basemodels import base_folder
-from studio.errors import ConfigError, RunError, in_words
+from studio.errors import ConfigError, RunError, user_message
 from studio.training.config import RunConfig, config_from, config_from_toml, config_to_toml, dotted
 from studio.training.events import Event, to_dict
 from studio.training.reading import LOG, RunView, read_run_folder
@@ -60,7 +60,7 @@ def append(folder: Path, event: Event) -> None:
                 line = line if stream.read(1) == b"\n" else "\n" + line  # after a torn line, begin a new one
             stream.write(line.encode())
     except OSError as error:
-        said = in_words(error) or f"{error.strerror or error}."
+        said = user_message(error) or f"{error.strerror or error}."
         raise RunError(f"The run's events can't be written. {said} What is in its checkpoints is kept.") from error
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from studio.basemodels import load_base
-from studio.errors import RunError, StudioError, in_words
+from studio.errors import RunError, StudioError, user_message
 from studio.generation.rack import rack_of
 from studio.training import checkpoints, provenance, runs, tensorboard, verdict
 from studio.training.batches import Plan
@@ -88,7 +88,7 @@ def train(
     except Exception as error:
         if not isinstance(error, StudioError):
             log.exception("step %d", step)
-        event = Failed(step, (in_words(error) or str(error) or type(error).__name__).splitlines()[0])
+        event = Failed(step, (user_message(error) or str(error) or type(error).__name__).splitlines()[0])
         if processes.first:
             _try_to_append(folder, event)
             yield event
@@ -316,7 +316,7 @@ class _Run:
         try:
             return certify(step, self.config, self.learner, self.precision, file)
         except Exception as error:  # the base is gone from the disk, or there is no memory for a second one
-            said = in_words(error)
+            said = user_message(error)
             if said is None:
                 raise
             log.exception("the certificate")

@@ -13,7 +13,7 @@ from studio.adapters.outline import read_outline
 from studio.adapters.stack import ATTRIBUTE
 from studio.basemodels import load_base
 from studio.errors import GenerationError
-from studio.ui.heatmap import block_table, energy_chart
+from studio.web.components.heatmap import block_table, energy_chart
 
 ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 

@@ -17,9 +17,9 @@ from PIL import Image
 
 from studio.captioning import caption_dataset
 from studio.datasets import bulk, examine, import_pictures, open_dataset, undo
-from studio.ui import actions_datasets
-from studio.ui.dataset_pictures import PAGE
-from studio.ui.thumbnails import thumbnail
+from studio.services import datasets
+from studio.services.thumbnails import thumbnail
+from studio.web.dataset.images import PAGE
 from studio.workspace import Workspace
 from tests.benchmarks.large_set import make
 
@@ -75,21 +75,21 @@ def waits(workspace: Workspace) -> None:
     """Milliseconds of the server for one click, the median and the worst of ten."""
 
     def page(wanted: bulk.Filter, by: str = "name") -> None:
-        dataset = actions_datasets.view(workspace, "many")
+        dataset = datasets.view(workspace, "many")
         for item in bulk.sort_items(bulk.select(dataset, wanted), by)[:PAGE]:
             thumbnail(workspace, item.path)
 
     def edit() -> None:
-        dataset = actions_datasets.view(workspace, "many")
-        actions_datasets.save_caption(workspace, "many", dataset.file_of(dataset.items[7]), f"words {time.time()}")
+        dataset = datasets.view(workspace, "many")
+        datasets.save_caption(workspace, "many", dataset.file_of(dataset.items[7]), f"words {time.time()}")
 
     def many() -> None:
-        dataset = actions_datasets.view(workspace, "many")
-        found = actions_datasets.propose(workspace, "many", bulk.Filter(), "prepend", f"{time.time():.0f} ")
+        dataset = datasets.view(workspace, "many")
+        found = datasets.propose(workspace, "many", bulk.Filter(), "prepend", f"{time.time():.0f} ")
         bulk.apply(dataset, found, "benchmark")
-        undo(actions_datasets.view(workspace, "many"))
+        undo(datasets.view(workspace, "many"))
 
-    wait("open, as the page does", lambda: (actions_datasets._viewed.clear(), page(bulk.Filter())))
+    wait("open, as the page does", lambda: (datasets._viewed.clear(), page(bulk.Filter())))
     wait("next page", lambda: page(bulk.Filter()))
     wait("filter by a tag", lambda: page(bulk.Filter(has="gradient")))
     wait("filter by a pattern", lambda: page(bulk.Filter(pattern=r"back\w+d")))

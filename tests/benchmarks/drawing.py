@@ -30,9 +30,9 @@ from studio.basemodels.stable_diffusion import StableDiffusion
 from studio.generation import Recipe, draw
 from studio.generation.facts import facts_of
 from studio.generation.rack import rack_of
+from studio.services.adapter_files import add_adapter_file
+from studio.services.generation import facts_line
 from studio.training.machine import PeakMemory
-from studio.ui.actions import add_adapter_file
-from studio.ui.actions_pictures import facts_line
 from studio.workspace import Workspace
 from tests.benchmarks.adapter_speed import SMALL
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from studio.jobs import jobs
+from studio.services.jobs import jobs
 from tests.browser import clicks
 from tests.browser.conftest import open_studio
 from tests.browser.test_training import settings

@@ -45,7 +45,7 @@ def import_everything(page: bool) -> None:
     import studio.training.trainer  # noqa: F401
 
     if page:
-        import studio.ui.app  # noqa: F401
+        import studio.web.app  # noqa: F401
     torch.set_num_threads(1)
     load_base()
 
@@ -211,7 +211,7 @@ def save_picture_file(path: Path, number: int) -> None:
 
 def write_adapters(root: Path, say: Say, doomed: bool) -> None:
     """One adapter's file over itself, larger each time by what is in it, and its copy for the browser."""
-    from studio.ui.actions_runs import download_copy
+    from studio.services.runs import download_copy
 
     workspace = Workspace.open(root)
     if not list_runs(workspace):
@@ -325,7 +325,7 @@ def check_kept(root: Path, said: list[Any], known: dict) -> list[str]:
 
 def save_pictures(root: Path, say: Say, doomed: bool) -> None:
     """Pictures with their recipes, and the small copies of them that the page shows."""
-    from studio.ui.thumbnails import cropped, thumbnail
+    from studio.services.thumbnails import cropped, thumbnail
 
     workspace = Workspace.open(root)
     for seed in range(LONG if doomed else 12):
@@ -353,8 +353,8 @@ def open_page(root: Path, say: Say, doomed: bool) -> None:
     """The studio as launch.py opens it, until its page answers."""
     import threading
 
-    from studio.settings import Settings
-    from studio.ui import app
+    from studio.server.settings import Settings
+    from studio.web import app
 
     def ask(address: str) -> None:
         say({"answer": httpx.get(address, timeout=30).status_code})

@@ -19,8 +19,8 @@ def keep_a_secret(place: Place) -> Told:
     import pytest
     from huggingface_hub import constants
 
-    from studio.jobs import jobs
-    from studio.ui import actions_bases
+    from studio.services import base_models
+    from studio.services.jobs import jobs
     from studio.workspace import Workspace
     from tests import hubs
     from tests.training.test_publishing import MINE, hub, make
@@ -48,7 +48,7 @@ def keep_a_secret(place: Place) -> Told:
                     told.calls += 1
             with hubs.serve({"art/gated": {}}, patch) as server:
                 for token in (TOKEN, f"{TOKEN}\n", f"{TOKEN} ä"):
-                    actions_bases.start_download(workspace, "art/gated", token).wait()
+                    base_models.start_download(workspace, "art/gated", token).wait()
                     told.calls += 1
                 heard += server.tokens
             answers = (asker.ask(name, [])[1] for name in ("/job_status", "/list_bases", "/publish_result"))

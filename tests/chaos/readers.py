@@ -22,13 +22,11 @@ from studio.datasets import (
 from studio.errors import DatasetError
 from studio.generation import Recipe, grids, inside, prompts, sheets
 from studio.schema import explain
+from studio.services import generation
+from studio.services import grids as actions_grids
 from studio.training import config_from
-from studio.ui import (
-    actions_grids,
-    actions_pictures,
-    api_pictures,
-)
-from studio.ui.endpoint import json_of
+from studio.web import api_pictures
+from studio.web.endpoint import json_of
 from studio.workspace import Workspace
 from tests.adapters.test_hostile_adapter_files import survive
 from tests.chaos.lied import Reader, Tally, typed
@@ -119,7 +117,7 @@ def of_pictures(workspace: Workspace, place: Path) -> list[Reader]:
         return *seen, pictures.open_picture(data, at_least=64).size, pictures.open_alpha(path) and 1
 
     def source(data: bytes):
-        kept = actions_pictures.keep_source(workspace, save(place / "b.jpg", data))
+        kept = generation.keep_source(workspace, save(place / "b.jpg", data))
         Recipe(prompt="x", source=kept)
         kept.unlink()
 
@@ -132,7 +130,7 @@ def of_pictures(workspace: Workspace, place: Path) -> list[Reader]:
         """Everything that looks into a picture."""
         path = save(workspace.outputs / "said.png", data)
         axes = sheets.read_axes(path)
-        return axes, actions_pictures.restored(workspace, path), actions_grids.typed_in(workspace, path)
+        return axes, generation.restored(workspace, path), actions_grids.typed_in(workspace, path)
 
     def cell(data: bytes):
         sheets.draw_sheet(sheets.sides_of([grids.Axis("seed", (1,))]), [save(place / "001.png", data)], (32, 32))
@@ -156,7 +154,7 @@ def of_pictures(workspace: Workspace, place: Path) -> list[Reader]:
 
 def of_what_is_typed(workspace: Workspace, place: Path) -> list[Reader]:
     def prompt(data: bytes):
-        recipe = actions_pictures.compose(workspace, [], prompt=typed(data))
+        recipe = generation.compose(workspace, [], prompt=typed(data))
         return recipe, prompts.parse(recipe.prompt), prompts.take_adapters(typed(data))
 
     def values(data: bytes):
@@ -165,7 +163,7 @@ def of_what_is_typed(workspace: Workspace, place: Path) -> list[Reader]:
         return grids.values_text(kind, found), grids.Axis(kind, found).labels
 
     def blocks(data: bytes):
-        use = {"file": place / "a.safetensors", "blocks": actions_pictures.parse_blocks(typed(data))}
+        use = {"file": place / "a.safetensors", "blocks": generation.parse_blocks(typed(data))}
         return Recipe(prompt="x", adapters=(use,)).adapters[0].at("unet", "up_blocks.0.attentions.0")
 
     def patterns(data: bytes):
@@ -189,7 +187,7 @@ def of_what_is_typed(workspace: Workspace, place: Path) -> list[Reader]:
         uses = [api_pictures._use(workspace, one) for one in json_of(found.pop("adapters", []), list, "adapters")]
         captioner_settings("chat", json_of(found.pop("captioner", {}), dict, "settings"))
         config_from({"data.folder": "x", **json_of(found.pop("run", {}), dict, "more")})
-        recipe = actions_pictures.compose(workspace, uses, **found | {"prompt": "a fish"})
+        recipe = generation.compose(workspace, uses, **found | {"prompt": "a fish"})
         return recipe, axes, wanted, actions_grids.axes_of(workspace, recipe, axes)
 
     given = {

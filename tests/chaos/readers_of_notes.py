@@ -24,21 +24,14 @@ from studio.datasets import (
     undo,
 )
 from studio.generation import sheets, votes
+from studio.services import adapter_library, base_models, evaluation, gallery, grids, run_library
 from studio.training import config_from, config_from_toml, config_to_toml, read_events, summary
 from studio.training.difficulty import hardest
 from studio.training.keeping import note_of, thrown
 from studio.training.reading import Log, skim_run_folder
 from studio.training.waiting import put_last, waiting
-from studio.ui import (
-    actions_all_runs,
-    actions_bases,
-    actions_grids,
-    actions_history,
-    actions_measures,
-    actions_shelf,
-    chart,
-    status,
-)
+from studio.web.components import loss_chart
+from studio.web.train import status
 from studio.workspace import ASSETS, Workspace
 from tests.adapters.test_hostile_adapter_files import raw
 from tests.chaos.lied import Reader, typed
@@ -88,11 +81,11 @@ def of_runs(workspace: Workspace) -> list[Reader]:
         save(folder / "events.jsonl", data)
         view, _ = Log(folder).look(), (read_events(folder), skim_run_folder(folder))
         page = [status.run_status(view), status.warnings_list(view.warnings)]
-        page += [chart.loss_chart(view.losses, view.looks, view.steps), str(view.certificate)]
+        page += [loss_chart.loss_chart(view.losses, view.looks, view.steps), str(view.certificate)]
         short, course = summary.summary(workspace, "run"), summary.course(workspace, "run")
-        film = actions_all_runs.film(workspace, "run", course)
+        film = run_library.film(workspace, "run", course)
         assert all(path.is_relative_to(workspace.cache) for _, frames in film for _, path in frames)
-        return page, short, chart.compare_chart([("run", course)]), view.previews, film
+        return page, short, loss_chart.compare_chart([("run", course)]), view.previews, film
 
     def kept(data: bytes):
         events(EVENTS[2].encode() + b"\n")
@@ -158,26 +151,26 @@ def of_notes(workspace: Workspace) -> list[Reader]:
 
     def sheet(data: bytes):
         grid = sheets.saved(save(workspace.outputs / "grids" / "h" / "grid.json", data).parent)
-        return grid, actions_grids.newest(workspace), grid and [sheets.position(grid.sides, n) for n in grid.problems]
+        return grid, grids.newest(workspace), grid and [sheets.position(grid.sides, n) for n in grid.problems]
 
     def bases(data: bytes):
         save(workspace.root / "bases.json", data)
-        names = [name for _, name in actions_bases.list_bases(workspace)]
-        return names, [actions_bases.line_of(workspace, name) for name in names], actions_bases.chosen(workspace)
+        names = [name for _, name in base_models.list_bases(workspace)]
+        return names, [base_models.line_of(workspace, name) for name in names], base_models.chosen(workspace)
 
     def index(data: bytes):
-        actions_history._known.clear()
+        gallery._known.clear()
         save(workspace.cache / "pictures.json", data)
         save(workspace.outputs / "p.png", pictures_of_each_format()[0])
-        return actions_history.find(workspace, "fish 7")
+        return gallery.find(workspace, "fish 7")
 
     def shelf(data: bytes):
         save(workspace.cache / "shelf.json", data)
-        return actions_shelf.cards(workspace, "lora")
+        return adapter_library.cards(workspace, "lora")
 
     def measured(data: bytes):
         save(workspace.cache / "measured.json", data)
-        found = actions_measures.newest(workspace)
+        found = evaluation.newest(workspace)
         return found, found and found.suggestion()
 
     def metadata(data: bytes):
@@ -185,7 +178,7 @@ def of_notes(workspace: Workspace) -> list[Reader]:
         header = {"__metadata__": said, **{f"unet.q.lora_{s}.weight": {"dtype": "F32", "shape": [2, 2], "data_offsets":
                   [o, o + 16]} for s, o in (("A", 0), ("B", 16))}}  # fmt: skip
         path = save(workspace.adapters / "a.safetensors", raw(header, b"\0" * 32))
-        return actions_shelf._facts(workspace, path), lora.describe(lora.read_adapter(path))
+        return adapter_library._facts(workspace, path), lora.describe(lora.read_adapter(path))
 
     facts = {"sides": SIDES, "problems": {"0": "no"}, "size": [64, 64]}
     entry = {"name": "p.png", "stamp": [1, 2], "told": True, "prompt": "fish", "adapters": ["ink 1"], "seed": 7}
@@ -228,7 +221,7 @@ def of_bases(workspace: Workspace, place: Path) -> list[Reader]:
     def line(data: bytes):
         text = typed(data)
         choice = BaseChoice.of(text)
-        return choice.title, str(choice), actions_bases.line_from(workspace, text, {}), str(base_folder(text))
+        return choice.title, str(choice), base_models.line_from(workspace, text, {}), str(base_folder(text))
 
     folder, weights = place / "folder", tensors_as_bytes({"x": torch.zeros(2)})
     settings_files = ["model_index.json", *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder"))]

@@ -121,9 +121,9 @@ def clock_goes_back_during_a_run(root: Path) -> str:
 
 def files_come_from_the_future(root: Path) -> str:
     """A workspace that was used under a clock a year ahead: what is made now is shown, and no older copy of it."""
+    from studio.services.runs import download_copy
     from studio.training.keeping import bring_back, throw_away, thrown
     from studio.training.summary import summary
-    from studio.ui.actions_runs import download_copy
 
     workspace = space(root)
     list(run(workspace, **{"training.steps": 2}))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from studio.errors import in_words
+from studio.errors import user_message
 
 BALLAST = "ballast"  # the file that fills the disk
 NOT_TRIED = "not tried, no disk of its own is allowed here"
@@ -27,7 +27,7 @@ def refused(work: Callable[[], Any]) -> str:
 
 
 def sentence(error: BaseException) -> str:
-    line = in_words(error)
+    line = user_message(error)
     assert line is not None, f"no sentence for {type(error).__name__}: {error}"
     assert "\n" not in line and len(line) < 400 and "Errno" not in line, line
     return line

@@ -13,17 +13,17 @@ from studio.basemodels.card import describe_base
 from studio.basemodels.choice import BaseChoice
 from studio.basemodels.hub import lacking
 from studio.basemodels.single_file import kind_of
-from studio.capabilities import REACHED
 from studio.captioning import captioner_settings
 from studio.datasets import history, import_pictures, open_dataset, read_caption, set_caption
 from studio.errors import AdapterError, BaseModelError, ConfigError, GenerationError, NotAllowedError
 from studio.generation import grids, inside, prompts, sheets
+from studio.server.permissions import REACHED
+from studio.services import base_models, captioning, datasets, generation
+from studio.text import duration
 from studio.training import config_from, config_from_toml, config_to_toml, summary
 from studio.training.events import from_dict, to_dict
 from studio.training.reading import Log, read_events
 from studio.training.waiting import waiting
-from studio.ui import actions_bases, actions_captions, actions_datasets, actions_pictures
-from studio.ui.widgets import duration
 from studio.workspace import Workspace
 from tests.chaos.lied import at_most, watched
 from tests.chaos.readers import RECIPE, png_saying
@@ -167,7 +167,7 @@ def test_a_recipe_that_began_from_a_picture_of_an_endless_name_says_that_it_is_n
     for name in ("x" * 5000, "é" * 200):
         recipe = json.dumps(RECIPE | {"source": f"{name}.png", "mask": f"{name}.png"}).encode()
         (workspace.outputs / "a.png").write_bytes(png_saying({inside.KEY: recipe}))
-        values, _, problems = actions_pictures.restored(workspace, workspace.outputs / "a.png")
+        values, _, problems = generation.restored(workspace, workspace.outputs / "a.png")
         assert "source" not in values and any("is not here" in line and len(line) < 400 for line in problems)
 
 
@@ -210,8 +210,8 @@ def test_a_home_that_nobody_has_is_a_folder_that_is_not_there(workspace):
     with pytest.raises(BaseModelError, match="no base model"):
         base_folder("~nobody-here/model")
     with pytest.raises(BaseModelError):
-        actions_bases.look_at(actions_bases.line_from(workspace, "~nobody-here/model", {}))
-    job = actions_datasets.start_import(workspace, "x", [], "~nobody-here/pictures")
+        base_models.look_at(base_models.line_from(workspace, "~nobody-here/model", {}))
+    job = datasets.start_import(workspace, "x", [], "~nobody-here/pictures")
     job.wait()
     assert "can't be read" in job.error
 
@@ -278,7 +278,7 @@ def test_a_token_that_is_none_is_never_sent(workspace, monkeypatch):
 
     with hubs.serve({"art/gated": {}}, monkeypatch) as hub:
         for token in ("hf_secret\nx", "hf_secretä", "hf secret"):
-            job = actions_bases.start_download(workspace, "art/gated", token)
+            job = base_models.start_download(workspace, "art/gated", token)
             job.wait()
             assert "not a token" in job.error and "secret" not in job.error
         assert not hub.tokens
@@ -288,9 +288,9 @@ def test_folders_are_not_named_as_captioners_models_where_the_page_is_open_to_ot
     reached = Workspace(workspace.root, REACHED)
     settings = {"model": "/etc"}
     for begin in (
-        lambda: actions_captions.start_captioning(reached, "silhouette", captioner="wd", settings=settings),
-        lambda: actions_captions.start_comparing(reached, "silhouette", [("wd", settings)], []),
-        lambda: actions_captions.start_scoring(reached, "silhouette", clip="/etc"),
+        lambda: captioning.start_captioning(reached, "silhouette", captioner="wd", settings=settings),
+        lambda: captioning.start_comparing(reached, "silhouette", [("wd", settings)], []),
+        lambda: captioning.start_scoring(reached, "silhouette", clip="/etc"),
     ):
         with pytest.raises(NotAllowedError, match="can't be typed here"):
             begin()

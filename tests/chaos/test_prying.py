@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from studio.errors import BaseModelError, WorkspaceError
-from studio.ui import actions_grids
-from studio.ui.actions import known
+from studio.services import grids
+from studio.services.adapter_files import known
 from studio.workspace import Workspace
 from tests.chaos.prying import Asker, follow_links, png, prepared, pry
 from tests.serving import served
@@ -55,7 +55,7 @@ def test_a_link_among_the_pictures_is_neither_read_nor_served(tmp_path):
     (workspace.outputs / "link.png").symlink_to(tmp_path / "out.png")
     (workspace.outputs / "own.png").write_bytes(png("blue"))
     with pytest.raises(WorkspaceError, match="a link to another place"):
-        actions_grids.picture_path(workspace, "link.png")
+        grids.picture_path(workspace, "link.png")
     with served(workspace.root) as url:
         for name, status in (("link.png", 403), ("own.png", 200)):
             assert httpx.get(f"{url}gradio_api/file={workspace.outputs}/{name}", timeout=60).status_code == status

@@ -6,10 +6,11 @@ import shutil
 import pytest
 from PIL import Image
 
-from studio import cli, doctor
 from studio.basemodels import load_base
 from studio.basemodels.card import describe_base
 from studio.basemodels.memory import estimate
+from studio.cli import main
+from studio.services import diagnostics
 from studio.training import config_from, train
 from studio.training.events import Started
 from studio.training.preflight import preflight
@@ -33,7 +34,7 @@ def test_the_starter_has_a_card():
 
 def test_the_command_draws_at_the_bases_own_size(folders, tmp_path, capsys):
     base, out = f"{folders('sd1')}?resolution=64", tmp_path / "picture.png"
-    assert cli.main(["generate", "--prompt", "x", "--steps", "1", "--base", base, "--out", str(out)]) == cli.DONE
+    assert main.main(["generate", "--prompt", "x", "--steps", "1", "--base", base, "--out", str(out)]) == main.DONE
     with Image.open(out) as picture:
         assert picture.size == (64, 64)
 
@@ -61,11 +62,11 @@ def test_a_second_copy_of_the_weights_is_not_counted_and_a_lone_one_is(folders, 
 
 
 def test_the_command_prints_the_card(capsys, folders):
-    assert cli.main(["base", str(folders("flux-dev"))]) == cli.DONE
+    assert main.main(["base", str(folders("flux-dev"))]) == main.DONE
     assert "FLUX.1, follows a flow, 64 pixels" in capsys.readouterr().out
-    assert cli.main(["base", str(folders("sd2-v")), "--json"]) == cli.DONE
+    assert main.main(["base", str(folders("sd2-v")), "--json"]) == main.DONE
     assert json.loads(capsys.readouterr().out)["prediction_type"] == "v_prediction"
-    assert cli.main(["base", "art/unknown"]) == cli.USER
+    assert main.main(["base", "art/unknown"]) == main.USER
     assert "--download" in capsys.readouterr().err
 
 
@@ -75,4 +76,4 @@ def test_a_run_its_check_and_the_doctor_say_where_the_base_is(folders, picture, 
     assert "in fp32" in started.setup and "M parameters" in started.setup
     report = preflight(config, Workspace.open(tmp_path))
     assert any(found.level == "note" and "M parameters" in found.message for found in report.findings)
-    assert "bases      On " in doctor.report(doctor.examine(tmp_path))
+    assert "bases      On " in diagnostics.report(diagnostics.examine(tmp_path))

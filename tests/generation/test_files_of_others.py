@@ -18,8 +18,8 @@ from studio.adapters import place_layers, read_adapter
 from studio.basemodels import load_base
 from studio.errors import AdapterError
 from studio.generation import Recipe, generate
-from studio.ui.actions import add_adapter_file
-from studio.ui.actions_pictures import facts_line
+from studio.services.adapter_files import add_adapter_file
+from studio.services.generation import facts_line
 from studio.workspace import Workspace
 from tests.generation.plain import apart, disturb, pipeline, same, theirs
 

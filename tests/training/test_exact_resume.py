@@ -130,7 +130,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(workspace, quick):
 
 
 def test_a_finished_run_goes_on_when_given_more_steps(workspace, quick):
-    from studio.cli import main
+    from studio.cli.main import main
 
     flat = {"training.schedule": "constant"}  # so that the first steps are those of a longer run
     run_on(config_from(quick | flat | {"name": "long", "training.steps": 9}), workspace)

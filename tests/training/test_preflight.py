@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from studio.basemodels import StableDiffusion
-from studio.cli import main
+from studio.cli.main import main
 from studio.errors import DatasetError, RunError
 from studio.training import config_from
 from studio.training import preflight as module

@@ -17,12 +17,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from studio.errors import RunError
-from studio.jobs import jobs
+from studio.services import publishing
+from studio.services.jobs import jobs
 from studio.training import config_from, config_to_toml
 from studio.training.events import Finished, Preview, Started, Step, Validation
 from studio.training.publishing import Publication, PublishingStopped, prepare, upload
 from studio.training.runs import append
-from studio.ui import actions_publish
 from studio.workspace import Workspace
 from tests import hubs
 
@@ -248,7 +248,7 @@ def finished(job):
 
 def publish(workspace, **values):
     given = {"run": "cat", "repo": MINE, "licence": "mit", "triggers": "zsk", "about": "", "private": True}
-    return finished(actions_publish.start_publishing(workspace, **given | {"send": True, "token": TOKEN} | values))
+    return finished(publishing.start_publishing(workspace, **given | {"send": True, "token": TOKEN} | values))
 
 
 def test_the_hub_holds_the_prepared_folder_byte_for_byte_and_privately(workspace, run, monkeypatch):
@@ -279,8 +279,8 @@ def test_the_token_reaches_the_hub_and_no_disk_and_no_log(workspace, run, monkey
 def test_a_token_from_the_environment_is_the_owners_and_not_a_visitors(workspace, run, monkeypatch):
     from dataclasses import replace
 
-    from studio.capabilities import REACHED, VISITED
     from studio.errors import NotAllowedError
+    from studio.server.permissions import REACHED, VISITED
 
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with hub(monkeypatch) as server:

@@ -58,7 +58,7 @@ def test_a_run_is_running_also_when_the_clock_is_set_back(workspace, quick, monk
 
 
 def test_the_browsers_copy_of_an_adapter_is_the_newest_also_when_the_clock_was_set_back(workspace, quick):
-    from studio.ui.actions_runs import download_copy
+    from studio.services.runs import download_copy
 
     list(train(config_from(quick | {"name": "ink", "training.steps": 1, "training.warmup": 0}), workspace))
     file = workspace.runs / "ink" / "adapter.safetensors"

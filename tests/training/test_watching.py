@@ -12,6 +12,7 @@ from studio.adapters import read_adapter
 from studio.basemodels import load_base
 from studio.datasets import open_dataset
 from studio.generation import read_recipe
+from studio.services.runs import hardest_of
 from studio.training import config_from, read_run, train
 from studio.training.cache import Cache
 from studio.training.config import DataConfig
@@ -20,7 +21,6 @@ from studio.training.events import Certified, Finished, Step, Validation
 from studio.training.examples import list_examples
 from studio.training.memorising import Memory
 from studio.training.previews import prompt_and_strength
-from studio.ui.actions_runs import hardest_of
 from studio.workspace import ASSETS
 
 SILHOUETTES = ASSETS / "datasets" / "silhouette"

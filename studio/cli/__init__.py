@@ -1,0 +1,1 @@
+"""The command line. `main.main` runs one command."""

@@ -1,0 +1,191 @@
+"""The shelf: the workspace's dropped adapters and finished runs, each with a picture and what its header says."""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from studio.errors import AdapterError, StudioError
+from studio.services import thumbnails
+from studio.services.adapter_files import known, list_adapters
+from studio.services.gallery import newest_files
+from studio.workspace import Workspace, free_path, write_whole
+
+REMOVED = ".removed"  # in the folder of the dropped adapters: what was taken off the shelf
+NEWEST = 500  # pictures of the outputs that are looked through for the adapters in them
+SECONDS = 1.0  # for files that were never looked at: the rest waits for the next look
+
+
+@dataclass(frozen=True)
+class Card:
+    """One adapter on the shelf. key as in `list_adapters`; size in bytes; `known` is False until its header was read.
+
+    picture: a file that the browser may see, or None
+    """
+
+    key: str
+    name: str
+    size: int
+    changed: float
+    known: bool = False
+    kind: str = ""
+    rank: int = 0
+    family: str = ""
+    words: tuple[str, ...] = ()
+    problem: str = ""
+    picture: Path | None = None
+
+    @property
+    def is_run(self) -> bool:
+        return self.key.startswith("run:")
+
+
+def cards(workspace: Workspace, query: str = "", seconds: float = SECONDS) -> list[Card]:
+    """Those that have every word of `query` in what is said of them, newest first."""
+    remembered, changed = _remembered(workspace), False
+    until = time.monotonic() + seconds
+    found = []
+    for label, key in list_adapters(workspace):
+        path = path_of(workspace, key)
+        try:
+            stat = path.stat()
+        except OSError:  # it went away meanwhile
+            continue
+        stamp = f"{key} {stat.st_size} {stat.st_mtime_ns}"
+        facts = remembered.get(stamp)
+        if facts is None and time.monotonic() < until:
+            facts = remembered[stamp] = _facts(workspace, path)
+            changed = True
+        name = label.removesuffix(" (file)") if key.startswith("file:") else label
+        card = Card(key, name, stat.st_size, stat.st_mtime, **_card_fields(workspace, facts))
+        if matches(card, query):
+            found.append(card)
+    if changed:
+        write_whole(_memory(workspace), json.dumps(remembered), lasting=False)
+    found.sort(key=lambda card: -card.changed)
+    drawn = drawn_with(workspace) if any(card.picture is None for card in found) else {}
+    return [_with_picture(workspace, card, drawn) for card in found]
+
+
+def path_of(workspace: Workspace, key: str) -> Path:
+    """Where the file behind a key of `list_adapters` lies; nothing is checked."""
+    kind, _, name = key.partition(":")
+    return workspace.runs / name / "adapter.safetensors" if kind == "run" else workspace.adapters / name
+
+
+def matches(card: Card, query: str) -> bool:
+    said = " ".join([card.name, card.kind, f"rank {card.rank}", card.family, *card.words]).lower()
+    return all(word in said for word in query.lower().split())
+
+
+# Taking off and putting back ------------------------------------------------------------------------------------------
+
+
+def remove(workspace: Workspace, key: str) -> str:
+    """Move a dropped file aside; returns the name to put it back by. Raises AdapterError."""
+    kind, _, name = key.partition(":")
+    path = workspace.adapters / known(name, "adapter")
+    if kind != "file" or not path.is_file():
+        raise AdapterError("Only dropped files can be taken off the shelf; runs are removed where runs are listed.")
+    aside = workspace.adapters / REMOVED
+    aside.mkdir(exist_ok=True)
+    target = free_path(aside, name)
+    path.rename(target)
+    return target.name
+
+
+def put_back(workspace: Workspace, name: str) -> str:
+    """Undo `remove`; returns the adapter's key. Raises AdapterError when it is not there any more."""
+    path = workspace.adapters / REMOVED / known(name, "adapter")
+    if not path.is_file():
+        raise AdapterError(f"{name} is not among what was taken off the shelf.")
+    target = free_path(workspace.adapters, name)
+    path.rename(target)
+    return f"file:{target.name}"
+
+
+# What is said of a file -----------------------------------------------------------------------------------------------
+
+
+def _memory(workspace: Workspace) -> Path:
+    return workspace.cache / "shelf.json"
+
+
+def _remembered(workspace: Workspace) -> dict[str, Any]:
+    """{key, size and time of change: facts}, of earlier looks."""
+    try:
+        values = json.loads(_memory(workspace).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return dict(list(values.items())[-5000:]) if isinstance(values, dict) else {}
+
+
+def _facts(workspace: Workspace, path: Path) -> dict[str, Any]:
+    """From the header alone."""
+    from studio.adapters.outline import read_outline
+    from studio.generation.cover import read_cover
+    from studio.generation.facts import facts_in
+
+    try:
+        file = read_outline(path)
+    except AdapterError as error:
+        return {"problem": str(error)}
+    facts = asdict(facts_in(file))
+    said = {name: facts[name] for name in ("rank", "family", "words")} | {"kind": ", ".join(facts["kinds"])}
+    cover = read_cover(file.metadata)
+    if cover is not None:
+        name = f"{hashlib.sha256(cover.tobytes()).hexdigest()[:32]}-cover.webp"
+        thumbnails.keep(thumbnails.folder(workspace) / name, cover)
+        said["cover"] = name
+    return said
+
+
+def _card_fields(workspace: Workspace, facts: Any) -> dict[str, Any]:
+    """Of facts that were read from a file of the cache, which somebody may have written in."""
+    if not isinstance(facts, dict):
+        return {}
+    cover = thumbnails.folder(workspace) / Path(str(facts.get("cover") or "-")).name
+    rank = facts.get("rank")
+    words = facts.get("words")
+    return {
+        "known": True,
+        **{name: str(facts.get(name, "")) for name in ("kind", "family", "problem")},
+        "rank": rank if isinstance(rank, int) else 0,
+        "words": tuple(map(str, words)) if isinstance(words, list | tuple) else (),
+        "picture": cover if cover.is_file() else None,
+    }
+
+
+def _with_picture(workspace: Workspace, card: Card, drawn: dict[str, Path]) -> Card:
+    """The run's newest preview, the file's own picture, the newest one drawn with it, or none: in this order."""
+    if card.is_run:
+        previews = sorted((workspace.runs / card.name / "previews").glob("*.png"))
+        if previews:
+            return replace(card, picture=thumbnails.thumbnail(workspace, previews[-1]))
+    if card.picture is None:
+        path = drawn.get(card.name if card.is_run else Path(card.key.partition(":")[2]).stem)
+        return replace(card, picture=thumbnails.thumbnail(workspace, path)) if path else card
+    return card
+
+
+def drawn_with(workspace: Workspace) -> dict[str, Path]:
+    """{an adapter's title: the newest picture of the outputs that it acted in}."""
+    found: dict[str, Path] = {}
+    for name, (changed, _) in newest_files(workspace)[:NEWEST]:
+        path = workspace.outputs / name
+        for title in _titles(path, changed):
+            found.setdefault(title, path)
+    return found
+
+
+@lru_cache(5000)
+def _titles(path: Path, changed: int) -> tuple[str, ...]:
+    from studio.generation import read_recipe
+
+    try:
+        return tuple(str(one["file"]) for one in read_recipe(path).adapters if one.get("strength"))
+    except StudioError:
+        return ()

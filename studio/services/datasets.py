@@ -1,0 +1,351 @@
+"""What a person can do with datasets: bring in, look through, check, edit, take back, hand on.
+
+Datasets are named inside the workspace, never by a path; a user's mistake raises a StudioError.
+"""
+
+import dataclasses
+import threading
+import uuid
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studio.errors import BusyError, DatasetError
+from studio.server.owners import PerOwner
+from studio.services import base_models
+from studio.services.adapter_files import counting, known, latest, remember
+from studio.services.jobs import Job, jobs
+from studio.services.thumbnails import thumbnail
+from studio.text import pluralize
+from studio.workspace import Workspace, expanded, free_path, safe_name
+
+if TYPE_CHECKING:
+    from studio.datasets import Change, Dataset, Finding, Item
+    from studio.datasets.bulk import Filter, Operation, Proposal
+
+KEPT = 8  # sets of one owner that stay read, for as many pages
+_viewed: "PerOwner[tuple[tuple, Dataset]]" = PerOwner()  # by folder: a set, and what its folder was like when read
+
+
+# Opening ------------------------------------------------------------------------------------------------------------
+
+
+def list_datasets(workspace: Workspace) -> list[tuple[str, str]]:
+    """(label, name) of the person's datasets and of the samples not copied yet."""
+    from studio.datasets import list_samples
+
+    own = {path.name for path in workspace.datasets.iterdir() if path.is_dir() and path.name[0] != "."}
+    # One order for both, so that a line does not move under the mouse when a sample becomes the person's own.
+    return [(name if name in own else f"{name} (sample)", name) for name in sorted(own | set(list_samples()))]
+
+
+def open_named(workspace: Workspace, name: str) -> "Dataset":
+    """The dataset `name`; a sample is copied into the workspace first, so that the original is never edited."""
+    from studio.datasets import copy_sample, list_samples, open_dataset
+
+    name = known(name, "dataset")
+    if (workspace.datasets / name).is_dir():
+        return open_dataset(workspace.datasets / name)
+    if name in list_samples():
+        return copy_sample(workspace, name)
+    raise DatasetError(f"There is no dataset called {name!r}: choose one from the list.")
+
+
+def view(workspace: Workspace, name: str, again: bool = False) -> "Dataset":
+    """Like `open_named`, for looking through thousands: read again when the studio or a folder of the set changed.
+
+    A caption file rewritten by another program is seen only with `again`. Writing compares with the disk.
+    """
+    folder = workspace.datasets / known(name, "dataset")
+    held = _viewed.get(str(folder))
+    if held and not again and held[0] == _stamp(folder, held[1]):
+        return held[1]
+    dataset = open_named(workspace, name)
+    _keep_viewed(folder, dataset)
+    return dataset
+
+
+def _keep_viewed(folder: Path, dataset: "Dataset") -> None:
+    """It is as it is on the disk now; what was not read for the longest time goes."""
+    _viewed.pop(str(folder), None)
+    _viewed[str(folder)] = _stamp(folder, dataset), dataset
+    for oldest in list(_viewed)[:-KEPT]:
+        _viewed.pop(oldest, None)
+
+
+def is_large(workspace: Workspace, name: str) -> bool:
+    """Whether reading it again each second would be felt."""
+    held = _viewed.get(str(workspace.datasets / name))
+    return held is not None and len(held[1].items) > 500
+
+
+def stamp(workspace: Workspace, name: str) -> str:
+    """Another text whenever the set `name` is chosen or changed, by this page or another one; "" when there is none."""
+    folder = workspace.datasets / name
+    held = _viewed.get(str(folder))
+    return f"{name} {_stamp(folder, held[1])}" if held else name
+
+
+def _stamp(folder: Path, dataset: "Dataset") -> tuple:
+    """Changes with the history, and when a file comes, goes or is replaced."""
+    places = {folder, *(item.path.parent for item in dataset.items)}
+    files = [folder / ".studio" / "history.jsonl", *sorted(places)]
+    return tuple(_facts(file) for file in files)
+
+
+def _facts(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+def find_item(dataset: "Dataset", file: str) -> "Item":
+    """The item called `file`; compared with what is there, never joined to a path."""
+    item = dataset.by_file().get(file) if isinstance(file, str) else None
+    if item is None:
+        raise DatasetError(f"There is no picture called {str(file)[:60]!r} in {dataset.name}: open the dataset again.")
+    return item
+
+
+def caption_now(item: "Item") -> str:
+    """The caption on the disk, which may be newer than the one read when the set was opened."""
+    from studio.datasets import read_caption
+
+    sidecar = read_caption(item.path)
+    return item.caption if sidecar is None else sidecar
+
+
+def make_thumbnails(workspace: Workspace, dataset: "Dataset") -> None:
+    """Small copies of all its pictures, made in the background, so that pages and filters show at once."""
+
+    def work(job: Job) -> None:
+        job.total = len(dataset.items)
+        for job.done, item in enumerate(dataset.items, 1):
+            if job.stop_event.wait(0.01) or jobs.current and jobs.current.state == "running":
+                return  # the processor has better things to do; the short wait leaves it to whoever clicks
+            thumbnail(workspace, item.path)
+
+    if running := jobs.beside.get("thumbnails"):
+        running.stop()
+        if running.thread:
+            running.thread.join(5)
+    try:
+        jobs.start("thumbnails", f"Thumbnails of {dataset.name}", work, device=False)
+    except BusyError:
+        return  # they are made as they are looked at
+
+
+# In and out ---------------------------------------------------------------------------------------------------------
+
+
+def import_files(workspace: Workspace, name: str, paths: list, progress=None, stop: threading.Event | None = None):
+    """Pictures, zips and folders into the dataset `name`, made if missing: (the dataset, lines on what was skipped)."""
+    from studio.datasets import import_pictures
+
+    workspace.refuse_if_full()
+    if not paths:
+        raise DatasetError("There are no files to add: drop pictures or a zip first.")
+    return import_pictures(workspace, safe_name(name or "my-pictures"), list(map(expanded, paths)), progress, stop)
+
+
+def start_import(workspace: Workspace, name: str, paths: list, folder: str = "") -> Job:
+    """`import_files` in the background; its result is (name of the dataset, lines on what was skipped).
+
+    folder: also a folder of this machine, where that may be typed.
+    """
+    name = safe_name(name or "my-pictures")
+    workspace.refuse_if_full()
+    if folder:
+        workspace.allows.need("folders")
+        paths = [*paths, folder]
+    if not paths:
+        raise DatasetError("There are no files to add: drop pictures or a zip first.")
+
+    def work(job: Job) -> None:
+        dataset, skipped = import_files(workspace, name, paths, counting(job), job.stop_event)
+        job.message = f"{dataset.name} has {pluralize(len(dataset.items), 'picture')} now."
+        job.result = dataset.name, skipped
+
+    return _beside("import", f"Adding pictures to {name}", name, work)
+
+
+def start_export(workspace: Workspace, dataset: str, kind: str, background: str = "") -> Job:
+    """Write the set to a new zip or folder in the workspace's exports; the result is its path."""
+    workspace.refuse_if_full()
+    opened = open_named(workspace, dataset)
+
+    def work(job: Job) -> None:
+        from studio.datasets import export
+
+        target = free_path(workspace.exports, f"{opened.name}.zip" if kind == "zip" else opened.name)
+        job.result = export(opened, target, kind, background.strip(), counting(job), job.stop_event)
+        place = job.result if workspace.allows.folders else target.name  # where it lies is the owner's business
+        job.message = f"{pluralize(len(opened.items), 'picture')} written to {place}."
+
+    return _beside("export", f"Exporting {opened.name}", opened.name, work)
+
+
+# Captions -----------------------------------------------------------------------------------------------------------
+
+
+def save_caption(workspace: Workspace, dataset: str, file: str, caption: str, batch: str = "") -> str:
+    """Write the caption beside the picture; returns it as it stands now (one line).
+
+    batch: edits with the same one are one step to undo. What stood there before is in the history.
+    """
+    from studio.datasets import write_captions
+
+    opened = view(workspace, dataset)
+    item = find_item(opened, file)
+    text = " ".join((caption or "").split())
+    change = write_captions(opened, {file: text}, f"Edit {file}", batch=batch)
+    if change.left:
+        raise DatasetError(change.left[0])
+    if change.id and str(opened.folder) in _viewed:  # typing in a large set must not read all of it again
+        opened.items[opened.items.index(item)] = dataclasses.replace(item, caption=text)
+        _keep_viewed(opened.folder, opened)
+    return text
+
+
+# Checking -----------------------------------------------------------------------------------------------------------
+
+
+def start_health(workspace: Workspace, dataset: str, resolution: int, trigger: str = "") -> Job:
+    """Look for everything that is wrong with the set; the result is a list of Finding."""
+    opened = open_named(workspace, dataset)
+
+    def work(job: Job) -> None:
+        from studio.datasets import examine
+
+        job.total = len(opened.items)
+        found: list[Finding] = examine(
+            opened, resolution, (trigger or "").strip(), base_models.counter(workspace), counting(job), job.stop_event
+        )
+        job.result, job.message = found, "" if found else "Nothing to mend."
+
+    return _beside("health", f"Checking {opened.name}", opened.name, work)
+
+
+def findings_of(dataset: str) -> "list[Finding] | None":
+    """What the newest check of this set found and is not mended yet; None when it was not checked."""
+    newest = latest.get("health")
+    return newest.job.result if newest and newest.name == dataset else None
+
+
+def mend(workspace: Workspace, dataset: str, number: int, name: str, spared: Collection[str] = ()) -> "Change":
+    """Do remedy `name` to finding `number` of the newest check, without the spared files; undoable."""
+    from studio.datasets import remedy
+
+    found = findings_of(dataset)
+    if not found or not 0 <= number < len(found):
+        raise DatasetError("That was mended already: check the dataset again.")
+    finding = found[number]
+    files = tuple(file for file in finding.files if file not in spared)
+    if not files:
+        raise DatasetError("No picture is ticked.")
+    change = remedy(open_named(workspace, dataset), dataclasses.replace(finding, files=files), name)
+    if finding in found:
+        found.remove(finding)
+    return change
+
+
+# Many at once, and back ---------------------------------------------------------------------------------------------
+
+
+OPERATIONS: dict[str, tuple[str, str, str]] = {  # name: (what it does, label of the first field, of the second)
+    "add tag": ("Add a tag at the end", "Tag", ""),
+    "add tag in front": ("Add a tag in front", "Tag", ""),
+    "remove tag": ("Remove a tag", "Tag", ""),
+    "rename tag": ("Rename a tag", "Tag", "New name"),
+    "prepend": ("Put text in front", "Text", ""),
+    "append": ("Put text behind", "Text", ""),
+    "replace": ("Find and replace", "Find", "Replace by"),
+    "deduplicate": ("Each tag only once", "", ""),
+    "sort": ("Sort tags by frequency", "", ""),
+    "tidy": ("Tidy spaces and commas", "", ""),
+    "spaces": ("Underscores to spaces", "", ""),
+    "clear": ("Clear the caption", "", ""),
+}
+
+
+def operation_of(
+    dataset: "Dataset", name: str, first: str = "", second: str = "", pattern: bool = False, any_case: bool = False
+) -> "Operation":
+    """One of OPERATIONS with what was typed for it."""
+    from studio.datasets import bulk
+
+    made: dict[str, Any] = {
+        "add tag": lambda: bulk.add_tag(first),
+        "add tag in front": lambda: bulk.add_tag(first, front=True),
+        "remove tag": lambda: bulk.remove_tag(first),
+        "rename tag": lambda: bulk.rename_tag(first, second),
+        "prepend": lambda: bulk.prepend(first),
+        "append": lambda: bulk.append(first),
+        "replace": lambda: bulk.replace(first, second, pattern, any_case),
+        "deduplicate": bulk.deduplicate,
+        "sort": lambda: bulk.sort_by_frequency(bulk.tag_counts(dataset)),
+        "tidy": bulk.tidy,
+        "spaces": bulk.underscores_to_spaces,
+        "clear": lambda: lambda caption: "",
+    }
+    if name not in made:
+        raise DatasetError(f"There is no edit {str(name)[:40]!r}: choose {', '.join(made)}.")
+    return made[name]()
+
+
+def propose(
+    workspace: Workspace, dataset: str, wanted: "Filter", name: str, first: str = "", second: str = "",
+    pattern: bool = False, any_case: bool = False,
+) -> "list[Proposal]":  # fmt: skip
+    """What the edit would change in the pictures that the filter lets through."""
+    from studio.datasets import bulk
+
+    opened = view(workspace, dataset)
+    return bulk.propose(opened, wanted, operation_of(opened, name, first or "", second or "", pattern, any_case))
+
+
+def accept(workspace: Workspace, dataset: str, proposals: "list[Proposal]", name: str) -> "Change":
+    """Write the proposals as one step to undo."""
+    from studio.datasets import bulk
+
+    if not proposals:
+        raise DatasetError("Nothing is ticked, so nothing was changed.")
+    label = f"{OPERATIONS[name][0]} ({pluralize(len(proposals), 'picture')})" if name in OPERATIONS else "Edit"
+    return bulk.apply(view(workspace, dataset), proposals, label)
+
+
+def turn_back(workspace: Workspace, dataset: str, kind: str) -> "Change":
+    """Undo, or with kind "redo" make again, the newest change of the set."""
+    from studio.datasets import redo, undo
+
+    return (redo if kind == "redo" else undo)(view(workspace, dataset))
+
+
+def remove(workspace: Workspace, dataset: str, files: Collection[str]) -> "Change":
+    """Take pictures out of the set, undoable."""
+    from studio.datasets import remove_pictures
+
+    return remove_pictures(view(workspace, dataset), files)
+
+
+def restore(workspace: Workspace, dataset: str, files: Collection[str]) -> "Change":
+    """Put removed pictures back, undoable."""
+    from studio.datasets import restore_pictures
+
+    return restore_pictures(view(workspace, dataset), files)
+
+
+def new_batch() -> str:
+    """A name under which changes that follow each other are undone together."""
+    return uuid.uuid4().hex
+
+
+# Shared -------------------------------------------------------------------------------------------------------------
+
+
+def _beside(kind: str, title: str, name: str, work) -> Job:
+    job = jobs.start(kind, title, work, device=False)
+    remember(job, name)
+    return job

@@ -1,0 +1,229 @@
+"""Measure an adapter over strengths: against images of a dataset, in the background."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from studio.errors import DatasetError, GenerationError, StudioError
+from studio.server.permissions import BUILT_IN
+from studio.services import adapter_files, datasets, generation
+from studio.services.adapter_files import adapter_name
+from studio.services.jobs import Job, jobs
+from studio.text import duration
+from studio.workspace import Workspace, write_whole
+
+if TYPE_CHECKING:
+    from studio.datasets import Item
+    from studio.generation.measures import Measured
+
+OWN, NONE, SET = "own:", "none:", "set:"  # a training set: the adapter's own, none, or a dataset by its name
+MOST_SEEDS = 8
+_SAID = ("studio.trigger", "modelspec.trigger_phrase")  # where a file names its trigger words
+
+
+def training_sets(workspace: Workspace) -> list[tuple[str, str]]:
+    """(label, key) of what pictures can be compared with."""
+    named = [(label, f"{SET}{name}") for label, name in datasets.list_datasets(workspace)]
+    return [("Its own", OWN), *named, ("None", NONE)]
+
+
+def start_measuring(
+    workspace: Workspace,
+    recipe: Any,
+    key: str,
+    against: str = OWN,
+    seeds: int = 3,
+    encoder: str = "",
+    download: bool = False,
+) -> Job:
+    """Draw strips of one adapter of the recipe in the background, and measure them; the result is a Measured.
+
+    key      the adapter, as `generation.shelf` has it
+    against  what `training_sets` offers
+    encoder  a CLIP's folder or hub id; "": the built-in one
+
+    What was measured when it is stopped is kept. Raises StudioError.
+    """
+    file = generation.use_of(workspace, key)["file"]
+    index = next((at for at, use in enumerate(recipe.adapters) if use.file == file), None)
+    if index is None:
+        raise GenerationError(f"{adapter_name(key)} is off: switch its row on to measure it.")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise GenerationError(f"Measure with 1 to {MOST_SEEDS} seeds.")
+    encoder = encoder.strip()
+    _check_encoder(workspace, recipe.base, encoder)
+    workspace.refuse_if_full()
+    items, name = training_pictures(workspace, key, against)
+    words = trigger_words(workspace, key)
+
+    def work(job: Job) -> None:
+        from studio.captioning.models import DownloadStopped
+        from studio.captioning.scoring import load_clip
+
+        job.message = "Loading the image encoder"
+        try:
+            clip = load_clip(
+                encoder or None, download, adapter_files.fetching(job, "the image encoder"), job.stop_event
+            )
+        except DownloadStopped:
+            return
+        try:
+            _measure(workspace, job, recipe, index, adapter_name(key), items, name, words, seeds, clip, encoder)
+        except GenerationError:
+            if not job.stop_event.is_set():
+                raise
+        finally:
+            clip.close()
+
+    job = jobs.start("measure", f"Measuring {adapter_name(key)}", work, device=False, limit=workspace.allows.longest)
+    adapter_files.remember(job, adapter_name(key))
+    return job
+
+
+def _check_encoder(workspace: Workspace, base: str, encoder: str) -> None:
+    """Raises StudioError when it may not be used, or knows nothing of what the base draws."""
+    from studio.hub import is_hub_id
+
+    workspace.allows.check_model(encoder)
+    if encoder and not is_hub_id(encoder):
+        workspace.allows.need("folders")
+    if not encoder and base != BUILT_IN:
+        raise GenerationError(
+            "The built-in image encoder knows only what the built-in base model draws: name a CLIP as the image "
+            "encoder, like openai/clip-vit-base-patch32."
+        )
+
+
+def _measure(
+    workspace: Workspace, job: Job, recipe: Any, index: int, adapter: str, items: "list[Item]", dataset: str,
+    triggers: tuple[str, ...], seeds: int, clip: Any, encoder: str,
+) -> None:  # fmt: skip
+    from studio.generation import measures, save_picture
+    from studio.generation.strip import STRENGTHS, at_strength, draw_strip
+
+    def looking(done: int, total: int) -> None:
+        job.done, job.total, job.message = done, total, f"Looking at the training pictures: {done:,} of {total:,}"
+
+    known = None
+    if items:
+        known = measures.know(items, clip, workspace.cache / "embedded", job.stop_event, looking)
+    words = measures.plain_words(recipe.prompt, triggers)
+    found = measures.Measured(
+        adapter, words, encoder or "the built-in one", STRENGTHS, (), dataset,
+        *((len(known.seen), known.usual, known.alike) if known else ()),
+    )  # fmt: skip
+    began, parts = time.monotonic(), generation.PARTS
+    job.done, job.total = 0, seeds * parts
+    for number in range(seeds):
+        one = recipe.model_copy(update={"seed": recipe.seed + number, "count": 1})
+        job.message = f"Strip {number + 1} of {seeds}"
+        told = _telling(job, number, seeds, began)
+        with jobs.device():
+            pictures = draw_strip(one, STRENGTHS, index, job.stop_event, told)
+        names = [
+            save_picture(picture, at_strength(one, strength, index), workspace.outputs).name
+            for picture, strength in zip(pictures, STRENGTHS, strict=True)
+        ]
+        strip = measures.look(pictures, names, one.seed, words, clip, known)
+        found = measures.Measured(**{**vars(found), "strips": (*found.strips, strip)})
+        job.result = found
+        job.done = (number + 1) * parts
+    write_whole(_file(workspace), _adapter().dump_json(found))
+    job.message = "Measured."
+
+
+def _telling(job: Job, number: int, seeds: int, began: float) -> Callable[[int, int], None]:
+    def told(done: int, total: int) -> None:
+        share = (number + done / total) / seeds
+        left = (time.monotonic() - began) * (1 - share) / share
+        job.done = int(job.total * share)
+        job.message = f"Strip {number + 1} of {seeds}, step {done} of {total} · {duration(left)} left"
+
+    return told
+
+
+def newest(workspace: Workspace) -> "Measured | None":
+    """What was measured last, also before the studio was opened again."""
+    last = adapter_files.latest.get("measure")
+    if last and last.job.result:
+        return last.job.result
+    try:
+        return _adapter().validate_json(_file(workspace).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _file(workspace: Workspace) -> Path:
+    return workspace.cache / "measured.json"
+
+
+def _adapter() -> "TypeAdapter[Measured]":
+    from studio.generation.measures import Measured
+
+    return TypeAdapter(Measured)
+
+
+# What an adapter was trained on -------------------------------------------------------------------------------------
+
+
+def training_pictures(workspace: Workspace, key: str, against: str) -> "tuple[list[Item], str]":
+    """(pictures to compare with, the name of their set); ([], "") for none. Raises StudioError."""
+    if against == NONE:
+        return [], ""
+    if against != OWN:
+        opened = datasets.open_named(workspace, against.removeprefix(SET))
+        return opened.items, opened.name
+    config = _config(workspace, key)
+    if config is None:
+        raise DatasetError(
+            f"{adapter_name(key)} came as a file, which doesn't hold its training pictures: choose a dataset to "
+            "compare with, or none."
+        )
+    folder = Path(config.data.folder)
+    if not folder.is_dir():
+        raise DatasetError(
+            f"The folder {folder.name!r} that {adapter_name(key)} was trained on is gone: choose a dataset to compare "
+            "with, or none."
+        )
+    return _trained_on(config), folder.name
+
+
+def _trained_on(config: Any) -> "list[Item]":
+    """The pictures of its folder that were not held out."""
+    from studio.datasets import open_dataset
+    from studio.training.selection import split
+
+    if config.data.held_out:  # they lie in a folder of their own
+        return open_dataset(Path(config.data.folder)).items
+    alone = config.data.model_copy(update={"regularisation": ""})
+    return split(config.model_copy(update={"data": alone})).items
+
+
+def trigger_words(workspace: Workspace, key: str) -> tuple[str, ...]:
+    """The words that its run or its file names; never the commonest tags, which mean something to an image encoder."""
+    from studio.adapters import read_adapter
+    from studio.generation import facts
+
+    config = _config(workspace, key)
+    if config is not None:
+        return tuple(filter(None, [config.data.trigger.strip()]))
+    said = read_adapter(adapter_files.adapter_path(workspace, key)).metadata
+    return facts.trigger_words({name: said.get(name, "") for name in _SAID})
+
+
+def _config(workspace: Workspace, key: str) -> Any:
+    """The settings of the run that an adapter is of; None when it is a file."""
+    from studio.training import config_from_toml
+
+    kind, _, name = key.partition(":")
+    if f"{kind}:" not in ("run:", generation.LIVE):
+        return None
+    try:
+        return config_from_toml(workspace.runs / adapter_files.known(name, "run") / "run.toml")
+    except (OSError, StudioError) as error:
+        raise DatasetError(
+            f"What {name[:60]!r} was trained on can't be read: choose a dataset to compare with, or none."
+        ) from error

@@ -1,0 +1,265 @@
+"""Grids of images over up to three axes, drawn in the background."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studio.errors import AdapterError, BusyError, GenerationError, NotAllowedError, WorkspaceError
+from studio.services.adapter_files import adapter_path, known, list_adapters, remember, running
+from studio.services.generation import key_of
+from studio.services.jobs import Job, jobs
+from studio.text import pluralize
+from studio.workspace import Workspace
+
+if TYPE_CHECKING:
+    from studio.generation.grids import Axis
+    from studio.generation.recipe import Recipe
+    from studio.generation.sheets import Saved
+
+PARTS = 1000  # of a cell, for progress
+PICKED = ("adapter", "checkpoint", "scheduler")  # axes whose values are chosen from a list, not typed
+FEW = 8  # checkpoints that are chosen by themselves
+LADDER = "0.5, 0.75, 1"
+
+
+@dataclass(frozen=True)
+class Typed:
+    """An axis as it stands on the page. which: the adapter for strength, the run for checkpoint."""
+
+    kind: str
+    which: str = ""
+    text: str = ""
+    picks: tuple[str, ...] = ()
+
+
+def axes_of(workspace: Workspace, recipe: "Recipe", typed: Sequence[Typed]) -> list["Axis"]:
+    """The axes of a grid. Raises StudioError for values that can't be used."""
+    from studio.generation.grids import Axis, parse_values
+
+    axes = []
+    for one in typed:
+        if not one.kind:
+            continue
+        if one.kind not in PICKED:
+            index = _index(recipe, one.which) if one.kind == "strength" and one.which else 0
+            axes.append(Axis(one.kind, parse_values(one.kind, one.text or ""), index))
+        elif not one.picks:
+            raise GenerationError(f"Choose what the axis {one.kind.capitalize()} goes through.")
+        elif one.kind == "scheduler":
+            axes.append(Axis(one.kind, parse_values(one.kind, "\n".join(map(str, one.picks)))))
+        else:
+            files = dict.fromkeys(adapter_path(workspace, key) for key in one.picks)
+            axes.append(Axis(one.kind, tuple(files)))
+    return axes
+
+
+def typed_in(workspace: Workspace, path: Path) -> tuple[list[Typed], list[str]]:
+    """The axes of a sheet as they stand on the page, and a line for each adapter that is not here; [] for no sheet.
+
+    path: a PNG that may come from anywhere
+    """
+    from studio.generation import read_recipe
+    from studio.generation.grids import values_text
+    from studio.generation.sheets import read_axes
+
+    found, problems = list[Typed](), list[str]()
+    axes = read_axes(path)
+    names = [str(one["file"]) for one in read_recipe(path).adapters] if axes else []
+    for axis in axes:
+        if axis.kind in ("adapter", "checkpoint"):
+            keys = {name: key_of(workspace, name) for name in axis.values}
+            problems += [
+                f"The grid's {name[:60]!r} is not here: drop its file." for name, key in keys.items() if not key
+            ]
+            here = tuple(key for key in keys.values() if key)
+            run = here[0].partition(":")[2].partition("@")[0] if here and axis.kind == "checkpoint" else ""
+            found.append(Typed(axis.kind, run, picks=here))
+        elif axis.kind == "scheduler":
+            found.append(Typed(axis.kind, picks=axis.values))
+        else:
+            which = names[axis.index] if axis.kind == "strength" and axis.index < len(names) else ""
+            found.append(Typed(axis.kind, which, values_text(axis.kind, axis.values)))
+    return found, problems
+
+
+def _index(recipe: "Recipe", title: str) -> int:
+    titles = [use.title for use in recipe.adapters]
+    if title not in titles:
+        raise GenerationError(f"The adapter {title[:60]!r} is not on the picture: switch it on or choose another.")
+    return titles.index(title)
+
+
+def checked(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -> list["Recipe"]:
+    """The recipes of all cells, within what this server lets people draw. Raises StudioError."""
+    from studio.generation.grids import cells
+
+    made, most = cells(recipe, axes), workspace.allows.count
+    if most and len(made) > most:
+        raise NotAllowedError(f"A grid may have at most {pluralize(most, 'picture')} here: take fewer values.")
+    for one in made:
+        workspace.allows.check_picture(one)
+    return made
+
+
+def seconds_for(made: Sequence["Recipe"]) -> float | None:
+    """How long these take, as the last picture tells; None while none was drawn with their base."""
+    from studio.generation.pace import expected
+
+    found = [expected(one) for one in made]
+    return None if None in found else sum(filter(None, found))
+
+
+def start_grid(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -> Job:
+    """Draw a grid in the background, taking turns with a run that trains. It is found again by `newest`."""
+    from studio.generation import save_picture, sheets
+
+    made = checked(workspace, recipe, axes)
+    workspace.refuse_if_full()
+    if running("grid"):
+        raise BusyError("A grid is being drawn: wait for it, or stop it first.")
+    folder = sheets.new_folder(workspace.outputs, recipe, axes)
+
+    def work(job: Job) -> None:
+        from studio.generation.grids import draw_cells
+
+        def progress(cells_done: float) -> None:
+            job.done = int(PARTS * cells_done)
+
+        sides, problems = sheets.sides_of(axes), dict[int, str]()
+        job.total = PARTS * len(made)
+        done = 0
+        try:
+            for drawn in draw_cells(recipe, axes, job.stop_event, progress, jobs.device):
+                for number, image in zip(drawn.numbers, drawn.images):
+                    save_picture(image, made[number], folder, sheets.cell_file(folder, number).name)
+                if drawn.problem:
+                    problems |= dict.fromkeys(drawn.numbers, drawn.problem)
+                    sheets.write_facts(folder, recipe, sides, problems)
+                done += len(drawn.numbers)
+                job.done, job.message = PARTS * done, f"{done} of {pluralize(len(made), 'picture')}"
+        finally:
+            grid = sheets.saved(folder)
+            if grid and any(grid.pictures):
+                sheets.save_sheet(grid, recipe, axes)
+            elif grid and not problems:  # nothing came of it
+                _remove(folder)
+        if len(problems) == len(made):
+            raise GenerationError(problems[0])
+
+    title = f"Grid of {pluralize(len(made), 'picture')}"
+    job = jobs.start("grid", title, work, device=False, limit=workspace.allows.longest)
+    remember(job, folder.name)
+    return job
+
+
+def _remove(folder: Path) -> None:
+    with suppress(OSError):
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+
+
+def newest(workspace: Workspace) -> "Saved | None":
+    """The grid that is drawn now, or was drawn last."""
+    from studio.generation.sheets import newest
+
+    return newest(workspace.outputs)
+
+
+def grid_named(workspace: Workspace, name: Any) -> "Saved":
+    """Raises WorkspaceError when there is none."""
+    from studio.generation.sheets import saved
+
+    grid = saved(workspace.outputs / "grids" / known(name, "grid"))
+    if grid is None:
+        raise WorkspaceError("This grid is not there any more: draw it again.")
+    return grid
+
+
+def picture_name(grid: "Saved", number: int) -> str:
+    """How a cell's picture is called for `picture_path`."""
+    from studio.generation.sheets import cell_file
+
+    return f"grids/{grid.folder.name}/{cell_file(grid.folder, number).name}"
+
+
+def picture_path(workspace: Workspace, name: str) -> Path:
+    """The picture of this name among the outputs: `NAME.png`, or `grids/GRID/NAME.png`. Raises WorkspaceError."""
+    parts = str(name).split("/")
+    if len(parts) == 3 and parts[0] == "grids":
+        path = workspace.outputs / "grids" / known(parts[1], "grid") / known(parts[2], "picture")
+    else:
+        path = workspace.outputs / known(name, "picture")
+    if path.is_symlink():
+        raise WorkspaceError(f"{name[:60]!r} is a link to another place: put the picture itself there.")
+    return path
+
+
+# What can be chosen -------------------------------------------------------------------------------------------------
+
+
+def runs_with_checkpoints(workspace: Workspace) -> list[str]:
+    """Names of runs that have something to compare, newest first."""
+    from studio.training import list_runs
+
+    folders = [workspace.runs / name for name in list_runs(workspace)]
+    return [one.name for one in folders if (one / "adapter.safetensors").is_file() or _steps(one)]
+
+
+def checkpoints_of(workspace: Workspace, run: str) -> list[tuple[str, str]]:
+    """(label, key) of a run's checkpoints by step, and of its result; not of a last checkpoint that is the result."""
+    result = workspace.runs / known(run, "run") / "adapter.safetensors"
+    steps = _steps(result.parent)
+    last = max(steps, default=None)
+    if last is not None and (weights := _weights(result)) and weights == _weights(steps[last]):
+        del steps[last]
+    found = [(f"Step {step:,}", f"run:{run}@{step}") for step in sorted(steps)]
+    return [*found, ("Result", f"run:{run}")] if result.is_file() else found
+
+
+def _steps(folder: Path) -> dict[int, Path]:
+    """The checkpoints of a run by their steps."""
+    files = (folder / "checkpoints").glob("[0-9]*/adapter.safetensors")
+    return {int(file.parent.name): file for file in files if file.parent.name.isdecimal()}
+
+
+def _weights(path: Path) -> str:
+    """The hash of its weights that an adapter's head tells; "" where it tells none or can't be read."""
+    from studio.adapters.outline import read_outline
+
+    try:
+        return read_outline(path).metadata.get("sshs_model_hash", "")
+    except AdapterError:
+        return ""
+
+
+def spread(keys: Sequence[str], most: int = FEW) -> list[str]:
+    """At most so many of them, evenly, with the first and the last."""
+    if len(keys) <= most:
+        return list(keys)
+    return [keys[round(place * (len(keys) - 1) / (most - 1))] for place in range(most)]
+
+
+def ladder(workspace: Workspace) -> list[Typed]:
+    """The checkpoints of the newest run at three strengths. Raises GenerationError when no run has any."""
+    runs = runs_with_checkpoints(workspace)
+    if not runs:
+        raise GenerationError("No run has a checkpoint yet: train one first.")
+    keys = [key for _, key in checkpoints_of(workspace, runs[0])]
+    return [Typed("strength", text=LADDER), Typed("checkpoint", runs[0], picks=tuple(spread(keys)))]
+
+
+def two(workspace: Workspace, keys: Sequence[str], seed: int) -> list[Typed]:
+    """Two adapters, those in the rows (`keys`) first, or the last two checkpoints of a run, at four seeds."""
+    here = [key for _, key in list_adapters(workspace)]
+    picks = list(dict.fromkeys([*(key for key in keys if key in here), *here]))[:2]
+    seeds = Typed("seed", text=f"{seed}-{seed + 3}")
+    if len(picks) == 2:
+        return [Typed("adapter", picks=tuple(picks)), seeds]
+    for run in runs_with_checkpoints(workspace):
+        last = [key for _, key in checkpoints_of(workspace, run)][-2:]
+        if len(last) == 2:
+            return [Typed("checkpoint", run, picks=tuple(last)), seeds]
+    raise GenerationError("A / B needs two adapters: drop another one.")

@@ -1,0 +1,202 @@
+"""Background work: one job that holds the device at a time, and beside it one of each kind that needs no device.
+
+Everyone has jobs of their own; whoever comes while somebody else's job holds the device stands in line behind it. A
+picture may slip in between two training steps.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from studio.errors import BusyError, StudioError, user_message
+from studio.server.owners import PerOwner, acting, owner
+
+log = logging.getLogger(__name__)
+Event = TypeVar("Event")
+MOST = 24  # jobs of all visitors together
+
+
+class Job:
+    """One piece of background work. `done`, `total` and `message` are written by the work and read by anyone."""
+
+    def __init__(self, kind: str, title: str, limit: float | None = None):
+        self.kind, self.title, self.limit = kind, title, limit
+        self.owner = owner()
+        self.began = time.monotonic()  # seconds; when the device was got
+        self.ahead = 0  # jobs of others that come first
+        self.done, self.total, self.message = 0, 0, ""
+        self.state = "running"  # "done", "stopped" or "failed" at the end
+        self.error: str | None = None  # one line
+        self.result: Any = None  # what the work found out, where it is asked for that
+        self.stop_event = threading.Event()
+        self.pause_event = threading.Event()
+        self.paused = False  # whether the work stands still now; it may be a step after it was asked to
+        self.thread: threading.Thread | None = None
+
+    def stop(self) -> None:
+        """Ask the work to end at its next opportunity, also while it is paused."""
+        self.stop_event.set()
+
+    def wait(self) -> None:
+        """Until it has ended, for whoever asked from outside."""
+        if self.thread:
+            self.thread.join()
+
+    def wait_while_paused(self) -> None:
+        """For the work: stand still until `pause_event` is cleared or the job is to stop."""
+        self.paused = True
+        while self.pause_event.is_set() and not self.stop_event.wait(0.1):
+            pass
+        self.paused = False
+
+
+class Jobs:
+    """The process's jobs, and the device's turns."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._turn = threading.Condition()
+        self._held, self._waiting = False, 0
+        self._line: list[Job] = []  # jobs that need the device, in the order they came; the first has it
+        self._newest: PerOwner[Job] = PerOwner()  # "device": the newest job that needs it, also after its end
+        self.beside: PerOwner[Job] = PerOwner()  # the newest of each kind that does not
+
+    @property
+    def current(self) -> Job | None:
+        """The asker's newest job that needs the device, also after its end."""
+        return self._newest.get("device")
+
+    def start(
+        self, kind: str, title: str, work: Callable[[Job], None], device: bool = True, limit: float | None = None
+    ) -> Job:
+        """Run `work(job)` in a background thread. Raises BusyError while another job of the asker holds the device.
+
+        device: False for work on files alone, which waits only for its own kind.
+        limit: seconds after which it is asked to stop.
+        """
+        with self._lock:
+            if owner() and len(self.everyone()) >= MOST:
+                raise BusyError("Many people are here now: try again in a few minutes.")
+            if device:
+                self.refuse_if_busy()
+                job = self._newest["device"] = Job(kind, title, limit)
+                self._line.append(job)
+                job.ahead = self._line.index(job)
+            else:
+                _refuse_if_running(self.beside.get(kind))
+                job = self.beside[kind] = Job(kind, title, limit)
+        job.thread = threading.Thread(target=self._run, args=(job, work), name=f"job-{kind}", daemon=True)
+        try:
+            job.thread.start()
+        except RuntimeError:  # no memory for one more; the device must not wait for it
+            job.thread = None
+            self._end(job, "failed")
+            raise
+        return job
+
+    def refuse_if_busy(self) -> None:
+        """Raises BusyError while a job of the asker holds the device, or waits for it."""
+        _refuse_if_running(self.current)
+
+    def running(self) -> list[Job]:
+        """All of the asker's that runs now, what holds the device first."""
+        return [job for job in (self.current, *self.beside.values()) if job and job.state == "running"]
+
+    def everyone(self) -> list[Job]:
+        """All that runs now, whoever it belongs to: for whoever looks after the process."""
+        return [job for job in [*self._newest.everyone(), *self.beside.everyone()] if job.state == "running"]
+
+    def _run(self, job: Job, work: Callable[[Job], None]) -> None:
+        timer, state = None, "failed"
+        with acting(job.owner):
+            try:
+                first = self._stand_in_line(job)
+                job.began = time.monotonic()
+                if job.limit and first:
+                    timer = threading.Timer(job.limit, job.stop)
+                    timer.daemon = True
+                    timer.start()
+                if first:
+                    work(job)
+                state = "stopped" if job.stop_event.is_set() else "done"
+                if job.limit and state == "stopped" and time.monotonic() - job.began >= job.limit:
+                    job.message = f"Stopped after {job.limit / 60:.0f} minutes, the most that a job may take here."
+            except StudioError as error:
+                job.error = job.message = str(error)
+            except Exception as error:
+                log.exception("%s failed", job.title)
+                said = user_message(error) or f"{type(error).__name__}: {error}"
+                job.error = job.message = f"{job.title} failed: {said}".splitlines()[0]
+            finally:
+                if timer:
+                    timer.cancel()
+                self._end(job, state)
+
+    def _end(self, job: Job, state: str) -> None:
+        with self._turn:
+            if job in self._line:
+                self._line.remove(job)
+            job.state = state
+            self._turn.notify_all()
+
+    def _stand_in_line(self, job: Job) -> bool:
+        """Wait until no one is before it; False when it was stopped meanwhile."""
+        with self._turn:
+            while job in self._line and (ahead := self._line.index(job)):
+                job.ahead = ahead
+                behind = "you are next" if ahead == 1 else f"{ahead} are before you"
+                job.message = f"Somebody else's work is going on: {behind}."
+                if job.stop_event.is_set():
+                    return False
+                self._turn.wait(0.2)
+            if job.ahead:
+                job.ahead, job.message = 0, ""
+        return True
+
+    @contextmanager
+    def device(self) -> Iterator[None]:
+        """Hold the device for a picture; goes before the next turn of a job."""
+        with self._turn:
+            self._waiting += 1
+            try:
+                while self._held:
+                    self._turn.wait()
+            finally:
+                self._waiting -= 1
+            self._held = True
+        try:
+            yield
+        finally:
+            self._release()
+
+    def turns(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Go through `events`, holding the device only while the next one is made."""
+        iterator = iter(events)
+        while True:
+            with self._turn:
+                while self._held or self._waiting:
+                    self._turn.wait()
+                self._held = True
+            try:
+                event = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self._release()
+            yield event
+
+    def _release(self) -> None:
+        with self._turn:
+            self._held = False
+            self._turn.notify_all()
+
+
+def _refuse_if_running(job: Job | None) -> None:
+    if job and job.state == "running":
+        raise BusyError(f"{job.title} is still going on: wait for it, or stop it first.")
+
+
+jobs = Jobs()

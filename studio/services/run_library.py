@@ -1,0 +1,183 @@
+"""What a person does with many runs: find, sort, compare, note, throw away, take back. Names only, never paths."""
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from studio.errors import RunError, StudioError
+from studio.services import run_queue
+from studio.services.adapter_files import known, running
+from studio.services.runs import QUEUED, current_run, list_run_names
+from studio.services.thumbnails import folder as thumbnails_folder
+from studio.services.thumbnails import thumbnail
+from studio.training import keeping
+from studio.workspace import Workspace
+
+STATES = ("running", "paused", "queued", "finished", "stopped", "interrupted", "failed")
+SORTS = {
+    "Newest first": lambda run: -run.changed,
+    "Oldest first": lambda run: run.changed,
+    "Best against the base": lambda run: (run.against_base is None, run.against_base or 0.0),
+    "Name": lambda run: run.name.lower(),
+    "Largest": lambda run: -run.size,
+    "Most steps": lambda run: -run.step,
+}
+COMPARED = 8  # runs at once, a colour each
+FILM = 60  # steps of all films together; more are thinned
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run of the list. picture: a file that the browser may see, or None."""
+
+    run: Any  # Summary, its state as it is now
+    note: str
+    picture: Path | None
+
+
+def all_runs(workspace: Workspace, text: str = "", state: str = "", sort: str = "") -> tuple[list[Any], int, int]:
+    """(the runs that fit, in order; how many there are in all; how many are not read yet)."""
+    from studio.training.summary import summaries
+    from studio.training.waiting import waiting
+
+    names = list_run_names(workspace)
+    found, left = summaries(workspace, names)
+    line = waiting(workspace)
+    found = [_as_it_is_now(run, line) for run in found]
+    words = (text or "").lower().split()
+    if state in STATES:
+        found = [run for run in found if run.state == state]
+    if words:
+        found = [run for run in found if _says(workspace, run, words)]
+    return sorted(found, key=SORTS.get(sort, SORTS["Newest first"])), len(names), left
+
+
+def _says(workspace: Workspace, run, words: list[str]) -> bool:
+    """Whether every word, in small letters, stands in what is said of the run or noted beside it."""
+    said = f"{run.name} {run.base} {run.dataset} {run.verdict} {keeping.note_of(workspace, run.name)}".lower()
+    return all(word in said for word in words)
+
+
+def _as_it_is_now(run, line: list[str]):
+    """A Summary knows what the folder says; who holds the device and who waits is known here."""
+    if run.name == current_run():
+        job = running("train")
+        return replace(run, state="paused" if job and job.paused else "running")
+    return replace(run, state=QUEUED) if run.name in line else run
+
+
+def rows(workspace: Workspace, runs: list[Any]) -> list[Row]:
+    """The runs with their notes and pictures."""
+    made = []
+    for run in runs:
+        file = workspace.runs / run.name / run.preview if run.preview else None
+        picture = thumbnail(workspace, file) if file and file.is_file() else None
+        made.append(Row(run, keeping.note_of(workspace, run.name), picture))
+    return made
+
+
+def list_stamp(workspace: Workspace) -> tuple:
+    """Changes when a list of all runs may look otherwise; a run that goes on moves it a hundred times."""
+    job = running("train")
+    part = (id(job), job.paused, 100 * job.done // max(1, job.total)) if job else None
+    binned = 0
+    with suppress(OSError):
+        binned = (workspace.root / keeping.BIN).stat().st_mtime_ns
+    return tuple(list_run_names(workspace)), part, run_queue.queue_stamp(workspace), binned
+
+
+# Comparing ----------------------------------------------------------------------------------------------------------
+
+
+def courses(workspace: Workspace, names: list[str]) -> list[tuple[str, Any]]:
+    """(name, Course) of each run that can be read."""
+    from studio.training.summary import course
+
+    found = []
+    for name in names[:COMPARED]:
+        try:
+            found.append((name, course(workspace, known(name, "run"))))
+        except (OSError, StudioError):
+            continue
+    return found
+
+
+def differences(workspace: Workspace, names: list[str]) -> list[tuple[str, list[Any]]]:
+    """(dotted setting, its value in each run) where they are not all the same; folders by their names."""
+    from studio.training import config_from_toml
+    from studio.training.config import dotted
+    from studio.training.publishing import without_paths
+
+    here = set(list_run_names(workspace))
+    tables = [
+        dotted(without_paths(config_from_toml(workspace.runs / name / "run.toml")))
+        for name in names[:COMPARED]
+        if name in here
+    ]
+    keys = [key for table in tables[:1] for key in table if key != "name"]
+    return [(key, [t[key] for t in tables]) for key in keys if any(t[key] != tables[0][key] for t in tables[1:])]
+
+
+def film(workspace: Workspace, name: str, course: Any, beside: int = 1) -> list[tuple[str, list[tuple[int, Path]]]]:
+    """(prompt, its pictures by step, as files that the browser may see) of a run. beside: films that are shown."""
+    from studio.training.summary import thin
+
+    steps = set(thin(sorted({step for step, _, _ in course.previews}), FILM // beside))
+    folder, prompts = (workspace.runs / name).resolve(), dict[str, list[tuple[int, Path]]]()
+    thumbnails_folder(workspace)
+    for step, prompt, file in course.previews:
+        path = (folder / file).resolve()
+        if step in steps and path.is_relative_to(folder) and path.is_file():
+            prompts.setdefault(prompt, []).append((step, thumbnail(workspace, path)))
+    return list(prompts.items())
+
+
+# Notes, files, the bin ----------------------------------------------------------------------------------------------
+
+
+def note_of(workspace: Workspace, name: str) -> str:
+    return keeping.note_of(workspace, known(name, "run"))
+
+
+def write_note(workspace: Workspace, name: str, text: str) -> None:
+    keeping.write_note(workspace, known(name, "run"), text or "")
+
+
+def settings_file(workspace: Workspace, name: str) -> Path:
+    """run.toml under the run's name, in a folder that the browser may read."""
+    return keeping.settings_file(workspace, known(name, "run"), workspace.cache / "downloads")
+
+
+def folder_of(workspace: Workspace, name: str) -> str:
+    """Where the run lies on this machine. Raises NotAllowedError where that is nobody's business."""
+    workspace.allows.need("folders")
+    return str(workspace.runs / known(name, "run"))
+
+
+def throw_away(workspace: Workspace, names: list[str]) -> list[str]:
+    """Move runs into the bin; returns their keys there. One that goes on is refused, before any is moved."""
+    from studio.training.waiting import take_out
+
+    if not names:
+        raise RunError("Tick the runs that should go first.")
+    if current_run() in names:
+        raise RunError(f"{current_run()} is going on: stop it first, then delete it.")
+    keys = []
+    for name in names:
+        keys.append(keeping.throw_away(workspace, known(name, "run")))
+        take_out(workspace, name)
+    return keys
+
+
+def in_the_bin(workspace: Workspace) -> list[Any]:
+    return keeping.thrown(workspace)
+
+
+def bring_back(workspace: Workspace, key: str) -> str:
+    return keeping.bring_back(workspace, known(key, "run"))
+
+
+def empty_bin(workspace: Workspace) -> int:
+    """Returns the bytes that are free now."""
+    return keeping.empty_bin(workspace)

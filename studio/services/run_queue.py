@@ -1,0 +1,153 @@
+"""The queue of runs: what waits for the device, and the thread that begins one after the other.
+
+After a restart nobody has said that the queue should go on, so it waits to be told; after a stop too.
+"""
+
+import logging
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from studio.errors import BusyError, RunError, StudioError
+from studio.server.owners import acting, owner
+from studio.services import runs
+from studio.services.adapter_files import known, running
+from studio.workspace import Workspace
+
+log = logging.getLogger(__name__)
+LOOK = 0.2  # seconds between two looks whether the device is free
+_going: dict[Path, threading.Event] = {}  # by workspace; set: it is to wait again
+_lock = threading.Lock()
+
+
+def enqueue(workspace: Workspace, values: dict) -> str:
+    """Make a run that waits for its turn; returns its name. values: as for `runs.config_of`."""
+    from studio.training import new_run
+    from studio.training.waiting import put_last, waiting
+
+    config, before = runs.config_of(workspace, values), waiting(workspace)
+    twin = next((name for name in before if _settings(workspace, name, config.name) == config), None)
+    if twin:
+        raise RunError(f"{twin} waits already with just these settings: change one of them first.")
+    workspace.refuse_if_full()
+    new_run(config, workspace)
+    put_last(workspace, config.name)
+    if not before and running():  # else it waits with the others until somebody says so
+        go_on(workspace)
+    return config.name
+
+
+def _settings(workspace: Workspace, name: str, called: str):
+    """The RunConfig of the run `name` as if it were `called` so; None when it can't be read."""
+    from studio.training import config_from_toml
+
+    try:
+        return config_from_toml(workspace.runs / name / "run.toml").model_copy(update={"name": called})
+    except StudioError:
+        return None
+
+
+def queue_of(workspace: Workspace) -> list[Any]:
+    """Summaries of the runs that wait, the next one first."""
+    from studio.training.summary import summaries
+    from studio.training.waiting import waiting
+
+    names = waiting(workspace)
+    return summaries(workspace, names)[0] if names else []
+
+
+def queue_stamp(workspace: Workspace) -> tuple:
+    """Changes with the queue: cheap to ask every second."""
+    from studio.training.waiting import waiting
+
+    return tuple(waiting(workspace)), going(workspace)
+
+
+def going(workspace: Workspace) -> bool:
+    """Whether the next run begins by itself."""
+    return workspace.root in _going
+
+
+def go_on(workspace: Workspace) -> None:
+    """Begin the waiting runs one after the other, each as soon as the device is free."""
+    with _lock:
+        if workspace.root in _going:
+            return
+        hold = _going[workspace.root] = threading.Event()
+    threading.Thread(target=_keep_going, args=(workspace, hold, owner()), name="queue", daemon=True).start()
+
+
+def hold(workspace: Workspace) -> None:
+    """Begin no further run until `go_on`. The one that goes on is not touched."""
+    with _lock:
+        event = _going.pop(workspace.root, None)
+    if event:
+        event.set()
+
+
+def move(workspace: Workspace, name: str, by: int) -> None:
+    """A waiting run `by` places further back, or forward."""
+    from studio.training.waiting import move as moved
+
+    moved(workspace, known(name, "run"), by)
+
+
+def remove(workspace: Workspace, name: str) -> None:
+    """Take a run out of the queue. One that never began goes into the bin; one that did stays as it is."""
+    from studio.training.keeping import throw_away
+    from studio.training.reading import LOG
+    from studio.training.waiting import take_out, waiting
+
+    if known(name, "run") not in waiting(workspace):
+        raise RunError(f"{name} does not wait any more.")
+    take_out(workspace, name)
+    if not (workspace.runs / name / LOG).exists() and name != runs.current_run():
+        throw_away(workspace, name)
+
+
+def _keep_going(workspace: Workspace, hold: threading.Event, who: str) -> None:
+    with acting(who):
+        root = workspace.root
+        try:
+            while not hold.is_set() and _wait_for_the_device(hold) and _begin_next(workspace):
+                pass
+        except StudioError:  # the workspace is gone
+            log.info("the queue ended", exc_info=True)
+        finally:
+            with _lock:
+                if _going.get(root) is hold:
+                    del _going[root]
+
+
+def _wait_for_the_device(hold: threading.Event) -> bool:
+    """False when the queue should wait to be told, as after a stop; a run that fails doesn't keep the next one."""
+    job = running()
+    if job is None:
+        return True
+    while job.state == "running":
+        if hold.wait(LOOK):
+            return False
+    timed_out = job.limit is not None and time.monotonic() - job.began >= job.limit
+    return job.state != "stopped" or timed_out
+
+
+def _begin_next(workspace: Workspace) -> bool:
+    """Begin the first of the queue; False when there is none."""
+    from studio.training.events import Failed
+    from studio.training.runs import append
+    from studio.training.waiting import take_out, waiting
+
+    name = next(iter(waiting(workspace)), None)
+    if name is None:
+        return False
+    try:
+        runs.resume(workspace, name)
+    except BusyError:
+        time.sleep(LOOK)  # somebody was quicker
+    except StudioError as error:
+        take_out(workspace, name)
+        with suppress(StudioError):
+            append(workspace.runs / name, Failed(0, str(error)))
+    return True

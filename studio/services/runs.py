@@ -1,0 +1,318 @@
+"""Training runs: check, start, pause, resume, read."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from studio.errors import DatasetError, NotAllowedError, RunError, StudioError, WorkspaceError
+from studio.services import base_models
+from studio.services.adapter_files import known, latest, remember, running
+from studio.services.base_models import STARTER
+from studio.services.datasets import open_named
+from studio.services.jobs import jobs
+from studio.workspace import Workspace, copy_whole, free_path, safe_name
+
+FOLDERS = ("data.held_out", "data.regularisation")  # settings that name a dataset on the page and a folder in run.toml
+UNFINISHED = ("interrupted", "stopped", "failed")
+QUEUED = "queued"
+HARDEST = 8
+
+
+# Before a run -------------------------------------------------------------------------------------------------------
+
+
+def list_presets(workspace: Workspace | None = None, base: str = STARTER) -> dict[str, dict[str, Any]]:
+    """Settings to begin with, by name: those for the base of this name. Raises BaseModelError."""
+    from studio.training.presets import presets_of
+
+    if workspace is None or base == STARTER:
+        return presets_of(STARTER)
+    return presets_of(base_models.look_at(base_models.line_of(workspace, base)).family)
+
+
+def config_of(workspace: Workspace, values: dict):
+    """The RunConfig of what was typed, its folders being datasets of the workspace.
+
+    values: dotted settings as for `config_from`, but `dataset` instead of `data.folder`, and `base` a name of the list.
+    """
+    from studio.training import config_from
+    from studio.training.config import dotted
+
+    values = dict(values)
+    dataset = open_named(workspace, values.pop("dataset", ""))
+    values["name"] = free_path(workspace.runs, str(values.get("name") or dataset.name)).name
+    values["data.folder"] = str(dataset.folder)
+    for key in FOLDERS:  # names of datasets, never paths: whoever opened the page is not the owner of the disk
+        if values.get(key):
+            values[key] = str(open_named(workspace, values[key]).folder)
+    values["base"] = base_models.line_of(workspace, values.get("base"))
+    config = config_from(values)
+    workspace.allows.check_run(dotted(config))
+    return config
+
+
+def start_check(workspace: Workspace, values: dict):
+    """A background job that tries the settings on a few real steps; its result is a preflight Report."""
+    config = config_of(workspace, values)
+
+    def work(job) -> None:
+        from studio.training.preflight import preflight
+
+        job.message = "Trying a few real steps"
+        with jobs.device():
+            job.result = preflight(config, workspace, stop=job.stop_event)
+        job.message = "Ready." if job.result.ready else "Not ready."
+
+    name = Path(config.data.folder).name
+    job = jobs.start("check", f"Checking {name}", work, limit=workspace.allows.longest)
+    remember(job, name)
+    return job
+
+
+def newest_check():
+    """The check that runs, or the one that ended last, unless something else was begun after it; else None."""
+    newest = next(iter([*latest.values()][::-1]), None)
+    return newest.job if newest and newest.job.kind == "check" else None
+
+
+class Crop(NamedTuple):
+    """A picture as the trainer will see it. frame: what is kept of it."""
+
+    item: Any
+    width: int
+    height: int
+    frame: Any
+
+
+def crops_of(workspace: Workspace, dataset: str, values: dict) -> tuple[list[Crop], Counter]:
+    """(every picture with its frame, how many pictures are in each bucket). Reads headers only."""
+    from studio.datasets import frame_of, size_of
+
+    config = config_of(workspace, {"dataset": dataset} | values)
+    card = base_models.look_at(config.base)
+    side = config.data.resolution or card.resolution
+    step = max(card.multiple, 64 if side >= 512 else 0)
+    crops = []
+    for item in open_named(workspace, dataset).items:
+        try:
+            width, height = size_of(item.path)
+        except DatasetError:
+            continue  # the Dataset tab says what is wrong with it
+        frame = frame_of(width, height, side, step, config.data.buckets, config.data.upscale)
+        crops.append(Crop(item, width, height, frame))
+    return crops, Counter(crop.frame.size for crop in crops)
+
+
+# A run that goes on -------------------------------------------------------------------------------------------------
+
+
+def start_training(workspace: Workspace, values: dict) -> str:
+    """Check the settings, start the run in the background, return its name. values: as for `config_of`."""
+    from studio.training import new_run
+
+    config = config_of(workspace, values)
+    jobs.refuse_if_busy()
+    workspace.refuse_if_full()
+    _train(workspace, config, new_run(config, workspace))
+    return config.name
+
+
+def pause() -> bool:
+    """Ask the run to stand still after a checkpoint, which frees the device; False when none runs."""
+    job = running("train")
+    if job and job.limit:
+        raise NotAllowedError("A run can't be paused here, since others wait: stop it, and resume it later.")
+    if job:
+        job.pause_event.set()
+    return job is not None
+
+
+def resume(workspace: Workspace, name: str = "") -> str:
+    """Go on with the paused run, or with the run `name` from its last checkpoint. Returns the run's name."""
+    from studio.training import config_from_toml
+
+    current, job = current_run(), running("train")
+    if job and job.pause_event.is_set() and name in ("", current):
+        job.pause_event.clear()
+        return current
+    if not name:
+        raise RunError("No run is paused: choose the run that should go on.")
+    jobs.refuse_if_busy()
+    view = run_view(workspace, name)
+    if view.state not in (*UNFINISHED, QUEUED):
+        raise RunError(f"The run {name!r} is {view.state}: only a run that was broken off can go on.")
+    folder = workspace.runs / name
+    _train(workspace, config_from_toml(folder / "run.toml"), folder)
+    return name
+
+
+def extend(workspace: Workspace, name: str, steps: Any) -> str:
+    """Give a run that has ended `steps` more and go on with it. Returns the run's name."""
+    from studio.training import extend_run
+
+    try:
+        more = int(steps)
+    except (TypeError, ValueError, OverflowError):
+        more = 0
+    if more < 1:
+        raise RunError("More steps must be a whole number of at least 1.")
+    jobs.refuse_if_busy()
+    view = run_view(workspace, known(name, "run"))
+    if view.state == "running":
+        raise RunError(f"The run {name!r} is running elsewhere: wait until it has ended.")
+    folder = workspace.runs / name
+    workspace.allows.check_run({"training.steps": view.step + more})
+    _train(workspace, extend_run(folder, view.step + more), folder)
+    return name
+
+
+def _train(workspace: Workspace, config, folder: Path) -> None:
+    """The run in `folder`, in the background, from where it stands; it waits in the queue no more."""
+    from studio.training.waiting import take_out
+
+    def work(job) -> None:
+        from studio.training import train
+
+        job.total, save = config.training.steps, threading.Event()
+        _follow(job, jobs.turns(train(config, workspace, stop=job.stop_event, folder=folder, save=save)), save)
+
+    remember(jobs.start("train", f"Training {folder.name}", work, limit=workspace.allows.longest), folder.name)
+    take_out(workspace, folder.name)
+
+
+def _follow(job, events: Iterable, save: threading.Event) -> None:
+    """Ask for one event after the other. A pause asks for a checkpoint first and stands still after it.
+
+    The trainer clears `save` when it has tried to write one: also when the disk was full, which must not train on.
+    """
+    from studio.training.events import Preparing
+
+    saving = False
+    for event in events:
+        job.done = event.step
+        if not job.pause_event.is_set():
+            saving = False
+        elif isinstance(event, Preparing) or (saving and not save.is_set()):
+            job.wait_while_paused()
+            saving = False
+        elif not saving:
+            saving = True
+            save.set()
+
+
+def current_run() -> str:
+    """The name of the run that goes on now, else an empty string."""
+    newest = latest.get("train")
+    return newest.name if newest and newest.job is running("train") else ""
+
+
+# Looking at runs ----------------------------------------------------------------------------------------------------
+
+
+def list_run_names(workspace: Workspace) -> list[str]:
+    from studio.training import list_runs
+
+    return list_runs(workspace)
+
+
+def run_view(workspace: Workspace, name: str = ""):
+    """The run `name`, or the one that runs now, or the newest; None when there is none.
+
+    Its state may also be "paused" or "queued".
+    """
+    from studio.training import read_run
+    from studio.training.waiting import waiting
+
+    names = list_run_names(workspace)
+    if name and name not in names:
+        raise RunError(f"There is no run called {name[:60]!r}: choose one from the list.")
+    if not name:
+        name = current_run() if current_run() in names else next(iter(names), "")
+    if not name:
+        return None
+    view = read_run(workspace, name)
+    job = running("train")
+    if job and name == current_run():  # its folder may still tell how it ended before it was resumed
+        view.state = "paused" if job.paused else "running"
+    if view.state != "running" and name in waiting(workspace) and name != current_run():
+        view.state = QUEUED
+    return view
+
+
+def run_stamp(workspace: Workspace, name: str) -> tuple:
+    """Changes whenever the run may have changed: cheap to ask every second."""
+    try:
+        stat = (workspace.runs / known(name, "run") / "events.jsonl").stat()
+        return name, stat.st_mtime_ns, stat.st_size
+    except (OSError, WorkspaceError):
+        return name, 0, 0
+
+
+def run_settings(workspace: Workspace, name: str) -> dict[str, Any]:
+    """The settings that the run was made with, dotted; folders as names of datasets, the base by its name on the list:
+    "" where they are elsewhere.
+    """
+    from studio.training import config_from_toml
+    from studio.training.config import dotted
+
+    if name not in list_run_names(workspace):
+        raise RunError("Choose a run first, to copy its settings.")
+    values = dotted(config_from_toml(workspace.runs / name / "run.toml"))
+    for key in ("data.folder", *FOLDERS):
+        folder = Path(values[key])
+        inside = bool(values[key]) and folder.parent == workspace.datasets and folder.is_dir()
+        values[key] = folder.name if inside else ""
+    values["dataset"] = values.pop("data.folder")
+    values["base"] = base_models.name_of(workspace, values["base"])
+    return values
+
+
+def hardest_of(workspace: Workspace, name: str) -> list[tuple[Any, float]]:
+    """(picture, how hard; 1 is usual) of a run, the hardest first; pictures that are gone are passed over."""
+    from studio.datasets import open_dataset
+    from studio.training import config_from_toml
+    from studio.training.difficulty import hardest
+    from studio.training.selection import name_of
+
+    if name not in list_run_names(workspace):
+        return []
+    rows = hardest(workspace.runs / name, HARDEST)
+    if not rows:
+        return []
+    data = config_from_toml(workspace.runs / name / "run.toml").data
+    named: dict[str, Any] = {}
+    bare: dict[str, Any] = {}  # as older runs wrote them, whatever folder a picture lay in
+    for folder, ordinary in ((data.regularisation, data.regularisation), (data.folder, "")):
+        try:
+            opened = open_dataset(Path(folder)).items if folder else []
+        except StudioError:
+            continue
+        named |= {name_of(item, ordinary): item for item in opened}
+        bare |= {item.path.name: item for item in opened}
+    items = bare | named
+    shown: dict[Path, tuple[Any, float]] = {}  # once each: an older run that went on has both names
+    for picture, _, hard in rows:
+        if item := items.get(picture):
+            shown.setdefault(item.path, (item, hard))
+    return list(shown.values())
+
+
+def knows_hardest(workspace: Workspace, name: str) -> bool:
+    """Whether the run has said which pictures are hard: cheap to ask every second."""
+    from studio.training.difficulty import FILE
+
+    return (workspace.runs / known(name, "run") / FILE).is_file()
+
+
+def download_copy(workspace: Workspace, run: str) -> Path | None:
+    """The run's adapter under its run's name in a folder the browser may read; None while there is none."""
+    view = run_view(workspace, run)
+    if not view or not view.adapter or not Path(view.adapter).is_file():
+        return None
+    source = Path(view.adapter)
+    target = workspace.cache / "downloads" / f"{safe_name(view.name)}.safetensors"
+    if not target.exists() or target.stat().st_mtime != source.stat().st_mtime:  # clocks go backwards, too
+        copy_whole(source, target)
+    return target

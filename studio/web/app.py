@@ -1,0 +1,186 @@
+"""The page and its server. `build` makes the page with its tabs; `serve` opens it on this machine."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: nothing is sent anywhere
+# After every event Gradio sums up the last 10,000 in a table, which nobody reads here.
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
+
+import gradio as gr  # noqa: E402
+from gradio.utils import get_upload_folder  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
+
+from studio.errors import ConfigError  # noqa: E402
+from studio.server import owners, zero_gpu  # noqa: E402
+from studio.server.middleware import Guard  # noqa: E402
+from studio.server.settings import HOME, Settings  # noqa: E402
+from studio.server.visitors import LIFE, Visitors, VisitorsWorkspace  # noqa: E402
+from studio.services.datasets import list_datasets  # noqa: E402
+from studio.services.jobs import jobs  # noqa: E402
+from studio.web.about import about_tab  # noqa: E402
+from studio.web.api import endpoints  # noqa: E402
+from studio.web.components.fields import NO_PROGRESS, PRIVATE  # noqa: E402
+from studio.web.components.jobs_bar import jobs_bar  # noqa: E402
+from studio.web.components.polling import Beat  # noqa: E402
+from studio.web.dataset.tab import dataset_tab  # noqa: E402
+from studio.web.generate.tab import generate_tab  # noqa: E402
+from studio.web.theme import CSS, theme  # noqa: E402
+from studio.web.train.tab import train_tab  # noqa: E402
+from studio.workspace import ASSETS, FOLDERS, SERVED, Workspace, sweep  # noqa: E402
+
+AWAKE = 5  # seconds
+VISITORS = "visitors"  # the folder of their workspaces, below the workspace
+
+
+def build(settings: Settings) -> gr.Blocks:
+    """The page, not yet served. Imports neither torch nor a service that needs it."""
+    if zero_gpu.lent():
+        import studio.generation.lent  # noqa: F401  (before the first page: such a Space looks for it then)
+    workspace = _workspace(settings)
+    # Parts that look into the workspace while they are built find an empty one: no visitor is there yet.
+    with owners.acting("nobody") if settings.public else nullcontext():
+        return _build(settings, workspace)
+
+
+def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
+    kept = LIFE if settings.public else 48 * 3600  # seconds that what was sent is kept, and looked for half as often
+    with gr.Blocks(title="LoRA Studio", analytics_enabled=False, delete_cache=(kept // 2, kept)) as demo:
+        timer = Beat()
+        gr.HTML(
+            "<h1>LoRA Studio</h1><p>Teach a picture model something new from a few pictures.</p>", elem_id="masthead"
+        )
+        endpoints(workspace)  # first, so that their names are taken as they are
+        jobs_bar(demo, timer)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Dataset", id="dataset", elem_id="tab-dataset"):
+                data = dataset_tab(workspace, demo, timer, local=workspace.allows.folders)
+            with gr.Tab("Train", id="train", elem_id="tab-train", render_children=True):
+                train = train_tab(workspace, demo, timer)
+            with gr.Tab("Generate", id="generate", elem_id="tab-generate", render_children=True):
+                generate = generate_tab(workspace, demo)
+            with gr.Tab("About", id="about", elem_id="tab-about", render_children=True) as about:
+                about_tab(workspace, settings, about, demo, timer, generate.emptied)
+        timer.start()
+
+        def go_train(name):
+            return gr.Tabs(selected="train"), gr.update(choices=list_datasets(workspace), value=name)
+
+        def go_generate(run):
+            return gr.Tabs(selected="generate"), f"run:{run}"
+
+        # When the server closes its stream while an event is being sent, Gradio's client hears nothing until another
+        # one is sent; and timers send none while theirs are pending. This one always does.
+        awake = {"trigger_mode": "multiple", "concurrency_limit": None, **NO_PROGRESS, **PRIVATE}
+        gr.Timer(AWAKE).tick(lambda: None, None, None, **awake)
+        data.onward.click(go_train, data.choice, [tabs, train.dataset], **NO_PROGRESS, **PRIVATE)
+        train.onward.click(go_generate, train.run, [tabs, generate.incoming], **NO_PROGRESS, **PRIVATE)
+    return demo
+
+
+def launch_options(settings: Settings) -> dict:
+    """What `launch` gets: this machine only, and only folders of pictures may be read by the browser."""
+    base, allows = Workspace.open(settings.workspace), settings.allows
+    visitors = base.root / VISITORS if settings.public else None
+    served = [visitors] if visitors else [base.root / name for name in SERVED]
+    host = settings.host or "127.0.0.1"
+    guard = Middleware(
+        Guard,
+        local={*HOME, host.lower()},
+        names=set(settings.hosts),
+        addresses=host in ("0.0.0.0", "::"),
+        uploads=get_upload_folder(),
+        allows=allows,
+        visitors=visitors,
+        served=served,
+        embedded=settings.on_space,
+    )
+    return {
+        "server_name": host,
+        "server_port": settings.port,
+        "share": settings.share,
+        "auth": settings.auth,
+        "inbrowser": settings.browser,
+        "allowed_paths": [str(folder) for folder in [*served, ASSETS / "datasets"]],
+        "max_file_size": allows.upload,
+        "app_kwargs": {"middleware": [guard]},
+        "enable_monitoring": False,
+        "run_history": False,
+        "ssr_mode": False,
+        "mcp_server": settings.mcp,
+        "footer_links": ["api", "settings"],
+        "theme": theme(),
+        "css": CSS,
+    }
+
+
+def serve(settings: Settings) -> None:
+    """Serve the page until interrupted. The heavy libraries are loaded once the page can be seen."""
+    if settings.mcp and find_spec("mcp") is None:
+        raise ConfigError("--mcp needs a package that is missing: pip install 'mcp<2'.")
+    if settings.warning:
+        print(settings.warning, flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where a shell's `&` has it ignore Ctrl-C
+    demo, options = build(settings).queue(), launch_options(settings)
+    try:
+        demo.launch(**options, prevent_thread_lock=True)
+    except OSError as error:
+        raise ConfigError(f"The page can't be opened there ({error}): choose another --port or --host.") from error
+    if demo.share_url:
+        options["app_kwargs"]["middleware"][0].kwargs["names"].add(urlsplit(demo.share_url).hostname)
+    try:
+        threading.Thread(target=_warm, daemon=True, name="warm").start()
+        threading.Thread(target=_sweep, args=[settings], daemon=True, name="sweep").start()
+        demo.block_thread()  # returns on Ctrl-C
+    except KeyboardInterrupt:  # it came a moment before, and the server would go on alone
+        demo.close()
+    _finish()
+
+
+def _finish(seconds: float = 60) -> None:
+    """Let what runs in the background end its step and write its checkpoint."""
+    going = jobs.everyone()
+    for job in going:
+        print(f"{job.title}: stopping after this step.", flush=True)
+        job.stop()
+    until = time.monotonic() + seconds
+    for job in going:
+        if job.thread:
+            job.thread.join(max(0.0, until - time.monotonic()))
+
+
+def _warm() -> None:
+    try:
+        import studio.basemodels.stable_diffusion
+        import studio.training.trainer  # noqa: F401
+    except Exception:  # said, in its own words, by whoever first needs what is missing
+        logging.getLogger(__name__).debug("warming up failed", exc_info=True)
+
+
+def _sweep(settings: Settings) -> None:
+    """Delete what was left in the workspace's own folders by writes that were killed; none of them takes an hour."""
+    root = Workspace.open(settings.workspace).root
+    for name in (*FOLDERS, VISITORS):
+        sweep(root / name, time.time() - 3600)
+
+
+def _at_work() -> set[str]:
+    return {job.owner for job in jobs.everyone()}
+
+
+def _workspace(settings: Settings) -> Workspace:
+    """The one that everything on the page goes by; in public mode it is another one for each visitor."""
+    base = Workspace.open(settings.workspace)
+    if settings.public:
+        root = base.root / VISITORS
+        gr.set_static_paths(root)  # served from where it lies, so that guard.py can tell whose it is
+        return VisitorsWorkspace(Visitors(root, at_work=_at_work), settings.allows)
+    return replace(base, allows=settings.allows)

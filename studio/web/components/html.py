@@ -1,0 +1,37 @@
+"""Small pieces of HTML. Text that a person typed is escaped here, where a docstring says so, or by the caller."""
+
+import time
+from html import escape
+
+from studio.services.jobs import Job
+from studio.text import duration
+
+
+def note(text: str = "", bad: bool = False) -> str:
+    """Plain text, a line each, as a quiet paragraph."""
+    lines = "<br>".join(escape(line) for line in text.splitlines())
+    return f'<div class="note{" bad" if bad else ""}">{lines}</div>' if lines else ""
+
+
+def empty(title: str, text: str) -> str:
+    """An empty state: what is missing and what to do."""
+    return f'<div class="empty"><b>{escape(title)}</b>{escape(text)}</div>'
+
+
+def html_list(items: list[str], kind: str = "") -> str:
+    """A list of lines that are HTML already."""
+    lines = "".join(f"<li>{item}</li>" for item in items)
+    return f'<ul class="told {kind}">{lines}</ul>' if items else ""
+
+
+def progress_bar(done: int, total: int) -> str:
+    """How far something is, as a thin line; empty while the total isn't known."""
+    share = 100 * min(1.0, done / total) if total else 0
+    return f'<div class="bar"><i style="width:{share:.1f}%"></i></div>'
+
+
+def time_left(job: Job, from_share: float = 0.05) -> str:
+    """` · 3 min left` for a job that runs, as it went until now; "" before this share of it is done."""
+    share = job.done / job.total if job.total else 0.0
+    seconds = time.monotonic() - job.began
+    return f" · {duration(seconds * (1 - share) / share)} left" if share > from_share else ""

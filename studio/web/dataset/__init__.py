@@ -1,0 +1,1 @@
+"""The Dataset tab: tab.py, then a file a part."""

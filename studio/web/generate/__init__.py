@@ -1,0 +1,1 @@
+"""The Generate tab: tab.py, then a file a part."""

@@ -1,0 +1,1 @@
+"""The Train tab: tab.py, then a file a part."""

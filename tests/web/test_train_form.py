@@ -1,0 +1,79 @@
+"""The form of a run: nothing of RunConfig is out of reach, and what is shown is what will happen."""
+
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from studio.errors import StudioError
+from studio.services import runs
+from studio.training.config import config_from, dotted
+from studio.training.presets import PRESETS
+from studio.web.train.form import LABELS, as_shown, defaults, typed
+from studio.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace.open(tmp_path / "workspace")
+
+
+def test_every_setting_has_a_field():
+    outside = {"name", "data.folder"}  # asked for by other fields
+    assert set(LABELS) | outside == set(dotted(config_from({"data.folder": "x"})))
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_what_stands_in_the_fields_is_read_back_as_it_was(name):
+    wanted = dotted(config_from({"data.folder": "x"} | PRESETS[name]))
+    fields = [as_shown(key, wanted[key]) for key in LABELS]
+    values = typed("x", "", *fields)
+    assert dotted(config_from({"data.folder": values.pop("dataset"), **values})) == wanted
+
+
+def test_untouched_form_is_the_first_preset():
+    first = next(iter(runs.list_presets().values()))
+    assert config_from({"data.folder": "x"} | defaults() | first) == config_from({"data.folder": "x"})
+
+
+def test_folders_are_named_never_given_as_paths(workspace):
+    for key in runs.FOLDERS:
+        with pytest.raises(StudioError, match="not the name of a dataset"):
+            runs.config_of(workspace, {"dataset": "silhouette", key: "/etc"})
+        config = runs.config_of(workspace, {"dataset": "silhouette", key: "pixel"})
+        assert dotted(config)[key] == str(workspace.datasets / "pixel")
+
+
+def test_copied_settings_name_datasets_and_pass_over_other_folders(workspace):
+    from studio.training import new_run
+
+    values = {"dataset": "silhouette", "data.held_out": "pixel", "adapter.rank": 3, "name": "one"}
+    config = runs.config_of(workspace, values)
+    new_run(config, workspace)
+    copied = runs.run_settings(workspace, "one")
+    assert (copied["dataset"], copied["data.held_out"], copied["adapter.rank"]) == ("silhouette", "pixel", 3)
+    other = config.model_copy(update={"name": "two", "data": config.data.model_copy(update={"held_out": "/tmp"})})
+    (workspace.runs / "two").mkdir()
+    from studio.training import config_to_toml
+
+    (workspace.runs / "two" / "run.toml").write_text(config_to_toml(other), encoding="utf-8")
+    assert runs.run_settings(workspace, "two")["data.held_out"] == ""
+
+
+@pytest.mark.parametrize("values", [{}, {"data.resolution": 512}, {"data.buckets": False}, {"data.upscale": True}])
+def test_the_crops_that_are_drawn_are_those_that_the_trainer_makes(workspace, values):
+    from studio.basemodels import load_base
+    from studio.datasets import open_dataset
+    from studio.training.cache import Cache
+    from studio.training.examples import list_examples
+
+    folder = workspace.datasets / "mine"
+    folder.mkdir()
+    for number, size in enumerate([(128, 128), (300, 150), (90, 400), (1000, 800), (60, 60)]):
+        Image.new("RGB", size, "red").save(folder / f"{number}.png")
+    crops, counts = runs.crops_of(workspace, "mine", values)
+    base = load_base("starter")
+    config = runs.config_of(workspace, {"dataset": "mine"} | values)
+    examples, problems = list_examples(open_dataset(folder).items, base, Cache(workspace.cache), config.data, 0)
+    assert not problems and [crop.frame for crop in crops] == [example.frame for example in examples]
+    assert counts == Counter(example.frame.size for example in examples)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from studio.adapters import AdapterSpec, attach, attach_file, read_adapter
+from tests import tiers
 from tests.interop.test_adapter_files import error
 
 peft = pytest.importorskip("peft")
@@ -68,7 +69,7 @@ def lycoris_on(model, kind, settings):
     return module
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", tiers.default(LAYERS, "conv 3x3"))
 @pytest.mark.parametrize("kind", LYCORIS)
 def test_what_lycoris_makes_gives_the_same_output_here(tmp_path, kind, layer):
     model, x = base_of(layer)
@@ -94,7 +95,7 @@ def test_what_lycoris_makes_gives_the_same_output_here(tmp_path, kind, layer):
     assert torch.equal(ours["q"](x), before)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", tiers.default(LAYERS, "conv 3x3"))
 @pytest.mark.parametrize("kind", ["lora", "dora", "tucker", "loha", "lokr"])
 def test_what_is_made_here_gives_the_same_output_in_lycoris(tmp_path, kind, layer):
     model, x = base_of(layer)
@@ -120,7 +121,7 @@ PEFT = {
 }
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", tiers.default(LAYERS, "conv 3x3"))
 @pytest.mark.parametrize("kind", PEFT)
 def test_what_peft_makes_gives_the_same_output_here(tmp_path, kind, layer):
     model, x = base_of(layer)
@@ -138,7 +139,7 @@ def test_what_peft_makes_gives_the_same_output_here(tmp_path, kind, layer):
         assert error(ours["q"](x), theirs.eval()(x)) < 1e-5
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", tiers.default(LAYERS, "conv 3x3"))
 @pytest.mark.parametrize(
     "kind, more", [("lora", {}), ("lora", {"stabilised": True}), ("lora", {"init": "pissa"}), ("dora", {})]
 )

@@ -230,3 +230,13 @@ def write_whole(path: Path, data: bytes | str, lasting: bool = True) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def checked_name(name: str, what: str) -> str:
+    """`name` if it is a plain name of the workspace's own making, else WorkspaceError."""
+    if not name or not isinstance(name, str):
+        raise WorkspaceError(f"Choose {'an' if what[0] in 'aeiou' else 'a'} {what} first.")
+    strange = not is_whole(name) or len(name.encode()) > 255  # no file is called so
+    if strange or name in (".", "..") or "/" in name or "\\" in name or "\0" in name or name.startswith("."):
+        raise WorkspaceError(f"{name[:40]!r} is not the name of {'an' if what[0] in 'aeiou' else 'a'} {what}.")
+    return name

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from studio.server.settings import Settings
+from studio.services.jobs import latest
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,10 +19,9 @@ ROOT = Path(__file__).parent.parent
 @contextmanager
 def served(root: Path, **options) -> Iterator[str]:
     """The address of a studio whose workspace is `root`. Ends its jobs and itself. options: of Settings."""
-    from studio.services import adapter_files
     from studio.web.app import build, launch_options
 
-    adapter_files.latest.clear()  # what a studio served before this one in the same process has done
+    latest.clear()  # what a studio served before this one in the same process has done
     settings = Settings(workspace=root, browser=False, **options)
     demo = build(settings)
     try:

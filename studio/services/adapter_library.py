@@ -10,9 +10,9 @@ from typing import Any
 
 from studio.errors import AdapterError, StudioError
 from studio.services import thumbnails
-from studio.services.adapter_files import known, list_adapters
+from studio.services.adapter_files import list_adapters
 from studio.services.gallery import newest_files
-from studio.workspace import Workspace, free_path, write_whole
+from studio.workspace import Workspace, checked_name, free_path, write_whole
 
 REMOVED = ".removed"  # in the folder of the dropped adapters: what was taken off the shelf
 NEWEST = 500  # pictures of the outputs that are looked through for the adapters in them
@@ -87,7 +87,7 @@ def matches(card: Card, query: str) -> bool:
 def remove(workspace: Workspace, key: str) -> str:
     """Move a dropped file aside; returns the name to put it back by. Raises AdapterError."""
     kind, _, name = key.partition(":")
-    path = workspace.adapters / known(name, "adapter")
+    path = workspace.adapters / checked_name(name, "adapter")
     if kind != "file" or not path.is_file():
         raise AdapterError("Only dropped files can be taken off the shelf; runs are removed where runs are listed.")
     aside = workspace.adapters / REMOVED
@@ -99,7 +99,7 @@ def remove(workspace: Workspace, key: str) -> str:
 
 def put_back(workspace: Workspace, name: str) -> str:
     """Undo `remove`; returns the adapter's key. Raises AdapterError when it is not there any more."""
-    path = workspace.adapters / REMOVED / known(name, "adapter")
+    path = workspace.adapters / REMOVED / checked_name(name, "adapter")
     if not path.is_file():
         raise AdapterError(f"{name} is not among what was taken off the shelf.")
     target = free_path(workspace.adapters, name)

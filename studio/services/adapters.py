@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import AdapterError, GenerationError, StudioError
-from studio.services import adapter_files
 from studio.services.adapter_files import adapter_name, adapter_path
-from studio.services.jobs import Job, jobs
+from studio.services.generation import draw
+from studio.services.jobs import Job, jobs, remember, running
 from studio.text import pluralize
 from studio.workspace import Workspace, copy_whole, free_path
 
@@ -236,7 +236,7 @@ def _drawn(job: Job, recipe: Any, what: str) -> Any:
         job.done, job.message = start + PARTS * done // total, f"{what}, step {done} of {total}"
 
     job.message = what
-    return adapter_files.draw(recipe, job.stop_event, progress)
+    return draw(recipe, job.stop_event, progress)
 
 
 def _saved(picture: Any, recipe: Any, folder: Path, name: str) -> Path:
@@ -256,7 +256,7 @@ def _difference(one: Any, other: Any) -> float:
 
 def _start(kind: str, title: str, work: Callable[[Job], None], result: Any, name: str) -> Job:
     """A job of this kind; a look gives way to the next one, and a file that is made does not (BusyError)."""
-    before = adapter_files.running(kind)
+    before = running(kind)
     if before and kind == LOOK:
         before.stop()
         before.wait()
@@ -266,7 +266,7 @@ def _start(kind: str, title: str, work: Callable[[Job], None], result: Any, name
         work(job)
 
     job = jobs.start(kind, title, begin, device=False)
-    adapter_files.remember(job, name)
+    remember(job, name)
     return job
 
 

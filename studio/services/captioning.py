@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from studio.errors import DatasetError
 from studio.services import base_models
-from studio.services.adapter_files import counting, fetching, remember
 from studio.services.datasets import find_item, open_named
-from studio.services.jobs import Job, jobs
+from studio.services.jobs import Job, counting, fetching, jobs, remember
 from studio.text import pluralize
 from studio.workspace import Workspace
 

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 from studio.errors import BusyError, DatasetError
 from studio.server.owners import PerOwner
 from studio.services import base_models
-from studio.services.adapter_files import counting, known, latest, remember
-from studio.services.jobs import Job, jobs
+from studio.services.jobs import Job, counting, jobs, latest, remember
 from studio.services.thumbnails import thumbnail
 from studio.text import pluralize
-from studio.workspace import Workspace, expanded, free_path, safe_name
+from studio.workspace import Workspace, checked_name, expanded, free_path, safe_name
 
 if TYPE_CHECKING:
     from studio.datasets import Change, Dataset, Finding, Item
@@ -43,7 +42,7 @@ def open_named(workspace: Workspace, name: str) -> "Dataset":
     """The dataset `name`; a sample is copied into the workspace first, so that the original is never edited."""
     from studio.datasets import copy_sample, list_samples, open_dataset
 
-    name = known(name, "dataset")
+    name = checked_name(name, "dataset")
     if (workspace.datasets / name).is_dir():
         return open_dataset(workspace.datasets / name)
     if name in list_samples():
@@ -56,7 +55,7 @@ def view(workspace: Workspace, name: str, again: bool = False) -> "Dataset":
 
     A caption file rewritten by another program is seen only with `again`. Writing compares with the disk.
     """
-    folder = workspace.datasets / known(name, "dataset")
+    folder = workspace.datasets / checked_name(name, "dataset")
     held = _viewed.get(str(folder))
     if held and not again and held[0] == _stamp(folder, held[1]):
         return held[1]

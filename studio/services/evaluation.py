@@ -11,9 +11,9 @@ from studio.errors import DatasetError, GenerationError, StudioError
 from studio.server.permissions import BUILT_IN
 from studio.services import adapter_files, datasets, generation
 from studio.services.adapter_files import adapter_name
-from studio.services.jobs import Job, jobs
+from studio.services.jobs import Job, fetching, jobs, latest, remember
 from studio.text import duration
-from studio.workspace import Workspace, write_whole
+from studio.workspace import Workspace, checked_name, write_whole
 
 if TYPE_CHECKING:
     from studio.datasets import Item
@@ -65,9 +65,7 @@ def start_measuring(
 
         job.message = "Loading the image encoder"
         try:
-            clip = load_clip(
-                encoder or None, download, adapter_files.fetching(job, "the image encoder"), job.stop_event
-            )
+            clip = load_clip(encoder or None, download, fetching(job, "the image encoder"), job.stop_event)
         except DownloadStopped:
             return
         try:
@@ -79,7 +77,7 @@ def start_measuring(
             clip.close()
 
     job = jobs.start("measure", f"Measuring {adapter_name(key)}", work, device=False, limit=workspace.allows.longest)
-    adapter_files.remember(job, adapter_name(key))
+    remember(job, adapter_name(key))
     return job
 
 
@@ -147,7 +145,7 @@ def _telling(job: Job, number: int, seeds: int, began: float) -> Callable[[int, 
 
 def newest(workspace: Workspace) -> "Measured | None":
     """What was measured last, also before the studio was opened again."""
-    last = adapter_files.latest.get("measure")
+    last = latest.get("measure")
     if last and last.job.result:
         return last.job.result
     try:
@@ -222,7 +220,7 @@ def _config(workspace: Workspace, key: str) -> Any:
     if f"{kind}:" not in ("run:", generation.LIVE):
         return None
     try:
-        return config_from_toml(workspace.runs / adapter_files.known(name, "run") / "run.toml")
+        return config_from_toml(workspace.runs / checked_name(name, "run") / "run.toml")
     except (OSError, StudioError) as error:
         raise DatasetError(
             f"What {name[:60]!r} was trained on can't be read: choose a dataset to compare with, or none."

@@ -16,11 +16,10 @@ from typing import Any
 
 from studio.errors import BusyError, GenerationError, WorkspaceError
 from studio.server.owners import PerOwner
-from studio.services.adapter_files import known
 from studio.services.jobs import Job, jobs
 from studio.services.thumbnails import thumbnail
 from studio.text import pluralize
-from studio.workspace import Workspace, free_path, write_whole
+from studio.workspace import Workspace, checked_name, free_path, write_whole
 
 PAGE = 48  # pictures
 AT_ONCE = 24  # new pictures that are read while somebody waits; more are read in the background
@@ -103,7 +102,7 @@ def _fitting(index: dict[str, Entry], files: list[File], words: str) -> list[Ent
 
 def picture(workspace: Workspace, name: str) -> Path:
     """The file of a picture. Raises WorkspaceError when it isn't there."""
-    path = workspace.outputs / known(name, "picture")
+    path = workspace.outputs / checked_name(name, "picture")
     if path.is_symlink() or not path.is_file() or not _is_picture(name):
         raise WorkspaceError(f"{name[:60]} is not here any more.")
     return path

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -12,9 +13,10 @@ from typing import Any
 
 from studio.errors import AdapterError, DatasetError, GenerationError, StudioError
 from studio.services import base_models
-from studio.services.adapter_files import adapter_name, adapter_path, known, latest, list_adapters, running
-from studio.services.jobs import Job, jobs
-from studio.workspace import Workspace, is_file, write_whole
+from studio.services.adapter_files import adapter_name, adapter_path, list_adapters
+from studio.services.jobs import Job, jobs, latest, running
+from studio.text import pluralize
+from studio.workspace import Workspace, checked_name, is_file, write_whole
 
 LIVE = "live:"  # an adapter's key: the weights of the run that trains now
 MAX_SEED = 2**32 - 1
@@ -47,7 +49,7 @@ def use_of(workspace: Workspace, key: str, **values: Any) -> dict[str, Any]:
     given = {name: value for name, value in values.items() if value is not None}
     given["blocks"] = parse_blocks(given.get("blocks") or "")
     if key.startswith(LIVE):
-        run = known(key.removeprefix(LIVE), "run")
+        run = checked_name(key.removeprefix(LIVE), "run")
         return given | {"file": workspace.runs / run / "adapter.safetensors", "live": True}
     return given | {"file": adapter_path(workspace, key)}
 
@@ -257,3 +259,25 @@ def restored(workspace: Workspace, path: Path) -> tuple[dict[str, Any], list[dic
             problems.append(f"The picture that it began from, {said!r}, is not here: choose it again.")
             values.pop("mask", None)
     return values, adapters, problems
+
+
+def draw(recipe, stop: threading.Event | None = None, progress=None):
+    """One picture (PIL.Image), taking turns with training for the device. None when stopped."""
+    from studio.generation import generate
+
+    with jobs.device():
+        try:
+            return None if stop is not None and stop.is_set() else generate(recipe, stop=stop, progress=progress)
+        except GenerationError:
+            if stop is not None and stop.is_set():
+                return None  # asked for, so nothing to complain of
+            raise
+
+
+def recipe_line(recipe) -> str:
+    """What made the picture, in one line that a person can read back."""
+    parts = [f"seed {recipe.seed}", pluralize(recipe.steps, "step"), f"guidance {recipe.guidance:g}"]
+    parts.append(f"{recipe.width} × {recipe.height}")
+    parts += [f"{use.title} at {use.strength:g}" for use in recipe.adapters]
+    prompt = re.sub(r"\s+", " ", recipe.prompt).strip()
+    return f"{prompt if len(prompt) <= 90 else prompt[:89] + '…'} · " + " · ".join(parts)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import AdapterError, BusyError, GenerationError, NotAllowedError, WorkspaceError
-from studio.services.adapter_files import adapter_path, known, list_adapters, remember, running
+from studio.services.adapter_files import adapter_path, list_adapters
 from studio.services.generation import key_of
-from studio.services.jobs import Job, jobs
+from studio.services.jobs import Job, jobs, remember, running
 from studio.text import pluralize
-from studio.workspace import Workspace
+from studio.workspace import Workspace, checked_name
 
 if TYPE_CHECKING:
     from studio.generation.grids import Axis
@@ -172,7 +172,7 @@ def grid_named(workspace: Workspace, name: Any) -> "Saved":
     """Raises WorkspaceError when there is none."""
     from studio.generation.sheets import saved
 
-    grid = saved(workspace.outputs / "grids" / known(name, "grid"))
+    grid = saved(workspace.outputs / "grids" / checked_name(name, "grid"))
     if grid is None:
         raise WorkspaceError("This grid is not there any more: draw it again.")
     return grid
@@ -189,9 +189,9 @@ def picture_path(workspace: Workspace, name: str) -> Path:
     """The picture of this name among the outputs: `NAME.png`, or `grids/GRID/NAME.png`. Raises WorkspaceError."""
     parts = str(name).split("/")
     if len(parts) == 3 and parts[0] == "grids":
-        path = workspace.outputs / "grids" / known(parts[1], "grid") / known(parts[2], "picture")
+        path = workspace.outputs / "grids" / checked_name(parts[1], "grid") / checked_name(parts[2], "picture")
     else:
-        path = workspace.outputs / known(name, "picture")
+        path = workspace.outputs / checked_name(name, "picture")
     if path.is_symlink():
         raise WorkspaceError(f"{name[:60]!r} is a link to another place: put the picture itself there.")
     return path
@@ -210,7 +210,7 @@ def runs_with_checkpoints(workspace: Workspace) -> list[str]:
 
 def checkpoints_of(workspace: Workspace, run: str) -> list[tuple[str, str]]:
     """(label, key) of a run's checkpoints by step, and of its result; not of a last checkpoint that is the result."""
-    result = workspace.runs / known(run, "run") / "adapter.safetensors"
+    result = workspace.runs / checked_name(run, "run") / "adapter.safetensors"
     steps = _steps(result.parent)
     last = max(steps, default=None)
     if last is not None and (weights := _weights(result)) and weights == _weights(steps[last]):

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from studio.errors import BusyError, StudioError, user_message
 from studio.server.owners import PerOwner, acting, owner
@@ -200,3 +200,57 @@ def _refuse_if_running(job: Job | None) -> None:
 
 
 jobs = Jobs()
+
+
+# The newest job of each kind ------------------------------------------------------------------------------------------
+
+
+class Latest(NamedTuple):
+    """The newest job of a kind, and the dataset or run that it is about."""
+
+    job: Job
+    name: str
+
+
+latest: PerOwner[Latest] = PerOwner()  # by kind, so that a tab opened later sees how a job ended
+
+
+def remember(job: Job, name: str) -> None:
+    """`job` is the newest of its kind, about the dataset or run `name`."""
+    latest.pop(job.kind, None)  # so that the newest of all stands last
+    latest[job.kind] = Latest(job, name)
+
+
+def stop_job(kind: str) -> bool:
+    """Ask the running job of this kind to stop; False when none runs. The job ends after its current step."""
+    job = running(kind)
+    if job:
+        job.stop()
+    return job is not None
+
+
+def running(kind: str | None = None) -> Job | None:
+    """The job of `kind` that runs now, or the one that holds the device; None when there is none."""
+    if kind is None:
+        job = jobs.current
+        return job if job and job.state == "running" else None
+    return next((job for job in jobs.running() if job.kind == kind), None)
+
+
+def counting(job: Job) -> Callable[..., None]:
+    """What the work of `job` calls with (done, total) or (done, total, what it is at), to be told as its progress."""
+
+    def told(done: int, total: int, at: str = "") -> None:
+        job.done, job.total, job.message = done, total, at or job.message
+
+    return told
+
+
+def fetching(job: Job, what: str) -> Callable[[int, int], None]:
+    """The same for a download of `what`, in bytes."""
+
+    def told(done: int, total: int) -> None:
+        job.done, job.total = done, total
+        job.message = f"Fetching {what}: {done / 1e9:.2f} of {total / 1e9:.2f} GB"
+
+    return told

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from studio.errors import RunError
-from studio.services.adapter_files import counting, known, latest, remember
-from studio.services.jobs import Job, jobs
-from studio.workspace import Workspace
+from studio.services.jobs import Job, counting, jobs, latest, remember
+from studio.workspace import Workspace, checked_name
 
 
 @dataclass
@@ -30,7 +29,7 @@ def start_publishing(
     from studio.training.publishing import Publication, PublishingStopped, check_repo, prepare, upload
 
     workspace.allows.need("publish")
-    run = known(run, "run")
+    run = checked_name(run, "run")
     words = tuple(filter(None, (word.strip() for word in re.split(r"[,\n]", triggers or ""))))
     wanted = Publication((repo or "").strip(), (licence or "").strip(), words, about or "", bool(private))
     if send:

@@ -7,12 +7,12 @@ from typing import Any
 
 from studio.errors import RunError, StudioError
 from studio.services import run_queue
-from studio.services.adapter_files import known, running
+from studio.services.jobs import running
 from studio.services.runs import QUEUED, current_run, list_run_names
 from studio.services.thumbnails import folder as thumbnails_folder
 from studio.services.thumbnails import thumbnail
 from studio.training import keeping
-from studio.workspace import Workspace
+from studio.workspace import Workspace, checked_name
 
 STATES = ("running", "paused", "queued", "finished", "stopped", "interrupted", "failed")
 SORTS = {
@@ -38,8 +38,8 @@ class Row:
 
 def all_runs(workspace: Workspace, text: str = "", state: str = "", sort: str = "") -> tuple[list[Any], int, int]:
     """(the runs that fit, in order; how many there are in all; how many are not read yet)."""
+    from studio.services.run_order import waiting
     from studio.training.summary import summaries
-    from studio.training.waiting import waiting
 
     names = list_run_names(workspace)
     found, left = summaries(workspace, names)
@@ -97,7 +97,7 @@ def courses(workspace: Workspace, names: list[str]) -> list[tuple[str, Any]]:
     found = []
     for name in names[:COMPARED]:
         try:
-            found.append((name, course(workspace, known(name, "run"))))
+            found.append((name, course(workspace, checked_name(name, "run"))))
         except (OSError, StudioError):
             continue
     return found
@@ -137,27 +137,27 @@ def film(workspace: Workspace, name: str, course: Any, beside: int = 1) -> list[
 
 
 def note_of(workspace: Workspace, name: str) -> str:
-    return keeping.note_of(workspace, known(name, "run"))
+    return keeping.note_of(workspace, checked_name(name, "run"))
 
 
 def write_note(workspace: Workspace, name: str, text: str) -> None:
-    keeping.write_note(workspace, known(name, "run"), text or "")
+    keeping.write_note(workspace, checked_name(name, "run"), text or "")
 
 
 def settings_file(workspace: Workspace, name: str) -> Path:
     """run.toml under the run's name, in a folder that the browser may read."""
-    return keeping.settings_file(workspace, known(name, "run"), workspace.cache / "downloads")
+    return keeping.settings_file(workspace, checked_name(name, "run"), workspace.cache / "downloads")
 
 
 def folder_of(workspace: Workspace, name: str) -> str:
     """Where the run lies on this machine. Raises NotAllowedError where that is nobody's business."""
     workspace.allows.need("folders")
-    return str(workspace.runs / known(name, "run"))
+    return str(workspace.runs / checked_name(name, "run"))
 
 
 def throw_away(workspace: Workspace, names: list[str]) -> list[str]:
     """Move runs into the bin; returns their keys there. One that goes on is refused, before any is moved."""
-    from studio.training.waiting import take_out
+    from studio.services.run_order import dequeue
 
     if not names:
         raise RunError("Tick the runs that should go first.")
@@ -165,8 +165,8 @@ def throw_away(workspace: Workspace, names: list[str]) -> list[str]:
         raise RunError(f"{current_run()} is going on: stop it first, then delete it.")
     keys = []
     for name in names:
-        keys.append(keeping.throw_away(workspace, known(name, "run")))
-        take_out(workspace, name)
+        keys.append(keeping.throw_away(workspace, checked_name(name, "run")))
+        dequeue(workspace, name)
     return keys
 
 
@@ -175,7 +175,7 @@ def in_the_bin(workspace: Workspace) -> list[Any]:
 
 
 def bring_back(workspace: Workspace, key: str) -> str:
-    return keeping.bring_back(workspace, known(key, "run"))
+    return keeping.bring_back(workspace, checked_name(key, "run"))
 
 
 def empty_bin(workspace: Workspace) -> int:

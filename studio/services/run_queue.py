@@ -13,8 +13,8 @@ from typing import Any
 from studio.errors import BusyError, RunError, StudioError
 from studio.server.owners import acting, owner
 from studio.services import runs
-from studio.services.adapter_files import known, running
-from studio.workspace import Workspace
+from studio.services.jobs import running
+from studio.workspace import Workspace, checked_name
 
 log = logging.getLogger(__name__)
 LOOK = 0.2  # seconds between two looks whether the device is free
@@ -24,8 +24,8 @@ _lock = threading.Lock()
 
 def enqueue(workspace: Workspace, values: dict) -> str:
     """Make a run that waits for its turn; returns its name. values: as for `runs.config_of`."""
+    from studio.services.run_order import enqueue, waiting
     from studio.training import new_run
-    from studio.training.waiting import put_last, waiting
 
     config, before = runs.config_of(workspace, values), waiting(workspace)
     twin = next((name for name in before if _settings(workspace, name, config.name) == config), None)
@@ -33,7 +33,7 @@ def enqueue(workspace: Workspace, values: dict) -> str:
         raise RunError(f"{twin} waits already with just these settings: change one of them first.")
     workspace.refuse_if_full()
     new_run(config, workspace)
-    put_last(workspace, config.name)
+    enqueue(workspace, config.name)
     if not before and running():  # else it waits with the others until somebody says so
         go_on(workspace)
     return config.name
@@ -51,8 +51,8 @@ def _settings(workspace: Workspace, name: str, called: str):
 
 def queue_of(workspace: Workspace) -> list[Any]:
     """Summaries of the runs that wait, the next one first."""
+    from studio.services.run_order import waiting
     from studio.training.summary import summaries
-    from studio.training.waiting import waiting
 
     names = waiting(workspace)
     return summaries(workspace, names)[0] if names else []
@@ -60,7 +60,7 @@ def queue_of(workspace: Workspace) -> list[Any]:
 
 def queue_stamp(workspace: Workspace) -> tuple:
     """Changes with the queue: cheap to ask every second."""
-    from studio.training.waiting import waiting
+    from studio.services.run_order import waiting
 
     return tuple(waiting(workspace)), going(workspace)
 
@@ -89,20 +89,20 @@ def hold(workspace: Workspace) -> None:
 
 def move(workspace: Workspace, name: str, by: int) -> None:
     """A waiting run `by` places further back, or forward."""
-    from studio.training.waiting import move as moved
+    from studio.services.run_order import move as moved
 
-    moved(workspace, known(name, "run"), by)
+    moved(workspace, checked_name(name, "run"), by)
 
 
 def remove(workspace: Workspace, name: str) -> None:
     """Take a run out of the queue. One that never began goes into the bin; one that did stays as it is."""
+    from studio.services.run_order import dequeue, waiting
     from studio.training.keeping import throw_away
     from studio.training.reading import LOG
-    from studio.training.waiting import take_out, waiting
 
-    if known(name, "run") not in waiting(workspace):
+    if checked_name(name, "run") not in waiting(workspace):
         raise RunError(f"{name} does not wait any more.")
-    take_out(workspace, name)
+    dequeue(workspace, name)
     if not (workspace.runs / name / LOG).exists() and name != runs.current_run():
         throw_away(workspace, name)
 
@@ -135,9 +135,9 @@ def _wait_for_the_device(hold: threading.Event) -> bool:
 
 def _begin_next(workspace: Workspace) -> bool:
     """Begin the first of the queue; False when there is none."""
+    from studio.services.run_order import dequeue, waiting
     from studio.training.events import Failed
     from studio.training.runs import append
-    from studio.training.waiting import take_out, waiting
 
     name = next(iter(waiting(workspace)), None)
     if name is None:
@@ -147,7 +147,7 @@ def _begin_next(workspace: Workspace) -> bool:
     except BusyError:
         time.sleep(LOOK)  # somebody was quicker
     except StudioError as error:
-        take_out(workspace, name)
+        dequeue(workspace, name)
         with suppress(StudioError):
             append(workspace.runs / name, Failed(0, str(error)))
     return True

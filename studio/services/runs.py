@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from studio.errors import DatasetError, NotAllowedError, RunError, StudioError, WorkspaceError
 from studio.services import base_models
-from studio.services.adapter_files import known, latest, remember, running
 from studio.services.base_models import STARTER
 from studio.services.datasets import open_named
-from studio.services.jobs import jobs
-from studio.workspace import Workspace, copy_whole, free_path, safe_name
+from studio.services.jobs import jobs, latest, remember, running
+from studio.workspace import Workspace, checked_name, copy_whole, free_path, safe_name
 
 FOLDERS = ("data.held_out", "data.regularisation")  # settings that name a dataset on the page and a folder in run.toml
 UNFINISHED = ("interrupted", "stopped", "failed")
@@ -159,7 +158,7 @@ def extend(workspace: Workspace, name: str, steps: Any) -> str:
     if more < 1:
         raise RunError("More steps must be a whole number of at least 1.")
     jobs.refuse_if_busy()
-    view = run_view(workspace, known(name, "run"))
+    view = run_view(workspace, checked_name(name, "run"))
     if view.state == "running":
         raise RunError(f"The run {name!r} is running elsewhere: wait until it has ended.")
     folder = workspace.runs / name
@@ -170,7 +169,7 @@ def extend(workspace: Workspace, name: str, steps: Any) -> str:
 
 def _train(workspace: Workspace, config, folder: Path) -> None:
     """The run in `folder`, in the background, from where it stands; it waits in the queue no more."""
-    from studio.training.waiting import take_out
+    from studio.services.run_order import dequeue
 
     def work(job) -> None:
         from studio.training import train
@@ -179,7 +178,7 @@ def _train(workspace: Workspace, config, folder: Path) -> None:
         _follow(job, jobs.turns(train(config, workspace, stop=job.stop_event, folder=folder, save=save)), save)
 
     remember(jobs.start("train", f"Training {folder.name}", work, limit=workspace.allows.longest), folder.name)
-    take_out(workspace, folder.name)
+    dequeue(workspace, folder.name)
 
 
 def _follow(job, events: Iterable, save: threading.Event) -> None:
@@ -222,8 +221,8 @@ def run_view(workspace: Workspace, name: str = ""):
 
     Its state may also be "paused" or "queued".
     """
+    from studio.services.run_order import waiting
     from studio.training import read_run
-    from studio.training.waiting import waiting
 
     names = list_run_names(workspace)
     if name and name not in names:
@@ -244,7 +243,7 @@ def run_view(workspace: Workspace, name: str = ""):
 def run_stamp(workspace: Workspace, name: str) -> tuple:
     """Changes whenever the run may have changed: cheap to ask every second."""
     try:
-        stat = (workspace.runs / known(name, "run") / "events.jsonl").stat()
+        stat = (workspace.runs / checked_name(name, "run") / "events.jsonl").stat()
         return name, stat.st_mtime_ns, stat.st_size
     except (OSError, WorkspaceError):
         return name, 0, 0
@@ -303,7 +302,7 @@ def knows_hardest(workspace: Workspace, name: str) -> bool:
     """Whether the run has said which pictures are hard: cheap to ask every second."""
     from studio.training.difficulty import FILE
 
-    return (workspace.runs / known(name, "run") / FILE).is_file()
+    return (workspace.runs / checked_name(name, "run") / FILE).is_file()
 
 
 def download_copy(workspace: Workspace, run: str) -> Path | None:

@@ -9,8 +9,9 @@ from dataclasses import asdict
 
 import gradio as gr
 
-from studio.services import adapter_files, base_models, publishing, run_library, run_queue, system
+from studio.services import base_models, publishing, run_library, run_queue, system
 from studio.services import runs as actions_runs
+from studio.services.jobs import latest, running, stop_job
 from studio.web.api_datasets import dataset_endpoints
 from studio.web.api_pictures import picture_endpoints
 from studio.web.components.fields import setting
@@ -25,8 +26,8 @@ def endpoints(workspace: Workspace) -> None:
 
     def job_status():
         """The job that runs now, or the one that ended last: kind, state, done, total, message."""
-        ended = [newest.job for newest in adapter_files.latest.values()]
-        job = adapter_files.running() or (ended[-1] if ended else None)
+        ended = [newest.job for newest in latest.values()]
+        job = running() or (ended[-1] if ended else None)
         return job_facts(job) if job else {"state": "none"}
 
     def list_presets(base):
@@ -50,7 +51,7 @@ def endpoints(workspace: Workspace) -> None:
 
     def stop_training():
         """Stop the run after its current step; it keeps what it learned. Answers whether anything ran."""
-        return adapter_files.stop_job("train")
+        return stop_job("train")
 
     def pause_training():
         """Pause the run after a checkpoint, which frees the device for generate. Answers whether anything ran."""

@@ -8,8 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from studio.errors import DatasetError
 from studio.schema import explain
-from studio.services import adapter_files, captioning, datasets
+from studio.services import captioning, datasets
 from studio.services.base_models import DEFAULT_SIZE
+from studio.services.jobs import stop_job
 from studio.web.endpoint import endpoint, job_facts, json_of
 from studio.workspace import Workspace
 
@@ -69,7 +70,7 @@ def dataset_endpoints(workspace: Workspace) -> None:
 
     def stop_captioning():
         """Stop captioning after the picture it is at. Answers whether anything ran."""
-        return adapter_files.stop_job("caption")
+        return stop_job("caption")
 
     def check_dataset(dataset, resolution, trigger):
         """Look for broken, doubled, small, blurred pictures and bad captions. Answers what was found, by number."""

@@ -11,6 +11,8 @@ from studio.errors import GenerationError
 from studio.services import adapter_files, evaluation, gallery, generation, grids
 from studio.services import adapters as actions_adapters
 from studio.services.base_models import DEFAULT_SIZE
+from studio.services.generation import draw, recipe_line
+from studio.services.jobs import latest
 from studio.web.components.fields import setting
 from studio.web.endpoint import endpoint, job_facts, json_of
 from studio.workspace import Workspace
@@ -48,15 +50,15 @@ def picture_endpoints(workspace: Workspace) -> None:
         from studio.generation import save_picture
 
         recipe = composed(prompt, negative, seed, steps, guidance, width, height, adapters, more)
-        image = adapter_files.draw(recipe.model_copy(update={"count": 1}))
-        return str(save_picture(image, recipe, workspace.outputs)), adapter_files.recipe_line(recipe)
+        image = draw(recipe.model_copy(update={"count": 1}))
+        return str(save_picture(image, recipe, workspace.outputs)), recipe_line(recipe)
 
     def draw_grid(axes, prompt, negative, seed, steps, guidance, width, height, adapters, more):
         """Draw a grid in the background: see job_status, then grid_result. Answers the grid's name."""
         recipe = composed(prompt, negative, seed, steps, guidance, width, height, adapters, more)
         typed = [_axis(entry) for entry in json_of(axes, list, "axes")]
         grids.start_grid(workspace, recipe, grids.axes_of(workspace, recipe, typed))
-        return adapter_files.latest["grid"].name
+        return latest["grid"].name
 
     def grid_result(name):
         """The sheet of a grid, of the newest one if no name is given."""

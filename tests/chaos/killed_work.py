@@ -22,10 +22,10 @@ from studio.adapters.update import Update
 from studio.basemodels import load_base
 from studio.datasets import history, open_dataset, redo, undo, write_captions
 from studio.generation import Recipe, read_recipe, save_picture
+from studio.services.run_order import dequeue, enqueue, move, waiting
 from studio.training import checkpoints, config_from, config_to_toml, list_runs, new_run, read_run, train
 from studio.training.events import Checkpoint, Finished
 from studio.training.keeping import bring_back, empty_bin, note_of, throw_away, thrown, write_note
-from studio.training.waiting import move, put_last, take_out, waiting
 from studio.workspace import ASSETS, Workspace
 from tests.chaos.children import Say
 from tests.training.test_exact_resume import BUSY, same
@@ -282,9 +282,9 @@ def _do(workspace: Workspace, step: list) -> None:
         case ["note", name, text]:
             write_note(workspace, name, text)
         case ["queue", name, _]:
-            put_last(workspace, name)
+            enqueue(workspace, name)
         case ["leave", name, _]:
-            take_out(workspace, name)
+            dequeue(workspace, name)
         case ["back", name, _]:
             move(workspace, name, 1)
         case ["throw", name, _]:
@@ -376,7 +376,7 @@ def check_page(root: Path, said: list[Any], known: dict) -> list[str]:
     workspace = Workspace.open(root)
     wrong = [f"the page answered {one['answer']}" for one in said if one.get("answer", 200) != 200]
     if not list_runs(workspace):
-        put_last(workspace, new_run(config_from(QUICK | {"name": "waits"}), workspace).name)
+        enqueue(workspace, new_run(config_from(QUICK | {"name": "waits"}), workspace).name)
     elif waiting(workspace) != ["waits"] or json.loads((root / "queue.json").read_text()) != {"runs": ["waits"]}:
         wrong.append("the queue has changed")
     return wrong

@@ -25,11 +25,11 @@ from studio.datasets import (
 )
 from studio.generation import sheets, votes
 from studio.services import adapter_library, base_models, evaluation, gallery, grids, run_library
+from studio.services.run_order import enqueue, waiting
 from studio.training import config_from, config_from_toml, config_to_toml, read_events, summary
 from studio.training.difficulty import hardest
 from studio.training.keeping import note_of, thrown
 from studio.training.reading import Log, skim_run_folder
-from studio.training.waiting import put_last, waiting
 from studio.web.components import loss_chart
 from studio.web.train import status
 from studio.workspace import ASSETS, Workspace
@@ -98,7 +98,7 @@ def of_runs(workspace: Workspace) -> list[Reader]:
     def lined_up(data: bytes):
         save(workspace.root / "queue.json", data)
         found = waiting(workspace)
-        put_last(workspace, "run")
+        enqueue(workspace, "run")
         return found, waiting(workspace)
 
     def noted(data: bytes):

@@ -19,11 +19,11 @@ from studio.errors import AdapterError, BaseModelError, ConfigError, GenerationE
 from studio.generation import grids, inside, prompts, sheets
 from studio.server.permissions import REACHED
 from studio.services import base_models, captioning, datasets, generation
+from studio.services.run_order import waiting
 from studio.text import duration
 from studio.training import config_from, config_from_toml, config_to_toml, summary
 from studio.training.events import from_dict, to_dict
 from studio.training.reading import Log, read_events
-from studio.training.waiting import waiting
 from studio.workspace import Workspace
 from tests.chaos.lied import at_most, watched
 from tests.chaos.readers import RECIPE, png_saying

@@ -7,8 +7,7 @@ import pytest
 
 from studio.errors import BaseModelError, WorkspaceError
 from studio.services import grids
-from studio.services.adapter_files import known
-from studio.workspace import Workspace
+from studio.workspace import Workspace, checked_name
 from tests.chaos.prying import Asker, follow_links, png, prepared, pry
 from tests.serving import served
 
@@ -63,7 +62,7 @@ def test_a_link_among_the_pictures_is_neither_read_nor_served(tmp_path):
 
 def test_a_name_longer_than_files_have_is_none():
     with pytest.raises(WorkspaceError, match="is not the name of a dataset"):
-        known("x" * 5000, "dataset")
+        checked_name("x" * 5000, "dataset")
 
 
 def test_weights_that_are_only_a_pickle_are_not_opened(tmp_path):

@@ -11,6 +11,8 @@ from studio.basemodels import load_base
 from studio.errors import StudioError
 from studio.generation import AdapterUse, Recipe, read_recipe
 from studio.services import adapter_files, adapters
+from studio.services.generation import draw
+from studio.services.jobs import latest
 from studio.web.generate import adapter_inspector
 from studio.workspace import Workspace
 from tests.serving import end_jobs
@@ -20,7 +22,7 @@ RECIPE = Recipe(prompt="red apple, on a blue background", steps=2, seed=3)
 
 @pytest.fixture
 def space(tmp_path):
-    adapter_files.latest.clear()
+    latest.clear()
     space = Workspace.open(tmp_path)
     for seed, name in enumerate(("one", "two")):
         made = attach(load_base(shared=False).model, AdapterSpec(rank=4, alpha=4, targets="attention"))
@@ -73,7 +75,7 @@ def test_the_exported_rows_are_the_picture_and_carry_it(space):
 def test_without_a_recipe_the_file_is_made_and_the_reason_is_kept(space):
     made = ended(adapters.resize(space, "file:one.safetensors", 2, "starter", None, "No picture: why"))
     assert made.key and made.before is None
-    assert "No picture: why" in adapter_inspector.made_html(adapter_files.latest[adapters.MAKE].job)
+    assert "No picture: why" in adapter_inspector.made_html(latest[adapters.MAKE].job)
 
 
 @pytest.mark.parametrize("rank", [0, 1025, 2.5, "x", None, float("nan"), float("inf")])
@@ -97,7 +99,7 @@ def test_an_adapter_that_is_not_there_is_refused(space, key):
 
 def test_a_stop_ends_it_before_the_file_is_there(space, monkeypatch):
     going, go_on = threading.Event(), threading.Event()
-    real = adapter_files.draw
+    real = draw
 
     def slow(recipe, stop=None, progress=None):
         going.set()

@@ -9,9 +9,10 @@ from PIL import Image
 
 from studio import datasets
 from studio.server.permissions import REACHED
-from studio.services import adapter_files, base_models, captioning
+from studio.services import base_models, captioning
 from studio.services import datasets as actions_datasets
 from studio.services.base_models import DEFAULT_SIZE
+from studio.services.jobs import latest
 from studio.text import pluralize
 from studio.web.components.clickable import chips
 from studio.web.components.polling import Beat
@@ -141,7 +142,7 @@ def test_captions_can_be_scored_by_a_clip_that_is_named(workspace, tmp_path):
     found = []
     for clip in ("", str(tiny.clip(tmp_path / "clip"))):
         start("ink", "", clip, False)
-        job = adapter_files.latest["score"].job
+        job = latest["score"].job
         job.wait()
         assert not job.error and job.message == "1 caption scored, the worst fit first."
         found.append(job.result.rows[0].similarity)

@@ -5,9 +5,9 @@ import pytest
 from studio.errors import DatasetError, GenerationError, NotAllowedError
 from studio.generation import Recipe
 from studio.generation.measures import Measured, Strip
-from studio.services import adapter_files, evaluation
+from studio.services import evaluation
 from studio.services.evaluation import NONE, OWN, SET, newest, start_measuring, training_pictures, trigger_words
-from studio.services.jobs import jobs
+from studio.services.jobs import jobs, latest
 from studio.training import config_from, config_to_toml
 from studio.web.components.strength_chart import strength_chart
 from studio.web.generate import evaluation as evaluation_part
@@ -22,7 +22,7 @@ def workspace(tmp_path):
     from studio.adapters import AdapterSpec, attach
     from studio.basemodels import load_base
 
-    adapter_files.latest.clear()
+    latest.clear()
     found = Workspace.open(tmp_path)
     run = found.runs / "ink"
     run.mkdir()
@@ -39,7 +39,7 @@ def workspace(tmp_path):
     adapter.save(found.adapters / "tags.safetensors", metadata={"ss_tag_frequency": '{"a": {"cat": 9}}'})
     yield found
     end_jobs()
-    adapter_files.latest.clear()
+    latest.clear()
 
 
 def recipe(workspace, **more) -> Recipe:
@@ -58,7 +58,7 @@ def test_a_strip_for_each_seed_is_measured_saved_and_found_again(workspace):
     assert len(named) == 14 and named == {path.name for path in workspace.outputs.glob("*.png")}
     assert {use.strength for use in _recipes(workspace, named)} == {0, 0.25, 0.5, 0.75, 1, 1.25, 1.5}
     assert newest(workspace) is found
-    adapter_files.latest.clear()  # the studio is opened again
+    latest.clear()  # the studio is opened again
     assert newest(workspace) == found
     page = evaluation_part.shown(workspace, found)
     assert page.count('class="bare"') == 14 and page.count("<svg") == 3

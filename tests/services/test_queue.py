@@ -7,11 +7,11 @@ import time
 import pytest
 
 from studio.errors import RunError, StudioError
-from studio.services import adapter_files, run_library, run_queue, runs
-from studio.services.jobs import jobs
+from studio.services import run_library, run_queue, runs
+from studio.services.jobs import jobs, latest, running, stop_job
+from studio.services.run_order import FILE, waiting
 from studio.training import config_to_toml, read_events
 from studio.training.events import Failed, Started
-from studio.training.waiting import FILE, waiting
 from studio.web.train import views
 from studio.workspace import ASSETS, Workspace
 from tests.serving import end_jobs
@@ -25,7 +25,7 @@ QUICK = {
 @pytest.fixture
 def workspace(tmp_path):
     found = Workspace.open(tmp_path / "workspace")
-    adapter_files.latest.clear()
+    latest.clear()
     shutil.copytree(ASSETS / "datasets" / "silhouette", found.datasets / "silhouette")
     yield found
     run_queue.hold(found)
@@ -77,9 +77,9 @@ def test_after_a_restart_the_queue_waits_to_be_told_and_then_goes_on(workspace):
     assert run_queue.going(workspace)
     run_queue.hold(workspace)  # as when the process is gone: nothing but the file is left
     job.stop()
-    until(lambda: not adapter_files.running())
+    until(lambda: not running())
     time.sleep(1)
-    assert waiting(Workspace.open(workspace.root)) == ["one", "two"] and not adapter_files.running()
+    assert waiting(Workspace.open(workspace.root)) == ["one", "two"] and not running()
     html = views.queue_list(run_queue.queue_of(workspace), run_queue.going(workspace))
     assert "2 runs wait: go on?" in html and "Nothing begins until you say so" in html
     assert state(workspace, "one") == "queued" and not (workspace.runs / "one" / "events.jsonl").exists()
@@ -92,10 +92,10 @@ def test_a_stop_holds_the_queue(workspace):
     runs.start_training(workspace, QUICK | {"name": "long", "training.steps": 5000})
     queued(workspace, "next")
     until(lambda: any(isinstance(event, Started) for event in read_events(workspace.runs / "long")))
-    adapter_files.stop_job("train")
-    until(lambda: not adapter_files.running() and not run_queue.going(workspace))
+    stop_job("train")
+    until(lambda: not running() and not run_queue.going(workspace))
     time.sleep(0.6)
-    assert waiting(workspace) == ["next"] and not adapter_files.running()
+    assert waiting(workspace) == ["next"] and not running()
 
 
 def test_a_waiting_run_that_is_started_by_hand_waits_no_more(workspace):
@@ -103,7 +103,7 @@ def test_a_waiting_run_that_is_started_by_hand_waits_no_more(workspace):
     queued(workspace, "mine")
     run_queue.hold(workspace)
     job.stop()
-    until(lambda: not adapter_files.running())
+    until(lambda: not running())
     runs.resume(workspace, "mine")
     assert waiting(workspace) == []
     until(lambda: state(workspace, "mine") == "finished")

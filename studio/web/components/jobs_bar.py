@@ -5,8 +5,7 @@ from html import escape
 
 import gradio as gr
 
-from studio.services import adapter_files
-from studio.services.jobs import Job, jobs
+from studio.services.jobs import Job, jobs, stop_job
 from studio.text import duration
 from studio.web.components import clickable
 from studio.web.components.fields import NO_PROGRESS, PRIVATE
@@ -37,7 +36,7 @@ def jobs_bar(demo: gr.Blocks, timer: Beat) -> None:
     def act(event: gr.EventData):
         kind, arg, _ = clickable.clicked(event)
         if kind == "stop":
-            adapter_files.stop_job(arg)
+            stop_job(arg)
 
     quiet = {**NO_PROGRESS, **PRIVATE}
     for event in (timer.tick, demo.load):

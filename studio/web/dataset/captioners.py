@@ -7,7 +7,8 @@ import gradio as gr
 
 from studio.captioning import MODES, list_captioners
 from studio.errors import StudioError
-from studio.services import adapter_files, captioning, datasets
+from studio.services import captioning, datasets
+from studio.services.jobs import latest, stop_job
 from studio.services.thumbnails import thumbnail
 from studio.web.components import clickable
 from studio.web.components.fields import NO_PROGRESS, PRIVATE, field_for
@@ -124,7 +125,7 @@ def comparison(workspace: Workspace, choice: gr.Dropdown, shown: gr.State, form:
         return note("Starting.")
 
     def watch(last):
-        newest = adapter_files.latest.get("compare")
+        newest = latest.get("compare")
         if newest is None:
             return [gr.skip()] * 4
         job = newest.job
@@ -148,14 +149,14 @@ def comparison(workspace: Workspace, choice: gr.Dropdown, shown: gr.State, form:
     @show_errors
     def take(event: gr.EventData):
         act, arg, _ = clickable.clicked(event)
-        newest = adapter_files.latest.get("compare")
+        newest = latest.get("compare")
         if act != "use" or newest is None or not newest.job.result or not arg.isdigit():
             return gr.skip()
         found = newest.job.result[1]
         return found[int(arg)].captioner if int(arg) < len(found) else gr.skip()
 
     def halt():
-        adapter_files.stop_job("compare")
+        stop_job("compare")
 
     go.click(start, [choice, shown, several, *form.inputs], told, **NO_PROGRESS, **PRIVATE)
     stop.click(halt, None, None, **NO_PROGRESS, **PRIVATE)

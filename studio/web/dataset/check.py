@@ -3,8 +3,9 @@
 import gradio as gr
 
 from studio.errors import DatasetError, StudioError
-from studio.services import adapter_files, base_models, captioning, datasets
+from studio.services import base_models, captioning, datasets
 from studio.services.base_models import DEFAULT_SIZE
+from studio.services.jobs import latest, stop_job
 from studio.services.thumbnails import thumbnail
 from studio.web.components import clickable
 from studio.web.components.fields import NO_PROGRESS, PRIVATE, encoder_fields
@@ -60,8 +61,8 @@ def check_board(
         return note("Starting.")
 
     def halt():
-        adapter_files.stop_job("health")
-        adapter_files.stop_job("score")
+        stop_job("health")
+        stop_job("score")
 
     def link(dataset):
         known = dataset.by_file()
@@ -85,7 +86,7 @@ def check_board(
 
     def watch(last, dataset):
         """Progress, and what was found once it is known."""
-        health, score = adapter_files.latest.get("health"), adapter_files.latest.get("score")
+        health, score = latest.get("health"), latest.get("score")
         state = (dataset, *((id(one.job), one.job.state, one.job.done) for one in (health, score) if one))
         if state == last:
             return [gr.skip()] * 5

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.services import adapter_files, captioning, datasets
+from studio.services import captioning, datasets
+from studio.services.jobs import latest, running, stop_job
 from studio.web.components.fields import NO_PROGRESS, PRIVATE
 from studio.web.components.html import note, progress_bar
 from studio.web.components.polling import Beat
@@ -157,19 +158,19 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat, local: bool)
         return ""
 
     def halt_import():
-        adapter_files.stop_job("import")
+        stop_job("import")
 
     def halt_captions():
-        adapter_files.stop_job("caption")
+        stop_job("caption")
 
     # What goes on, asked at each beat; they say nothing when nothing is new ----------------------------------------
 
     def watch(last, dataset):
         """Captioning, and whether the set changed, here or on another page."""
         newest, busy, active = (
-            adapter_files.latest.get("caption"),
-            adapter_files.running(),
-            adapter_files.running("caption"),
+            latest.get("caption"),
+            running(),
+            running("caption"),
         )
         now = datasets.stamp(workspace, dataset or "")
         if active and newest and newest.name == dataset and datasets.is_large(workspace, dataset):
@@ -187,7 +188,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat, local: bool)
         )
 
     def watch_import(last):
-        job = adapter_files.latest["import"].job if "import" in adapter_files.latest else None
+        job = latest["import"].job if "import" in latest else None
         state = ("none",) if job is None else (id(job), job.state, job.done)
         if state == last:
             return [gr.skip()] * 6
@@ -203,7 +204,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat, local: bool)
         return state, told, halting, choices, None, datasets.stamp(workspace, name)
 
     def watch_export(last):
-        job = adapter_files.latest["export"].job if "export" in adapter_files.latest else None
+        job = latest["export"].job if "export" in latest else None
         state = job and (id(job), job.state, job.done)
         if state == last or job is None:
             return [gr.skip()] * 3

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.services import adapter_files, adapters, base_models
-from studio.services.jobs import Job
+from studio.services import adapters, base_models
+from studio.services.jobs import Job, latest, stop_job
 from studio.text import pluralize, size
 from studio.web.components.clickable import board, button, clicked, picture_link
 from studio.web.components.fields import NO_PROGRESS, PRIVATE
@@ -105,11 +105,11 @@ def doctor(workspace: Workspace, demo: gr.Blocks, bench: Bench, changed: gr.Numb
         return gr.Timer(active=True)
 
     def halt():
-        adapter_files.stop_job(adapters.MAKE)
+        stop_job(adapters.MAKE)
 
     def watch(last, count):
         """What goes on now, or how it ended. Updates for seen, timer, report, tools, made, stop and changed."""
-        look, make = (adapter_files.latest.get(kind) for kind in (adapters.LOOK, adapters.MAKE))
+        look, make = (latest.get(kind) for kind in (adapters.LOOK, adapters.MAKE))
         jobs = [one.job if one else None for one in (look, make)]
         states = [job and (id(job), job.state, job.done, job.message) for job in jobs]
         last = last or [None, None]
@@ -150,7 +150,7 @@ def doctor(workspace: Workspace, demo: gr.Blocks, bench: Bench, changed: gr.Numb
 
 def opened() -> str:
     """The key of the adapter that stands open. Raises StudioError."""
-    newest = adapter_files.latest.get(adapters.LOOK)
+    newest = latest.get(adapters.LOOK)
     if newest is None:
         raise StudioError("Look inside an adapter first.")
     return newest.name

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from studio.errors import GenerationError
-from studio.services import adapter_files, evaluation, generation
+from studio.services import evaluation, generation
 from studio.services.evaluation import MOST_SEEDS, OWN
+from studio.services.jobs import latest, stop_job
 from studio.services.thumbnails import thumbnail
 from studio.text import pluralize
 from studio.web.components import clickable
@@ -17,7 +18,7 @@ from studio.web.components.html import empty, note, progress_bar
 from studio.web.components.strength_chart import strength_chart
 from studio.web.errors import show_errors
 from studio.web.generate.context import Bench
-from studio.workspace import Workspace
+from studio.workspace import Workspace, checked_name
 
 if TYPE_CHECKING:
     from studio.generation.measures import Measured, Strip
@@ -82,7 +83,7 @@ def measure_part(workspace: Workspace, demo: gr.Blocks, bench: Bench) -> None:
 
     def watch(last):
         """Each second of a job: how far it is, and what was measured so far. Skips when nothing is new."""
-        newest = adapter_files.latest.get("measure")
+        newest = latest.get("measure")
         job = newest.job if newest else None
         strips = len(job.result.strips) if job and job.result else 0
         state = [id(job), job.state, job.done, job.message, strips] if job else ["nothing runs"]
@@ -102,12 +103,12 @@ def measure_part(workspace: Workspace, demo: gr.Blocks, bench: Bench) -> None:
         return state, line, page, gr.update(interactive=going), gr.Timer(active=going)
 
     def halt():
-        adapter_files.stop_job("measure")
+        stop_job("measure")
 
     @show_errors
     def take(event: gr.EventData):
         act, name, _ = clickable.clicked(event)
-        return adapter_files.known(name, "picture") if act == "recipe" else gr.skip()
+        return checked_name(name, "picture") if act == "recipe" else gr.skip()
 
     quiet = {**NO_PROGRESS, **PRIVATE}
     keys.change(offered, [keys, adapter], adapter, **quiet)

@@ -9,6 +9,7 @@ import gradio as gr
 from studio.errors import StudioError
 from studio.services import adapter_files, grids
 from studio.services.grids import PICKED, Typed
+from studio.services.jobs import latest, stop_job
 from studio.services.thumbnails import GRID, thumbnail
 from studio.text import duration, pluralize
 from studio.web.components.clickable import board, button, clicked, picture_link
@@ -147,12 +148,12 @@ def grid_part(workspace: Workspace, demo: gr.Blocks, bench: Bench) -> None:
         return [[], *look("")]
 
     def halt():
-        adapter_files.stop_job("grid")
+        stop_job("grid")
         return gr.update(interactive=False)
 
     def look(last, going=None):
         """Updates for `shown`; skips when nothing is new. going: the vote that hides the pictures."""
-        newest, grid = adapter_files.latest.get("grid"), grids.newest(workspace)
+        newest, grid = latest.get("grid"), grids.newest(workspace)
         job = newest.job if newest else None
         active = bool(job and job.state == "running")
         html, words = (_table(workspace, grid) if grid else NOTHING), _line(job) if job else ""

@@ -14,8 +14,9 @@ import gradio as gr
 
 from studio.errors import StudioError
 from studio.server.owners import PerOwner
-from studio.services import adapter_files, generation
 from studio.services import gallery as actions_history
+from studio.services import generation
+from studio.services.generation import recipe_line
 from studio.services.jobs import Job
 from studio.web.components.clickable import picture_link
 from studio.web.components.fields import NO_PROGRESS, PRIVATE, gallery
@@ -87,7 +88,7 @@ def draw(workspace: Workspace, session: str, recipe: Any, bare: Any, how: str, s
         yield _only_line(_at_rest("Stopped."))
         return
     _seeds[session] = recipe.seed
-    line = _at_rest(adapter_files.recipe_line(recipe) + (" · stopped" if job.state == "stopped" else ""))
+    line = _at_rest(recipe_line(recipe) + (" · stopped" if job.state == "stopped" else ""))
     yield shown([str(path) for path in paths], known if compared else None, how) + [line, *earlier_pictures(workspace)]
 
 

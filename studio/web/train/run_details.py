@@ -5,7 +5,8 @@ from html import escape
 
 import gradio as gr
 
-from studio.services import adapter_files, publishing, run_library, runs
+from studio.services import publishing, run_library, runs
+from studio.services.jobs import stop_job
 from studio.text import size
 from studio.web.components.fields import NO_PROGRESS, PRIVATE
 from studio.web.components.html import note, progress_bar
@@ -127,7 +128,7 @@ def publish_form(workspace: Workspace, run: gr.Dropdown, demo: gr.Blocks) -> Non
         return runs.run_settings(workspace, name)["data.trigger"] if name else ""
 
     def halt():
-        adapter_files.stop_job("publish")
+        stop_job("publish")
 
     quiet = {**NO_PROGRESS, **PRIVATE}
     prepare.click(begin(False), fields, [stop, told, seen, token, timer], **quiet)

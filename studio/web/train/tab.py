@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.services import adapter_files, run_queue, runs
+from studio.services import run_queue, runs
+from studio.services.jobs import latest, running, stop_job
 from studio.services.thumbnails import thumbnail
 from studio.web.components.fields import NO_PROGRESS, PRIVATE, gallery
 from studio.web.components.html import empty, note
@@ -113,13 +114,13 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat) -> TrainTab:
         return shown_in(form, workspace, proposal) | {use: gr.update(visible=False)}
 
     def halt():
-        if not adapter_files.stop_job("train"):
-            adapter_files.stop_job("check")
+        if not stop_job("train"):
+            stop_job("check")
         return off, off, _line(note("Stopping after this step."))
 
     @show_errors
     def pause_or_resume():
-        job = adapter_files.running("train")
+        job = running("train")
         if job and job.pause_event.is_set():
             runs.resume(workspace)
         else:
@@ -147,7 +148,7 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat) -> TrainTab:
 
     def stamp_of(current) -> tuple:
         """Changes with whatever `watch` shows."""
-        job, newest, checked = adapter_files.running(), adapter_files.latest.get("train"), runs.newest_check()
+        job, newest, checked = running(), latest.get("train"), runs.newest_check()
         busy = job and (id(job), job.stop_event.is_set(), job.pause_event.is_set(), job.paused)
         looked = checked and (id(checked), checked.state)
         line = run_queue.queue_stamp(workspace)
@@ -162,8 +163,8 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat) -> TrainTab:
     def watch(chosen, last):
         """What is new about the chosen run. Skips when nothing is."""
         last = last or {}
-        names, job, going = runs.list_run_names(workspace), adapter_files.running(), runs.current_run()
-        newest, checked = adapter_files.latest.get("train"), runs.newest_check()
+        names, job, going = runs.list_run_names(workspace), running(), runs.current_run()
+        newest, checked = latest.get("train"), runs.newest_check()
         current = chosen if chosen in names else next(iter(names), "")
         before, waited = last.get("going", ""), last.get("line", ((), False))[0]
         ended = before or last.get("ended", "")

@@ -23,11 +23,11 @@ def waiting(workspace: Workspace) -> list[str]:
     return [name for name in dict.fromkeys(n for n in names if isinstance(n, str)) if name in here]
 
 
-def put_last(workspace: Workspace, name: str) -> None:
+def enqueue(workspace: Workspace, name: str) -> None:
     _change(workspace, lambda names: [*(n for n in names if n != name), name])
 
 
-def take_out(workspace: Workspace, name: str) -> None:
+def dequeue(workspace: Workspace, name: str) -> None:
     if name in waiting(workspace):
         _change(workspace, lambda names: [n for n in names if n != name])
 

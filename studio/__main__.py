@@ -1,7 +1,8 @@
-"""python -m studio"""
+"""python -m studio, and the command lora-studio."""
 
 import sys
 
 from studio.cli.main import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

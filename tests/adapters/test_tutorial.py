@@ -1,34 +1,12 @@
-"""The tutorial in README works as it stands there; the same three lines work on other people's models."""
+"""The three lines of README's tutorial work on the models of other libraries."""
 
 import copy
-import re
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from studio.adapters import AdapterSpec, attach, read_adapter
-
-README = Path(__file__).parents[2] / "README.md"
-
-
-def test_the_tutorial_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    text = README.read_text(encoding="utf-8")
-    code = re.search(r"<!-- tutorial -->\n```python\n(.*?)```", text, re.S).group(1)
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    names: dict = {}
-    keep = "before = {key: value.clone() for key, value in model.state_dict().items()}\n"
-    exec(code.replace("adapter = attach(", keep + "adapter = attach("), names)
-    printed = capsys.readouterr().out
-    assert "444 / 1,045 (42.49%)" in printed
-    losses = [float(value) for value in re.findall(r"loss ([0-9.]+)", printed)]
-    assert len(losses) == 10 and losses[-1] < 0.7 * losses[0] and losses == sorted(losses, reverse=True)
-    after = names["model"].state_dict()
-    assert all(torch.equal(after[key], value) for key, value in names["before"].items())
-    assert read_adapter(tmp_path / "perceptron.safetensors").rank == 4
-
+from studio.adapters import AdapterSpec, attach
 
 transformers = pytest.importorskip("transformers")
 

@@ -2,7 +2,7 @@
 
 Trains the 24 sample pictures with the defaults, measures the held-out pictures of the style at the same noise and
 timesteps with and without the adapter, and draws a contact sheet: strengths across, prompts down, none of them in the
-set. Writes assets/screenshots/<style>-sheet.png and prints the figures.
+set. Writes docs/images/<style>-sheet.png and prints the figures.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
         step, loss, base_loss = min(view.validation, key=lambda row: row[1])
         print(f"{given.steps} steps in {seconds:.0f} s, {view.rate:.2f} steps/s")
         print(f"held-out loss {base_loss:.4f} -> {loss:.4f} ({100 * (loss / base_loss - 1):+.1f} %) at step {step}")
-        sheet = given.sheet or ASSETS / "screenshots" / f"{given.style}-sheet.png"
+        sheet = given.sheet or ASSETS.parent / "docs" / "images" / f"{given.style}-sheet.png"
         sheet.parent.mkdir(exist_ok=True)
         assert view.adapter is not None
         contact_sheet(view.adapter, unseen_prompts(data / given.style)).save(sheet)

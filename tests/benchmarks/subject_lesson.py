@@ -2,7 +2,7 @@
 
 Trains the nine pictures of the moody cat twice: alone, and with prior preservation on pictures of ordinary cats that
 the base model drew itself. Then draws both kinds of prompt with the same seeds and says how near the pictures are, by
-the starter's image encoder, to the moody cats and to what the base draws. Writes assets/screenshots/subject-sheet.png.
+the starter's image encoder, to the moody cats and to what the base draws. Writes docs/images/subject-sheet.png.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
         near = near_to(base.embed_pictures(drawn[TRIGGER]), subject)
         same = (base.embed_pictures(drawn[ORDINARY]) * base.embed_pictures(bare[ORDINARY])).sum(1).mean().item()
         print(f"{name:8}{near:<32.3f}{same:.3f}")
-    file = ASSETS / "screenshots" / "subject-sheet.png"
+    file = ASSETS.parent / "docs" / "images" / "subject-sheet.png"
     sheet(rows).save(file)
     print(file.relative_to(ASSETS.parent))
 

@@ -1,6 +1,6 @@
-"""The pictures of the README, made by clicking through the studio; also every tab in every size and shade, to look at.
+"""The images of the documentation, made by clicking through the studio; also every tab in every size and shade.
 
-python -m tests.browser.screenshots [--steps 200] [--out assets/screenshots] [--every FOLDER]
+python -m tests.browser.screenshots [--steps 200] [--out docs/images] [--every FOLDER]
 """
 
 import argparse
@@ -27,7 +27,7 @@ INNER = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=200, help="length of the run that is shown")
-    parser.add_argument("--out", type=Path, default=ASSETS / "screenshots")
+    parser.add_argument("--out", type=Path, default=ASSETS.parent / "docs" / "images")
     parser.add_argument("--every", type=Path, help="also every tab, empty and full, wide and narrow, light and dark")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)

@@ -57,6 +57,7 @@ def test_a_key_without_a_place_is_named(run, tmp_path):
     assert "1 of 2 layers applied" in printed and re.search(r"unused: .*nowhere", printed)
 
 
+@pytest.mark.full
 def test_two_runs_are_compared(run, tmp_path):
     settings = ("adapter.rank=2", "adapter.targets=attention", "training.batch_size=1", "validation.fraction=0.05")
     flags = [word for setting in settings for word in ("--set", setting)]

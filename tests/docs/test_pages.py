@@ -109,6 +109,15 @@ def test_commands_name_flags_and_modules_that_exist():
     assert not wrong
 
 
+def test_files_that_are_named_exist():
+    named = {
+        path
+        for page in PAGES
+        for path in re.findall(r"(?<![\w/-])(?:tests|assets|studio|examples)/[\w./-]+\b", page.read_text("utf-8"))
+    }
+    assert not [path for path in named if not (ROOT / path.rstrip("./")).exists()]
+
+
 def test_settings_in_commands_exist():
     from studio.training.config import config_from
 

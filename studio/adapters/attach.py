@@ -1,7 +1,7 @@
-"""Putting adapters on a model and taking them off.
+"""Attaching adapters to a model and detaching them.
 
-An adapter hangs on the base model's layers (`stack`): the base's weights, state dict and class stay as they were, any
-number of adapters can hang on one layer, and each has its own strength that can move between two calls.
+An adapter acts on the base model's layers (see `layer_adapters`): the base's weights, state dict and class stay as they
+were, any number of adapters can act on one layer, and each has its own strength that can change between two calls.
 """
 
 import math
@@ -15,13 +15,13 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from studio.adapters import names
 from studio.adapters.files import AdapterFile, write_adapter
-from studio.adapters.layers import Layer, can_train, device_of, fresh, shape_of
+from studio.adapters.layer_adapters import LayerAdapters
+from studio.adapters.layers import Layer, can_train, device_of, init_layer, shape_of
 from studio.adapters.spec import AdapterSpec
-from studio.adapters.stack import Stack
 from studio.adapters.update import Update
 from studio.errors import AdapterError
 
-# Base parameter -> [its requires_grad before the first adapter, how many adapters hold it frozen]. Shared by all
+# Base parameter -> [its requires_grad before the first adapter, how many adapters keep it frozen]. Shared by all
 # adapters, so that they can be detached in any order.
 _frozen = WeakTensorKeyDictionary()
 
@@ -43,11 +43,11 @@ class MatchReport:
 
 
 class Adapter(nn.Module):
-    """Adapter layers hanging on one or more base models. Made by `attach` and `attach_file`.
+    """Adapter layers attached to one or more base models. Made by `attach` and `attach_file`.
 
     `parameters()` are the tensors of every layer's update (A and B for a LoRA) and nothing else. Move it with the base:
     `adapter.to(device)`. In `train()` mode it acts live, with dropout; in `eval()` mode, and where no gradients are
-    asked for, it is merged (see `stack`).
+    needed, its layers are merged (see `layer_adapters`).
     """
 
     def __init__(
@@ -58,28 +58,28 @@ class Adapter(nn.Module):
         strength: float = 1.0,
         report: MatchReport | None = None,
     ):
-        """bases: {component: model}; layers: {(component, path in that model): layer}."""
+        """bases: {component: model}; layers: {(component, path in that model): layer}. Raises AdapterError."""
         super().__init__()
         self.name, self.report = name, report
-        self._rows: Tensor | None = None
-        self.switched = 0  # times between training and not: its numbers may have been written unseen
-        self._stacks: list[Stack] = []
-        self.strength = strength  # refuses what is not a number before anything is hung
-        self._placed = layers  # the same layers as in `layers`, by place
+        self.strength = strength  # raises before anything is attached
+        self._per_sample_scale: Tensor | None = None
+        self.mode_switches = 0  # calls of `train` and `eval`: tensors may have been written uncounted in between
+        self._layers = layers  # the same layers as in `layers`, by component and path
         self.layers = nn.ModuleDict({_module_key(*key): layer for key, layer in layers.items()})
         used = {component: base for component, base in bases.items() if any(c == component for c, _ in layers)}
         unique = {id(p): p for base in used.values() for p in base.parameters()}
         self._base_parameters = list(unique.values())
         self._base_size = sum(p.numel() for p in self._base_parameters)
         _freeze(self._base_parameters)
+        self._attached: list[LayerAdapters] = []
         for (component, path), layer in layers.items():
-            stack = Stack.of(used[component].get_submodule(path))
-            stack.add(self, layer)
-            self._stacks.append(stack)
+            on_layer = LayerAdapters.of(used[component].get_submodule(path))
+            on_layer.add(self, layer)
+            self._attached.append(on_layer)
 
     @property
     def strength(self) -> float:
-        """How much of the update is added: 0 is exactly the base, 1 is as trained. Takes effect at the next call."""
+        """The factor on the update: 0 is exactly the base, 1 is as trained. Takes effect at the next call."""
         return self._strength
 
     @strength.setter
@@ -87,55 +87,48 @@ class Adapter(nn.Module):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise AdapterError(f"The strength must be a number (you gave {value!r}).")
         self._strength = float(value)
-        self._unmerge()
 
     @property
-    def rows(self) -> Tensor | None:
-        """A factor on the strength for each row of a batch, (rows,); None where all are treated alike.
+    def per_sample_scale(self) -> Tensor | None:
+        """A factor on the strength for each sample of a batch, (n,); None where all samples are treated alike.
 
-        Batches must be as long or a multiple: then the rows come again and again, as with guidance. With rows the
-        adapter acts live, so that one batch can hold a picture at each of several strengths.
+        Batches must have n samples or a multiple, over which the factors repeat (guidance doubles a batch). The adapter
+        then acts live, so that one batch can hold an image at each of several strengths.
         """
-        return self._rows
+        return self._per_sample_scale
 
-    @rows.setter
-    def rows(self, values: Tensor | None) -> None:
-        self._rows = values
-        self._unmerge()
+    @per_sample_scale.setter
+    def per_sample_scale(self, values: Tensor | None) -> None:
+        self._per_sample_scale = values
 
-    def weigh(self, factor: Callable[[str, str], float]) -> None:
-        """Set each layer's own factor on the strength, by (component, path). Takes effect at the next call."""
-        for place, layer in self._placed.items():
-            value = float(factor(*place))
+    def set_layer_scales(self, scale: Callable[[str, str], float]) -> None:
+        """Set each layer's own factor on the strength, from (component, path). Takes effect at the next call."""
+        for place, layer in self._layers.items():
+            value = float(scale(*place))
             if not math.isfinite(value):
                 raise AdapterError(f"The strength of {place[1]} must be a number.")
-            layer.factor = value
-        self._unmerge()
+            layer.layer_scale = value
 
     def train(self, mode: bool = True) -> "Adapter":
-        """As of any module; what was merged is forgotten, since training may write its numbers unseen."""
+        """As of any module. Merged weights are forgotten: training may write tensors without torch counting it."""
         super().train(mode)
-        self.switched += 1
-        for stack in self._stacks:
-            stack.forget()
+        self.mode_switches += 1
+        for on_layer in self._attached:
+            on_layer.cache.clear()
         return self
 
-    def _unmerge(self) -> None:
-        for stack in self._stacks:
-            stack.unmerge()
-
-    def placed(self) -> Iterator[tuple[tuple[str, str], Layer, nn.Module]]:
+    def items(self) -> Iterator[tuple[tuple[str, str], Layer, nn.Module]]:
         """((component, path), layer, the base's layer) of everything that is attached."""
-        for (place, layer), stack in zip(self._placed.items(), self._stacks):
-            yield place, layer, stack.base
+        for (place, layer), on_layer in zip(self._layers.items(), self._attached):
+            yield place, layer, on_layer.base
 
     @property
     def updates(self) -> dict[tuple[str, str], Update]:
         """{(component, path): the layer's update}, copied to the CPU. The component is "" after `attach`."""
-        return {place: layer.update for place, layer in self._placed.items()}
+        return {place: layer.update for place, layer in self._layers.items()}
 
     def groups(self, learning_rate: float, b_ratio: float = 1.0) -> list[dict]:
-        """Parameter groups for an optimiser. A `b_ratio` above 1 trains B faster than A: LoRA+ (arXiv:2402.12354)."""
+        """Parameter groups for an optimizer. A `b_ratio` above 1 trains B faster than A: LoRA+ (arXiv:2402.12354)."""
         named = list(self.named_parameters())
         fast = [p for name, p in named if name.rsplit(".", 1)[-1] == "B"]
         slow = [p for name, p in named if name.rsplit(".", 1)[-1] != "B"]
@@ -143,12 +136,12 @@ class Adapter(nn.Module):
         return [{"params": params, "lr": rate} for params, rate in rates if params]
 
     def detach(self) -> None:
-        """Take the adapter off. The base is as it was before, `requires_grad` included. Twice does nothing."""
-        for stack in self._stacks:
-            stack.remove(self)
-        if self._stacks:
+        """Remove the adapter. The base is as it was before, `requires_grad` included. A second call does nothing."""
+        for on_layer in self._attached:
+            on_layer.remove(self)
+        if self._attached:
             _thaw(self._base_parameters)
-        self._stacks, self._base_parameters = [], []
+        self._attached, self._base_parameters = [], []
 
     def save(
         self,
@@ -157,7 +150,7 @@ class Adapter(nn.Module):
         layout: str | None = None,
         metadata: dict[str, str] | None = None,
     ) -> None:
-        """Write the adapter to `path` (.safetensors), whole or not at all.
+        """Write the adapter to `path` (.safetensors), atomically.
 
         prefix    the component's name in the file, for layers attached without one (by `attach`)
         layout    "diffusers" or "kohya"; None: diffusers where it has names for the kind
@@ -176,16 +169,16 @@ class Adapter(nn.Module):
 
 
 def attach(module: nn.Module, spec: AdapterSpec, name: str = "adapter") -> Adapter:
-    """Hang a fresh, trainable adapter on every layer of `module` that `spec` targets, and freeze `module`.
+    """Attach a new, trainable adapter to every layer of `module` that `spec` targets, and freeze `module`.
 
-    The fresh adapter changes nothing: B is zero. Raises AdapterError when no layer is a target.
+    A new adapter changes nothing: B is zero. Raises AdapterError when no layer is a target.
     """
     found = {path: layer for path, layer in module.named_modules() if path and can_train(layer)}
     chosen = {path: layer for path, layer in found.items() if spec.wants(path)}
     if not chosen:
         example = f"its layers have names like {list(found)[-1]!r}" if found else "it has no layer that can be adapted"
         raise AdapterError(f"No layer of the model matches the targets {spec.targets!r}: {example}.")
-    return Adapter(name, {"": module}, {("", path): fresh(layer, path, spec) for path, layer in chosen.items()})
+    return Adapter(name, {"": module}, {("", path): init_layer(layer, path, spec) for path, layer in chosen.items()})
 
 
 def attach_file(
@@ -224,7 +217,7 @@ def place_layers(
                 if spot in placed:
                     raise AdapterError("another layer of the file already fits there")
                 shape = shape_of(modules[place.component].get_submodule(place.path))
-                found[spot] = update.rows(place.rows, shape).fitted(shape)
+                found[spot] = update.slice_rows(place.rows, shape).fitted(shape)
             placed |= found
         except AdapterError as error:
             unused.append((f"{component}.{key}" if component else key, str(error)))

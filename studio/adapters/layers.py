@@ -1,7 +1,7 @@
 """One adapted layer: y = W x + s · delta(W) x, where only the tensors that delta is made of may train.
 
 For LoRA (arXiv:2106.09685) delta is σ · B A: A (r × in) goes down to r directions, B (out × r) comes back up, and r is
-small, so a layer of in · out numbers learns only r · (in + out). B starts at zero: a fresh adapter changes nothing.
+small, so a layer of in · out numbers learns only r · (in + out). B starts at zero: a new adapter changes nothing.
 On a convolution, A is a convolution of the base's own size, stride and padding with r outputs, and B is 1 × 1.
 """
 
@@ -20,7 +20,7 @@ from studio.errors import AdapterError
 
 Base = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-WORKS_ON = "_works_on"  # where a layer keeps the device that its weight is fetched to only while it works
+EXECUTION_DEVICE = "_execution_device"  # attribute of a layer whose weight is moved to that device for each call
 _BUFFERS = ("on_input", "A_start", "B_start")  # these never train
 
 
@@ -34,7 +34,7 @@ class Layer(nn.Module):
         super().__init__()
         self.kind, self.alpha, self.axis, self.sigma = update.kind, update.alpha, update.axis, update.sigma
         self.dropout = dropout
-        self.factor = 1.0  # on the adapter's strength, for this layer alone
+        self.layer_scale = 1.0  # factor on the adapter's strength, for this layer alone
         for name, tensor in update.parts.items():
             tensor = tensor.detach().to(torch.float32, copy=True)
             if name in _BUFFERS:
@@ -95,26 +95,6 @@ class Layer(nn.Module):
             added = run(base, x, strength * delta, None if bias is None else strength * bias)
         return output + added.to(output.dtype)
 
-    def join_to(self, output: Tensor, base: nn.Linear, x: Tensor, strength: float) -> Tensor:
-        """As `add_to`, where `can_join` allows: into the memory of `output`, and with one backward for both."""
-        A, B = self.A.flatten(1), self.B.flatten(1)
-        return _Joined.apply(output.detach(), x, base.weight, A, B, strength * self.sigma)
-
-    def can_join(self, base: nn.Module, output: Tensor, x: Tensor) -> TypeGuard[nn.Linear]:
-        """A plain frozen linear layer in the adapter's own precision, that nobody else watches or changes."""
-        return (
-            self.is_low_rank
-            and type(base) is nn.Linear
-            and not is_quantised(base)
-            and output.dtype == x.dtype == self.A.dtype == base.weight.dtype
-            and output.is_contiguous()
-            and not (self.dropout and self.training)
-            and not any(p.requires_grad for p in base._parameters.values() if p is not None)
-            and len(base._forward_hooks) == 1  # the stack's own
-            and "forward" not in base.__dict__
-            and not torch.is_autocast_enabled(x.device.type)
-        )
-
     # One call in place of a product, a scaling and a sum.
 
     def _onto_linear(self, output: Tensor, x: Tensor, scale: float) -> Tensor:
@@ -137,50 +117,22 @@ class Layer(nn.Module):
         return run_1x1(base, down * scale, self.B)
 
 
-class _Joined(torch.autograd.Function):
-    """y + s (x Aᵀ) Bᵀ where y = x Wᵀ + bias and W is frozen: y (…, out), x (…, in), A (r, in), B (out, r).
-
-    Small models train in many small calls. Here they are two forward, written over y, and five back, where autograd
-    needs a dozen; and x gets one gradient, where it would get two to be added.
-    """
-
-    @staticmethod
-    def forward(ctx, y: Tensor, x: Tensor, W: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
-        down = x.reshape(-1, x.shape[-1]) @ A.T  # (tokens, r)
-        y.view(-1, y.shape[-1]).addmm_(down, B.T, alpha=scale)  # (tokens, out)
-        ctx.mark_dirty(y)
-        ctx.save_for_backward(x, W, A, B, down)
-        ctx.scale = scale
-        return y
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, W, A, B, down = ctx.saved_tensors
-        rows = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
-        grad_down = rows @ B  # (tokens, r)
-        if ctx.scale != 1:
-            grad_down, down = grad_down * ctx.scale, down * ctx.scale
-        grad_x = (rows @ W).addmm_(grad_down, A).view_as(x) if ctx.needs_input_grad[1] else None
-        return None, grad_x, None, grad_down.T @ x.reshape(-1, x.shape[-1]), rows.T @ down, None
-
-
 def weight_of(base: nn.Module) -> nn.Parameter:
-    """The base's own weight, also while a merged one stands in for it."""
+    """The base's own weight, also while it is overridden by a merged one."""
     weight = base._parameters["weight"]
-    assert weight is not None  # `can_carry` asked
+    assert weight is not None  # `can_carry` has checked it
     return weight
 
 
 def is_quantised(base: nn.Module) -> bool:
-    """Whether the weight is kept in fewer bits, in whatever form torchao, bitsandbytes or another chose."""
+    """Whether the weight is stored in fewer bits, in the form of torchao, bitsandbytes or another library."""
     weight = weight_of(base)
     return not weight.is_floating_point() or type(weight) not in (nn.Parameter, Tensor)
 
 
 def device_of(base: nn.Module) -> torch.device:
-    """Where the layer works, wherever its weight is now."""
-    return base.__dict__.get(WORKS_ON) or weight_of(base).device
+    """The device on which the layer runs, wherever its weight is now."""
+    return base.__dict__.get(EXECUTION_DEVICE) or weight_of(base).device
 
 
 def shape_of(base: nn.Module) -> torch.Size:
@@ -192,13 +144,13 @@ def shape_of(base: nn.Module) -> torch.Size:
 
 @torch.no_grad()
 def plain_weight(base: nn.Module) -> Tensor:
-    """The weight's numbers in float32. A quantised layer is asked for them, one input at a time as it were."""
+    """The weight in float32. That of a quantised layer is its output for the identity matrix."""
     weight = weight_of(base)
     if not is_quantised(base) or not isinstance(base, nn.Linear):
         return weight.detach().to(device_of(base), torch.float32)
     exact = weight.dtype if weight.is_floating_point() else getattr(base, "compute_dtype", None) or torch.float32
-    asked = type(base).forward(base, torch.eye(base.in_features, device=weight.device, dtype=exact)).float()
-    return (asked if base.bias is None else asked - base.bias.float()).T
+    output = type(base).forward(base, torch.eye(base.in_features, device=weight.device, dtype=exact)).float()
+    return (output if base.bias is None else output - base.bias.float()).T
 
 
 def can_train(layer: nn.Module) -> TypeGuard[Base]:
@@ -220,7 +172,7 @@ def can_carry(layer: nn.Module) -> bool:
 
 
 def run(base: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What `base` would give with this weight and bias: linear in both, so updates may be run apart and added."""
+    """The output of `base` with this weight and bias. It is linear in both, so updates may be run apart and added."""
     match base:
         case nn.Linear():
             return F.linear(x, weight, bias)
@@ -244,8 +196,8 @@ def run_1x1(base: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
     return convolve[kind](x, weight.reshape(*weight.shape[:2], *(1 for _ in weight_of(base).shape[2:])))
 
 
-def fresh(base: Base, path: str, spec: AdapterSpec) -> Layer:
-    """A new layer for `base` that changes nothing yet. Random numbers are drawn on the CPU: the same on any device."""
+def init_layer(base: Base, path: str, spec: AdapterSpec) -> Layer:
+    """A new layer for `base` that changes nothing yet. Random numbers come from the CPU: the same on any device."""
     rank, alpha = spec.rank_of(path), spec.alpha_of(path)
     start = {"lora": _lora, "dora": _lora, "tucker": _tucker, "loha": _loha, "lokr": _lokr}[spec.kind]
     if spec.init == "pissa":
@@ -262,7 +214,7 @@ def fresh(base: Base, path: str, spec: AdapterSpec) -> Layer:
 
 
 def _kaiming(*shape: int) -> Tensor:
-    """As torch initialises a Linear."""
+    """As torch initializes a Linear."""
     return nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5))
 
 

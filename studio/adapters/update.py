@@ -101,7 +101,7 @@ class Update:
         a = p[f"lokr_w{n}_a"]
         return _product(a if core is None else a.T, p[f"lokr_w{n}_b"], core)
 
-    def rows(self, rows: tuple[int, int] | None, shape: Sequence[int]) -> "Update":
+    def slice_rows(self, rows: tuple[int, int] | None, shape: Sequence[int]) -> "Update":
         """The part of the update for some output rows, of a file that keeps several layers as one (FLUX's qkv).
 
         shape: of the layer's weight. Raises AdapterError for kinds that can't be cut.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from studio.adapters.layers import WORKS_ON
+from studio.adapters.layers import EXECUTION_DEVICE
 
 _HOOK = "group_offloading"  # as diffusers calls it
 
@@ -20,7 +20,7 @@ def offload_blocks(denoiser: Any, device: torch.device) -> None:
     Adapters on it are kept on the device, and act beside the weights instead of being merged into them.
     """
     for layer in denoiser.modules():
-        layer.__dict__[WORKS_ON] = device
+        layer.__dict__[EXECUTION_DEVICE] = device
     denoiser.enable_group_offload(
         onload_device=device, offload_device=torch.device("cpu"), offload_type="block_level", num_blocks_per_group=1
     )

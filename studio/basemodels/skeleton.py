@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from studio.adapters import AdapterSpec
-from studio.adapters.layers import can_train, fresh, shape_of
+from studio.adapters.layers import can_train, init_layer, shape_of
 from studio.basemodels import BaseChoice, base_folder, family_class
 from studio.basemodels.card import read_config
 from studio.basemodels.hub import INDEX
@@ -71,7 +71,7 @@ def numbers_of(module: nn.Module, spec: AdapterSpec) -> tuple[int, int]:
         count = sum(shape_of(layer)[0] for layer in layers.values())
     with building, torch.device("meta"):
         for path, layer in layers.items():
-            count += sum(p.numel() for p in fresh(layer, path, plain).parameters())
+            count += sum(p.numel() for p in init_layer(layer, path, plain).parameters())
     return len(layers), count
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
-from studio.adapters.stack import acting
+from studio.adapters.layer_adapters import active_state
 from studio.basemodels import Family, load_base
 from studio.basemodels.family import Conditions
 from studio.datasets import open_picture
@@ -144,7 +144,7 @@ def conditions(base: Family, recipe: Recipe, rows: int = 1) -> Told:
 
     The words are not read again while they and what acts on the text encoders stay the same.
     """
-    by = [acting(part) for name, part in base.modules().items() if name != base.denoiser]
+    by = [active_state(part) for name, part in base.modules().items() if name != base.denoiser]
     if None in by:
         return _encoded_words(base, recipe, rows)
     key = (recipe.prompt, recipe.negative_prompt, recipe.guidance > 1, recipe.clip_skip, rows, *by)

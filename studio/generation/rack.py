@@ -50,8 +50,8 @@ class Rack:
                 adapter.strength = 0.0
             for number, (use, parts) in enumerate(zip(uses, hung)):
                 for component, adapter in parts:
-                    adapter.weigh(partial(_factor, use, component))
-                    adapter.rows = rows.get(number) if rows else None
+                    adapter.set_layer_scales(partial(_factor, use, component))
+                    adapter.per_sample_scale = rows.get(number) if rows else None
                     adapter.strength = float(use.start < use.end)
 
             def step(done: int, total: int) -> None:
@@ -64,9 +64,9 @@ class Rack:
             yield step
         finally:
             for _, adapter in (part for parts in hung for part in parts):
-                adapter.rows, adapter.strength = None, 0.0
+                adapter.per_sample_scale, adapter.strength = None, 0.0
             for adapter, strength in before:
-                adapter.weigh(lambda own, path: 1.0)
+                adapter.set_layer_scales(lambda own, path: 1.0)
                 adapter.strength = strength
             base = self._base()
             if self.runs and base:  # they have no use for the rest of it, which took part in drawing

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from studio.adapters import KINDS, AdapterSpec, attach, attach_file, read_adapter
-from studio.adapters.stack import ATTRIBUTE
+from studio.adapters.layer_adapters import ATTRIBUTE
 
 X = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
 
@@ -158,7 +158,8 @@ def test_a_merged_weight_is_rounded_once():
     exact = exact + sum(layer.delta(exact) * 1e-2 for a in adapters for layer in a.layers.values())
     with torch.no_grad():
         model(x)
-        assert torch.equal(model[0].weight, exact.bfloat16())
+        merged = vars(model[0])[ATTRIBUTE].cache.parameters["weight"]
+        assert torch.equal(merged, exact.bfloat16())
 
 
 def test_an_optimiser_that_writes_unseen_is_seen_after_training():

@@ -32,7 +32,7 @@ def parts(kind, out=12, width=8):
 def test_the_rows_of_a_fused_layer_are_the_rows_of_its_update(kind):
     whole = update_of(parts(kind) | {"alpha": torch.tensor(3.0), "diff_b": torch.arange(12.0)})
     for rows in ((0, 4), (4, 12)):
-        cut = whole.rows(rows, (rows[1] - rows[0], 8))
+        cut = whole.slice_rows(rows, (rows[1] - rows[0], 8))
         assert torch.allclose(delta(cut), delta(whole)[slice(*rows)], atol=1e-6)
         assert torch.equal(cut.parts["diff_b"], torch.arange(12.0)[slice(*rows)])
 
@@ -40,17 +40,17 @@ def test_the_rows_of_a_fused_layer_are_the_rows_of_its_update(kind):
 def test_lengths_of_outputs_are_cut_with_their_rows_and_those_of_inputs_are_refused():
     for kind in ("lora", "lokr"):
         whole = update_of(parts(kind) | {"dora_scale": torch.arange(12.0)[:, None]})
-        cut = whole.rows((4, 8), (4, 8))
+        cut = whole.slice_rows((4, 8), (4, 8))
         assert torch.equal(cut.parts["magnitude"], torch.arange(4.0, 8.0)) and cut.label
         with pytest.raises(AdapterError, match="along its inputs"):
-            update_of(parts(kind) | {"dora_scale": torch.ones(1, 8)}).rows((4, 8), (4, 8))
+            update_of(parts(kind) | {"dora_scale": torch.ones(1, 8)}).slice_rows((4, 8), (4, 8))
 
 
 def test_what_can_not_be_cut_or_has_another_size_is_said():
     with pytest.raises(AdapterError, match="LoHa of several layers"):
-        update_of(parts("loha")).rows((0, 4), (4, 8))
+        update_of(parts("loha")).slice_rows((0, 4), (4, 8))
     with pytest.raises(AdapterError, match="not that of the layers"):
-        update_of(parts("lora")).rows((8, 16), (8, 8))
+        update_of(parts("lora")).slice_rows((8, 16), (8, 8))
     with pytest.raises(AdapterError, match="its size is 12×8, the base model's 12×9"):
         update_of(parts("lora")).fitted((12, 9))
 

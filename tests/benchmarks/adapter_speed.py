@@ -16,6 +16,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from studio.adapters import Adapter, AdapterSpec, attach
+from studio.adapters.layer_adapters import ATTRIBUTE, restore_weight
 
 RANK, NAMES = 16, ("one", "two", "three")
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -118,9 +119,10 @@ def moving_one(bench: Bench, rounds: int) -> dict[str, float]:
     def we_move_and_merge() -> None:
         we_move()
         for layer in mine.modules():
-            stack = layer.__dict__.get("_adapter_stack")
-            if stack:
-                stack._before(layer, ())
+            on_layer = layer.__dict__.get(ATTRIBUTE)
+            if on_layer:
+                on_layer._before(layer, ())
+                restore_weight(layer)
 
     with torch.inference_mode():
         bench.forward(mine)
@@ -147,7 +149,8 @@ def memory(bench: Bench) -> dict[str, float]:
     with torch.inference_mode():
         bench.forward(mine)
     factors = sum(p.numel() * p.element_size() for adapter in adapters for p in adapter.parameters())
-    merged = sum(m.weight.numel() * m.weight.element_size() for m in mine.modules() if "weight" in m.__dict__)
+    cached = (vars(m)[ATTRIBUTE].cache.parameters for m in mine.modules() if ATTRIBUTE in vars(m))
+    merged = sum(t.numel() * t.element_size() for parameters in cached for t in parameters.values())
     lora = sum(p.numel() * p.element_size() for name, p in theirs.named_parameters() if "lora_" in name)
     base = sum(p.numel() * p.element_size() for p in bench.bare.parameters())
     return {"bare": base / 1e6, "peft": lora / 1e6, "ours": (factors + merged) / 1e6}

@@ -47,7 +47,7 @@ def test_the_kohya_layout_goes_out_and_back(bases, folders, tmp_path, name, targ
     plain = draw(base, RECIPE)
     adapter = attach_file(read_adapter(file), base.modules())
     ours = draw(base, RECIPE)
-    placed = {place for place, _, _ in adapter.placed()}
+    placed = {place for place, _, _ in adapter.items()}
     adapter.detach()
     assert not adapter.report.unused and len(placed) >= count
     assert max(high for _, high in ImageChops.difference(ours, plain).getextrema()) > 4
@@ -106,7 +106,7 @@ def test_every_layer_has_one_outside_name_in_each_layout_and_back(bases, tmp_pat
     for layout in ("kohya", "diffusers"):
         write_adapter(tmp_path / f"{layout}.safetensors", own, layout=layout)
         back = attach_file(read_adapter(tmp_path / f"{layout}.safetensors"), base.modules())
-        found = {place: layer.update for place, layer, _ in back.placed()}
+        found = {place: layer.update for place, layer, _ in back.items()}
         back.detach()
         assert not back.report.unused and set(found) == set(own)
         for place, update in own.items():

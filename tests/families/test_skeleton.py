@@ -67,7 +67,7 @@ def test_the_numbers_that_are_said_are_those_that_are_trained(bases, folders, na
     for targets in TARGETS:
         learner = Learner(config_from(wanted | {"adapter.targets": targets}), bases(name), Processes())
         counts.append(sum(p.numel() for p in learner.parameters))
-        layers = sum(len(list(adapter.placed())) for adapter in learner.adapters.values())
+        layers = sum(len(list(adapter.items())) for adapter in learner.adapters.values())
         for adapter in learner.adapters.values():
             adapter.detach()
         assert said[targets].startswith(f"{counts[-1] / 1e3:,.0f} k numbers are trained, in {layers} layers.")

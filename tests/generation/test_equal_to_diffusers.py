@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from studio.adapters.stack import Stack
+from studio.adapters.layer_adapters import LayerAdapters
 from studio.basemodels import base_folder, load_base
 from studio.generation import AdapterUse, Recipe, generate
 from studio.generation.rack import rack_of
@@ -132,8 +132,8 @@ def test_words_are_read_again_only_when_something_that_reads_them_changes(files,
 
 
 def test_weights_are_merged_again_only_when_a_strength_or_a_number_moved(files, monkeypatch):
-    merged, merge = [], Stack._merge
-    monkeypatch.setattr(Stack, "_merge", lambda stack, still: (merged.append(1), merge(stack, still))[1])
+    merged, merge = [], LayerAdapters._merge
+    monkeypatch.setattr(LayerAdapters, "_merge", lambda on, layers: (merged.append(1), merge(on, layers))[1])
 
     def merges(**more) -> bool:
         before = len(merged)
@@ -147,7 +147,7 @@ def test_weights_are_merged_again_only_when_a_strength_or_a_number_moved(files, 
     assert merges(strength=0.61, blocks={"unet.mid_block": 0.5})
     assert merges(strength=0.61)
     latest = list(rack_of(load_base())._read.values())[-1]
-    for _, layer, _ in latest.placed():
+    for _, layer, _ in latest.items():
         layer.B.data = layer.B.data.clone()  # as programs write that don't count it
     assert merges(strength=0.61)
 

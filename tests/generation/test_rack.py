@@ -78,13 +78,15 @@ def by_hand(files):
     """(a base of its own, the first file's adapter on it, without the text encoder's part)."""
     base = load_base(shared=False)
     adapter = attach_file(read_adapter(files[0]), base.modules())
-    adapter.weigh(lambda component, path: float(component == "unet"))
+    adapter.set_layer_scales(lambda component, path: float(component == "unet"))
     return base, adapter
 
 
 def test_blocks_have_factors_of_their_own(files, by_hand):
     base, adapter = by_hand
-    adapter.weigh(lambda component, path: component == "unet" and (0.25 if path.startswith("down_blocks.1.") else 1))
+    adapter.set_layer_scales(
+        lambda component, path: component == "unet" and (0.25 if path.startswith("down_blocks.1.") else 1)
+    )
     use = AdapterUse(file=files[0], text_strength=0, blocks={"unet.down_blocks.1": 0.25})
     assert same(drawn(use), draw(base, Recipe(**QUICK)))
     assert not same(drawn(use), drawn(AdapterUse(file=files[0], text_strength=0)))

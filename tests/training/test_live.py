@@ -76,7 +76,7 @@ def test_a_run_and_a_picture_share_one_base_and_the_run_leaves_it_clean(workspac
         if isinstance(event, Step):
             generate(Recipe(**WORDS))
             (adapters,) = rack_of(base).runs.values()
-            assert {layer for _, _, layer in adapters["unet"].placed()} <= own
+            assert {layer for _, _, layer in adapters["unet"].items()} <= own
             assert how_many_denoisers() == denoisers
             seen += 1
     assert seen == 6

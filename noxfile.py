@@ -3,14 +3,19 @@
 With --no-venv they run in the environment that is active, without installing anything.
 """
 
+from pathlib import Path
+
 import nox
+from nox.virtualenv import PassthroughEnv
 
 nox.options.sessions = ["check", "test"]
 nox.options.reuse_existing_virtualenvs = True
 
 
 def install(session: nox.Session, extra: str = "test") -> None:
-    session.install("-r", "requirements.txt", "-e", f".[{extra}]")
+    """What README's test command installs; nothing under --no-venv."""
+    if not isinstance(session.virtualenv, PassthroughEnv):
+        session.install("-r", "requirements.txt", "-e", f".[{extra}]")
 
 
 @nox.session
@@ -40,7 +45,8 @@ def full(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation as a site, in site/."""
-    session.install("-e", ".[docs]")
+    if not isinstance(session.virtualenv, PassthroughEnv):
+        session.install("-e", ".[docs]")
     session.run("mkdocs", "build", "--strict", *session.posargs)
 
 
@@ -50,3 +56,36 @@ def bench(session: nox.Session) -> None:
     install(session)
     name, *options = session.posargs or ["adapter_speed", "--small"]
     session.run("python", "-m", f"tests.benchmarks.{name}", *options)
+
+
+LOCK_HEADER = """\
+# The whole tested set, indirect dependencies and test tools included, with the SHA-256 of every file, for Linux, macOS
+# and Windows. Install with: pip install --require-hashes -r requirements.lock && pip install --no-deps -e .
+#
+# Made by `nox -s lock`: requirements.txt and the extras test and mcp are installed in a new environment, and uv
+# pins what was installed there. torch is the exception: an environment may hold a CPU or ROCm build (2.13.0+cpu), whose
+# files are not those of the default index, so its build tag is dropped and the default package of the same version is
+# pinned, with the CUDA packages that it needs on Linux. For another build of torch use requirements.txt.
+"""
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write requirements.lock anew from what requirements.txt installs today."""
+    install(session, "test,mcp")
+    session.install("uv>=0.9")
+    tested = Path(session.create_tmp()) / "tested.txt"
+    frozen = session.run("pip", "freeze", "--exclude-editable", "--exclude", "torch", "--exclude", "uv", silent=True)
+    tested.write_text(frozen or "", "utf-8")
+    write_lock(session, tested)
+
+
+def write_lock(session: nox.Session, tested: Path) -> None:
+    """tested: the versions to pin, as `pip freeze` prints them."""
+    options = ["--universal", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
+    extras = [word for extra in ("test", "mcp") for word in ("--extra", extra)]
+    files = ["-c", "requirements.txt", "-c", str(tested), "pyproject.toml", "-o", "requirements.lock"]
+    Path("requirements.lock").unlink(missing_ok=True)
+    session.run("uv", "pip", "compile", "--python-version", "3.11", *options, *extras, *files)
+    lock = Path("requirements.lock")
+    lock.write_text(LOCK_HEADER + lock.read_text("utf-8"), "utf-8")

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -84,3 +85,48 @@ def test_readme_has_the_two_commands_word_for_word():
     assert "\npip install -r requirements.txt && python launch.py\n" in readme
     marked = re.search(r"<!-- test command -->(.*?)<!-- end -->", readme, re.DOTALL)
     assert marked and "\npip install -r requirements.txt -e '.[test]' && python -m pytest\n" in marked[1]
+
+
+def locked() -> dict[str, tuple[str, int]]:
+    """{name: (version, number of hashes)} of requirements.lock, of this platform's line where there are several."""
+    text, found = (ROOT / "requirements.lock").read_text(), {}
+    for block in re.split(r"\n(?=[A-Za-z0-9])", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)):
+        line, *hashes = block.replace("\\", "").split("--hash=")
+        wanted = Requirement(line.strip())
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", said.strip()) for said in hashes) and "://" not in block
+        if not wanted.marker or wanted.marker.evaluate():
+            (exact,) = wanted.specifier
+            found[canonicalize_name(wanted.name)] = (exact.version, len(hashes))
+    return found
+
+
+def test_the_lock_holds_the_tested_set_with_hashes():
+    lock, anew = locked(), "run: nox -s lock"
+    assert all(count for _, count in lock.values()), anew
+    assert {name: lock[name][0] for name in pins()} == pins(), anew
+    extras = project()["optional-dependencies"]
+    wanted = [Requirement(line) for line in [*project()["dependencies"], *extras["test"], *extras["mcp"]]]
+    own = [Requirement(line) for r in wanted if r.name == "lora-studio" for extra in r.extras for line in extras[extra]]
+    for need in [*wanted, *own]:
+        if need.name != "lora-studio":
+            assert need.specifier.contains(lock[canonicalize_name(need.name)][0]), f"{need}: {anew}"
+
+
+def test_the_command_the_types_and_own_extras_are_there():
+    module, _, function = project()["scripts"]["lora-studio"].partition(":")
+    assert callable(getattr(import_module(module), function))
+    assert (ROOT / "studio" / "py.typed").is_file()
+    for lines in project()["optional-dependencies"].values():
+        own = [r for r in map(Requirement, lines) if r.name in ("studio", project()["name"])]
+        assert all(r.name == project()["name"] and r.extras <= set(project()["optional-dependencies"]) for r in own)
+
+
+def test_the_image_runs_as_a_plain_user_and_holds_what_it_copies():
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] not in ("root", "0")
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for line in re.findall(r"^COPY (.+)", text, re.MULTILINE):
+        for name in line.split()[:-1]:
+            assert (ROOT / name).exists() and name in allowed
+    version = re.search(r"^ARG PYTHON=(.+)", text, re.MULTILINE)
+    assert version and f">={version[1]}" == project()["requires-python"]

@@ -62,6 +62,7 @@ LAYERS = (  # from the top; what stands together may import each other
     {"datasets"},
     {"basemodels"},
     {"adapters"},
+    {"devices"},
     {"server", "workspace"},
     {"building", "hub", "schema", "libraries", "errors", "text"},
 )

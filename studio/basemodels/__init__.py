@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from studio import devices
 from studio.basemodels.choice import BaseChoice
 from studio.building import building
 from studio.errors import BaseModelError, lacking
@@ -111,14 +112,12 @@ def load_base(name: str = "starter", shared: bool = True, precision: str | None 
     """Load the base that a line names, as `choice.BaseChoice` has it. Raises BaseModelError.
 
     shared: everyone who asks for the same base in the same precision is given the same copy. precision: "fp32", "bf16"
-    or "fp16"; None is the usual one of the machine (see `memory.usual_precision`).
+    or "fp16"; None is the usual one of the machine (see `devices.default_precision`).
     """
     choice = BaseChoice.of(name)
     folder = base_folder(name)
     kind = family_class(folder, choice.family)
-    from studio.basemodels.memory import usual_precision
-
-    precision = precision or usual_precision()
+    precision = precision or devices.default_precision()
     with building:
         if not shared:
             return kind(folder, precision, choice=choice)

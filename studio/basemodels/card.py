@@ -4,8 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from studio import devices
 from studio.basemodels import BaseChoice, base_folder, family_class
-from studio.basemodels.memory import Estimate, best_device, estimate, placement, usual_precision
+from studio.basemodels.memory import Estimate, estimate, placement
 from studio.basemodels.single_file import config_folder, kind_of_file, shapes_of
 from studio.errors import BaseModelError
 
@@ -46,8 +47,8 @@ def describe_base(name: str, precision: str | None = None) -> Card:
     """
     choice, place = BaseChoice.of(name), base_folder(name)
     family = family_class(place, choice.family)
-    device = best_device()
-    precision = precision or usual_precision()
+    device = devices.best_device()
+    precision = precision or devices.default_precision()
     title, configs, marks = family.title, place, dict[str, tuple[int, ...]]()
     if place.is_file():
         kind = kind_of_file(place, choice.family)

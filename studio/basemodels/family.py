@@ -13,7 +13,7 @@ import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,16 +23,17 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from studio import devices
 from studio.basemodels.choice import BaseChoice
 from studio.basemodels.clip_prompts import Parts
 from studio.basemodels.codec import files_of
-from studio.basemodels.memory import best_device, estimate, placement
+from studio.basemodels.memory import estimate, placement
 from studio.basemodels.offloading import offload_blocks
 from studio.basemodels.opening import open_pipeline
 from studio.basemodels.quantising import in_one_precision, quantisation
 from studio.basemodels.sizes import refuse_size
 from studio.basemodels.words import TokenCounter
-from studio.errors import BaseModelError, lacking
+from studio.errors import BaseModelError, lacking, out_of_memory
 
 Conditions = dict[str, Tensor]
 Size = tuple[int, int]  # width, height in pixels
@@ -65,7 +66,7 @@ class Family(ABC):
     ):  # fmt: skip
         self.folder, self.dtype = folder, DTYPES[precision]
         self.choice = choice or BaseChoice(name=str(folder))
-        self.device = device or best_device()
+        self.device = device or devices.best_device()
         if self.choice.prediction_type and getattr(type(self), "prediction_type", "") == "flow":
             raise BaseModelError(f"{self.title} follows a flow and says nothing else: leave prediction_type out.")
         halved = torch.bfloat16 if self.dtype != torch.float32 else torch.float32
@@ -160,7 +161,7 @@ class Family(ABC):
 
     def arithmetic(self) -> AbstractContextManager:
         """Where the denoiser runs: autocast to its precision, so that adapters and latents may stay in fp32."""
-        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+        return devices.autocast(self.device, self.dtype)
 
     def compile(self) -> None:
         """Compile the denoiser block by block: the shapes of buckets come again and again, each is compiled once."""
@@ -183,10 +184,12 @@ class Family(ABC):
 
     def _tiled(self, work: Callable[[], Any]) -> Any:
         """Work of the codec; when memory runs out, again one picture at a time and in tiles."""
-        with suppress(torch.OutOfMemoryError):
+        try:
             return work()
-        if self.device.type == "cuda":  # behind the error: its frames hold what is to be freed
-            torch.cuda.empty_cache()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        devices.empty_cache()  # behind the error: its frames hold what is to be freed
         self.pipeline.vae.enable_slicing()
         self.pipeline.vae.enable_tiling()
         return work()
@@ -200,8 +203,7 @@ class Family(ABC):
         """Send the codec, and the text encoders unless `text` is False, off the accelerator; drawing fetches them."""
         for module in self._beside(text):
             module.to("cpu")
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        devices.empty_cache()
 
     def park(self) -> None:
         """Send off the accelerator what can be sent, for another model to have the room; drawing fetches it."""

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
+from studio import devices
 from studio.basemodels.choice import BaseChoice
 from studio.basemodels.hub import variant_in, variant_of
 from studio.basemodels.quantising import BYTES as PACKED
 from studio.basemodels.single_file import shapes_of
 from studio.errors import BaseModelError
-from studio.server import zero_gpu
 
+usual_precision = devices.default_precision  # the name that the studio asks for until its files have moved
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _PART_OF = (  # where a single file keeps what diffusers calls a component
     (r"first_stage_model\.|vae\.", "vae"),
@@ -35,30 +36,10 @@ class Estimate:
         return f"{total / 1e6:,.0f} M parameters ({parts}): {self.gigabytes:.1f} GB."
 
 
-def has_cuda() -> bool:
-    """Whether this process computes on a CUDA device."""
-    return torch.cuda.is_available() and not zero_gpu.away()
-
-
-def best_device() -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU."""
-    if has_cuda():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def usual_precision() -> str:
-    """fp32 on a CPU and on Apple's; on a GPU bf16 where it has that, else fp16."""
-    if not has_cuda():
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-
-
 def placement(device: torch.device, precision: str, choice: BaseChoice | None = None) -> str:
     """One sentence: what runs where, in which precision."""
-    where = {"cuda": "the GPU", "mps": "the Apple GPU", "cpu": "the processor"}[device.type]
-    if device.type == "cuda":
-        where = torch.cuda.get_device_name(device)
+    where = devices.device_name(device)
+    where = f"the {where}" if where in ("CPU", "Apple GPU") else where
     codec = "" if precision == "fp32" else ", the codec in fp32"
     packed = f", the denoiser in {choice.quantise.removesuffix('bit')} bits" if choice and choice.quantise else ""
     fetched = ", the denoiser fetched block by block" if choice and choice.offload else ""

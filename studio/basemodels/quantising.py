@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from studio import devices
 from studio.adapters.layers import is_quantised
 from studio.errors import BaseModelError
 
@@ -24,7 +25,7 @@ def quantisation(wanted: str, device: torch.device, dtype: torch.dtype) -> Any:
     """
     from studio.libraries.diffusers import diffusers
 
-    on_gpu = device.type == "cuda" and find_spec("bitsandbytes") is not None
+    on_gpu = devices.supports_bitsandbytes(device) and find_spec("bitsandbytes") is not None
     if wanted == "8bit" and find_spec("torchao") is not None:
         from torchao.quantization import Int8WeightOnlyConfig
 
@@ -35,8 +36,10 @@ def quantisation(wanted: str, device: torch.device, dtype: torch.dtype) -> Any:
         return diffusers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
         )
-    if wanted == "4bit" and device.type != "cuda":
-        raise BaseModelError("A base in 4 bits needs an NVIDIA GPU: leave quantise=4bit out, or say quantise=8bit.")
+    if wanted == "4bit" and not devices.supports_bitsandbytes(device):
+        raise BaseModelError(
+            "A base in 4 bits needs a GPU (CUDA, ROCm or XPU): leave quantise=4bit out, or say quantise=8bit."
+        )
     package = "torchao" if wanted == "8bit" else "bitsandbytes"
     raise BaseModelError(
         f"A base in {wanted.removesuffix('bit')} bits needs {package}: pip install {package}, or leave quantise out."

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 from pydantic import Field
 
+from studio import devices
 from studio.captioning.generators import MODEL_WORDS, Generator, GeneratorSettings, explained
 from studio.captioning.models import read_config
 from studio.datasets.captions import one_line
@@ -77,8 +78,6 @@ class ChatCaptioner(Generator):
     def caption(self, pictures: Sequence[Image.Image]) -> list[str]:
         if not pictures:
             return []
-        import torch
-
         inputs = self.processor(
             images=[_shrunk(picture, self.settings.max_side) for picture in pictures],
             text=[self.text] * len(pictures),
@@ -86,8 +85,7 @@ class ChatCaptioner(Generator):
         )  # fmt: skip
         heat = self.settings.temperature
         how = {"temperature": heat, "top_p": self.settings.top_p} if heat else {"temperature": None, "top_p": None}
-        with torch.random.fork_rng():
-            torch.manual_seed(self.settings.seed)
+        with devices.seeded(self.settings.seed):
             ids = self.generate(
                 inputs, max_new_tokens=self.settings.max_tokens, do_sample=heat > 0, top_k=None, **how
             )  # fmt: skip

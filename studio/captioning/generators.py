@@ -9,6 +9,7 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from studio import devices
 from studio.captioning.memory import give_back
 from studio.captioning.models import read_config
 from studio.errors import BaseModelError, out_of_memory
@@ -30,9 +31,9 @@ class ModelSettings(BaseModel):
 
 
 class GeneratorSettings(ModelSettings):
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where it runs; auto: a GPU if there is")
+    device: devices.Choice = Field("auto", description="Where it runs; auto: a GPU if there is")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="Of its weights; auto: bf16 on a GPU that has it, else fp16 there, and fp32 on a processor"
+        "auto", description="Of its weights; auto: bf16 on a GPU that has it, else fp16 there, and fp32 on a CPU"
     )
     max_tokens: int = Field(64, ge=4, le=1024, description="Longest caption, in tokens; a word is about 1.3 of them")
 
@@ -103,18 +104,11 @@ def place(device: str, precision: str):
     """(torch.device, torch.dtype) for these settings. Raises BaseModelError when there is no such device here."""
     import torch
 
-    kind = device
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if (kind == "cuda" and not cuda) or (kind == "mps" and not mps):
-        raise BaseModelError(f"There is no {kind} device on this machine: set the captioner's device to auto.")
-    if kind == "auto":
-        kind = "cuda" if cuda else "mps" if mps else "cpu"
-    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision != "auto":
-        return torch.device(kind), named[precision]
-    if kind == "cpu":
-        return torch.device(kind), torch.float32
-    return torch.device(kind), torch.bfloat16 if kind == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+    chosen = devices.choose(device)
+    if precision == "auto":  # a captioner works in fp16 on Apple's as well
+        fits = not devices.is_accelerator(chosen) or devices.default_precision(chosen) != "fp32"
+        precision = devices.default_precision(chosen) if fits else "fp16"
+    return chosen, {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 import gc
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from studio import devices
 from studio.errors import out_of_memory
 
 T = TypeVar("T")
@@ -15,13 +15,9 @@ log = logging.getLogger(__name__)
 
 
 def give_back() -> None:
-    """What is no longer used, also what torch keeps of a GPU's memory for later."""
+    """What is no longer used, also what torch keeps of a device's memory for later."""
     gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif torch is not None and torch.backends.mps.is_available():
-        torch.mps.empty_cache()
+    devices.empty_cache()
 
 
 class Batches:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
 
+from studio import devices
 from studio.adapters.layer_adapters import active_state
 from studio.basemodels import Family, load_base
 from studio.basemodels.family import Conditions
@@ -96,7 +97,7 @@ def draw_rows(
     """The same picture in each of `rows` rows of one batch, for what hangs on the base to treat apart. As `draw`."""
     began = time.perf_counter()
     base.fetch()
-    generators = [torch.Generator("cpu").manual_seed(recipe.seed) for _ in range(rows)]
+    generators = [devices.generator(recipe.seed) for _ in range(rows)]
     wanted, unwanted = conditions(base, recipe, rows)
     scheduler = make_scheduler(base.scheduler(), recipe.scheduler)
     base.set_steps(scheduler, recipe.steps, recipe.width, recipe.height)

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from studio.basemodels import load_base
+from studio.errors import out_of_memory
 from studio.generation.drawing import Progress, draw_rows
 from studio.generation.rack import rack_of
 from studio.generation.recipe import Recipe
@@ -40,8 +41,8 @@ def draw_strip(
     try:
         with rack_of(base).showing(whole.adapters, rows) as step:
             return draw_rows(base, whole, len(strengths), stop, progress, before=step)
-    except torch.OutOfMemoryError:
-        if len(strengths) == 1:
+    except (RuntimeError, MemoryError) as error:
+        if len(strengths) == 1 or not out_of_memory(error):
             raise
     half = len(strengths) // 2
     return [

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from studio.basemodels.memory import usual_precision
+from studio import devices
 from studio.training.config import TrainingConfig
 
 WINDOW = 50  # steps over which speed is told
@@ -17,14 +17,13 @@ WINDOW = 50  # steps over which speed is told
 
 def precision_of(settings: TrainingConfig) -> str:
     """The run's precision; "auto" is the machine's usual one."""
-    return usual_precision() if settings.precision == "auto" else settings.precision
+    return devices.default_precision() if settings.precision == "auto" else settings.precision
 
 
 def memory_used(device: torch.device) -> float:
     """GB that the run holds: on the accelerator at the most so far, or of the whole process on a CPU now."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return psutil.Process().memory_info().rss / 1e9
+    peak = devices.peak_memory(device)
+    return (psutil.Process().memory_info().rss if peak is None else peak) / 1e9
 
 
 class Clock:
@@ -67,16 +66,15 @@ class PeakMemory:
         self.device, self.gigabytes = device, 0.0
 
     def __enter__(self) -> "PeakMemory":
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            with suppress(OSError):  # 5 sets the high-water mark back (man 5 proc)
-                Path("/proc/self/clear_refs").write_text("5")
+        devices.reset_peak_memory(self.device)
+        with suppress(OSError):  # 5 sets the high-water mark back (man 5 proc)
+            Path("/proc/self/clear_refs").write_text("5")
         return self
 
     def __exit__(self, *_) -> None:
-        if self.device.type == "cuda":
-            self.gigabytes = torch.cuda.max_memory_allocated(self.device) / 1e9
+        peak = devices.peak_memory(self.device)
+        if peak is not None:
+            self.gigabytes = peak / 1e9
             return
         self.gigabytes = psutil.Process().memory_info().rss / 1e9
         with suppress(OSError, StopIteration, ValueError):

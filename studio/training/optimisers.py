@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from studio import devices
 from studio.adapters import Adapter
 from studio.errors import ConfigError
 from studio.training.config import TrainingConfig
@@ -23,8 +24,8 @@ def missing_for(settings: TrainingConfig) -> str | None:
     package = NEEDS.get(settings.optimizer)
     if package and find_spec(package) is None:
         return f"The optimizer {settings.optimizer} needs the package {package}: {INSTALL[package]}, or use adamw."
-    if settings.optimizer == "adamw-8bit" and not torch.cuda.is_available():
-        return "The optimizer adamw-8bit needs an Nvidia GPU: use adamw."
+    if settings.optimizer == "adamw-8bit" and not devices.supports_bitsandbytes(devices.best_device()):
+        return "The optimizer adamw-8bit needs a GPU (CUDA, ROCm or XPU): use adamw."
     return None
 
 

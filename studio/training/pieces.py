@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from studio import devices
 from studio.errors import RunError
 from studio.training.config import TrainingConfig
 from studio.training.examples import Row
@@ -46,8 +47,7 @@ class Pieces:
 
     def smaller(self, settings: TrainingConfig, device: torch.device) -> str:
         """Halve the pieces, and say so. Raises DoesNotFit with advice when they are of one picture."""
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        devices.empty_cache()
         if self._tried <= 1:
             raise DoesNotFit(f"Memory ran out with a single picture: {_advice(settings)}.")
         self.size = (self._tried + 1) // 2

@@ -9,13 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import psutil
 import torch
 
+from studio import devices
 from studio.basemodels import Family, load_base
 from studio.datasets import has_trigger
 from studio.datasets.pictures import has_alpha
-from studio.errors import RunError
+from studio.errors import RunError, out_of_memory
 from studio.training.batches import Plan
 from studio.training.cache import Cache
 from studio.training.config import RunConfig, config_from, dotted
@@ -116,9 +116,9 @@ def _about_settings(config: RunConfig) -> list[Finding]:
         out.append(Finding("warn", "Prodigy finds the rate by itself and multiplies it by training.learning_rate: 1."))
     elif training.optimizer != "prodigy" and training.learning_rate > 0.01:
         out.append(Finding("warn", f"A learning rate of {training.learning_rate:g} is very high for an adapter."))
-    if training.compile and not torch.cuda.is_available():
+    if training.compile and devices.accelerator() is None:
         out.append(Finding("warn", "Compiling takes minutes on a CPU and made no step faster there: leave it off."))
-    if training.precision == "fp16" and not torch.cuda.is_available():
+    if training.precision == "fp16" and devices.accelerator() is None:
         out.append(Finding("warn", "fp16 on a CPU is slow and coarse: leave training.precision at auto."))
     if training.loss == "huber" and training.min_snr_gamma:
         out.append(Finding("note", "Huber loss and min-SNR both play down hard timesteps."))
@@ -190,7 +190,9 @@ def _measure(
         wanted = config_from(settings | change)
         try:
             found.step, found.memory, found.preview, learner_size = _try(wanted, few, base, cache, stop)
-        except (torch.OutOfMemoryError, MemoryError, DoesNotFit):
+        except (RuntimeError, MemoryError, DoesNotFit) as error:
+            if not isinstance(error, DoesNotFit) and not out_of_memory(error):
+                raise
             continue
         found.checkpoint = 4 * learner_size / 1e9
         if found.memory <= found.available or not change:
@@ -200,7 +202,7 @@ def _measure(
     else:
         found.failure = "The run does not fit into this device's memory: choose a lower resolution or rank."
         return found
-    if not found.proposal and wanted.training.batch_size < 8 and base.device.type == "cuda":
+    if not found.proposal and wanted.training.batch_size < 8 and devices.is_accelerator(base.device):
         found.proposal = _larger(wanted, found)
     return found
 
@@ -247,8 +249,8 @@ def _smaller(config: RunConfig) -> list[dict[str, Any]]:
         batch, parts = (batch + 1) // 2, parts * 2
         smaller = {"training.batch_size": batch, "training.accumulation": parts}
         out.append({**smaller, "training.gradient_checkpointing": True})
-    if precision_of(training) == "fp32" and torch.cuda.is_available():
-        out.append({**out[-1], "training.precision": "bf16"})
+    if precision_of(training) == "fp32" and devices.default_precision() != "fp32":
+        out.append({**out[-1], "training.precision": devices.default_precision()})
     return out
 
 
@@ -261,10 +263,7 @@ def _larger(config: RunConfig, found: _Measured) -> dict[str, Any]:
 
 def _available(device: torch.device) -> float:
     """GB that a run may take: ROOM of what is free now and what this process holds already."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return ROOM * (free + torch.cuda.memory_reserved(device)) / 1e9
-    return ROOM * (psutil.virtual_memory().available + psutil.Process().memory_info().rss) / 1e9
+    return ROOM * devices.available_memory(device) / 1e9
 
 
 def _about_disk(config: RunConfig, workspace: Workspace, examples: list[Example], measured: _Measured) -> list[Finding]:

@@ -12,6 +12,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, distributed
 
+from studio import devices
 from studio.errors import RunError
 
 PATIENCE = timedelta(hours=6)  # others wait while the first draws previews or encodes its share of the pictures
@@ -24,7 +25,7 @@ class Processes:
         self.count, self.rank = 1, 0
         self.device: torch.device | None = None  # the base model chooses
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+            state = PartialState(cpu=devices.accelerator() is None, timeout=PATIENCE)
             self.count, self.rank, self.device = state.num_processes, state.process_index, state.device
 
     @property

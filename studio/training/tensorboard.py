@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
+from studio import devices
 from studio.errors import RunError
 from studio.training.events import Event, Step, Validation
 
@@ -19,7 +18,7 @@ def told(folder: Path) -> Iterator[Callable[[Event], None]]:
     from accelerate import PartialState
     from accelerate.tracking import TensorBoardTracker
 
-    PartialState(cpu=not torch.cuda.is_available())  # accelerate's trackers ask it
+    PartialState(cpu=devices.accelerator() is None)  # accelerate's trackers ask it
     try:
         tracker = TensorBoardTracker(folder.name, folder / "tensorboard")
         tracker.start()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from studio import devices
 from studio.basemodels import load_base
 from studio.errors import RunError, StudioError, user_message
 from studio.generation.rack import rack_of
@@ -179,7 +180,7 @@ class _Run:
             look = last or _due(step, wanted.validation.every)
             preview = last or _due(step, wanted.preview.every)
             keep = last or stop or save or _due(step, settings.checkpoint_every)
-            patient = self.base.device.type == "cuda" and len(waiting) < READ_EVERY
+            patient = devices.is_accelerator(self.base.device) and len(waiting) < READ_EVERY
             if patient and not (look or preview or keep):
                 continue
             fault = None

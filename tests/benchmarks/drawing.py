@@ -23,6 +23,7 @@ import diffusers
 import torch
 import transformers
 
+from studio import devices
 from studio.adapters import AdapterSpec, attach
 from studio.basemodels import Family, load_base
 from studio.basemodels.single_file import CONFIGS
@@ -259,8 +260,7 @@ def shaped(small: bool) -> Family:
 
 
 def _clock() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    devices.synchronize(devices.best_device())
     return time.perf_counter()
 
 

@@ -17,9 +17,9 @@ import time
 import diffusers
 import torch
 
+from studio import devices
 from studio.adapters import AdapterSpec, attach
 from studio.basemodels import family_class
-from studio.basemodels.memory import best_device
 from studio.basemodels.single_file import CONFIGS
 from studio.training.machine import PeakMemory
 from studio.training.objective import loss_of
@@ -47,7 +47,8 @@ def main() -> None:
         return
     more = ", checkpointing" if given.checkpointing else ""
     print(
-        f"{best_device()}, {given.precision}, {given.side} pixels, batch {given.batch}, rank {RANK} on attention{more}"
+        f"{devices.best_device()}, {given.precision}, {given.side} pixels, batch {given.batch}, "
+        f"rank {RANK} on attention{more}"
     )
     print(f"{'':6}{'':16}{'s a step':>10}{'peak GB':>9}{'weights GB':>12}")
     for kind in given.kinds:
@@ -130,8 +131,7 @@ def _bytes(weight: torch.Tensor) -> int:
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    devices.synchronize(device)
     return time.monotonic()
 
 

@@ -160,7 +160,7 @@ def test_a_setting_that_can_t_be_is_said(settings, line):
     assert str(error.value) == line
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is one")
 def test_a_device_that_is_not_there_is_said(folders):
     with pytest.raises(BaseModelError, match="no cuda device"):
         load("blip", folders["blip"], device="cuda")

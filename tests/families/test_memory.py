@@ -27,7 +27,7 @@ def test_parameters_are_counted_from_the_headers_alone(bases, folders, name):
 
 
 def test_where_it_runs_is_one_sentence():
-    assert placement(torch.device("cpu"), "fp32") == "On the processor in fp32."
+    assert placement(torch.device("cpu"), "fp32") == "On the CPU in fp32."
     assert placement(torch.device("mps"), "bf16") == "On the Apple GPU in bf16, the codec in fp32."
 
 

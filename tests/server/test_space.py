@@ -101,16 +101,17 @@ def GPU(duration):
     return decorate
 sys.modules["spaces"] = types.SimpleNamespace(GPU=GPU, __spec__=object())
 import torch
-torch.cuda.is_available = lambda: True  # as the package pretends, also where no GPU is
+# as the package pretends, also where no GPU is
+torch.accelerator.current_accelerator = lambda check_available=False: torch.device("cuda")
 from studio import zero_gpu
-from studio.basemodels.memory import best_device, usual_precision
-assert zero_gpu.away() and str(best_device()) == "cpu" and usual_precision() == "fp32"  # so that training stays here
+from studio.devices import best_device, default_precision
+assert zero_gpu.away() and str(best_device()) == "cpu" and default_precision() == "fp32"  # so that training stays here
 inside = []
 import studio.generation.drawing as drawing
 real = drawing.load_base
 def load_base(*args):
     inside.append(str(best_device()))
-    torch.cuda.is_available = lambda: False  # there is none where this test runs
+    torch.accelerator.current_accelerator = lambda check_available=False: None  # there is none where this test runs
     return real(*args)
 drawing.load_base = load_base
 from studio.generation import Recipe, generate_all

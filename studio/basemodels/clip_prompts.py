@@ -40,14 +40,14 @@ def clip_states(
             pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
             rows.append([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *[pad] * fill])
             weights.append([1.0, *factors, *[1.0] * (fill + 1)])
-    answer = encoder(torch.tensor(rows, device=encoder.device), output_hidden_states=True)
+    answer = encoder(torch.tensor(rows).to(encoder.device), output_hidden_states=True)
     if layer == -1 and norm:
         states = answer.last_hidden_state
     else:
         states = answer.hidden_states[layer]
         states = _final_norm(encoder)(states) if norm else states
     states = states.reshape(len(prompts), -1, states.shape[-1])
-    factor = torch.tensor(weights, device=states.device, dtype=states.dtype).reshape(len(prompts), -1, 1)
+    factor = torch.tensor(weights).to(states).reshape(len(prompts), -1, 1)
     if (factor != 1).any():
         mean = states.mean((1, 2), keepdim=True)
         states = states * factor

@@ -53,13 +53,13 @@ class StableDiffusionXL(Diffusion):
         conditions = {"states": torch.cat([states for states, _ in found], -1), "pooled": pooled}
         if unwanted and self.pipeline.config.force_zeros_for_empty_prompt:
             said = [any(text.strip() for text, _ in parts) for parts in prompts]
-            kept = torch.tensor(said, dtype=torch.float32, device=self.device)
+            kept = torch.tensor(said, dtype=torch.float32).to(self.device)
             return {name: value * kept.reshape(-1, *(1 for _ in value.shape[1:])) for name, value in conditions.items()}
         return conditions
 
     def framed(self, frames: list[tuple[Size, Size, Size]]) -> Conditions:
         rows = [[size[1], size[0], corner[1], corner[0], cut[1], cut[0]] for size, corner, cut in frames]
-        return {"time_ids": torch.tensor(rows, dtype=torch.float32, device=self.device)}
+        return {"time_ids": torch.tensor(rows, dtype=torch.float32).to(self.device)}
 
     def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
         guidance = self._guidance_embedding(conditions, len(noisy))

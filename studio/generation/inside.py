@@ -175,7 +175,7 @@ def read_parameters(text: str) -> Found:
         if not value:
             continue
         try:
-            values[key] = Recipe(prompt="", **{key: value.strip()}).model_dump()[key]
+            values[key] = Recipe(prompt="", **{key: _number(value.strip())}).model_dump()[key]
         except GenerationError as error:
             problems.append(str(error))
     scheduler = _scheduler(facts.get("Sampler", ""), facts.get("Schedule type", ""))
@@ -185,6 +185,16 @@ def read_parameters(text: str) -> Found:
         problems.append(f"The sampler {facts['Sampler'].strip()[:40]!r} is not known here.")
     adapters = [{"file": one.name, "strength": one.strength, "text_strength": one.text_strength} for one in named[:20]]
     return Found(values, adapters, problems)
+
+
+def _number(text: str) -> int | float | str:
+    """The number that a text says; the text where it says none, for the recipe to refuse."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _scheduler(sampler: str, schedule: str) -> str:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from studio.errors import GenerationError
 from studio.generation.schedulers import NAMES, OWN
 from studio.generation.uses import Uses
-from studio.schema import explain
+from studio.schema import Integer, Number, explain
 
 SIDES = (64, 2048)  # pixels
 
@@ -17,21 +17,25 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompt: str = Field(max_length=4000, description="what the picture shows")
-    negative_prompt: str = Field("", max_length=4000, description="what it should not show")
-    seed: int = Field(0, ge=0, lt=2**63, description="the same seed and recipe give the same pixels")
-    steps: int = Field(20, ge=1, le=200, description="denoising steps")
-    guidance: float = Field(4.0, ge=0, le=30, allow_inf_nan=False, description="how closely it follows the prompt")
-    width: int = Field(128, ge=SIDES[0], le=SIDES[1], multiple_of=8, description="pixels")
-    height: int = Field(128, ge=SIDES[0], le=SIDES[1], multiple_of=8, description="pixels")
-    scheduler: str = Field(OWN, description="how the noise is taken away")
-    clip_skip: int = Field(1, ge=1, le=12, description="1 takes the text encoder's last layer, 2 the one before")
-    count: int = Field(1, ge=1, le=16, description="pictures, each with the seed above the last")
-    source: Path | None = Field(None, description="a picture to begin from")
-    denoising: float = Field(0.6, ge=0, le=1, allow_inf_nan=False, description="how much of it is drawn anew")
-    mask: Path | None = Field(None, description="where to draw: white on black, of the same shape")
-    base: str = Field("starter", description="the base model")
-    adapters: Uses = Field((), max_length=20, description="adapters, each a use or (file, strength)")
+    prompt: str = Field(max_length=4000, description="What the image shows.")
+    negative_prompt: str = Field("", max_length=4000, description="What to avoid.")
+    seed: Integer = Field(0, ge=0, lt=2**63, description="The same seed and recipe give the same pixels.")
+    steps: Integer = Field(20, ge=1, le=200, description="Denoising steps.")
+    guidance: Number = Field(4.0, ge=0, le=30, description="How closely it follows the prompt (CFG scale).")
+    width: Integer = Field(128, ge=SIDES[0], le=SIDES[1], multiple_of=8, description="Pixels.")
+    height: Integer = Field(128, ge=SIDES[0], le=SIDES[1], multiple_of=8, description="Pixels.")
+    scheduler: str = Field(
+        OWN, max_length=100, json_schema_extra={"enum": list(NAMES)}, description="How the noise is removed."
+    )
+    clip_skip: Integer = Field(1, ge=1, le=12, description="1 takes the text encoder's last layer, 2 the one before.")
+    count: Integer = Field(1, ge=1, le=16, description="Images, each with the seed above the last.")
+    source: Path | None = Field(None, description="Image to image: the image to start from.")
+    denoising: Number = Field(
+        0.6, ge=0, le=1, description="Denoising strength of image to image: 0 keeps the image, 1 ignores it."
+    )
+    mask: Path | None = Field(None, description="Inpainting: white where to draw, black elsewhere.")
+    base: str = Field("starter", max_length=4000, description="The base model.")
+    adapters: Uses = Field((), max_length=20, description="Adapters, each with its strength.")
 
     @field_validator("scheduler")
     @classmethod

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from studio.adapters import block_of
+from studio.schema import Number
 
 MOST = 10.0  # of a strength, either way; people go to 2, and what lies beyond 10 is noise
 
-Strength = Annotated[float, Field(ge=-MOST, le=MOST, allow_inf_nan=False)]
+Strength = Annotated[Number, Field(ge=-MOST, le=MOST)]
+Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 class AdapterUse(BaseModel):
@@ -17,18 +19,18 @@ class AdapterUse(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: Path = Field(description="the adapter's file")
-    strength: Strength = Field(1.0, description="how much of it is added; 0 is the bare base")
-    text_strength: Strength | None = Field(None, description="of its text encoder layers; empty: as the rest")
+    file: Path = Field(description="The adapter's file.")
+    strength: Strength = Field(1.0, description="How much of it is added; 0 is the base alone.")
+    text_strength: Strength | None = Field(None, description="Strength of its text encoder layers; empty: as the rest.")
     blocks: dict[str, Strength] = Field(
         {},
         max_length=100,
-        description="strength of blocks: unet.up_blocks.1, or unet.up_blocks for all; 1 if not named",
+        description="Strength of blocks: unet.up_blocks.1, or unet.up_blocks for all; 1 if not named.",
     )
-    start: float = Field(0.0, ge=0, le=1, description="share of the steps after which it begins to act")
-    end: float = Field(1.0, ge=0, le=1, description="share of the steps after which it no longer acts")
-    live: bool = Field(False, description="the weights of a run under way, as they are now")
-    hash: str = Field("", max_length=64, pattern=r"^[0-9a-f]*$", description="SHA-256 of the file, to know it again")
+    start: Share = Field(0.0, description="Share of the steps after which it begins to act.")
+    end: Share = Field(1.0, description="Share of the steps after which it no longer acts.")
+    live: bool = Field(False, description="The weights of a run in progress, as they are now.")
+    hash: str = Field("", max_length=64, pattern=r"^[0-9a-f]*$", description="SHA-256 of the file, to find it again.")
 
     @property
     def title(self) -> str:

@@ -14,7 +14,6 @@ from studio.basemodels.quantising import BYTES as PACKED
 from studio.basemodels.single_file import shapes_of
 from studio.errors import BaseModelError
 
-usual_precision = devices.default_precision  # the name that the studio asks for until its files have moved
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _PART_OF = (  # where a single file keeps what diffusers calls a component
     (r"first_stage_model\.|vae\.", "vae"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from studio import __version__
+from studio import __version__, devices
 from studio.errors import StudioError
 from studio.workspace import ASSETS, Workspace
 
@@ -38,8 +38,8 @@ def examine(workspace: str | os.PathLike | None = None) -> dict[str, Any]:
     names = (ASSETS / "starter" / "vocabulary.json").is_file() and (ASSETS / "starter" / "image_encoder").is_dir()
     check("caption", computes and names, "" if names else "assets/starter has no image encoder or vocabulary.json")
     for bits, package in (("8 bits", "torchao"), ("4 bits", "bitsandbytes")):
-        there = importlib.util.find_spec(package) is not None and (bits == "8 bits" or device["kind"] == "cuda")
-        check(f"in {bits}", there, "" if there else _lacks(package, device["kind"]))
+        there = importlib.util.find_spec(package) is not None and (bits == "8 bits" or bool(device.get("packs")))
+        check(f"in {bits}", there, "" if there else _lacks(package, device))
     page = importlib.util.find_spec("gradio") is not None
     check("page", page, "" if page else "Gradio is missing: pip install -r requirements.txt")
     return {
@@ -96,17 +96,18 @@ def _device() -> dict[str, Any]:
     try:
         import torch
 
-        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        found: dict[str, Any] = {"kind": kind, "name": kind, "threads": torch.get_num_threads()}
-        if kind == "cuda":
-            card = torch.cuda.get_device_properties(0)
-            found |= {"name": card.name, "memory": _gib(card.total_memory), "bf16": torch.cuda.is_bf16_supported()}
-        elif kind == "cpu":
-            found["name"] = platform.processor() or platform.machine() or "cpu"
-        from studio.basemodels.memory import placement, usual_precision
+        device = devices.best_device()
+        found: dict[str, Any] = {"kind": device.type, "name": devices.device_name(device)}
+        found["threads"] = torch.get_num_threads()
+        if devices.is_accelerator(device):
+            found |= {"memory": _gib(devices.memory_info(device)[1]), "bf16": devices.supports_bf16(device)}
+        else:
+            found["name"] = platform.processor() or platform.machine() or found["name"]
+        found["packs"] = devices.supports_bitsandbytes(device)
+        from studio.basemodels.memory import placement
 
-        found["placement"] = placement(torch.device(kind), usual_precision())
-        x = torch.ones(4, 4, device=kind, requires_grad=True)
+        found["placement"] = placement(device, devices.default_precision(device))
+        x = torch.ones(4, 4).to(device).requires_grad_()
         (x @ x).sum().backward()
         if x.grad is None or not bool((x.grad == 8).all()):
             found["error"] = "a small product came out wrong: check the driver and reinstall torch"
@@ -116,8 +117,9 @@ def _device() -> dict[str, Any]:
     return found
 
 
-def _lacks(package: str, kind: str) -> str:
-    return "needs an NVIDIA GPU" if package == "bitsandbytes" and kind != "cuda" else f"pip install {package}"
+def _lacks(package: str, device: dict[str, Any]) -> str:
+    unfit = package == "bitsandbytes" and not device.get("packs")
+    return "needs a GPU (CUDA, ROCm or XPU)" if unfit else f"pip install {package}"
 
 
 def _short_of_room(free: float | None) -> str:

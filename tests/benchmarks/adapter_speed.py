@@ -15,6 +15,7 @@ import peft
 import torch
 from diffusers import UNet2DConditionModel
 
+from studio import devices
 from studio.adapters import Adapter, AdapterSpec, attach
 from studio.adapters.layer_adapters import ATTRIBUTE, restore_weight
 
@@ -58,8 +59,7 @@ class Bench:
         return unet, adapters
 
     def wait(self) -> None:
-        if self.device != "cpu":
-            torch.cuda.synchronize()
+        devices.synchronize(torch.device(self.device))
 
     def turns(self, contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
         """Median seconds of each, taking turns; one warm-up."""

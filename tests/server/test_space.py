@@ -103,7 +103,7 @@ sys.modules["spaces"] = types.SimpleNamespace(GPU=GPU, __spec__=object())
 import torch
 # as the package pretends, also where no GPU is
 torch.accelerator.current_accelerator = lambda check_available=False: torch.device("cuda")
-from studio import zero_gpu
+from studio.server import zero_gpu
 from studio.devices import best_device, default_precision
 assert zero_gpu.away() and str(best_device()) == "cpu" and default_precision() == "fp32"  # so that training stays here
 inside = []

@@ -1,12 +1,11 @@
 """Shared pieces of the page: one-line errors, notes, progress, and form fields that read RunConfig."""
 
-import types
-import typing
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from studio.schema import Setting
+from studio.schema import setting as schema_setting
 from studio.workspace import Workspace
 
 # Whatever shows progress is looked up in the whole page at each message of any event, also when it is hidden.
@@ -35,42 +34,11 @@ def gallery(name: str, **options) -> gr.Gallery:
     return gr.Gallery(elem_id=name, **look | options)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What RunConfig says about one dotted setting."""
-
-    key: str
-    help: str
-    default: Any
-    low: float | None
-    high: float | None
-    kind: type
-    optional: bool
-    choices: tuple[str, ...]
-
-
 def setting(key: str, schema: Any = None) -> Setting:
     """Description, default and range of `section.name`, read from RunConfig (or another schema): said once."""
     from studio.training.config import RunConfig
 
-    model: Any = schema or RunConfig
-    field: Any = None
-    for part in key.split("."):
-        field = model.model_fields[part]
-        model = field.annotation
-    low = high = None
-    for rule in field.metadata:
-        low = next((v for v in (getattr(rule, "ge", None), getattr(rule, "gt", None)) if v is not None), low)
-        high = next((v for v in (getattr(rule, "le", None), getattr(rule, "lt", None)) if v is not None), high)
-    kinds = typing.get_args(field.annotation) if _is_union(field.annotation) else (field.annotation,)
-    kind = next(kind for kind in kinds if kind is not type(None))
-    choices = tuple(typing.get_args(kind)) if typing.get_origin(kind) is typing.Literal else ()
-    default = field.get_default(call_default_factory=True)
-    return Setting(key, field.description or "", default, low, high, kind, len(kinds) > 1, choices)
-
-
-def _is_union(annotation) -> bool:
-    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return schema_setting(schema or RunConfig, key)
 
 
 def field_for(key: str, label: str | None = None, schema: Any = None, **options) -> gr.components.Component:
@@ -85,7 +53,8 @@ def field_for(key: str, label: str | None = None, schema: Any = None, **options)
         for word, end in (("from", known.low), ("to", known.high))
         if end is not None and end < 2**31
     ]
-    info = known.help.rstrip(".") + (f" ({' '.join(ends)})." if ends else ".") if known.help or ends else None
+    about = known.description.rstrip(".")
+    info = about + (f" ({' '.join(ends)})." if ends else ".") if about or ends else None
     common = {"label": label, "info": info, "elem_id": key.replace(".", "-"), "interactive": True, **options}
     if known.choices or "choices" in options:
         return gr.Dropdown(**{"choices": list(known.choices), "value": known.default, **common})

@@ -5,15 +5,15 @@ import io
 import json
 import random
 import resource
-import time
 import zipfile
 
 import pytest
 import safetensors.torch
 import torch
 
-from studio.adapters import attach_file, describe, describe_text, read_adapter
+from studio.adapters import attach_file, describe, describe_text, files, read_adapter
 from studio.errors import AdapterError
+from tests import tiers
 
 
 def good(**extra):
@@ -224,34 +224,33 @@ def damaged(start: bytes, draw: random.Random) -> bytes:
 
 
 def survive(path, count, seed):
-    """Read and place `count` damaged files; returns (refusals, the longest time in seconds, the memory grown in kB)."""
+    """Read and place `count` damaged files; returns (refusals, the memory grown in kB)."""
     draw, model = random.Random(seed), torch.nn.ModuleDict({"q": torch.nn.Linear(4, 4), "to_q": torch.nn.Linear(4, 4)})
     starts = []
     for shapes in SEEDS.values():
         tensors = {key: torch.rand(shape) for key, shape in shapes.items()}
         starts.append(safetensors.torch.save(tensors, {"lora_adapter_metadata": '{"unet.lora_alpha": 4}'}))
-    refusals, longest, before = 0, 0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refusals, before = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(count):
         path.write_bytes(damaged(starts[number % len(starts)], draw))
-        began = time.perf_counter()
         try:
             attach_file(read_adapter(path), {"unet": model}).detach()
         except AdapterError as error:
             refusals += 1
             assert "\n" not in str(error) and len(str(error)) < 500
-        longest = max(longest, time.perf_counter() - began)
-    return refusals, longest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return refusals, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 
-def test_ten_thousand_damaged_files_give_an_adapter_or_an_adapter_error(tmp_path):
-    refusals, longest, grown = survive(tmp_path / "a.safetensors", 10_000, 0)
-    assert 6_000 < refusals < 10_000 and longest < 1 and grown < 200_000
+@pytest.mark.parametrize("count", tiers.default([500, 10_000]))
+def test_damaged_files_give_an_adapter_or_an_adapter_error(tmp_path, count):
+    refusals, grown = survive(tmp_path / "a.safetensors", count, 0)
+    assert 0.6 * count < refusals < count and grown < 200_000
 
 
 def test_a_small_file_of_a_huge_product_is_refused_before_it_is_multiplied(tmp_path):
     """0.8 MB of rank 1 mean 160 GB as a product; likewise a Kronecker product and a fused layer."""
     huge = 200_000
-    files = [
+    huge_ones = [
         {"unet.q.lora_A.weight": torch.ones(1, huge), "unet.q.lora_B.weight": torch.ones(huge, 1)},
         {"lora_unet_q.lokr_w1": torch.ones(500, 500), "lora_unet_q.lokr_w2": torch.ones(500, 500)},
         {f"lora_unet_q.hada_w{n}_{s}": torch.ones((huge, 1) if s == "a" else (1, huge)) for n in "12" for s in "ab"},
@@ -259,17 +258,16 @@ def test_a_small_file_of_a_huge_product_is_refused_before_it_is_multiplied(tmp_p
     ]
     model = torch.nn.ModuleDict({"q": torch.nn.Linear(4, 4)})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for tensors in files:
+    for tensors in huge_ones:
         safetensors.torch.save_file(tensors, tmp_path / "a.safetensors")
         with pytest.raises(AdapterError, match="another base model"):
             attach_file(read_adapter(tmp_path / "a.safetensors"), {"unet": model})
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
-def test_half_a_million_tiny_tensors_are_refused_by_the_header(tmp_path):
-    entries = {f"t{i}": {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i in range(500_000)}
+def test_too_many_tiny_tensors_are_refused_by_the_header(tmp_path, monkeypatch):
+    entries = {f"t{i}": {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]} for i in range(25_000)}
     path = tmp_path / "a.safetensors"
-    path.write_bytes(raw(entries, b"\0" * 2_000_000))
-    began = time.perf_counter()
+    path.write_bytes(raw(entries, b"\0" * 100_000))
+    monkeypatch.setattr(files, "_read_tensors", lambda *_: pytest.fail("its tensors were read"))
     refused(path)
-    assert time.perf_counter() - began < 1

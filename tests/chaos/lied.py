@@ -104,15 +104,15 @@ def typed(data: bytes) -> str:
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """Of the processor's time, since others may be at work too; or twenty times as many by the clock."""
+    """Of the processor's time, since others may be at work too; or five minutes by the clock, should it only wait."""
 
     def ring(*_):
         raise Hang
 
-    clocks = ((signal.SIGPROF, signal.ITIMER_PROF, 1), (signal.SIGALRM, signal.ITIMER_REAL, 20))
+    clocks = ((signal.SIGPROF, signal.ITIMER_PROF, seconds), (signal.SIGALRM, signal.ITIMER_REAL, 300))
     before = [signal.signal(sign, ring) for sign, _, _ in clocks]
-    for _, clock, times in clocks:
-        signal.setitimer(clock, seconds * times)
+    for _, clock, most in clocks:
+        signal.setitimer(clock, most)
     try:
         yield
     finally:

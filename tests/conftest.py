@@ -1,0 +1,67 @@
+"""Two workers for a whole run, one process for a part of it; and where the default tests stand against their budget."""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a worker a core, and children as well
+BUDGET = Path(__file__).parents[1] / "docs" / "dev" / "testing.md"
+FIRST = ("browser", "chaos")  # tests of many seconds, which should not be the last of one worker alone
+REST = "the rest"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Starting two workers costs two imports of torch: that pays for all the tests, and not for a file or a folder."""
+    return min(2, os.cpu_count() or 1) if is_whole(config) and not config.option.collectonly else 0
+
+
+def is_whole(config: pytest.Config) -> bool:
+    """Whether no file or folder was named."""
+    return config.args_source is config.ArgsSource.TESTPATHS
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"full", "slow"} <= {mark.name for mark in item.iter_markers()}:
+            raise pytest.UsageError(f"{item.nodeid} is marked full and slow: choose one.")
+    items.sort(key=lambda item: folder_of(item.nodeid) not in FIRST)  # stable: else in their order
+
+
+def folder_of(nodeid: str) -> str:
+    """The folder: "browser" for "tests/browser/test_runs.py::test_x", "" for a file of tests itself."""
+    return ([""] + nodeid.partition("::")[0].split("/")[1:-1])[-1]
+
+
+def budget() -> dict[str, tuple[set[str], float]]:
+    """{name: (folders, seconds)} as docs/dev/testing.md says."""
+    table = BUDGET.read_text("utf-8").partition("## Budget")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|`(]+?) (?:\((.*)\) )?\| (\d+) \|$", table, re.MULTILINE)
+    return {name: (set(re.findall(r"`(\w+)`", folders)), float(seconds)) for name, folders, seconds in rows}
+
+
+class Budget:
+    """Adds up the seconds of setup, call and teardown of each group of folders, in this process or in the workers."""
+
+    def __init__(self) -> None:
+        self.groups, self.spent = budget(), Counter[str]()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        folder = folder_of(report.nodeid)
+        self.spent[next((name for name, (own, _) in self.groups.items() if folder in own), REST)] += report.duration
+
+    def pytest_terminal_summary(self, terminalreporter, config: pytest.Config) -> None:
+        workers = config.getoption("numprocesses", None) or 1
+        terminalreporter.section("seconds of the default tests: spent of the budget")
+        for name, (_, seconds) in self.groups.items():
+            spent = self.spent[name] / workers
+            over = "  OVER: mark some `full`, see docs/dev/testing.md" if spent > seconds else ""
+            terminalreporter.write_line(f"{name:24} {spent:5.0f} of {seconds:3.0f}{over}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    default = config.option.markexpr == config.getini("addopts")[1]
+    if default and is_whole(config) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Budget())

@@ -51,8 +51,8 @@ def test_every_package_that_is_imported_is_asked_for():
     asked = {canonicalize_name(Requirement(line).name) for line in extras} | set(ranges())
     sold_as = packages_distributions()
     lacking = set()
-    # In the versions that Gradio and huggingface_hub need; `spaces` is there on a Space alone.
-    brought = {"anyio", "gradio-client", "starlette", "tqdm", "spaces"}
+    # In the versions that Gradio, huggingface_hub and pydantic need; `spaces` is there on a Space alone.
+    brought = {"anyio", "gradio-client", "starlette", "tqdm", "spaces", "pydantic-core"}
     for file in (ROOT / "studio").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Import):

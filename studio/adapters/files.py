@@ -242,8 +242,8 @@ def adapter_bytes(
         raise AdapterError(f"The layout {layout!r} is unknown: use {' or '.join(LAYOUTS)}.")
     if not all(torch.isfinite(tensor).all() for update in layers.values() for tensor in update.parts.values()):
         raise AdapterError(f"{title} was not written, because the adapter holds numbers that are not finite.")
-    tensors = _kohya_tensors(layers) if layout == "kohya" else _diffusers_tensors(layers)
-    said = {**_standard_metadata(title, layers), **(metadata or {})}
+    tensors = _kohya_tensors(layers, metadata) if layout == "kohya" else _diffusers_tensors(layers)
+    said = {**_standard_metadata(title, layers, metadata or {}), **(metadata or {})}
     if layout == "diffusers":
         said[SETTINGS_KEY] = json.dumps(_diffusers_settings(layers), indent=2, sort_keys=True)
     tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}
@@ -277,9 +277,9 @@ _KOHYA_PARTS = {"A": "lora_down.weight", "B": "lora_up.weight", "mid": "lora_mid
 _KOHYA_PARTS |= {part: f"{part}.weight" for part in ("a1", "a2", "b1", "b2")}
 
 
-def _kohya_tensors(layers: Mapping[tuple[str, str], Update]) -> dict[str, Tensor]:
+def _kohya_tensors(layers: Mapping[tuple[str, str], Update], metadata: Mapping[str, str] | None) -> dict[str, Tensor]:
     out = {}
-    for stem, update in stems(layers):
+    for stem, update in stems(layers, metadata):
         for part, tensor in update.parts.items():
             if part == "magnitude":
                 # (out, 1, …) or (1, in, …): the axis is to be seen, on square layers too.
@@ -313,12 +313,14 @@ def _diffusers_settings(layers: Mapping[tuple[str, str], Update]) -> dict:
     return settings
 
 
-def _standard_metadata(title: str, layers: Mapping[tuple[str, str], Update]) -> dict[str, str]:
+def _standard_metadata(
+    title: str, layers: Mapping[tuple[str, str], Update], metadata: Mapping[str, str]
+) -> dict[str, str]:
     """What other programs look for: kohya's ss_ keys and ModelSpec's (https://github.com/Stability-AI/ModelSpec)."""
     ranks, alphas = {f.rank for f in layers.values()}, {f.alpha for f in layers.values()}
     plain = all(f.label == "LoRA" for f in layers.values())
     told = {} if plain else {"ss_network_args": json.dumps({"algo": next(iter(layers.values())).kind})}
-    architecture = family_of(layers).architecture
+    architecture = family_of(layers, metadata).architecture
     if architecture:
         told["modelspec.architecture"] = f"{architecture}/lora"
     return told | {

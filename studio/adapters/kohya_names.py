@@ -10,21 +10,29 @@ from dataclasses import replace
 
 import torch
 
+from studio.adapters.family import family_of
 from studio.adapters.names import kohya_name
+from studio.adapters.original_dit_names import table_of
 from studio.adapters.original_names import original_names
 from studio.adapters.update import Update
 from studio.errors import AdapterError
 
+_JOINED = {"FLUX.1", "Chroma", "Stable Diffusion 3"}
 _ELSEWHERE = re.compile(r"double_blocks\.\d+\.(qkv|proj)[12]|single_blocks\.\d+\.(qkv|proj)")  # XLabs' names
 _ALIKE = re.compile(r"(layers|noise_refiner|context_refiner)\.")  # Z-Image: its first authors' names, but for qkv
 _QKV = re.compile(r"(to_|add_)([qkv])(_proj)?$")
 
 
-def joined(layers: Mapping[str, Update]) -> dict[str, Update]:
+def joined(layers: Mapping[str, Update], metadata: Mapping[str, str] | None = None) -> dict[str, Update]:
     """{path in a diffusers transformer: update} to {kohya's dotted name: update}.
 
-    Layers that have no such name (diffusers changed them, or they are no plain LoRA) keep their own path.
+    Layers that have no such name (diffusers changed them, or they are no plain LoRA) keep their own path, and so do
+    those of models that kohya's tools name as diffusers does.
     """
+    family = family_of({("transformer", path): update for path, update in layers.items()}, metadata)
+    possible = [family.name] if family.name in family.candidates else family.candidates
+    if not _JOINED.issuperset(possible):
+        return dict(layers)
     plain = {path: update for path, update in layers.items() if _is_plain(update)}
     sizes = {path: update.shape[0] for path, update in plain.items()}
     out, left = {}, dict(layers)
@@ -39,8 +47,10 @@ def joined(layers: Mapping[str, Update]) -> dict[str, Update]:
     return out | left
 
 
-def stems(layers: Mapping[tuple[str, str], Update]) -> Iterator[tuple[str, Update]]:
-    """(the key without its end, update) of a whole file in the kohya layout.
+def stems(
+    layers: Mapping[tuple[str, str], Update], metadata: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, Update]]:
+    """(the key without its end, update) of a whole file in the kohya layout. metadata: of the file, see `family_of`.
 
     Raises AdapterError for a component that the layout has no name for, and where two layers would be called the same.
     """
@@ -50,7 +60,7 @@ def stems(layers: Mapping[tuple[str, str], Update]) -> Iterator[tuple[str, Updat
     for component, path, update in [
         *((component, path, update) for (component, path), update in layers.items() if component != "transformer"),
         *(("unet" if name not in transformer or _ALIKE.match(name) else "transformer", name, update)
-          for name, update in joined(transformer).items()),
+          for name, update in joined(transformer, metadata).items()),
     ]:  # fmt: skip
         stem = kohya_name(component, path, two)
         if stem in seen:
@@ -68,6 +78,8 @@ def _names(sizes: dict[str, int]) -> list[tuple[str, tuple[str, ...]]]:
     own = set(sizes)
     _complete(sizes)
     signs = dict(sizes)
+    if table_of(signs) is not None:
+        return []
     if not any(path.startswith("single_transformer_blocks.") for path in sizes):
         signs.setdefault("pos_embed.proj", 0)  # how SD 3 is told from others
     held: dict[str, list[str]] = {}

@@ -9,6 +9,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from studio.adapters.original_dit_names import named_by, table_of
+
 Sizes = dict[str, int]  # path of a layer: its outputs
 
 # Inside a residual block of the Stable Diffusion UNet.
@@ -78,12 +80,16 @@ Named = tuple[str, tuple[str, ...]]  # an original name, and the paths that it h
 def original_names(sizes: Sizes) -> Iterator[tuple[str, str, tuple[int, int] | None]]:
     """(original name, path, its rows of the original layer or None for all) for every layer that has one.
 
-    sizes: {path: outputs} of a UNet2DConditionModel, FluxTransformer2DModel or SD3Transformer2DModel; of any other
-    model nothing comes. The last modulation of FLUX and SD3 (`norm_out.linear`), and that of the context in SD3's last
-    block, are left out: there diffusers swapped the two halves, which rows of one layer can't express.
+    sizes: {path: outputs} of a UNet2DConditionModel, FluxTransformer2DModel, SD3Transformer2DModel or a model of
+    `original_dit_names`; of any other model nothing comes. The last modulation of FLUX and SD3 (`norm_out.linear`), and
+    that of the context in SD3's last block, are left out: there diffusers swapped the two halves, which rows of one
+    layer can't express.
     """
-    if any(path.startswith("down_blocks.0.resnets.") for path in sizes):
-        named: Iterator[Named] = _unet(sizes)
+    table = table_of(sizes)
+    if table is not None:
+        named: Iterator[Named] = named_by(table, sizes)
+    elif any(path.startswith("down_blocks.0.resnets.") for path in sizes):
+        named = _unet(sizes)
     elif any(path.startswith("single_transformer_blocks.") for path in sizes):
         named = _flux(sizes)
     elif "pos_embed.proj" in sizes and any(path.startswith("transformer_blocks.0.attn.") for path in sizes):

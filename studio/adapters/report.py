@@ -16,7 +16,7 @@ def describe(file: AdapterFile, spectrum: bool = True) -> dict:
 
     spectrum: False leaves out the effective rank, which takes a decomposition of every layer.
     """
-    family = family_of(file.layers)
+    family = family_of(file.layers, file.metadata)
     return {
         "name": file.name,
         "kind": ", ".join(file.kinds),

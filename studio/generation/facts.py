@@ -64,7 +64,7 @@ _known: dict[tuple, Facts] = {}
 def facts_in(file: AdapterFile) -> Facts:
     """Without a look at a base."""
     return Facts(
-        tuple(file.kinds), file.rank, len(file.ranks) > 1, len(file.layers), family_of(file.layers).name,
+        tuple(file.kinds), file.rank, len(file.ranks) > 1, len(file.layers), family_of(file.layers, file.metadata).name,
         trigger_words(file.metadata),
     )  # fmt: skip
 

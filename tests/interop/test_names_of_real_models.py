@@ -179,7 +179,7 @@ def test_sd3s_last_context_modulation_is_not_put_on_the_wrong_half(models):
         find(key.format(1), models["sd3"], "transformer")
 
 
-FAMILIES = {"sd15": "Stable Diffusion 1", "sdxl": "SDXL", "flux": "FLUX", "sd3": "Stable Diffusion 3"}
+FAMILIES = {"sd15": "Stable Diffusion 1", "sdxl": "SDXL"}
 
 
 @pytest.mark.parametrize("name, expected", FAMILIES.items())

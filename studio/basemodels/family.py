@@ -32,6 +32,7 @@ from studio.basemodels.offloading import offload_blocks
 from studio.basemodels.opening import open_pipeline
 from studio.basemodels.quantising import in_one_precision, quantisation
 from studio.basemodels.sizes import refuse_size
+from studio.basemodels.weights import file_hash
 from studio.basemodels.words import TokenCounter
 from studio.errors import BaseModelError, lacking, out_of_memory
 
@@ -144,12 +145,12 @@ class Family(ABC):
         return self.channels, height // scale, width // scale
 
     def identity(self, *components: str) -> str:
-        """Names these components' weights by file, size and time of change: another model, another identity."""
+        """Names these components' files by their content: another model, another identity, wherever it lies."""
         inside = sorted(file for part in components for file in (self.folder / part).glob("*") if file.is_file())
         files = inside if self.folder.is_dir() else [self.folder]
         if "vae" in components:
             files = [*files, *files_of(self.choice.vae)]
-        facts = [f"{f.resolve()} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files]
+        facts = [f"{f.parent.name}/{f.name} {file_hash(f)}" for f in files]
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
     @property

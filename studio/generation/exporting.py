@@ -11,6 +11,7 @@ from torch import nn
 
 from studio.adapters import AdapterFile, place_layers, read_adapter, write_adapter
 from studio.adapters.baking import Baked, Layers, Strength, bake
+from studio.basemodels.weights import weights_hash
 from studio.errors import AdapterError
 from studio.generation.cover import KEY as COVER
 from studio.generation.cover import cover_text
@@ -69,6 +70,7 @@ def export_stack(
         "modelspec.merged_from": ", ".join(f"{use.title}:{use.strength:g}" for use in acting),
         "studio.merged_from": json.dumps([_described(use, file) for use, file in zip(acting, files)]),
         "studio.base": base.choice.short,
+        "studio.base_hash": weights_hash(base.folder),
         "modelspec.resolution": f"{base.resolution}x{base.resolution}",
         "studio.trigger": ", ".join(words),
         "modelspec.trigger_phrase": ", ".join(words),

@@ -28,6 +28,8 @@ class Facts:
     family: str
     words: tuple[str, ...]
     matched: int | None = None
+    base: str = ""  # that it says it was trained on, and the hash of that base's weights
+    base_hash: str = ""
 
     @property
     def line(self) -> str:
@@ -65,7 +67,8 @@ def facts_in(file: AdapterFile) -> Facts:
     """Without a look at a base."""
     return Facts(
         tuple(file.kinds), file.rank, len(file.ranks) > 1, len(file.layers), family_of(file.layers, file.metadata).name,
-        trigger_words(file.metadata),
+        trigger_words(file.metadata), base=file.metadata.get("studio.base", ""),
+        base_hash=file.metadata.get("studio.base_hash", ""),
     )  # fmt: skip
 
 

@@ -13,14 +13,16 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from studio import __version__
-from studio.basemodels import BaseChoice
-from studio.errors import GenerationError
+from studio.basemodels import BaseChoice, base_folder
+from studio.basemodels.weights import weights_hash
+from studio.errors import BaseModelError, GenerationError
 from studio.generation.prompts import take_adapters
 from studio.generation.recipe import Recipe
 from studio.generation.schedulers import NAMES, OWN
 from studio.workspace import free_path, sha256_of, write_whole
 
 KEY = "lora-studio"  # the PNG text chunk that holds ours
+BASE_HASH = "base_hash"  # in ours, beside the recipe's own fields: which weights `base` stood for
 FOREIGN = "parameters"  # A1111's, which Forge, ComfyUI's readers and the sites for pictures know
 LONGEST = 200_000  # characters of a text that is looked into
 _FACTS = 20_000  # characters of the facts below a prompt
@@ -36,11 +38,13 @@ class Found:
               and `mask` are names alone, to be looked for by whoever keeps them
     adapters  fields of an AdapterUse each, `file` being a name alone, to be looked for by whoever knows the adapters
     problems  one line for each thing that could not be taken over
+    base_hash of the base's weights (`basemodels.weights`); "" where none is written
     """
 
     values: dict[str, Any]
     adapters: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    base_hash: str = ""
 
 
 # Writing ------------------------------------------------------------------------------------------------------------
@@ -100,7 +104,16 @@ def _json(recipe: Recipe) -> str:
     for key in ("source", "mask"):
         values[key] = Path(values[key]).name if values[key] else None
     values["base"] = BaseChoice.of(recipe.base).title
+    values[BASE_HASH] = _base_hash(recipe.base)
     return json.dumps(values | {"made with": _versions()})
+
+
+def _base_hash(base: str) -> str:
+    """ "" for a base that is gone since it drew."""
+    try:
+        return weights_hash(base_folder(base))
+    except BaseModelError:
+        return ""
 
 
 @functools.cache
@@ -148,7 +161,8 @@ def _ours(text: str, name: str) -> Found:
     kept = recipe.model_dump(exclude={"adapters"})
     kept |= {key: path.name for key, path in (("source", recipe.source), ("mask", recipe.mask)) if path}
     uses = [use.model_dump() | {"file": use.title} for use in recipe.adapters]
-    return Found(kept, uses)
+    said = values.get(BASE_HASH)
+    return Found(kept, uses, base_hash=said if isinstance(said, str) else "")
 
 
 def read_parameters(text: str) -> Found:

@@ -32,16 +32,20 @@ def shelf(workspace: Workspace) -> list[tuple[str, str]]:
 
 def facts_line(workspace: Workspace, key: str, base: str = base_models.STARTER) -> tuple[str, tuple[str, ...], bool]:
     """(what a row says of its adapter, its trigger words, whether it can't be used with the base of this name)."""
+    from studio.basemodels import base_folder
     from studio.basemodels.skeleton import skeleton
+    from studio.basemodels.weights import made_elsewhere
     from studio.generation.facts import facts_of
 
     if key.startswith(LIVE):
         return "the weights of the run, as they are at each picture", (), False
     try:
-        facts = facts_of(adapter_path(workspace, key), skeleton(base_models.line_of(workspace, base)))
+        line = base_models.line_of(workspace, base)
+        facts = facts_of(adapter_path(workspace, key), skeleton(line))
+        other = made_elsewhere("It", facts.base, facts.base_hash, base_folder(line)) if facts.base == line else ""
     except StudioError as error:
         return str(error), (), True
-    return facts.line, facts.words, facts.matched == 0
+    return f"{facts.line} · {other}" if other else facts.line, facts.words, facts.matched == 0
 
 
 def use_of(workspace: Workspace, key: str, **values: Any) -> dict[str, Any]:
@@ -234,6 +238,8 @@ def _sources(workspace: Workspace) -> Path:
 
 def restored(workspace: Workspace, path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
     """(values, adapters with their `key`, problems) of a picture that was dropped. Raises GenerationError."""
+    from studio.basemodels import base_folder
+    from studio.basemodels.weights import made_elsewhere
     from studio.generation import read_recipe
 
     found = read_recipe(path)
@@ -248,6 +254,9 @@ def restored(workspace: Workspace, path: Path) -> tuple[dict[str, Any], list[dic
     if said := values.pop("base", None):
         if name := base_models.name_of(workspace, said):
             values["base"] = name
+            place = base_folder(base_models.line_of(workspace, name))
+            if other := made_elsewhere("The image", said, found.base_hash, place):
+                problems.append(other)
         else:
             problems.append(f"It was drawn on {said[:60]!r}, which is not on the list of base models: choose one.")
     if values.get("source"):

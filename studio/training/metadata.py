@@ -4,6 +4,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from studio.basemodels import base_folder
+from studio.basemodels.weights import weights_hash
 from studio.datasets import Item
 from studio.datasets.folder import KOHYA
 from studio.training.config import RunConfig
@@ -22,6 +24,7 @@ def adapter_metadata(
     said = {
         "studio.run": config.name,
         "studio.base": config.base,
+        "studio.base_hash": weights_hash(base_folder(config.base)),
         "studio.step": str(step),
         "studio.trigger": data.trigger,
         "modelspec.trigger_phrase": data.trigger,

@@ -1,7 +1,8 @@
 """What a run was made of, in made_of.json of its folder: with the same, the same run.toml gives the same bits.
 
-{"versions": {program: version}, "base": {file: sha256}, "data": sha256 of all pictures and words, "pictures": how many,
- "adapter": sha256 of adapter.safetensors, once it is written}
+{"versions": {program: version}, "base": {file: sha256}, "weights": one hash of what the base draws with,
+ "data": sha256 of all pictures and words, "pictures": how many, "adapter": sha256 of adapter.safetensors, once it is
+ written}
 """
 
 import json
@@ -11,8 +12,9 @@ from pathlib import Path
 
 from studio import __version__
 from studio.basemodels import Family
+from studio.basemodels.weights import weights_hash
 from studio.datasets import Item
-from studio.errors import DatasetError
+from studio.errors import DatasetError, RunError
 from studio.training.cache import Cache, key_of
 from studio.workspace import sha256_of, write_whole
 
@@ -25,6 +27,7 @@ def keep(folder: Path, base: Family, cache: Cache, items: list[Item]) -> list[st
     now = {
         "versions": {"studio": __version__, "python": platform.python_version()} | _versions(),
         "base": {name: sha256_of(file) for name, file in _weights(base)},
+        "weights": weights_hash(base.folder),
         "data": data_hash(cache, items),
         "pictures": len(items),
     }
@@ -38,6 +41,20 @@ def keep(folder: Path, base: Family, cache: Cache, items: list[Item]) -> list[st
         "versions": "This run began with other versions of the programs: its losses may differ in the last digits.",
     }
     return [said for key, said in words.items() if before.get(key) not in (None, now[key])]
+
+
+def refuse_other_weights(folder: Path, base: Family) -> None:
+    """A run goes on with the weights that it began with, or not at all. Raises RunError."""
+    before = read(folder)
+    same = before.get("weights") == weights_hash(base.folder)
+    if isinstance(old := before.get("base"), dict) and "weights" not in before:  # written by release 0.1
+        now = {name: sha256_of(file) for name, file in _weights(base)}
+        same = all(now.get(name) == hash_ for name, hash_ in old.items() if not name.startswith("image_encoder"))
+    if before and not same:
+        raise RunError(
+            f"This run began on other weights of {base.choice.short}, so its checkpoints don't fit: start it anew, or "
+            "set its base to a folder with those weights (for the starter: assets/starter of the earlier release)."
+        )
 
 
 def keep_adapter(folder: Path) -> None:

@@ -130,6 +130,8 @@ class _Run:
         self.precision = precision_of(config.training)
         # What is compiled draws a little otherwise, so nobody else may get it.
         base = load_base(config.base, not config.training.compile, self.precision)
+        if self.begun:
+            provenance.refuse_other_weights(self.folder, base)
         cache = Cache(self.workspace.cache / "encoded")
         examples, held_out, warnings = yield from prepare(
             config, chosen, base, cache, self.processes, self.stop, self.begun

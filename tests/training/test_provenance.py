@@ -6,7 +6,12 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+from safetensors import safe_open
+
 from studio.basemodels import base_folder
+from studio.basemodels.weights import weights_hash
+from studio.errors import RunError
 from studio.training import config_from, train
 from studio.training.events import Warned
 from studio.workspace import ASSETS
@@ -28,12 +33,22 @@ def test_versions_and_hashes_of_base_data_and_adapter_are_in_every_run(workspace
     unet = "unet/diffusion_pytorch_model.safetensors"
     assert one["base"][unet] == sha256(base_folder("starter") / unet)
     assert one["adapter"] == sha256(folder / "adapter.safetensors")
-    assert one["pictures"] == 24
+    assert one["pictures"] == 24 and one["weights"] == weights_hash(base_folder("starter"))
+    with safe_open(folder / "adapter.safetensors", "pt") as file:
+        assert file.metadata()["studio.base_hash"] == one["weights"]
 
     for _ in train(config_from(settings | {"name": "two"}), workspace):
         pass
     two = json.loads((workspace.runs / "two" / "made_of.json").read_text())
     assert two["data"] == one["data"] and two["adapter"] != ""
+
+    later = settings | {"name": "one", "training.steps": 3}
+    of_now = (folder / "made_of.json").read_text()
+    for other in (one | {"weights": "0" * 64}, {"base": one["base"] | {unet: "0" * 64}}):  # the second: of release 0.1
+        (folder / "made_of.json").write_text(json.dumps(other))
+        with pytest.raises(RunError, match="began on other weights of starter"):
+            list(train(config_from(later), workspace, folder=folder))
+    (folder / "made_of.json").write_text(of_now)
 
     caption = next(data.glob("*.txt"))
     caption.write_text("something else")

@@ -36,6 +36,6 @@ ENV STUDIO_HOST=0.0.0.0 \
     STUDIO_WORKSPACE=/workspace
 VOLUME /workspace
 EXPOSE 7860
-HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/', timeout=4)"]
+HEALTHCHECK --interval=60s --timeout=20s --start-period=120s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/', timeout=15)"]
 ENTRYPOINT ["python", "launch.py"]

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from studio.datasets import copy_sample
-from studio.generation import Recipe, generate, save_picture
+from studio.generation import Recipe, generate, save_image
 from studio.training import config_from, new_run, read_run_folder, train
 from studio.workspace import Workspace
 
@@ -53,7 +53,7 @@ def main() -> None:
 
     for strength in (0.0, 0.5, 1.0):
         recipe = Recipe(prompt="rabbit face, on a green background", adapters=((found[best][0], strength),))
-        print(save_picture(generate(recipe), recipe, workspace.outputs))
+        print(save_image(generate(recipe), recipe, workspace.outputs))
 
 
 if __name__ == "__main__":

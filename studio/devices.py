@@ -34,7 +34,7 @@ def accelerator() -> "torch.device | None":
     """
     import torch
 
-    if zero_gpu.away():
+    if zero_gpu.is_cpu_process():
         return None
     return torch.accelerator.current_accelerator(check_available=True)
 

@@ -7,8 +7,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from studio.errors import GenerationError
+from studio.generation.applied_adapter import AppliedAdapter
 from studio.generation.recipe import Recipe
-from studio.generation.uses import AdapterUse
 from studio.schema import Number, setting, settings
 from studio.training.config import RunConfig
 
@@ -16,7 +16,7 @@ NUMBERS = ("seed", "steps", "guidance", "width", "height", "clip_skip", "count",
 
 
 def test_every_number_of_a_recipe_and_of_a_run_has_a_range_a_description_and_a_default():
-    found = [*settings(Recipe), *settings(AdapterUse), *settings(RunConfig)]
+    found = [*settings(Recipe), *settings(AppliedAdapter), *settings(RunConfig)]
     numbers = [one for one in found if one.kind in (int, float)]
     assert {one.name for one in settings(Recipe) if one.kind in (int, float)} == set(NUMBERS)
     assert len(numbers) > 40 and all(one.low is not None and one.description for one in numbers)
@@ -29,7 +29,8 @@ def test_a_setting_says_what_a_form_or_a_flag_needs():
     assert (width.kind, width.default, width.range_text) == (int, 128, "64 to 2,048, a multiple of 8")
     assert (rate.low, rate.low_open, rate.high, rate.range_text) == (0, True, 10, "above 0, at most 10")
     assert (
-        setting(AdapterUse, "text_strength").optional and setting(AdapterUse, "text_strength").range_text == "-10 to 10"
+        setting(AppliedAdapter, "text_strength").optional
+        and setting(AppliedAdapter, "text_strength").range_text == "-10 to 10"
     )
     assert "Euler a" in setting(Recipe, "scheduler").choices and "lokr" in setting(RunConfig, "adapter.kind").choices
     assert setting(Recipe, "prompt").required and setting(Recipe, "prompt").max_length == 4000

@@ -1,23 +1,23 @@
-"""What a base is, told before its weights are read."""
+"""What a base is, read from its settings and headers before its weights are loaded."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from studio import devices
-from studio.basemodels import BaseChoice, base_folder, family_class
-from studio.basemodels.memory import Estimate, estimate, placement
+from studio.basemodels.choice import BaseChoice
+from studio.basemodels.configs import read_config
+from studio.basemodels.registry import base_folder, family_class
 from studio.basemodels.single_file import config_folder, kind_of_file, shapes_of
+from studio.basemodels.vram import Estimate, estimate, placement
 from studio.errors import BaseModelError
 
-SAYS = {"epsilon": "says the noise", "v_prediction": "says v", "flow": "follows a flow"}
+PREDICTS = {"epsilon": "predicts the noise", "v_prediction": "predicts v", "flow": "flow matching"}
 
 
 @dataclass(frozen=True)
 class Card:
-    """family: its name here; title: the version, where a file tells it. prediction_type: "epsilon", "v_prediction" or
+    """family: its name here; title: the version, where the file shows it. prediction_type: "epsilon", "v_prediction" or
     "flow". resolution: side in pixels. multiple, step: what sides divide by in training, and at the least in drawing.
-    chosen: which of these the person said otherwise than the files do.
+    chosen: which of these the person set differently from the files.
     """
 
     family: str
@@ -34,7 +34,7 @@ class Card:
     def about(self) -> str:
         """What it is, in one line."""
         said = f" ({', '.join(self.chosen)}: as you chose)" if self.chosen else ""
-        return f"{self.title}, {SAYS[self.prediction_type]}, {self.resolution} pixels{said}."
+        return f"{self.title}, {PREDICTS[self.prediction_type]}, {self.resolution} pixels{said}."
 
     def __str__(self) -> str:
         return f"{self.about}\n{self.size}\n{self.placement}"
@@ -56,15 +56,15 @@ def describe_base(name: str, precision: str | None = None) -> Card:
     said = getattr(family, "prediction_type", None)
     said = said or read_config(configs / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
     said = choice.prediction_type or ("v_prediction" if "v_pred" in marks else said)
-    codec = read_config(configs / "vae" / "config.json")
+    vae = read_config(configs / "vae" / "config.json")
     denoiser = read_config(configs / family.denoiser / "config.json")
-    levels = codec.get("block_out_channels") or codec.get("decoder_block_out_channels") or [0]
+    levels = vae.get("block_out_channels") or vae.get("decoder_block_out_channels") or [0]
     try:
         scale = 2 ** (min(len(levels), 16) - 1)
         latents = denoiser.get("sample_size")
-        side = choice.resolution or (latents * scale if latents else codec.get("sample_size", 0))
-        multiple, step = family.grain(denoiser, scale)
-        if said not in SAYS or type(side) is not int or not 0 <= side < 2**16 or multiple >= 2**16:
+        side = choice.resolution or (latents * scale if latents else vae.get("sample_size", 0))
+        multiple, step = family.size_multiple(denoiser, scale)
+        if said not in PREDICTS or type(side) is not int or not 0 <= side < 2**16 or multiple >= 2**16:
             raise ValueError
     except (TypeError, ValueError, KeyError) as error:
         raise BaseModelError(f"The settings of {place.name} can't be read: download the model again.") from error
@@ -73,12 +73,3 @@ def describe_base(name: str, precision: str | None = None) -> Card:
         family.title, title, said, side, multiple, step, chosen,
         estimate(place, precision, choice.quantise), placement(device, precision, choice),
     )  # fmt: skip
-
-
-def read_config(file: Path) -> dict:
-    """A component's settings. Raises BaseModelError."""
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise BaseModelError(f"{file.parent.name}/{file.name} can't be read: download the model again.") from error
-    return found if isinstance(found, dict) else {}

@@ -1,6 +1,6 @@
-"""Which base, and what is to be taken otherwise than its own files say. No torch here.
+"""Which base, and which of its files' settings are overridden. No torch here.
 
-A choice is written in one line, so that a run, a recipe and a picture carry it whole wherever they carry a base's name:
+A choice is written in one line, so that a run, a recipe and an image carry it whole wherever they carry a base's name:
 
     starter
     /models/old-anime.safetensors?prediction_type=v_prediction&resolution=768
@@ -26,7 +26,7 @@ FamilyName = Literal[
 
 
 class BaseChoice(BaseModel):
-    """A base by name, and what is chosen otherwise. `str(choice)` and `BaseChoice.of` are each other's inverse."""
+    """A base by name, and its overrides. `str(choice)` and `BaseChoice.of` are each other's inverse."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +40,7 @@ class BaseChoice(BaseModel):
         None, description="The noise or v; Stable Diffusion 1, 2 and XL only."
     )
     resolution: int | None = Field(None, ge=64, le=4096, multiple_of=8, description="Side in pixels it was trained at.")
-    vae: str = Field("", description="Another codec: a folder, or a .safetensors file.")
+    vae: str = Field("", description="Another VAE: a folder, or a .safetensors file.")
     quantise: Literal["", "8bit", "4bit"] = Field(
         "", description="Less memory, slower steps. Needs torchao, or bitsandbytes on a GPU."
     )
@@ -73,7 +73,7 @@ class BaseChoice(BaseModel):
 
     @property
     def title(self) -> str:
-        """`short`, and what is taken otherwise: for people, and for pictures that travel. No path is in it."""
+        """`short`, and what is taken otherwise: for people, and for images that travel. No path is in it."""
         said = self.model_dump(exclude_defaults=True, exclude={"name", "revision"})
         words = [self.revision] if self.revision else []
         for key, value in said.items():

@@ -1,4 +1,4 @@
-"""Noise as Stable Diffusion 1, 2 and XL have it: a schedule of whole timesteps, the UNet says the noise or v."""
+"""Noise as Stable Diffusion 1, 2 and XL have it: a schedule of whole timesteps, the UNet predicts the noise or v."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from studio.basemodels.choice import BaseChoice
-from studio.basemodels.family import Conditions, Family
+from studio.basemodels.family import Conditioning, Family
 from studio.libraries.diffusers import DDPMScheduler
 
 
@@ -31,7 +31,7 @@ class Diffusion(Family):
         self.timesteps = len(self.alphas)
 
     @classmethod
-    def grain(cls, config: Mapping[str, Any], scale: int) -> tuple[int, int]:
+    def size_multiple(cls, config: Mapping[str, Any], scale: int) -> tuple[int, int]:
         """A UNet halves its input level by level; where that leaves a remainder, it draws all the same."""
         return scale * 2 ** (len(config["block_out_channels"]) - 1), scale
 
@@ -56,30 +56,30 @@ class Diffusion(Family):
         a = self.alphas[t][:, None, None, None]
         return a.sqrt() * noise - (1 - a).sqrt() * latents
 
-    def clean(self, noisy: Tensor, said: Tensor, t: Tensor) -> Tensor:
+    def pred_x0(self, noisy: Tensor, model_output: Tensor, t: Tensor) -> Tensor:
         a = self.alphas[torch.as_tensor(t).round().long().clamp(0, self.timesteps - 1).to(self.device)]
         a = a.reshape(-1, 1, 1, 1)
         if self.prediction_type == "epsilon":
-            return (noisy - (1 - a).sqrt() * said) / a.sqrt()
-        return a.sqrt() * noisy - (1 - a).sqrt() * said
+            return (noisy - (1 - a).sqrt() * model_output) / a.sqrt()
+        return a.sqrt() * noisy - (1 - a).sqrt() * model_output
 
     def snr(self, t: Tensor) -> Tensor:
         """(B,) signal-to-noise ratio a / (1 - a)."""
         return self.alphas[t] / (1 - self.alphas[t])
 
     @property
-    def guides_itself(self) -> bool:
+    def guidance_embedded(self) -> bool:
         """Latent consistency models do (arXiv:2310.04378)."""
         return self.model.config.time_cond_proj_dim is not None
 
-    def guided(self, conditions: Conditions, guidance: float) -> Conditions:
+    def guided(self, conditions: Conditioning, guidance: float) -> Conditioning:
         """LCM: {"guidance": (B, 1)}, as the pipeline counts it, from 1 for none."""
         first = next(iter(conditions.values()))
         return {**conditions, "guidance": torch.full((len(first), 1), float(guidance), device=first.device)}
 
-    def _guidance_embedding(self, conditions: Conditions, rows: int) -> Tensor | None:
-        """(B, width) of a latent consistency model's guidance; 1 where none is said."""
-        if not self.guides_itself:
+    def _guidance_embedding(self, conditions: Conditioning, rows: int) -> Tensor | None:
+        """(B, width) of a latent consistency model's guidance; 1 where none is given."""
+        if not self.guidance_embedded:
             return None
         said = conditions.get("guidance")
         scale = torch.zeros(rows) if said is None else said[:, 0].cpu() - 1

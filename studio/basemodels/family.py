@@ -1,11 +1,11 @@
 """What every family of base models can do: the interface that training, generation and captioning see.
 
-Shapes, for B pictures: latents and noise are (B, C, h, w) float32 on the device, scaled as the denoiser sees them, the
-same whether the denoiser works on them as they are or cut into patches. Conditions are what the denoiser is told
+Shapes, for B images: latents and noise are (B, C, h, w) float32 on the device, scaled as the denoiser sees them, the
+same whether the denoiser works on them as they are or cut into patches. Conditioning is what the denoiser gets
 besides, a dict of tensors with B rows each. t is the noise level in the units of the family's scheduler, (B,) or one
-number: whole timesteps, or the share of noise times 1000 where a flow is followed.
+number: whole timesteps, or the share of noise times 1000 for flow matching.
 
-A new family is one file: a class that says `pipeline_class` and its parts, and defines `encode_prompt` and `predict`;
+A new family is one file: a class that names `pipeline_class` and its parts, and defines `encode_prompt` and `predict`;
 its noise comes from `Diffusion` or `Flow`.
 """
 
@@ -26,17 +26,17 @@ from torch import Tensor, nn
 from studio import devices
 from studio.basemodels.choice import BaseChoice
 from studio.basemodels.clip_prompts import Parts
-from studio.basemodels.codec import files_of
-from studio.basemodels.memory import estimate, placement
 from studio.basemodels.offloading import offload_blocks
-from studio.basemodels.opening import open_pipeline
+from studio.basemodels.open_pipeline import open_pipeline
 from studio.basemodels.quantising import in_one_precision, quantisation
 from studio.basemodels.sizes import refuse_size
+from studio.basemodels.token_counter import TokenCounter
+from studio.basemodels.vae import vae_files
+from studio.basemodels.vram import estimate, placement
 from studio.basemodels.weights import file_hash
-from studio.basemodels.words import TokenCounter
 from studio.errors import BaseModelError, lacking, out_of_memory
 
-Conditions = dict[str, Tensor]
+Conditioning = dict[str, Tensor]
 Size = tuple[int, int]  # width, height in pixels
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -44,8 +44,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Family(ABC):
     """One loaded base model on the best device at hand, or on `device`.
 
-    precision  "fp32", "bf16" or "fp16" of the frozen denoiser and of its arithmetic; the codec stays in fp32 (in fp16
-               many give black pictures)
+    precision  "fp32", "bf16" or "fp16" of the frozen denoiser and of its arithmetic; the VAE stays in fp32 (in fp16
+               many give black images)
 
     Raises BaseModelError when the folder can't be loaded.
     """
@@ -54,9 +54,11 @@ class Family(ABC):
     pipeline_class: ClassVar[str]  # diffusers' own
     denoiser: ClassVar[str] = "unet"  # its component
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
-    trained_text: ClassVar[tuple[str, ...]] = ("text_encoder",)  # those that adapters are usually trained on
-    halved_text: ClassVar[tuple[str, ...]] = ()  # those too large for fp32: bf16 when the denoiser is not in fp32
-    without: ClassVar[dict[str, Any]] = {}  # what the pipeline is told besides
+    trained_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)  # those that adapters are usually trained on
+    half_precision_encoders: ClassVar[
+        tuple[str, ...]
+    ] = ()  # those too large for fp32: bf16 when the denoiser is not in fp32
+    pipeline_kwargs: ClassVar[dict[str, Any]] = {}  # further arguments of the pipeline
     optional: ClassVar[tuple[str, ...]] = ()  # components that a folder may lack
     timesteps: int = 1000
     prediction_type: str  # "epsilon", "v_prediction" or "flow"
@@ -69,9 +71,15 @@ class Family(ABC):
         self.choice = choice or BaseChoice(name=str(folder))
         self.device = device or devices.best_device()
         if self.choice.prediction_type and getattr(type(self), "prediction_type", "") == "flow":
-            raise BaseModelError(f"{self.title} follows a flow and says nothing else: leave prediction_type out.")
+            raise BaseModelError(
+                f"{self.title} uses flow matching and predicts nothing else: leave prediction_type out."
+            )
         halved = torch.bfloat16 if self.dtype != torch.float32 else torch.float32
-        dtypes = {"default": torch.float32, self.denoiser: self.dtype, **dict.fromkeys(self.halved_text, halved)}
+        dtypes = {
+            "default": torch.float32,
+            self.denoiser: self.dtype,
+            **dict.fromkeys(self.half_precision_encoders, halved),
+        }
         try:
             self.pipeline = self._opened(folder, dtypes)
         except (OSError, ValueError, SafetensorError) as error:
@@ -107,13 +115,13 @@ class Family(ABC):
         return getattr(self.pipeline, self.denoiser)
 
     def modules(self) -> dict[str, nn.Module]:
-        """What an adapter can hang on, by the component names that files use; the denoiser first."""
+        """The modules that an adapter can be attached to, by the component names that files use; the denoiser first."""
         parts = {name: getattr(self.pipeline, name, None) for name in (self.denoiser, *self.text_encoders)}
         return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def resolution(self) -> int:
-        """Side in pixels that the base was trained at, or that the choice says."""
+        """Side in pixels that the base was trained at, or that the choice sets."""
         return self.choice.resolution or self.native_resolution
 
     @property
@@ -123,15 +131,15 @@ class Family(ABC):
 
     @classmethod
     @abstractmethod
-    def grain(cls, config: Mapping[str, Any], scale: int) -> tuple[int, int]:
-        """What both sides of a picture divide by, in pixels: (so that the denoiser divides them evenly, as in training;
+    def size_multiple(cls, config: Mapping[str, Any], scale: int) -> tuple[int, int]:
+        """What both sides of an image divide by, in pixels: (so that the denoiser divides them evenly, as in training;
         at the least, as in drawing). config: the denoiser's. scale: pixels along a latent.
         """
 
     @property
     def multiple(self) -> int:
-        """What both sides of a training picture divide by, in pixels, so that the denoiser divides them evenly."""
-        return self.grain(self.model.config, self.pipeline.vae_scale_factor)[0]
+        """What both sides of a training image divide by, in pixels, so that the denoiser divides them evenly."""
+        return self.size_multiple(self.model.config, self.pipeline.vae_scale_factor)[0]
 
     @property
     def channels(self) -> int:
@@ -139,9 +147,9 @@ class Family(ABC):
         return self.model.config.in_channels
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        """(C, h, w) of a picture of so many pixels. Raises BaseModelError where the denoiser can't have that size."""
+        """(C, h, w) of an image of so many pixels. Raises BaseModelError where the denoiser can't have that size."""
         scale = self.pipeline.vae_scale_factor
-        refuse_size(self.title, self.grain(self.model.config, scale)[1], width, height)
+        refuse_size(self.title, self.size_multiple(self.model.config, scale)[1], width, height)
         return self.channels, height // scale, width // scale
 
     def identity(self, *components: str) -> str:
@@ -149,7 +157,7 @@ class Family(ABC):
         inside = sorted(file for part in components for file in (self.folder / part).glob("*") if file.is_file())
         files = inside if self.folder.is_dir() else [self.folder]
         if "vae" in components:
-            files = [*files, *files_of(self.choice.vae)]
+            files = [*files, *vae_files(self.choice.vae)]
         facts = [f"{f.parent.name}/{f.name} {file_hash(f)}" for f in files]
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
@@ -184,36 +192,36 @@ class Family(ABC):
         return f"{self.title}. {placement(self.device, precision, self.choice)} {size}"
 
     def _tiled(self, work: Callable[[], Any]) -> Any:
-        """Work of the codec; when memory runs out, again one picture at a time and in tiles."""
+        """Work of the VAE; when memory runs out, again one image at a time and in tiles."""
         try:
             return work()
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-        devices.empty_cache()  # behind the error: its frames hold what is to be freed
+        devices.empty_cache()  # after the except block: the error's frames hold the memory
         self.pipeline.vae.enable_slicing()
         self.pipeline.vae.enable_tiling()
         return work()
 
     def _beside(self, text: bool = True) -> list[nn.Module]:
-        """The codec, and the text encoders unless `text` is False."""
+        """The VAE, and the text encoders unless `text` is False."""
         texts = [part for name, part in self.modules().items() if name != self.denoiser] if text else []
         return [self.pipeline.vae, *texts]
 
-    def release(self, text: bool = True) -> None:
-        """Send the codec, and the text encoders unless `text` is False, off the accelerator; drawing fetches them."""
+    def offload_encoders(self, text: bool = True) -> None:
+        """Move the VAE, and the text encoders unless `text` is False, to the CPU; `onload` brings them back."""
         for module in self._beside(text):
             module.to("cpu")
         devices.empty_cache()
 
-    def park(self) -> None:
-        """Send off the accelerator what can be sent, for another model to have the room; drawing fetches it."""
-        self.release()
+    def offload(self) -> None:
+        """Move all that can be moved to the CPU, to make room for another model; `onload` brings it back."""
+        self.offload_encoders()
         if self._moves:
             self.model.to("cpu")
 
-    def fetch(self) -> None:
-        """Bring everything back to the device."""
+    def onload(self) -> None:
+        """Move everything back to the device."""
         for module in (*([self.model] if self._moves else []), *self._beside()):
             if next(module.parameters()).device.type != self.device.type:  # asking each layer takes milliseconds
                 module.to(self.device)
@@ -241,50 +249,50 @@ class Family(ABC):
         return self.counter(lambda name: getattr(self.pipeline, name, None))(prompt)
 
     @abstractmethod
-    def encode_prompt(self, prompts: list[str]) -> Conditions:
-        """What the denoiser is told, cut and padded as the pipeline does. Keeps gradients where they are asked for."""
+    def encode_prompt(self, prompts: list[str]) -> Conditioning:
+        """The conditioning of prompts, cut and padded as the pipeline does. Keeps gradients where they are enabled."""
 
     def chunks(self, parts: Parts) -> int:
         """How many times the text encoder's length a weighted prompt takes; 1 where it is cut at one."""
         return 1
 
     def encode_parts(
-        self, prompts: Sequence[Parts], unwanted: bool = False, clip_skip: int = 1, chunks: int = 1
-    ) -> Conditions:
-        """What the denoiser is told by weighted prompts, filled up to `chunks`. No gradients.
+        self, prompts: Sequence[Parts], negative: bool = False, clip_skip: int = 1, chunks: int = 1
+    ) -> Conditioning:
+        """The conditioning of weighted prompts, padded to `chunks`. No gradients.
 
-        unwanted: they say what a picture should not show, which some pipelines encode otherwise where it is empty.
+        negative: they are negative prompts, which some pipelines encode differently where they are empty.
         clip_skip: 1 is the encoder's own output, 2 that of the layer before, as A1111 counts; weights and this are left
         out of account where the encoder is not a CLIP.
         """
         texts = [" ".join("".join(text for text, weight in parts if weight >= 0).split()) for parts in prompts]
         return self.encode_prompt(texts)
 
-    def framed(self, frames: list[tuple[Size, Size, Size]]) -> Conditions:
-        """What the denoiser is told of how each picture was cut: (size before, left and top of the crop, size after).
+    def size_conditioning(self, frames: list[tuple[Size, Size, Size]]) -> Conditioning:
+        """SDXL's conditioning on how each image was cropped: (size before, left and top of the crop, size after).
 
-        Empty for families that don't ask; without it such families take each picture to be uncut.
+        Empty for families without it; where it is missing, SDXL takes each image to be uncropped.
         """
         return {}
 
     @property
-    def guides_itself(self) -> bool:
-        """Whether guidance is told to the denoiser, in one prediction, and there is nothing unwanted to draw away."""
+    def guidance_embedded(self) -> bool:
+        """Whether guidance is an input of the denoiser (distilled), in one prediction without a negative prompt."""
         return False
 
-    def guided(self, conditions: Conditions, guidance: float) -> Conditions:
-        """The conditions with the guidance among them, for families that guide themselves."""
+    def guided(self, conditions: Conditioning, guidance: float) -> Conditioning:
+        """The conditions with the guidance among them, for families with embedded guidance."""
         return conditions
 
-    # Pictures --------------------------------------------------------------------------------------------------------
+    # Images --------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def encode_image(self, pictures: list[Image.Image]) -> tuple[Tensor, Tensor | None]:
-        """(B, C, h, w) mean of the scaled latents, and their spread where the codec gives a distribution.
+    def encode_image(self, images: list[Image.Image]) -> tuple[Tensor, Tensor | None]:
+        """(B, C, h, w) mean of the scaled latents, and their spread where the VAE gives a distribution.
 
-        pictures: RGB, of one size, whose sides divide by `multiple`. A latent is mean + spread x normal noise.
+        images: RGB, of one size, whose sides divide by `multiple`. A latent is mean + spread x normal noise.
         """
-        pixels = np.stack([np.asarray(picture.convert("RGB"), dtype=np.float32) for picture in pictures])
+        pixels = np.stack([np.asarray(image.convert("RGB"), dtype=np.float32) for image in images])
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device) / 127.5 - 1
         scale, shift = self._scaling
         encoded = self._tiled(lambda: self.pipeline.vae.encode(x))
@@ -294,7 +302,7 @@ class Family(ABC):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> list[Image.Image]:
-        """The pictures of scaled latents (B, C, h, w)."""
+        """The images of scaled latents (B, C, h, w)."""
         scale, shift = self._scaling
         pixels = self._tiled(lambda: self.pipeline.vae.decode(latents / scale + shift).sample)
         return self.pipeline.image_processor.postprocess(pixels, output_type="pil")
@@ -305,12 +313,12 @@ class Family(ABC):
         return config.scaling_factor, getattr(config, "shift_factor", None) or 0.0
 
     @torch.no_grad()
-    def embed_pictures(self, pictures: list[Image.Image]) -> Tensor | None:
+    def embed_images(self, images: list[Image.Image]) -> Tensor | None:
         """(N, width) unit vectors of the family's own image encoder; None when this base came without one."""
         encoder = getattr(self.pipeline, "image_encoder", None)
         if encoder is None or self.pipeline.feature_extractor is None:
             return None
-        pixels = self.pipeline.feature_extractor(images=pictures, return_tensors="pt").pixel_values
+        pixels = self.pipeline.feature_extractor(images=images, return_tensors="pt").pixel_values
         return torch.nn.functional.normalize(encoder(pixels.to(encoder.device)).image_embeds, dim=-1)
 
     # Noise -----------------------------------------------------------------------------------------------------------
@@ -330,19 +338,19 @@ class Family(ABC):
 
     @abstractmethod
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the denoiser should say of them."""
+        """What the denoiser should predict for them."""
 
     def snr(self, t: Tensor) -> Tensor | None:
         """(B,) signal-to-noise ratio of variances, None where loss weights by it make no sense."""
         return None
 
     @abstractmethod
-    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        """(B, C, h, w) float32: what the denoiser says of noisy latents."""
+    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditioning) -> Tensor:
+        """(B, C, h, w) float32: the denoiser's output for noisy latents."""
 
     @abstractmethod
-    def clean(self, noisy: Tensor, said: Tensor, t: Tensor) -> Tensor:
-        """The latents that the denoiser has in mind when it says this of these noisy ones."""
+    def pred_x0(self, noisy: Tensor, model_output: Tensor, t: Tensor) -> Tensor:
+        """The clean latents (x0) that this output predicts from the noisy ones."""
 
     # Drawing, in steps that `generation` takes one by one ------------------------------------------------------------
 
@@ -351,10 +359,10 @@ class Family(ABC):
         return copy.deepcopy(self.pipeline.scheduler)
 
     def set_steps(self, scheduler: Any, steps: int, width: int, height: int) -> None:
-        """Spread `steps` over the noise; families that shift it by the picture's size do that here."""
+        """Spread `steps` over the noise; families that shift it by the image's size do that here."""
         scheduler.set_timesteps(steps, device=self.device)
 
     def noise(self, generators: list[torch.Generator], width: int, height: int) -> Tensor:
-        """(B, C, h, w) normal noise, a picture from each generator."""
+        """(B, C, h, w) normal noise, an image from each generator."""
         shape = (1, *self.latent_shape(width, height))
         return torch.cat([torch.randn(shape, generator=g, device=g.device) for g in generators]).to(self.device)

@@ -1,4 +1,5 @@
-"""Flow matching (arXiv:2210.02747, arXiv:2209.03003): straight ways from pictures to noise, the model says the speed.
+"""Flow matching (arXiv:2210.02747, arXiv:2209.03003): straight paths from images to noise; the model predicts
+the velocity.
 
 s is the share of noise, 0 to 1; schedulers count t = 1000 s.
 """
@@ -20,12 +21,12 @@ def between(latents: Tensor, noise: Tensor, s: Tensor) -> Tensor:
 
 
 def shifted(s: Tensor, shift: float) -> Tensor:
-    """shift s / (1 + (shift - 1) s): the same noise, as larger pictures feel it (arXiv:2403.03206, eq. 23)."""
+    """shift s / (1 + (shift - 1) s): the same noise, as larger images feel it (arXiv:2403.03206, eq. 23)."""
     return shift * s / (1 + (shift - 1) * s)
 
 
 def shift_for(tokens: int, config: Any) -> float:
-    """mu, the logarithm of the shift, at a picture's size in patches: a line between the two sizes that the
+    """mu, the logarithm of the shift, at an image's size in patches: a line between the two sizes that the
     scheduler's config names (FLUX's `calculate_shift`)."""
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     least, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
@@ -34,7 +35,7 @@ def shift_for(tokens: int, config: Any) -> float:
 
 
 class Flow(Family):
-    """A transformer that says e - x: the velocity from the picture to the noise."""
+    """A transformer that predicts e - x: the velocity from the image to the noise."""
 
     denoiser = "transformer"
     prediction_type = "flow"
@@ -43,7 +44,7 @@ class Flow(Family):
     own_sigmas: ClassVar[bool] = False  # whether the pipeline spreads the steps itself, from 1 to 1 / steps
 
     @classmethod
-    def grain(cls, config: Mapping[str, Any], scale: int) -> tuple[int, int]:
+    def size_multiple(cls, config: Mapping[str, Any], scale: int) -> tuple[int, int]:
         return scale * cls.patch, scale * cls.patch
 
     def times(self, shares: Tensor, shift: float | None = None) -> Tensor:
@@ -61,9 +62,9 @@ class Flow(Family):
         """e - x, the same everywhere on the way."""
         return noise - latents
 
-    def clean(self, noisy: Tensor, said: Tensor, t: Tensor) -> Tensor:
+    def pred_x0(self, noisy: Tensor, model_output: Tensor, t: Tensor) -> Tensor:
         s = torch.as_tensor(t, device=noisy.device).reshape(-1, *(1 for _ in noisy.shape[1:])) / 1000
-        return noisy - s * said
+        return noisy - s * model_output
 
     def set_steps(self, scheduler: Any, steps: int, width: int, height: int) -> None:
         config = scheduler.config

@@ -1,7 +1,7 @@
 """FLUX.1 dev and schnell: CLIP's summary and T5's states, a transformer over latents packed two by two, flow matching.
 
-Conditions, for B pictures: "states" (B, 512, 4096) of T5, "pooled" (B, 768) of CLIP; "guidance" (B, 1) for dev, which
-was distilled to guide itself. Training tells it a guidance of 1, as the public script advises, so that the adapter
+Conditions, for B images: "states" (B, 512, 4096) of T5, "pooled" (B, 768) of CLIP; "guidance" (B, 1) for dev, which
+is guidance-distilled. Training gives it a guidance of 1, as the public script advises, so that the adapter
 leaves the distilled guidance alone.
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studio.basemodels.family import Conditions
+from studio.basemodels.family import Conditioning
 from studio.basemodels.flow import Flow
-from studio.basemodels.words import TokenCounter
+from studio.basemodels.token_counter import TokenCounter
 
 LENGTH = 512  # tokens that T5 is given, as the pipeline has it for dev and schnell alike
 
@@ -24,8 +24,8 @@ class Flux(Flow):
     title = "FLUX.1"
     pipeline_class = "FluxPipeline"
     text_encoders = ("text_encoder", "text_encoder_2")
-    trained_text = ("text_encoder",)
-    halved_text = ("text_encoder_2",)
+    trained_encoders = ("text_encoder",)
+    half_precision_encoders = ("text_encoder_2",)
     own_sigmas = True
 
     @property
@@ -37,17 +37,17 @@ class Flux(Flow):
         return self.model.config.in_channels // self.patch**2
 
     @property
-    def guides_itself(self) -> bool:
-        """Dev is told its guidance, schnell has it inside for good."""
+    def guidance_embedded(self) -> bool:
+        """Dev takes its guidance as an input, schnell has a fixed one."""
         return True
 
-    def guided(self, conditions: Conditions, guidance: float) -> Conditions:
+    def guided(self, conditions: Conditioning, guidance: float) -> Conditioning:
         if not self.model.config.guidance_embeds:
             return conditions
         pooled = conditions["pooled"]
         return {**conditions, "guidance": torch.full((len(pooled), 1), float(guidance), device=pooled.device)}
 
-    def encode_prompt(self, prompts: list[str]) -> Conditions:
+    def encode_prompt(self, prompts: list[str]) -> Conditioning:
         words = list(prompts)
         states, pooled, _ = self.pipeline.encode_prompt(words, words, device=self.device, max_sequence_length=LENGTH)
         return {"states": states, "pooled": pooled}
@@ -58,7 +58,7 @@ class Flux(Flow):
         t5 = tokenizers("tokenizer_2")
         return TokenCounter(t5, LENGTH - t5.num_special_tokens_to_add()) if t5 else super().counter(tokenizers)
 
-    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditioning) -> Tensor:
         rows, _, height, width = noisy.shape
         states = conditions["states"]
         guidance = None
@@ -67,7 +67,7 @@ class Flux(Flow):
             guidance = torch.ones(rows, device=self.device) if said is None else said[:, 0]
         image_ids = self.pipeline._prepare_latent_image_ids(rows, height // 2, width // 2, self.device, noisy.dtype)
         with self.arithmetic():
-            said = self.model(
+            output = self.model(
                 hidden_states=pack(noisy),
                 timestep=self._times_of(t, rows).to(noisy.dtype) / 1000,
                 guidance=guidance,
@@ -76,7 +76,7 @@ class Flux(Flow):
                 txt_ids=torch.zeros(states.shape[1], 3, device=self.device, dtype=noisy.dtype),
                 img_ids=image_ids,
             )
-        return unpack(said.sample.float(), height, width)
+        return unpack(output.sample.float(), height, width)
 
 
 def pack(latents: Tensor) -> Tensor:

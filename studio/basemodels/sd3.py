@@ -1,6 +1,6 @@
 """Stable Diffusion 3 and 3.5 (arXiv:2403.03206): two CLIP encoders and T5, a transformer of two streams, flow matching.
 
-Conditions, for B pictures: "states" (B, 77 + 256, 4096), both CLIPs side by side, then T5; "pooled" (B, 2048) of both
+Conditions, for B images: "states" (B, 77 + 256, 4096), both CLIPs side by side, then T5; "pooled" (B, 2048) of both
 CLIPs. Without T5 (its folder left out) its states are zeros, as the model was trained to bear.
 """
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from studio.basemodels.family import Conditions
+from studio.basemodels.family import Conditioning
 from studio.basemodels.flow import Flow
-from studio.basemodels.words import TokenCounter
+from studio.basemodels.token_counter import TokenCounter
 
 LENGTH = 256  # tokens that T5 is given, as the pipeline has it
 
@@ -22,8 +22,8 @@ class StableDiffusion3(Flow):
     title = "Stable Diffusion 3"
     pipeline_class = "StableDiffusion3Pipeline"
     text_encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
-    trained_text = ("text_encoder", "text_encoder_2")
-    halved_text = ("text_encoder_3",)
+    trained_encoders = ("text_encoder", "text_encoder_2")
+    half_precision_encoders = ("text_encoder_3",)
     optional = ("text_encoder_3", "tokenizer_3")
 
     @classmethod
@@ -32,19 +32,19 @@ class StableDiffusion3(Flow):
         t5 = tokenizers("tokenizer_3")
         return TokenCounter(t5, LENGTH - t5.num_special_tokens_to_add()) if t5 else super().counter(tokenizers)
 
-    def encode_prompt(self, prompts: list[str]) -> Conditions:
+    def encode_prompt(self, prompts: list[str]) -> Conditioning:
         words = list(prompts)
         states, _, pooled, _ = self.pipeline.encode_prompt(
             words, words, words, device=self.device, do_classifier_free_guidance=False
         )
         return {"states": states, "pooled": pooled}
 
-    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditioning) -> Tensor:
         with self.arithmetic():
-            said = self.model(
+            output = self.model(
                 hidden_states=noisy,
                 timestep=self._times_of(t, len(noisy)),
                 encoder_hidden_states=conditions["states"],
                 pooled_projections=conditions["pooled"],
             )
-        return said.sample.float()
+        return output.sample.float()

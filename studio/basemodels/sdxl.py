@@ -1,8 +1,8 @@
-"""Stable Diffusion XL (arXiv:2307.01952): two CLIP text encoders, and a UNet that is told how its picture was cut.
+"""Stable Diffusion XL (arXiv:2307.01952): two CLIP text encoders, and a UNet conditioned on how its image was cropped.
 
-Conditions, for B pictures: "states" (B, 77, 2048), the last hidden layer but one of both encoders side by side;
+Conditions, for B images: "states" (B, 77, 2048), the last hidden layer but one of both encoders side by side;
 "pooled" (B, 1280) of the second; "time_ids" (B, 6), height and width before scaling, top and left of the crop, height
-and width after it. Without "time_ids" a picture is taken to be uncut, as the pipeline does.
+and width after it. Without "time_ids" an image is taken to be uncropped, as the pipeline does.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from studio.basemodels.clip_prompts import Parts, chunks_in, clip_states
 from studio.basemodels.diffusion import Diffusion
-from studio.basemodels.family import Conditions, Size
+from studio.basemodels.family import Conditioning, Size
 
 
 class StableDiffusionXL(Diffusion):
@@ -21,10 +21,10 @@ class StableDiffusionXL(Diffusion):
     title = "SDXL"
     pipeline_class = "StableDiffusionXLPipeline"
     text_encoders = ("text_encoder", "text_encoder_2")
-    trained_text = ("text_encoder", "text_encoder_2")
-    without = {"add_watermarker": False}
+    trained_encoders = ("text_encoder", "text_encoder_2")
+    pipeline_kwargs = {"add_watermarker": False}
 
-    def encode_prompt(self, prompts: list[str]) -> Conditions:
+    def encode_prompt(self, prompts: list[str]) -> Conditioning:
         states, _, pooled, _ = self.pipeline.encode_prompt(
             list(prompts), device=self.device, do_classifier_free_guidance=False
         )
@@ -34,11 +34,11 @@ class StableDiffusionXL(Diffusion):
         return chunks_in(self.pipeline.tokenizer, parts)
 
     def encode_parts(
-        self, prompts: Sequence[Parts], unwanted: bool = False, clip_skip: int = 1, chunks: int = 1
-    ) -> Conditions:
+        self, prompts: Sequence[Parts], negative: bool = False, clip_skip: int = 1, chunks: int = 1
+    ) -> Conditioning:
         """clip_skip 1 is SDXL's own: the last hidden layer but one, without the final norm.
 
-        An empty unwanted prompt is zeros where the base says so (`force_zeros_for_empty_prompt`), as in its pipeline.
+        An empty negative prompt is zeros where the base says so (`force_zeros_for_empty_prompt`), as in its pipeline.
         """
         pairs = (
             (self.pipeline.tokenizer, self.pipeline.text_encoder),
@@ -51,25 +51,25 @@ class StableDiffusionXL(Diffusion):
         pooled = found[1][1]
         assert pooled is not None  # the second encoder has a projection
         conditions = {"states": torch.cat([states for states, _ in found], -1), "pooled": pooled}
-        if unwanted and self.pipeline.config.force_zeros_for_empty_prompt:
+        if negative and self.pipeline.config.force_zeros_for_empty_prompt:
             said = [any(text.strip() for text, _ in parts) for parts in prompts]
             kept = torch.tensor(said, dtype=torch.float32).to(self.device)
             return {name: value * kept.reshape(-1, *(1 for _ in value.shape[1:])) for name, value in conditions.items()}
         return conditions
 
-    def framed(self, frames: list[tuple[Size, Size, Size]]) -> Conditions:
+    def size_conditioning(self, frames: list[tuple[Size, Size, Size]]) -> Conditioning:
         rows = [[size[1], size[0], corner[1], corner[0], cut[1], cut[0]] for size, corner, cut in frames]
         return {"time_ids": torch.tensor(rows, dtype=torch.float32).to(self.device)}
 
-    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditioning) -> Tensor:
         guidance = self._guidance_embedding(conditions, len(noisy))
         time_ids = conditions.get("time_ids")
         if time_ids is None:
             height, width = (side * self.pipeline.vae_scale_factor for side in noisy.shape[2:])
-            time_ids = self.framed([((width, height), (0, 0), (width, height))] * len(noisy))["time_ids"]
+            time_ids = self.size_conditioning([((width, height), (0, 0), (width, height))] * len(noisy))["time_ids"]
         added = {"text_embeds": conditions["pooled"], "time_ids": time_ids}
         with self.arithmetic():
-            said = self.model(
+            output = self.model(
                 noisy, t, encoder_hidden_states=conditions["states"], added_cond_kwargs=added, timestep_cond=guidance
             )
-        return said.sample.float()
+        return output.sample.float()

@@ -1,6 +1,6 @@
 """One `.safetensors` file in the first authors' layout, as people have their bases on disk.
 
-The family is told from the names and shapes in the file's header, whatever the file is called. Its configs and CLIP's
+The family is recognised by the names and shapes in the header, whatever the file is called. Its configs and CLIP's
 tokenizer, which such a file lacks, come with this package (`configs/`). What else is missing, like the text encoders of
 FLUX and SD 3.5 and T5's tokenizer, comes from a folder of the same name beside it (`model.safetensors`, `model/`: a
 diffusers folder, without the weights that the file has), or from what has been downloaded of the family's home before.
@@ -18,7 +18,7 @@ from studio.errors import BaseModelError
 
 Shapes = dict[str, tuple[int, ...]]
 _INPUT = "model.diffusion_model.input_blocks.0.0.weight"
-_WORDS = ("attn2.to_k.weight",)  # what reads the text states: its width tells the version
+_WORDS = ("attn2.to_k.weight",)  # what reads the text states: its width shows the version
 
 
 class Kind(NamedTuple):
@@ -81,16 +81,14 @@ def kind_of(shapes: Shapes, name: str) -> Kind:
         raise BaseModelError(f"{name} can't be used as a base model: {what}.")
     channels = sum(shapes[_INPUT][1:2])
     if channels != 4:
-        what = {9: "it only fills holes in pictures", 8: "it edits pictures"}.get(
-            channels, f"it reads {channels} channels"
-        )
+        what = {9: "it only fills holes in images", 8: "it edits images"}.get(channels, f"it reads {channels} channels")
         raise BaseModelError(f"{name} can't be used as a base model: {what}. Use the ordinary base.")
     width = next((shape[1] for key, shape in shapes.items() if key.endswith(_WORDS) and len(shape) > 1), 0)
     if width == 1280:
         raise BaseModelError(
             f"{name} is SDXL's refiner, which only finishes what the base has drawn: use stable-diffusion-xl-base-1.0."
         )
-    if width not in _BY_WIDTH:  # a small or unusual model: told by where its text encoders are
+    if width not in _BY_WIDTH:  # a small or unusual model: recognised by its text encoders' names
         if any(key.startswith("conditioner.embedders.1.") for key in shapes):
             return SDXL
         return SD2 if any(key.startswith("cond_stage_model.model.") for key in shapes) else SD1
@@ -98,7 +96,7 @@ def kind_of(shapes: Shapes, name: str) -> Kind:
 
 
 def kind_of_file(file: Path, family: str | None = None) -> Kind:
-    """The family that was said, else the one that the file's tensors tell. Raises BaseModelError."""
+    """The family that was given, else the one that the file's tensors show. Raises BaseModelError."""
     return KINDS[family] if family else kind_of(shapes_of(file), file.name)
 
 
@@ -147,13 +145,13 @@ def open_file(
     except (diffusers.loaders.single_file_utils.SingleFileComponentError, OSError, KeyError) as error:
         beside = file.with_suffix("")
         raise BaseModelError(
-            f"{file.name} is {kind.title} without all of its parts: put the text encoders, tokenizers and the codec of "
+            f"{file.name} is {kind.title} without all of its parts: put the text encoders, tokenizers and the VAE of "
             f"{kind.home}, with their weights and its model_index.json, into a folder {beside.name} beside it."
         ) from error
     for name, part in found.components.items():
         if name in dtypes and name != denoiser:
             part.to(dtypes[name])
-    said = _said_by_markers(shapes)
+    said = _settings_by_markers(shapes)
     if said:
         found.scheduler = type(found.scheduler).from_config(found.scheduler.config, **said)
     return found
@@ -172,8 +170,8 @@ def _left_out(kind: Kind, configs: Path) -> dict[str, Any]:
     return {"text_encoder_3": None, "tokenizer_3": None}
 
 
-def _said_by_markers(shapes: Shapes) -> dict[str, Any]:
-    """What empty tensors in SDXL checkpoints say of their training, as their makers and ComfyUI agreed."""
+def _settings_by_markers(shapes: Shapes) -> dict[str, Any]:
+    """Settings by the marker tensors of SDXL checkpoints (`v_pred`, `ztsnr`), as ComfyUI reads them."""
     said: dict[str, Any] = {}
     if "v_pred" in shapes:
         said["prediction_type"] = "v_prediction"

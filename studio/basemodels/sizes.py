@@ -1,4 +1,4 @@
-"""Sizes of pictures that a base can draw. No torch here."""
+"""Sizes of images that a base can draw. No torch here."""
 
 from studio.errors import BaseModelError
 

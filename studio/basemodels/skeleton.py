@@ -1,4 +1,4 @@
-"""A base's layers without their numbers: what fits it, and how much would be trained, said before it is loaded."""
+"""A base's layers on the meta device: what fits it and how many parameters would train, before it is loaded."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -9,16 +9,17 @@ from torch import nn
 
 from studio.adapters import AdapterSpec
 from studio.adapters.layers import can_train, init_layer, shape_of
-from studio.basemodels import BaseChoice, base_folder, family_class
-from studio.basemodels.card import read_config
-from studio.basemodels.hub import INDEX
+from studio.basemodels.choice import BaseChoice
+from studio.basemodels.configs import read_config
+from studio.basemodels.hub_cache import INDEX
+from studio.basemodels.registry import base_folder, family_class
 from studio.basemodels.single_file import config_folder, kind_of_file
 from studio.building import building
 from studio.errors import BaseModelError
 
 
 def skeleton(name: str) -> dict[str, nn.Module]:
-    """{component: module on torch's meta device} of what adapters can hang on; the denoiser first.
+    """{component: module on torch's meta device} of what adapters can be attached to; the denoiser first.
 
     name: a line as for `load_base`. Takes no memory to speak of. Raises BaseModelError.
     """
@@ -62,8 +63,8 @@ def _module(folder: Path, said: Any) -> nn.Module:
     raise BaseModelError(f"{folder.name} is no model that is known here: download the model again.")
 
 
-def numbers_of(module: nn.Module, spec: AdapterSpec) -> tuple[int, int]:
-    """(layers, trained numbers) of a fresh adapter by `spec` on a module of `skeleton`. No random number is drawn."""
+def count_trainable(module: nn.Module, spec: AdapterSpec) -> tuple[int, int]:
+    """(layers, trainable parameters) of a fresh adapter by `spec` on a module of `skeleton`. Draws no random number."""
     layers = {path: layer for path, layer in module.named_modules() if path and can_train(layer) and spec.wants(path)}
     count, plain = 0, spec
     if spec.kind == "dora":  # a LoRA, and the length of each output

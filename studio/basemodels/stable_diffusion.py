@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x, 2.x and their kin (the starter is one): a CLIP text encoder, a UNet, a picture codec.
+"""Stable Diffusion 1.x, 2.x and their kin (the starter is one): a CLIP text encoder, a UNet, an image VAE.
 
 Conditions are {"states": (B, 77, width)}. Version 2 differs in its text encoder and, at 768 pixels, in saying v; both
 stand in its folder. Distilled ones (Turbo, Lightning, LCM) draw in few steps with their own scheduler.
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from studio.basemodels.clip_prompts import Parts, chunks_in, clip_states
 from studio.basemodels.diffusion import Diffusion
-from studio.basemodels.family import Conditions
+from studio.basemodels.family import Conditioning
 
 
 class StableDiffusion(Diffusion):
@@ -18,9 +18,9 @@ class StableDiffusion(Diffusion):
 
     title = "Stable Diffusion"
     pipeline_class = "StableDiffusionPipeline"
-    without = {"safety_checker": None, "requires_safety_checker": False}
+    pipeline_kwargs = {"safety_checker": None, "requires_safety_checker": False}
 
-    def encode_prompt(self, prompts: list[str]) -> Conditions:
+    def encode_prompt(self, prompts: list[str]) -> Conditioning:
         tokenizer = self.pipeline.tokenizer
         ids = tokenizer(
             prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
@@ -31,14 +31,14 @@ class StableDiffusion(Diffusion):
         return chunks_in(self.pipeline.tokenizer, parts)
 
     def encode_parts(
-        self, prompts: Sequence[Parts], unwanted: bool = False, clip_skip: int = 1, chunks: int = 1
-    ) -> Conditions:
+        self, prompts: Sequence[Parts], negative: bool = False, clip_skip: int = 1, chunks: int = 1
+    ) -> Conditioning:
         tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
         layer = -min(clip_skip, encoder.config.num_hidden_layers)
         return {"states": clip_states(tokenizer, encoder, prompts, chunks, layer)[0]}
 
-    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditioning) -> Tensor:
         guidance = self._guidance_embedding(conditions, len(noisy))
         with self.arithmetic():
-            said = self.model(noisy, t, encoder_hidden_states=conditions["states"], timestep_cond=guidance)
-        return said.sample.float()
+            output = self.model(noisy, t, encoder_hidden_states=conditions["states"], timestep_cond=guidance)
+        return output.sample.float()

@@ -3,10 +3,11 @@
 from functools import cache
 from typing import Any
 
-from studio.basemodels import BaseChoice, base_folder, family_class
+from studio.basemodels.choice import BaseChoice
 from studio.basemodels.clip_vocabulary import clip_tokenizer
+from studio.basemodels.registry import base_folder, family_class
 from studio.basemodels.single_file import config_folder, kind_of_file
-from studio.basemodels.words import TokenCounter
+from studio.basemodels.token_counter import TokenCounter
 from studio.errors import BaseModelError
 
 

@@ -1,11 +1,11 @@
-"""Z-Image (arXiv:2511.22699): 6 billion parameters, one stream of words and picture, flow matching, Apache licence.
+"""Z-Image (arXiv:2511.22699): 6 billion parameters, one stream of words and image, flow matching, Apache licence.
 
 It is the small flow model here because it is the one that people train adapters for today: it fits into 16 GB, its text
-encoder is one language model (Qwen3) instead of three, its codec is FLUX.1's, and diffusers carries its adapters.
+encoder is one language model (Qwen3) instead of three, its VAE is FLUX.1's, and diffusers carries its adapters.
 
-Conditions, for B pictures: "states" (B, 512, width), the last hidden layer but one, zeros after the words' end; "mask"
-(B, 512), 1 where there is a word. The transformer counts time from noise to picture and says the speed in that
-direction; here both are turned around. Guidance of 1 is none, as everywhere here: Z-Image's own pipeline calls that 0.
+Conditions, for B images: "states" (B, 512, width), the last hidden layer but one, zeros after the words' end; "mask"
+(B, 512), 1 where there is a word. The transformer counts time from noise to image and predicts the velocity in
+that direction; here both are reversed. Guidance of 1 is none, as everywhere here: Z-Image's own pipeline calls that 0.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studio.basemodels.family import Conditions
+from studio.basemodels.family import Conditioning
 from studio.basemodels.flow import Flow
-from studio.basemodels.words import TokenCounter
+from studio.basemodels.token_counter import TokenCounter
 
 LENGTH = 512  # tokens that are read of a prompt, its frame included
 
@@ -26,8 +26,8 @@ class ZImage(Flow):
 
     title = "Z-Image"
     pipeline_class = "ZImagePipeline"
-    trained_text = ()  # nobody adapts its language model, and no file has names for that
-    halved_text = ("text_encoder",)
+    trained_encoders = ()  # nobody adapts its language model, and no file has names for that
+    half_precision_encoders = ("text_encoder",)
     own_sigmas = True
 
     @property
@@ -39,7 +39,7 @@ class ZImage(Flow):
         tokenizer = tokenizers("tokenizer")
         return TokenCounter(tokenizer, LENGTH - len(tokenizer(framed_words(tokenizer, "")).input_ids))
 
-    def encode_prompt(self, prompts: list[str]) -> Conditions:
+    def encode_prompt(self, prompts: list[str]) -> Conditioning:
         tokenizer = self.pipeline.tokenizer
         found = tokenizer(
             [framed_words(tokenizer, prompt) for prompt in prompts],
@@ -49,12 +49,14 @@ class ZImage(Flow):
         states = self.pipeline.text_encoder(found.input_ids, attention_mask=mask, output_hidden_states=True)
         return {"states": states.hidden_states[-2] * mask[..., None], "mask": mask.float()}
 
-    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
+    def predict(self, noisy: Tensor, t: Tensor, conditions: Conditioning) -> Tensor:
         rows = len(noisy)
         words = [states[mask > 0] for states, mask in zip(conditions["states"], conditions["mask"])]
         with self.arithmetic():
-            said = self.model(list(noisy[:, :, None]), 1 - self._times_of(t, rows) / 1000, words, return_dict=False)[0]
-        return -torch.stack([one.float() for one in said])[:, :, 0]
+            output = self.model(list(noisy[:, :, None]), 1 - self._times_of(t, rows) / 1000, words, return_dict=False)[
+                0
+            ]
+        return -torch.stack([one.float() for one in output])[:, :, 0]
 
 
 def framed_words(tokenizer: Any, prompt: str) -> str:

@@ -1,4 +1,4 @@
-"""Pictures in, captions out. One file a captioner; what a person wrote is kept unless told otherwise."""
+"""Images in, captions out. One file a captioner; what a person wrote is kept unless told otherwise."""
 
 from studio.captioning.comparing import Compared, compare
 from studio.captioning.kinds import Captioner, Kind, captioner_settings, list_captioners, load_captioner

@@ -1,4 +1,4 @@
-"""BLIP (arXiv:2201.12086) and BLIP-2 (arXiv:2301.12597): one short sentence a picture, small and fast."""
+"""BLIP (arXiv:2201.12086) and BLIP-2 (arXiv:2301.12597): one short sentence an image, small and fast."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from studio.datasets.captions import one_line
 
 class BlipSettings(GeneratorSettings):
     model: str = Field("Salesforce/blip-image-captioning-large", min_length=1, max_length=500, description=MODEL_WORDS)
-    batch_size: int = Field(8, ge=1, le=64, description="Pictures at once; fewer are taken when memory runs out")
+    batch_size: int = Field(8, ge=1, le=64, description="Images at once; fewer are taken when memory runs out")
     prompt: str = Field(
         "", max_length=300, description="What it goes on from, like 'a painting of'; left out of the caption"
     )
@@ -43,13 +43,13 @@ class BlipCaptioner(Generator):
             if self._second and self.processor.num_query_tokens is None:  # older copies don't say
                 self.processor.num_query_tokens = self.model.config.num_query_tokens
 
-    def caption(self, pictures: Sequence[Image.Image]) -> list[str]:
-        """A line for each picture, in lower case as these models write."""
-        if not pictures:
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+        """A line for each image, in lower case as these models write."""
+        if not images:
             return []
         prompt = one_line(self.settings.prompt)
-        texts = {"text": [prompt] * len(pictures), "padding": True} if prompt else {}
-        inputs = self.processor(images=list(pictures), return_tensors="pt", **texts)
+        texts = {"text": [prompt] * len(images), "padding": True} if prompt else {}
+        inputs = self.processor(images=list(images), return_tensors="pt", **texts)
         ids = self.generate(inputs, max_new_tokens=self.settings.max_tokens, num_beams=self.settings.beams)
         if self._second and "input_ids" in inputs and ids.shape[1] > inputs["input_ids"].shape[1]:
             ids = ids[:, inputs["input_ids"].shape[1] :]

@@ -21,18 +21,18 @@ _ENDS = re.compile(r"(?s)(.*[.!?][\"'”’)]?)\s")
 
 class ChatSettings(GeneratorSettings):
     model: str = Field("Qwen/Qwen3-VL-4B-Instruct", min_length=1, max_length=500, description=MODEL_WORDS)
-    batch_size: int = Field(2, ge=1, le=64, description="Pictures at once; fewer are taken when memory runs out")
+    batch_size: int = Field(2, ge=1, le=64, description="Images at once; fewer are taken when memory runs out")
     prompt: str = Field(
-        "Describe this picture in one or two plain sentences, as a caption to train an image generator with: what is "
+        "Describe this image in one or two plain sentences, as a caption to train an image generator with: what is "
         "shown, what it does, what surrounds it, the light. Begin with the subject. Leave out guesses and opinions.",
-        min_length=1, max_length=4000, description="What it is asked about each picture",
+        min_length=1, max_length=4000, description="What it is asked about each image",
     )  # fmt: skip
     system: str = Field("", max_length=4000, description="Who it is told to be; empty: nothing is said")
     temperature: float = Field(0.6, ge=0, le=2, description="How freely it chooses words; 0: always the likeliest")
     top_p: float = Field(0.9, gt=0, le=1, description="Only the likeliest words with this share together")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="The same seed writes the same captions")
     max_tokens: int = Field(256, ge=4, le=1024, description="Longest caption, in tokens; a word is about 1.3 of them")
-    max_side: int = Field(1024, ge=64, le=4096, description="Larger pictures are shrunk to this before it sees them")
+    max_side: int = Field(1024, ge=64, le=4096, description="Larger images are shrunk to this before it sees them")
 
 
 class JoySettings(ChatSettings):
@@ -41,7 +41,7 @@ class JoySettings(ChatSettings):
     )
     prompt: str = Field(
         "Write a short descriptive caption for this image in plain words.",
-        min_length=1, max_length=4000, description="What it is asked about each picture",
+        min_length=1, max_length=4000, description="What it is asked about each image",
     )  # fmt: skip
     system: str = Field(
         "You are a helpful image captioner.",
@@ -75,12 +75,12 @@ class ChatCaptioner(Generator):
             _complete(self.processor, self.model.config)
             self.text = self.render(settings.prompt, settings.system)
 
-    def caption(self, pictures: Sequence[Image.Image]) -> list[str]:
-        if not pictures:
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+        if not images:
             return []
         inputs = self.processor(
-            images=[_shrunk(picture, self.settings.max_side) for picture in pictures],
-            text=[self.text] * len(pictures),
+            images=[_shrunk(image, self.settings.max_side) for image in images],
+            text=[self.text] * len(images),
             padding=True, return_tensors="pt", add_special_tokens=not self._begun(),
         )  # fmt: skip
         heat = self.settings.temperature
@@ -98,10 +98,10 @@ class ChatCaptioner(Generator):
         ]
 
     def render(self, prompt: str, system: str = "") -> str:
-        """The chat as the model's template writes it, with one place for the picture.
+        """The chat as the model's template writes it, with one place for the image.
 
         Most templates take a list of parts. Those of JoyCaption and of older LLaVA take plain text, and some of them
-        set the picture's place themselves. Which it is shows in what they write. Raises BaseModelError.
+        set the image's place themselves. Which it is shows in what they write. Raises BaseModelError.
         """
         token = getattr(self.processor, "image_token", None) or "<image>"
         template = self.processor if self.processor.chat_template else self.processor.tokenizer
@@ -120,7 +120,7 @@ class ChatCaptioner(Generator):
             if text.count(token) == 1 and prompt in text and (not system or system in text) and "'type':" not in text:
                 return text
         raise BaseModelError(
-            f"{self.settings.model} has no chat template that takes a picture"
+            f"{self.settings.model} has no chat template that takes an image"
             + (" and a system prompt: leave that empty, or take another model." if system else ": take another model.")
         )
 
@@ -162,12 +162,12 @@ def _complete(processor, config) -> None:
         processor.vision_feature_select_strategy = config.vision_feature_select_strategy
 
 
-def _shrunk(picture: Image.Image, side: int) -> Image.Image:
-    if max(picture.size) <= side:
-        return picture
-    scale = side / max(picture.size)
-    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.resize(size, Image.Resampling.LANCZOS)
+def _shrunk(image: Image.Image, side: int) -> Image.Image:
+    if max(image.size) <= side:
+        return image
+    scale = side / max(image.size)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _ids(ids: int | list[int] | None) -> list[int]:

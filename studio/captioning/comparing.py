@@ -1,4 +1,4 @@
-"""Captioners side by side on a few pictures, to choose one before it runs on all."""
+"""Captioners side by side on a few images, to choose one before it runs on all."""
 
 import threading
 import time
@@ -9,16 +9,16 @@ from typing import Any
 from PIL import Image
 from pydantic import BaseModel
 
+from studio.captioning.batching import Batches
 from studio.captioning.generators import Stopped
 from studio.captioning.kinds import load_captioner
-from studio.captioning.memory import Batches
 from studio.captioning.models import DownloadStopped, Progress
 from studio.errors import StudioError, out_of_memory
 
 
 @dataclass
 class Compared:
-    """captions: one a picture, "" where there was none; seconds: for all of them, without the loading; problem: why it
+    """captions: one an image, "" where there was none; seconds: for all of them, without the loading; problem: why it
     has none, or why some are missing, "" when all went well.
     """
 
@@ -30,13 +30,13 @@ class Compared:
 
 def compare(
     captioners: Sequence[str | tuple[str, BaseModel | Mapping[str, Any] | None]],
-    pictures: Sequence[Image.Image],
+    images: Sequence[Image.Image],
     stop: threading.Event | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     download: bool = False,
     download_progress: Progress | None = None,
 ) -> list[Compared]:
-    """What each of them says of each picture. One model is in memory at a time.
+    """What each of them says of each image. One model is in memory at a time.
 
     captioners  names, or (name, settings); the same name may come twice with other settings
     progress    told (done, total, captioner) after each captioner
@@ -49,12 +49,12 @@ def compare(
         if stop is not None and stop.is_set():
             break
         name, settings = (entry, None) if isinstance(entry, str) else entry
-        one = Compared(name, [""] * len(pictures))
+        one = Compared(name, [""] * len(images))
         try:
             model = load_captioner(name, settings, download, download_progress, stop)
             try:
                 begin = time.perf_counter()
-                texts = Batches(model.batch_size).run(model.caption, list(pictures), (Stopped, StudioError))
+                texts = Batches(model.batch_size).run(model.caption, list(images), (Stopped, StudioError))
                 one.seconds = time.perf_counter() - begin
             finally:
                 model.close()
@@ -68,7 +68,7 @@ def compare(
             failed = [text for text in texts if isinstance(text, Exception)]
             if failed:
                 why = "memory ran out" if out_of_memory(failed[0]) else f"{type(failed[0]).__name__}: {failed[0]}"[:200]
-                one.problem = f"{len(failed)} of {len(pictures)} could not be captioned ({why})."
+                one.problem = f"{len(failed)} of {len(images)} could not be captioned ({why})."
         found.append(one)
         if progress:
             progress(len(found), len(captioners), name)

@@ -41,12 +41,12 @@ class FlorenceCaptioner(Generator):
 
             self.processor = transformers.Florence2Processor.from_pretrained(folder, local_files_only=True)
 
-    def caption(self, pictures: Sequence[Image.Image]) -> list[str]:
-        if not pictures:
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+        if not images:
             return []
         task = TASKS[self.settings.detail]
         inputs = self.processor(
-            images=list(pictures), text=[task] * len(pictures), return_tensors="pt", padding=True
+            images=list(images), text=[task] * len(images), return_tensors="pt", padding=True
         )  # fmt: skip
         ids = self.generate(
             inputs, max_new_tokens=self.settings.max_tokens, num_beams=self.settings.beams, do_sample=False
@@ -55,8 +55,8 @@ class FlorenceCaptioner(Generator):
         pad = self.processor.tokenizer.pad_token or "<pad>"
         found = [
             self.processor.post_process_generation(
-                text=line.replace(pad, ""), task=task, image_size=picture.size
+                text=line.replace(pad, ""), task=task, image_size=image.size
             )[task]
-            for line, picture in zip(lines, pictures, strict=True)
+            for line, image in zip(lines, images, strict=True)
         ]  # fmt: skip
         return [one_line(text) for text in found]

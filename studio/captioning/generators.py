@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from studio import devices
-from studio.captioning.memory import give_back
+from studio.captioning.batching import free_memory
 from studio.captioning.models import read_config
 from studio.errors import BaseModelError, out_of_memory
 
@@ -27,7 +27,7 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field("", min_length=1, max_length=500, description=MODEL_WORDS)
-    batch_size: int = Field(4, ge=1, le=64, description="Pictures at once; fewer are taken when memory runs out")
+    batch_size: int = Field(4, ge=1, le=64, description="Images at once; fewer are taken when memory runs out")
 
 
 class GeneratorSettings(ModelSettings):
@@ -41,7 +41,7 @@ class GeneratorSettings(ModelSettings):
 class Generator:
     """A model that writes. Subclasses load it in __init__ and say in `caption` what it is asked.
 
-    side  pictures may come smaller than they are, but with no side below this, in pixels; 0: whole
+    side  images may come smaller than they are, but with no side below this, in pixels; 0: whole
     stop  when set, `generate` ends at the next word and raises Stopped
     """
 
@@ -77,7 +77,7 @@ class Generator:
         return config
 
     def generate(self, inputs, **options):
-        """(pictures, tokens) of ids: `model.generate` on the processor's answer. Raises Stopped."""
+        """(images, tokens) of ids: `model.generate` on the processor's answer. Raises Stopped."""
         import torch
 
         from studio.libraries import transformers
@@ -92,12 +92,12 @@ class Generator:
             raise Stopped
         return ids
 
-    def caption(self, pictures: Sequence[Image.Image]) -> list[str]:
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
         raise NotImplementedError
 
     def close(self) -> None:
         self.model = self.processor = None
-        give_back()
+        free_memory()
 
 
 def place(device: str, precision: str):

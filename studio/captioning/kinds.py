@@ -22,15 +22,15 @@ from studio.schema import explain
 class Captioner(Protocol):
     """What every captioner is: loaded once, then asked as often as wanted, then closed.
 
-    side        pictures may come smaller than they are, with no side below this in pixels; 0: whole
-    batch_size  how many pictures it takes at once
+    side        images may come smaller than they are, with no side below this in pixels; 0: whole
+    batch_size  how many images it takes at once
     """
 
     side: int
     batch_size: int
 
-    def caption(self, pictures: Sequence[Image.Image]) -> list[str]:
-        """One line of text for each picture; tags with ", " between them."""
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+        """One line of text for each image; tags with ", " between them."""
 
     def close(self) -> None:
         """Give the memory back. It can't be used any more."""

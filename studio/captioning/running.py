@@ -1,4 +1,4 @@
-"""A captioner over a dataset: what is written when, what is kept, and what happens to pictures that go wrong."""
+"""A captioner over a dataset: what is written when, what is kept, and what happens to images that go wrong."""
 
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -10,11 +10,11 @@ from uuid import uuid4
 from PIL import Image
 from pydantic import BaseModel
 
+from studio.captioning.batching import Batches
 from studio.captioning.generators import Stopped
 from studio.captioning.kinds import Captioner, captioner_settings, load_captioner
-from studio.captioning.memory import Batches
+from studio.captioning.loading import chosen_items, opened
 from studio.captioning.models import DownloadStopped, Progress
-from studio.captioning.opening import chosen_items, opened
 from studio.datasets import Dataset, Item, has_trigger, merge, write_captions
 from studio.datasets.phrases import all_authors
 from studio.errors import ConfigError, StudioError, out_of_memory
@@ -22,16 +22,16 @@ from studio.errors import ConfigError, StudioError, out_of_memory
 Mode = Literal["skip", "overwrite", "append", "refresh"]
 Settings = BaseModel | Mapping[str, Any] | None
 MODES: dict[str, str] = {
-    "skip": "only pictures without a caption",
-    "overwrite": "all pictures, in place of what is there",
-    "append": "all pictures, after what is there",
-    "refresh": "all pictures, in place of what models and rules wrote; a person's words stay",
+    "skip": "only images without a caption",
+    "overwrite": "all images, in place of what is there",
+    "append": "all images, after what is there",
+    "refresh": "all images, in place of what models and rules wrote; a person's words stay",
 }
 
 
 @dataclass
 class CaptionReport:
-    """kept: captions that were there and stay, `triggered` of them now with the trigger in front; stopped: pictures
+    """kept: captions that were there and stay, `triggered` of them now with the trigger in front; stopped: images
     were left over when the stop came.
     """
 
@@ -56,19 +56,19 @@ def caption_dataset(
     download: bool = False,
     download_progress: Progress | None = None,
 ) -> CaptionReport:
-    """Caption pictures, beside each its `.txt`, as `model:CAPTIONER` in the dataset's history: one step to undo.
+    """Caption images, beside each its `.txt`, as `model:CAPTIONER` in the dataset's history: one step to undo.
 
     captioner  one of `list_captioners()`, with `settings` of its schema
     trigger    put in front of each new caption, and of each kept one that lacks it
     mode       one of MODES; "skip" when not given. overwrite=True is the older way to say mode="overwrite"
-    only       names of pictures in the dataset; the others are left alone
+    only       names of images in the dataset; the others are left alone
     stop       ends between two batches, or in the middle of a long sentence; what is written stays, and "skip" goes on
                from there
-    progress   told (done, total, picture, caption) after each that is written
+    progress   told (done, total, image, caption) after each that is written
     download   fetch the model from the hub if it isn't here; download_progress is told (bytes done, bytes in all)
 
     A caption that changed since the dataset was opened is kept in every mode. Each caption is written as soon as it is
-    there. A picture that can't be read, or captioned, is named in the report.
+    there. An image that can't be read, or captioned, is named in the report.
 
     Raises ConfigError for an unknown captioner, mode or setting, BaseModelError when the model is not there or unfit,
     DatasetError when the folder can't be written.
@@ -109,17 +109,17 @@ def _caption(
         if stop is not None and stop.is_set():
             report.stopped = True
             return
-        pictures = [(item, picture) for item, picture in ready if isinstance(picture, Image.Image)]
+        images = [(item, image) for item, image in ready if isinstance(image, Image.Image)]
         report.unreadable += [str(problem) for _, problem in ready if not isinstance(problem, Image.Image)]
-        done += len(ready) - len(pictures)
+        done += len(ready) - len(images)
         try:
-            texts = batches.run(model.caption, [picture for _, picture in pictures], passing=(Stopped, StudioError))
+            texts = batches.run(model.caption, [image for _, image in images], passing=(Stopped, StudioError))
         except Stopped:
             report.stopped = True
             return
-        said = {item: text for (item, _), text in zip(pictures, texts) if isinstance(text, str) and text.strip()}
+        said = {item: text for (item, _), text in zip(images, texts) if isinstance(text, str) and text.strip()}
         written = writer.write(said)
-        for (item, _), text in zip(pictures, texts):
+        for (item, _), text in zip(images, texts):
             done += 1
             if isinstance(text, Exception):
                 report.unreadable.append(_failed(item, text))
@@ -174,7 +174,7 @@ class _Writer:
 def add_trigger(dataset: Dataset, trigger: str, only: Collection[str] | None = None, batch: str = "") -> int:
     """Put the trigger in front of each caption that lacks it (as a word, in any case); how many were changed.
 
-    Pictures without a caption stay without: the captioner would take a lone trigger for a caption of theirs.
+    Images without a caption stay without: the captioner would take a lone trigger for a caption of theirs.
     """
     trigger = " ".join(trigger.split())
     if not trigger:

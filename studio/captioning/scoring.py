@@ -1,4 +1,4 @@
-"""How well each caption fits its picture, by a CLIP (arXiv:2103.00020), so that a person knows where to look."""
+"""How well each caption fits its image, by a CLIP (arXiv:2103.00020), so that a person knows where to look."""
 
 import threading
 from collections.abc import Callable, Collection
@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from PIL import Image
 
 from studio.building import building
+from studio.captioning.batching import Batches, free_memory
 from studio.captioning.generators import explained, place
-from studio.captioning.memory import Batches, give_back
+from studio.captioning.loading import chosen_items, opened
 from studio.captioning.models import DownloadStopped, Progress, find_model, read_config
-from studio.captioning.opening import chosen_items, opened
 from studio.datasets import Dataset, Item
 from studio.errors import BaseModelError, StudioError, out_of_memory
 
@@ -20,13 +20,13 @@ BATCH = 16
 
 
 class Clip(Protocol):
-    """(N, width) unit vectors, float32 on the processor; those of texts and pictures can be compared."""
+    """(N, width) unit vectors, float32 on the CPU; those of texts and images can be compared."""
 
     side: int
 
     def embed_texts(self, texts: list[str]) -> Any: ...
 
-    def embed_pictures(self, pictures: list[Image.Image]) -> Any: ...
+    def embed_images(self, images: list[Image.Image]) -> Any: ...
 
     def close(self) -> None: ...
 
@@ -42,7 +42,7 @@ class Score:
 
 @dataclass
 class Scores:
-    """rows: worst fit first; without: pictures that have no caption; unreadable: one line each."""
+    """rows: worst fit first; without: images that have no caption; unreadable: one line each."""
 
     rows: list[Score] = field(default_factory=list)
     without: list[str] = field(default_factory=list)
@@ -74,8 +74,8 @@ class HubClip:
         )  # fmt: skip
         return self._embed(self.model.get_text_features, tokens)
 
-    def embed_pictures(self, pictures: list[Image.Image]):
-        return self._embed(self.model.get_image_features, self.processor(images=pictures, return_tensors="pt"))
+    def embed_images(self, images: list[Image.Image]):
+        return self._embed(self.model.get_image_features, self.processor(images=images, return_tensors="pt"))
 
     def _embed(self, work: Callable, inputs):
         import torch
@@ -89,7 +89,7 @@ class HubClip:
 
     def close(self) -> None:
         self.model = None
-        give_back()
+        free_memory()
 
 
 def load_clip(
@@ -120,7 +120,7 @@ def score(
     download: bool = False,
     download_progress: Progress | None = None,
 ) -> Scores:
-    """The similarity of each caption with its picture, lowest first.
+    """The similarity of each caption with its image, lowest first.
 
     clip      a folder or a hub id; None: the starter's own, which knows its own small world
     trigger   taken from the front of captions before, as it says nothing to a CLIP
@@ -153,16 +153,16 @@ def _score(model: Clip, dataset: Dataset, todo: list[Item], trigger: str, stop, 
     batches, done = Batches(BATCH), 0
 
     def similarity(pairs: list[tuple[str, Image.Image]]) -> list[float]:
-        texts, pictures = zip(*pairs)
-        return (model.embed_texts(list(texts)) * model.embed_pictures(list(pictures))).sum(1).tolist()
+        texts, images = zip(*pairs)
+        return (model.embed_texts(list(texts)) * model.embed_images(list(images))).sum(1).tolist()
 
     for ready in opened(todo, model.side, batches):
         if stop is not None and stop.is_set():
             found.stopped = True
             return
-        good = [(item, picture) for item, picture in ready if isinstance(picture, Image.Image)]
+        good = [(item, image) for item, image in ready if isinstance(image, Image.Image)]
         found.unreadable += [str(problem) for _, problem in ready if not isinstance(problem, Image.Image)]
-        pairs = [(_without(item.caption, trigger), picture) for item, picture in good]
+        pairs = [(_without(item.caption, trigger), image) for item, image in good]
         for (item, _), value in zip(good, batches.run(similarity, pairs, (StudioError,))):
             if isinstance(value, Exception):
                 why = "the memory doesn't hold it" if out_of_memory(value) else f"{type(value).__name__}: {value}"[:160]

@@ -1,6 +1,6 @@
 """The built-in captioner: the starter's own CLIP names what it sees, offline.
 
-The picture's embedding is compared with those of every name and background colour that the starter knows
+The image's embedding is compared with those of every name and background colour that the starter knows
 (zero-shot classification, arXiv:2103.00020, section 3.1). Style is left out: a caption says what a style LoRA keeps.
 """
 
@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from studio.captioning.memory import give_back
+from studio.captioning.batching import free_memory
 from studio.errors import BaseModelError, lacking
 from studio.libraries import (
     CLIPImageProcessorPil,
@@ -58,16 +58,16 @@ class StarterCaptioner:
         return F.normalize(self.text(input_ids=tokens.input_ids).pooler_output, dim=-1)
 
     @torch.no_grad()
-    def embed_pictures(self, pictures: list[Image.Image]) -> Tensor:
+    def embed_images(self, images: list[Image.Image]) -> Tensor:
         """(N, width) unit vectors."""
-        pixels = self.processor(images=pictures, return_tensors="pt").pixel_values
+        pixels = self.processor(images=images, return_tensors="pt").pixel_values
         return F.normalize(self.image(pixel_values=pixels).image_embeds, dim=-1)
 
-    def caption(self, pictures: Sequence[Image.Image]) -> list[str]:
-        """ "red apple, on a blue background" for each picture."""
-        if not pictures:
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+        """ "red apple, on a blue background" for each image."""
+        if not images:
             return []
-        seen = self.embed_pictures(list(pictures))
+        seen = self.embed_images(list(images))
         found = [self.names[i] for i in (seen @ self._name_states.T).argmax(1).tolist()]
         return [f"{name}, {self._background(one, name)}" for one, name in zip(seen, found, strict=True)]
 
@@ -79,4 +79,4 @@ class StarterCaptioner:
 
     def close(self) -> None:
         del self.text, self.image
-        give_back()
+        free_memory()

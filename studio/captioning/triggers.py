@@ -14,14 +14,14 @@ from studio.workspace import ASSETS
 
 _RARE = 0.8  # of the vocabulary: ids follow frequency in BPE and in sentencepiece's vocabularies
 _LARGE = 10_000  # tokens; in a smaller vocabulary every whole word was often seen
-_ORDINARY = (  # what people caption pictures with
+_ORDINARY = (  # what people caption images with
     "man woman person girl boy child baby face hand eye hair people king queen knight soldier doctor robot monster "
     "ghost dog cat horse bird fish bear lion tiger dragon snake mouse tree flower forest mountain river sea sky sun "
     "moon star fire water snow rain city street house room door window car train ship plane bicycle book phone "
     "table chair bed lamp clock cup food bread apple cake coffee dress hat shoe ring sword gun ball toy red green "
     "blue yellow black white pink orange purple brown gold silver old new big small dark light happy sad photo "
-    "picture painting drawing sketch art style anime cartoon portrait landscape logo game film music love night day "
-    "summer winter ink pixel paper wood stone glass metal cloud garden bridge "
+    "picture image painting drawing sketch art style anime cartoon portrait landscape logo game film music love "
+    "night day summer winter ink pixel paper wood stone glass metal cloud garden bridge "
 )
 
 
@@ -80,7 +80,7 @@ def _meaning(pieces: list[str], rare: bool, known: bool) -> str:
         return "The base has seen it often, so it probably means something: a word that doesn't exist is safer."
     inside = [piece for piece in pieces if len(piece) > 2 and piece.lower() in ordinary_words()]
     if inside:
-        return f"What {' and '.join(map(repr, inside))} in it means will show in the pictures."
+        return f"What {' and '.join(map(repr, inside))} in it means will show in the images."
     return "Together they are no ordinary word, so they can be a trigger." + (
         " Fewer pieces leave more room for the rest of the caption." if len(pieces) > 4 else ""
     )

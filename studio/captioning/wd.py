@@ -1,6 +1,6 @@
 """WD v3 taggers (SmilingWolf on huggingface.co): Danbooru tags with ONNX Runtime.
 
-A folder holds `model.onnx` (pictures in, a probability for each tag out) and `selected_tags.csv` with the columns
+A folder holds `model.onnx` (images in, a probability for each tag out) and `selected_tags.csv` with the columns
 tag_id, name, category (9 rating, 4 character, 0 general) and count, one row for each output.
 """
 
@@ -14,15 +14,15 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
+from studio.captioning.batching import free_memory
 from studio.captioning.generators import MODEL_WORDS, ModelSettings, explained
-from studio.captioning.memory import give_back
 from studio.errors import BaseModelError
 
 FILES = ("model.onnx", "selected_tags.csv")
 PROVIDERS = ("CUDAExecutionProvider", "DmlExecutionProvider", "CPUExecutionProvider")  # the fastest first
 GENERAL, CHARACTER, RATING = 0, 4, 9
 _WORD = re.compile(r"[^\W\d_]{2}")
-_LONG = 4096  # pixels; a picture longer than that is shrunk before it is padded to a square
+_LONG = 4096  # pixels; an image longer than that is shrunk before it is padded to a square
 
 
 class WdSettings(ModelSettings):
@@ -36,9 +36,9 @@ class WdSettings(ModelSettings):
 
 
 class WdTagger:
-    """settings.batch_size pictures go in at once, or as many as the model was made for."""
+    """settings.batch_size images go in at once, or as many as the model was made for."""
 
-    side = 0  # whole pictures, as its makers do
+    side = 0  # whole images, as its makers do
 
     def __init__(self, folder: Path, settings: WdSettings):
         self.settings, self.batch_size = settings, settings.batch_size
@@ -62,15 +62,15 @@ class WdTagger:
         self.fixed = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 0  # 0: any number at once
         self._banned = {_plain(tag) for tag in settings.blacklist.split(",") if tag.strip()}
 
-    def caption(self, pictures: Sequence[Image.Image]) -> list[str]:
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """Characters, then general tags, each by falling probability, then the rating; ", " between them."""
-        return [", ".join(self.choose(row)) for row in self.probabilities(pictures)]
+        return [", ".join(self.choose(row)) for row in self.probabilities(images)]
 
-    def probabilities(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """(pictures, tags), 0 to 1."""
-        if not pictures:
+    def probabilities(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """(images, tags), 0 to 1."""
+        if not images:
             return np.zeros((0, len(self.tags)), np.float32)
-        pixels = np.stack([preprocess(picture, self.size) for picture in pictures])
+        pixels = np.stack([preprocess(image, self.size) for image in images])
         step = self.fixed or len(pixels)
         rows = []
         for start in range(0, len(pixels), step):
@@ -85,7 +85,7 @@ class WdTagger:
         return found
 
     def choose(self, row: np.ndarray) -> list[str]:
-        """The tags to write of one picture's probabilities, (tags,)."""
+        """The tags to write of one image's probabilities, (tags,)."""
         chosen = []
         order = np.argsort(-row, kind="stable")
         if self.settings.characters:
@@ -101,20 +101,20 @@ class WdTagger:
 
     def close(self) -> None:
         self.session = None
-        give_back()
+        free_memory()
 
 
-def preprocess(picture: Image.Image, size: int) -> np.ndarray:
+def preprocess(image: Image.Image, size: int) -> np.ndarray:
     """(size, size, 3) float32, 0 to 255, blue first: alpha on white, centred on a white square, bicubic."""
-    if picture.mode not in ("RGB", "L"):
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    picture = picture.convert("RGB")
-    if max(picture.size) > _LONG:  # a square of its length could be larger than the memory
-        picture.thumbnail((_LONG, _LONG), Image.Resampling.BICUBIC)
-    side = max(picture.size)
+    if image.mode not in ("RGB", "L"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
+    if max(image.size) > _LONG:  # a square of its length could be larger than the memory
+        image.thumbnail((_LONG, _LONG), Image.Resampling.BICUBIC)
+    side = max(image.size)
     square = Image.new("RGB", (side, side), "white")
-    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     if side != size:
         square = square.resize((size, size), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(square, np.float32)[:, :, ::-1])

@@ -287,15 +287,15 @@ def generate_command(given: argparse.Namespace) -> int:
         "adapters": tuple(named_adapter(text, workspace) for text in given.adapters),
     }
     out = _out(given.out) if given.out else None
-    from studio.generation import Recipe, generate, save_picture
+    from studio.generation import Recipe, generate, save_image
 
     recipe = Recipe(**{key: value for key, value in values.items() if value is not None})
     picture = generate(recipe, progress=lambda step, total: say(f"step {step} of {total}"))
     if out is None:
-        path = save_picture(picture, recipe, workspace.outputs)
+        path = save_image(picture, recipe, workspace.outputs)
     else:
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".studio-") as folder:
-            path = save_picture(picture, recipe, Path(folder)).replace(out)
+            path = save_image(picture, recipe, Path(folder)).replace(out)
     print(path)
     return DONE
 

@@ -1,24 +1,26 @@
-"""Prompt and adapters in, a picture with its recipe inside out.
+"""Prompt and adapters in, an image with its recipe inside out.
 
-What draws brings torch, so it is imported when first asked for; the names of schedulers, say, do not.
+Modules that need torch are imported when first asked for; the names of schedulers, for example, do not need it.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from studio.generation.drawing import draw, generate, generate_all
-    from studio.generation.inside import Found, read_recipe, save_picture
+    from studio.generation.applied_adapter import AppliedAdapter
+    from studio.generation.dispatch import generate, generate_all
+    from studio.generation.drawing import draw
+    from studio.generation.image_metadata import FoundRecipe, read_recipe, save_image
     from studio.generation.recipe import Recipe
-    from studio.generation.uses import AdapterUse
 
-__all__ = ["AdapterUse", "Found", "Recipe", "draw", "generate", "generate_all", "read_recipe", "save_picture"]
+__all__ = ["AppliedAdapter", "FoundRecipe", "Recipe", "draw", "generate", "generate_all", "read_recipe", "save_image"]
 
 _HOMES = {
-    **dict.fromkeys(("draw", "generate", "generate_all"), "drawing"),
-    **dict.fromkeys(("Found", "read_recipe", "save_picture"), "inside"),
+    **dict.fromkeys(("generate", "generate_all"), "dispatch"),
+    "draw": "drawing",
+    **dict.fromkeys(("FoundRecipe", "read_recipe", "save_image"), "image_metadata"),
     "Recipe": "recipe",
-    "AdapterUse": "uses",
+    "AppliedAdapter": "applied_adapter",
 }
 
 

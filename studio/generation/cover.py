@@ -1,4 +1,4 @@
-"""The small picture that an adapter file carries of itself, as ModelSpec has it: a JPEG as a data URI."""
+"""The small image that an adapter file carries of itself, as ModelSpec has it: a JPEG as a data URI."""
 
 import base64
 import binascii
@@ -17,16 +17,16 @@ _MOST = 4096 * 4096  # pixels of it
 _FORMATS = ("JPEG", "PNG", "WEBP")
 
 
-def cover_text(picture: Image.Image) -> str:
+def cover_text(image: Image.Image) -> str:
     """What to write under KEY."""
-    small, stream = picture.convert("RGB"), io.BytesIO()
+    small, stream = image.convert("RGB"), io.BytesIO()
     small.thumbnail((SIDE, SIDE))
     small.save(stream, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def read_cover(metadata: Mapping[str, str]) -> Image.Image | None:
-    """The picture under KEY, at most SIDE pixels wide and high; None where there is none that can be trusted.
+    """The image under KEY, at most SIDE pixels wide and high; None where there is none that can be trusted.
 
     It comes from strangers: its length, format and size are looked at before a pixel of it is decoded.
     """
@@ -39,8 +39,8 @@ def read_cover(metadata: Mapping[str, str]) -> Image.Image | None:
         width, height = size_of(data)
         if format_of(data) not in _FORMATS or width * height > _MOST:
             return None
-        picture = open_picture(data, at_least=SIDE)
+        image = open_picture(data, at_least=SIDE)
     except (binascii.Error, ValueError, DatasetError):
         return None
-    picture.thumbnail((SIDE, SIDE))
-    return picture
+    image.thumbnail((SIDE, SIDE))
+    return image

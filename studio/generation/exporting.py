@@ -1,4 +1,4 @@
-"""What the rows do to a picture, as one standard file: strengths, text encoder and blocks baked in."""
+"""Several applied adapters as one standard file: strengths, text encoder and blocks baked in."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +13,10 @@ from studio.adapters import AdapterFile, place_layers, read_adapter, write_adapt
 from studio.adapters.baking import Baked, Layers, Strength, bake
 from studio.basemodels.weights import weights_hash
 from studio.errors import AdapterError
+from studio.generation.adapter_info import trigger_words
+from studio.generation.applied_adapter import AppliedAdapter
 from studio.generation.cover import KEY as COVER
 from studio.generation.cover import cover_text
-from studio.generation.facts import trigger_words
-from studio.generation.uses import AdapterUse
 
 if TYPE_CHECKING:
     from studio.basemodels import Family
@@ -27,17 +27,17 @@ _STALE = ("format", "ss_network_", "sshs_", "modelspec.hash", "lora_adapter_meta
 
 @dataclass(frozen=True)
 class Exported:
-    """rank: the largest of a layer. lost: share of the change's energy that is not in the file. told: what to know."""
+    """rank: the largest of a layer. lost: share of the change's energy that is not in the file. notes: what to know."""
 
     path: Path
     layers: int
     rank: int
     lost: float
-    told: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def export_stack(
-    uses: Sequence[AdapterUse],
+    uses: Sequence[AppliedAdapter],
     base: "Family",
     path: Path,
     *,
@@ -62,8 +62,8 @@ def export_stack(
     for use, file in zip(acting, files):
         placed, _ = place_layers(file, base.modules())
         if not placed:
-            raise AdapterError(f"{use.title} was made for another base model: take it off the rows first.")
-        stack.append((placed, use.at))
+            raise AdapterError(f"{use.title} was made for another base model: remove it first.")
+        stack.append((placed, use.scale_for))
     baked = bake(stack, base.modules(), rank, progress)
     words = tuple(words) or tuple(dict.fromkeys(word for file in files for word in trigger_words(file.metadata)))
     said = {
@@ -78,57 +78,57 @@ def export_stack(
     }
     write_adapter(path, baked.layers, layout, {key: value for key, value in said.items() if value})
     largest = max(update.rank for update in baked.layers.values())
-    told = _told(acting, files, baked, rank)
+    notes = _notes(acting, files, baked, rank)
     embeddings = sum(
         isinstance(base.modules()[component].get_submodule(place), nn.Embedding) for component, place in baked.layers
     )
     if embeddings:
-        told.append(f"{embeddings} of its layers are embeddings, which diffusers does not load.")
-    return Exported(path, len(baked.layers), largest, baked.lost, tuple(told))
+        notes.append(f"{embeddings} of its layers are embeddings, which diffusers does not load.")
+    return Exported(path, len(baked.layers), largest, baked.lost, tuple(notes))
 
 
 def kept_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """What a changed copy may still say of itself: where it comes from, not its old rank, layout or hash."""
+    """The metadata that still holds for a changed copy: where it comes from, not its old rank, layout or hash."""
     return {key: value for key, value in metadata.items() if not key.startswith(_STALE)}
 
 
-def cannot_bake(uses: Sequence[AdapterUse]) -> str:
-    """What of the rows a file can't hold, in one sentence; "" when it can hold all."""
+def cannot_bake(uses: Sequence[AppliedAdapter]) -> str:
+    """What a file can't hold of these adapters, in one sentence; "" when it can hold all."""
     steps = [use.title for use in uses if use.start < use.end and (use.start > 0 or use.end < 1)]
     if not steps:
         return ""
     return f"A file has no steps: {_and(steps)} will act from the first step to the last."
 
 
-def _read(use: AdapterUse) -> AdapterFile:
+def _read(use: AppliedAdapter) -> AdapterFile:
     if use.live:
-        raise AdapterError(f"{use.title} still trains: take it off the rows, or wait until the run has ended.")
+        raise AdapterError(f"{use.title} still trains: remove it, or wait until the run has ended.")
     file = read_adapter(use.file)
     file.refuse_if_damaged()
     return replace(file, name=use.title)
 
 
-def _described(use: AdapterUse, file: AdapterFile) -> dict:
+def _described(use: AppliedAdapter, file: AdapterFile) -> dict:
     """A use without the path of its file."""
     values = use.model_dump(mode="json", exclude={"file", "live", "hash"}, exclude_defaults=True)
     return {"name": use.title, "sha256": file.hash, "strength": use.strength, **values}
 
 
-def _told(uses: Sequence[AdapterUse], files: Sequence[AdapterFile], baked: Baked, rank: int) -> list[str]:
-    told = []
+def _notes(uses: Sequence[AppliedAdapter], files: Sequence[AdapterFile], baked: Baked, rank: int) -> list[str]:
+    notes = []
     if baked.cut:
-        told.append(
+        notes.append(
             f"{baked.cut} layers are no plain LoRAs and were cut to rank {rank}: {100 * baked.lost:.2g} % of the "
             "change's energy is lost."
         )
     else:
-        told.append("Exact: at strength 1 it does what the rows do.")
+        notes.append("Exact: at strength 1 it does what these adapters do.")
     if baked.left_out:
-        told.append(f"{baked.left_out} biases or norms were left out: a LoRA has no place for them.")
+        notes.append(f"{baked.left_out} biases or norms were left out: a LoRA has no place for them.")
     packed = [file.name for file in files if file.embeddings]
     if packed:
-        told.append(f"The new words packed into {_and(packed)} are not in it.")
-    return [*told, *filter(None, [cannot_bake(uses)])]
+        notes.append(f"The new words packed into {_and(packed)} are not in it.")
+    return [*notes, *filter(None, [cannot_bake(uses)])]
 
 
 def _and(names: Sequence[str]) -> str:

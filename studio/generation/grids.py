@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import GenerationError, StudioError
+from studio.generation.applied_adapter import MAX_STRENGTH as STRONGEST
+from studio.generation.applied_adapter import AppliedAdapter
 from studio.generation.prompts import take_adapters
 from studio.generation.recipe import Recipe
 from studio.generation.schedulers import NAMES
-from studio.generation.uses import MOST as STRONGEST
-from studio.generation.uses import AdapterUse
 
 KINDS = ("strength", "adapter", "checkpoint", "prompt", "words", "seed", "steps", "guidance", "scheduler")
 NUMBERS = ("strength", "guidance", "seed", "steps")
 JUDGED = ("strength", "adapter", "checkpoint")  # what a vote is about
-MOST = 150  # cells of one grid
-BATCH = 8  # pictures drawn at once, so that the memory of a large picture is not needed a hundred times
+MAX_CELLS = 150  # cells of one grid
+BATCH = 8  # images drawn at once, so that the memory of a large image is not needed a hundred times
 _ARROW = re.compile("→|->|=>")  # between the word to look for and what is put in its place
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _RANGE = re.compile(
@@ -63,7 +63,7 @@ class Axis:
 
 def _label(kind: str, value: Any) -> str:
     if isinstance(value, Path):
-        return AdapterUse(file=value).title
+        return AppliedAdapter(file=value).title
     if kind == "steps":
         return f"{value} step{'s' * (value != 1)}"
     if kind in ("strength", "guidance"):
@@ -75,7 +75,7 @@ def _label(kind: str, value: Any) -> str:
 
 
 def parse_values(kind: str, text: str) -> tuple[Any, ...]:
-    """The values of an axis, each once. Raises GenerationError, which says what is wrong with them.
+    """The values of an axis, each once. Raises GenerationError, with the reason.
 
     Numbers: `0, 0.5, 1`, `1-4`, `0-1 in 5` (five of them, both ends among them), `0-1 (0.25)` (each so far from the
     last); also A1111's `0-1 [5]`. Prompts: one a line. Words and schedulers: with commas between, in quotation marks
@@ -83,7 +83,7 @@ def parse_values(kind: str, text: str) -> tuple[Any, ...]:
     """
     text = text.strip()
     if len(text) > 20_000:
-        raise GenerationError(f"The values for {kind} are too long: {MOST} pictures are the most.")
+        raise GenerationError(f"The values for {kind} are too long: {MAX_CELLS} images are the most.")
     if kind in NUMBERS:
         found = [number for piece in re.split(r"[,;\n]", text) for number in _numbers(kind, piece.strip())]
     elif kind == "prompt":
@@ -126,8 +126,8 @@ def _numbers(kind: str, piece: str) -> list[Any]:
             raise GenerationError(f"{piece[:40]!r} never gets to its end: write a step that is not 0.")
         step = math.copysign(by, last - first)
         many = int((last - first) / step + 1e-9) + 1
-    if not 1 <= many <= MOST:
-        raise GenerationError(f"{piece[:40]!r} are {many:,} values: from 1 to {MOST} can be drawn.")
+    if not 1 <= many <= MAX_CELLS:
+        raise GenerationError(f"{piece[:40]!r} are {many:,} values: from 1 to {MAX_CELLS} can be drawn.")
     values = [first + number * step for number in range(many)]
     return [round(value) for value in values] if whole else [round(value, 6) for value in values]
 
@@ -189,13 +189,13 @@ def count(axes: Sequence[Axis]) -> int:
             raise GenerationError(f"Two axes change the {both}: choose something else for one of them.")
         seen.add(slot)
     many = math.prod(len(axis.values) for axis in axes)
-    if many > MOST:
-        raise GenerationError(f"These are {many:,} pictures and {MOST} are the most: take fewer values.")
+    if many > MAX_CELLS:
+        raise GenerationError(f"These are {many:,} images and {MAX_CELLS} are the most: take fewer values.")
     return many
 
 
 def cells(recipe: Recipe, axes: Sequence[Axis]) -> list[Recipe]:
-    """The recipe of each cell, one picture each; the first axis runs fastest, the last slowest. Raises GenerationError.
+    """The recipe of each cell, one image each; the first axis runs fastest, the last slowest. Raises GenerationError.
 
     Strengths and words are set last: the adapter whose strength it is, and the prompt that holds the words, may be what
     another axis chose.
@@ -216,12 +216,12 @@ def _changed(recipe: Recipe, axis: Axis, value: Any) -> Recipe:
     uses = list(recipe.adapters)
     if axis.kind in ("adapter", "checkpoint"):
         if axis.index > len(uses):
-            raise GenerationError("The grid changes an adapter that is not on the picture: choose another one.")
-        old = uses[axis.index] if axis.index < len(uses) else AdapterUse(file=value)
+            raise GenerationError("The grid changes an adapter that is not on the image: choose another one.")
+        old = uses[axis.index] if axis.index < len(uses) else AppliedAdapter(file=value)
         uses[axis.index : axis.index + 1] = [old.model_copy(update={"file": value, "live": False, "hash": ""})]
         return recipe.model_copy(update={"adapters": tuple(uses)})
     if axis.kind == "strength":
-        from studio.generation.strip import at_strength
+        from studio.generation.strength_sweep import at_strength
 
         if axis.index >= len(uses):
             raise GenerationError("Strength is that of an adapter: add one first.")
@@ -239,8 +239,8 @@ def _changed(recipe: Recipe, axis: Axis, value: Any) -> Recipe:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Some cells that are done: their numbers, and either their pictures or what went wrong."""
+class DrawnCells:
+    """Some cells that are done: their numbers, and either their images or what went wrong."""
 
     numbers: tuple[int, ...]
     images: tuple[Any, ...] = ()  # PIL.Image each
@@ -258,7 +258,7 @@ class _Batch:
 
 
 def batches(recipe: Recipe, axes: Sequence[Axis]) -> list[_Batch]:
-    """All cells, each once. What hangs on the base changes as seldom as can be: weights are then merged only once."""
+    """All cells, each once. The base's adapters change as seldom as possible, so that weights are merged only once."""
     made = cells(recipe, axes)
     place = next((n for n, axis in enumerate(axes) if axis.kind == "strength" and len(axis.values) > 1), None)
     if place is None:
@@ -291,18 +291,18 @@ def draw_cells(
     stop: threading.Event | None = None,
     progress: Callable[[float], None] | None = None,
     turn: Callable[[], AbstractContextManager] = nullcontext,
-) -> Iterator[Drawn]:
+) -> Iterator[DrawnCells]:
     """Draw all cells, some at a time, each lot inside one `turn`. Ends early, within a step, when stopped.
 
-    progress  told how many cells are done, in parts of cells
+    progress  called with how many cells are done, in parts of cells
 
-    A lot that can't be drawn, such as with an adapter that does not fit, is told as its problem and the others go on.
+    A lot that can't be drawn, such as with an adapter that does not fit, is reported as its problem; the rest is drawn.
     Raises StudioError before the first for what no cell can do without.
     """
     from studio.basemodels import load_base
-    from studio.generation.drawing import generate
+    from studio.generation.dispatch import generate
     from studio.generation.schedulers import make_scheduler
-    from studio.generation.strip import draw_strip
+    from studio.generation.strength_sweep import draw_strength_sweep
 
     lots, done = batches(recipe, axes), 0
     with turn():
@@ -322,13 +322,13 @@ def draw_cells(
                 return
             try:
                 if lot.strengths:
-                    images = draw_strip(lot.recipe, lot.strengths, lot.index, stopped, step)
+                    images = draw_strength_sweep(lot.recipe, lot.strengths, lot.index, stopped, step)
                 else:
                     images = [generate(lot.recipe, stopped, step)]
-                drawn = Drawn(lot.numbers, tuple(images))
+                drawn = DrawnCells(lot.numbers, tuple(images))
             except StudioError as error:
                 if stopped.is_set():
                     return  # asked for, so nothing to complain of
-                drawn = Drawn(lot.numbers, problem=" ".join(str(error).split()))
+                drawn = DrawnCells(lot.numbers, problem=" ".join(str(error).split()))
         done += size
         yield drawn

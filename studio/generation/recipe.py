@@ -1,19 +1,19 @@
-"""What decides a picture's pixels, checked when it is made."""
+"""What decides an image's pixels, checked when it is made."""
 
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from studio.errors import GenerationError
+from studio.generation.applied_adapter import AppliedAdapters
 from studio.generation.schedulers import NAMES, OWN
-from studio.generation.uses import Uses
 from studio.schema import Integer, Number, explain
 
 SIDES = (64, 2048)  # pixels
 
 
 class Recipe(BaseModel):
-    """Everything that decides a picture's pixels. Raises GenerationError when a value can't be used."""
+    """Everything that decides an image's pixels. Raises GenerationError when a value can't be used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,7 +35,7 @@ class Recipe(BaseModel):
     )
     mask: Path | None = Field(None, description="Inpainting: white where to draw, black elsewhere.")
     base: str = Field("starter", max_length=4000, description="The base model.")
-    adapters: Uses = Field((), max_length=20, description="Adapters, each with its strength.")
+    adapters: AppliedAdapters = Field((), max_length=20, description="Adapters, each with its strength.")
 
     @field_validator("scheduler")
     @classmethod

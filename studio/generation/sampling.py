@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from studio.basemodels import Family
-from studio.basemodels.family import Conditions
+from studio.basemodels.family import Conditioning
 
 
 @torch.no_grad()
@@ -16,30 +16,30 @@ def sample(
     base: Family,
     scheduler: Any,
     latents: Tensor,
-    wanted: Conditions,
-    unwanted: Conditions | None,
+    cond: Conditioning,
+    uncond: Conditioning | None,
     guidance: float,
     generators: list[torch.Generator],
     on_step: Callable[[int, Tensor], None] | None = None,
     *,
     skipped: int = 0,
     before: Callable[[int], None] | None = None,
-    hold: Callable[[Tensor, int], Tensor] | None = None,
+    blend_callback: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Tensor:
     """Denoise `latents` (B, C, h, w) along the scheduler's timesteps, which are set.
 
-    wanted, unwanted  conditions of B rows each; with both, classifier-free guidance (arXiv:2207.12598):
-                      e = e_unwanted + guidance (e_wanted - e_unwanted)
-                      families that guide themselves are told it instead, in one prediction
-    generators        of ancestral schedulers' own noise, one a picture
-    on_step           told (timesteps done, the clean latents that the denoiser has in mind), may raise to break off
+    cond, uncond      conditioning of B rows each; with both, classifier-free guidance (arXiv:2207.12598):
+                      e = e_uncond + guidance (e_cond - e_uncond)
+                      families with embedded guidance get it as an input instead, in one prediction
+    generators        of ancestral schedulers' own noise, one per image
+    on_step           called with (timesteps done, the predicted clean latents x0); may raise to stop
     skipped           timesteps at the beginning that are left out, for latents that are only partly noise
-    before            told the number of timesteps done, before each
-    hold              called with (latents, index of the next timestep) after each; its answer goes on
+    before            called with the number of timesteps done, before each
+    blend_callback    called with (latents, index of the next timestep) after each; returns the latents to go on with
     """
-    if base.guides_itself:
-        wanted, unwanted = base.guided(wanted, guidance), None
-    both = wanted if unwanted is None else {k: torch.cat([unwanted[k], wanted[k]]) for k in wanted}
+    if base.guidance_embedded:
+        cond, uncond = base.guided(cond, guidance), None
+    both = cond if uncond is None else {k: torch.cat([uncond[k], cond[k]]) for k in cond}
     extra: dict[str, Any] = {}
     accepted = inspect.signature(scheduler.step).parameters
     if "eta" in accepted:  # no noise but that which a scheduler always adds, as in diffusers' pipelines
@@ -51,16 +51,16 @@ def sample(
     for index, t in enumerate(scheduler.timesteps[skipped:], skipped):
         if before:
             before(index)
-        noisy = latents if unwanted is None else torch.cat([latents] * 2)
+        noisy = latents if uncond is None else torch.cat([latents] * 2)
         if hasattr(scheduler, "scale_model_input"):
             noisy = scheduler.scale_model_input(noisy, t)
-        said = base.predict(noisy, t, both)
-        if unwanted is not None:
-            without, with_ = said.chunk(2)
-            said = without + guidance * (with_ - without)
-        latents = scheduler.step(said, t, latents, **extra, return_dict=False)[0]
-        if hold:
-            latents = hold(latents, index + 1)
+        model_output = base.predict(noisy, t, both)
+        if uncond is not None:
+            output_uncond, output_cond = model_output.chunk(2)
+            model_output = output_uncond + guidance * (output_cond - output_uncond)
+        latents = scheduler.step(model_output, t, latents, **extra, return_dict=False)[0]
+        if blend_callback:
+            latents = blend_callback(latents, index + 1)
         if on_step:
-            on_step(index + 1, base.clean(noisy[: len(latents)], said, t))
+            on_step(index + 1, base.pred_x0(noisy[: len(latents)], model_output, t))
     return latents

@@ -6,7 +6,7 @@ from studio.errors import GenerationError
 
 OWN = "as the base"
 
-# Name: diffusers' class, and what differs from the base's own config. The betas and what the denoiser says stay.
+# Name: diffusers' class, and what differs from the base's own config. The betas and the prediction type stay.
 DIFFUSION: dict[str, tuple[str, dict[str, Any]]] = {
     "Euler": ("EulerDiscreteScheduler", {}),
     "Euler a": ("EulerAncestralDiscreteScheduler", {}),

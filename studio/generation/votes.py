@@ -1,4 +1,4 @@
-"""Blind votes on a grid: two of its pictures of the same prompt and seed, and which one a person likes better."""
+"""Blind votes on a grid: two of its images of the same prompt and seed, and which one a person likes better."""
 
 import json
 import random
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from studio.errors import GenerationError
+from studio.generation.contact_sheet import SavedGrid, position
 from studio.generation.grids import JUDGED
-from studio.generation.sheets import Saved, position
 from studio.workspace import write_whole
 
 FILE = "votes.json"
@@ -31,45 +31,45 @@ class Score:
     same: int
 
 
-def pairs(grid: Saved) -> list[tuple[int, int]]:
+def pairs(grid: SavedGrid) -> list[tuple[int, int]]:
     """Cells that can be put beside each other: they differ in strength, adapter or checkpoint, and in nothing else."""
     groups: dict[tuple, list[int]] = {}
-    for number, picture in enumerate(grid.pictures):
-        if picture is not None:
+    for number, image in enumerate(grid.images):
+        if image is not None:
             groups.setdefault(_without(grid, number, JUDGED), []).append(number)
     return [pair for group in groups.values() for pair in combinations(group, 2)]
 
 
-def candidate(grid: Saved, number: int) -> str:
+def candidate(grid: SavedGrid, number: int) -> str:
     """What is voted on in this cell: its adapter, checkpoint and strength."""
     places = position(grid.sides, number)
     return " · ".join(side.labels[place] for side, place in zip(grid.sides, places) if side.kind in JUDGED)
 
 
-def _without(grid: Saved, number: int, kinds: Sequence[str]) -> tuple[int, ...]:
+def _without(grid: SavedGrid, number: int, kinds: Sequence[str]) -> tuple[int, ...]:
     places = position(grid.sides, number)
     return tuple(place for side, place in zip(grid.sides, places) if side.kind not in kinds)
 
 
-def next_pair(grid: Saved, chance: random.Random | None = None) -> tuple[int, int]:
+def next_pair(grid: SavedGrid, chance: random.Random | None = None) -> tuple[int, int]:
     """Two cells, left and right by chance, of those that were shown least. Raises GenerationError: there are none."""
     chance = chance or random.Random()
     open_pairs = pairs(grid)
     if not open_pairs:
-        raise GenerationError("A vote needs two pictures that differ in adapter, checkpoint or strength alone.")
+        raise GenerationError("A vote needs two images that differ in adapter, checkpoint or strength alone.")
     shown = Counter(frozenset(vote[:2]) for vote in votes(grid))
     least = min(shown[frozenset(pair)] for pair in open_pairs)
     left, right = chance.choice([pair for pair in open_pairs if shown[frozenset(pair)] == least])
     return (left, right) if chance.random() < 0.5 else (right, left)
 
 
-def votes(grid: Saved) -> list[Vote]:
+def votes(grid: SavedGrid) -> list[Vote]:
     """All so far; what is damaged is passed over."""
     try:
         told = json.loads((grid.folder / FILE).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return []
-    return [tuple(one) for one in told if _is_vote(one, len(grid.pictures))] if isinstance(told, list) else []
+    return [tuple(one) for one in told if _is_vote(one, len(grid.images))] if isinstance(told, list) else []
 
 
 def _is_vote(one: object, many: int) -> bool:
@@ -79,15 +79,15 @@ def _is_vote(one: object, many: int) -> bool:
     )  # fmt: skip
 
 
-def cast(grid: Saved, left: int, right: int, said: str) -> None:
-    """Keep a vote beside the pictures. Raises GenerationError for one that is none."""
+def cast(grid: SavedGrid, left: int, right: int, said: str) -> None:
+    """Keep a vote beside the images. Raises GenerationError for one that is none."""
     if said not in SAID or {left, right} not in map(set, pairs(grid)):
-        raise GenerationError("These two pictures are not there to be voted on any more: begin again.")
+        raise GenerationError("These two images are not there to be voted on any more: begin again.")
     with _lock:
         write_whole(grid.folder / FILE, json.dumps([*votes(grid)[-_MOST:], (left, right, said)]))
 
 
-def tally(grid: Saved) -> list[Score]:
+def tally(grid: SavedGrid) -> list[Score]:
     """What each candidate got, the best first: a win counts one, the same a half, of all that it was shown."""
     won, lost, same = Counter[str](), Counter[str](), Counter[str]()
     for left, right, said in votes(grid):

@@ -1,1 +1,1 @@
-"""Who may do what: settings, owners, permissions, visitors, the request guard, a GPU lent by the call."""
+"""Who may do what: settings, owners, permissions, visitors, the request guard, ZeroGPU."""

@@ -1,7 +1,7 @@
-"""ZeroGPU: a Space whose GPU is lent for the length of one call, to a process of its own.
+"""ZeroGPU: a Space that gives a GPU for the length of one call, to a process of its own.
 
-Drawing goes there, through the `spaces` package's decorator; training takes too long for what is lent and stays on the
-processor, where this process's torch only pretends to have a GPU.
+Drawing goes there, through the `spaces` package's decorator; training takes longer than such a call and stays on the
+CPU, where this process's torch only reports a GPU.
 """
 
 import os
@@ -10,17 +10,17 @@ from importlib.util import find_spec
 from typing import Any
 
 SECONDS = 60  # that one call may ask the GPU for
-_here = False  # whether this process is the one that was lent it
+_here = False  # whether this process has the GPU now
 
 
-def lent() -> bool:
-    """Whether this is such a Space, and the package is there."""
+def on_zero_gpu() -> bool:
+    """Whether this is a ZeroGPU Space with the `spaces` package."""
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true") and find_spec("spaces") is not None
 
 
-def away() -> bool:
-    """Whether the GPU is for others now, so that this process computes on the processor."""
-    return lent() and not _here
+def is_cpu_process() -> bool:
+    """Whether this process of a ZeroGPU Space has no GPU now and computes on the CPU."""
+    return on_zero_gpu() and not _here
 
 
 def on_gpu(function: Callable[..., Any]) -> Callable[..., Any]:

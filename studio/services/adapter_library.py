@@ -126,14 +126,14 @@ def _remembered(workspace: Workspace) -> dict[str, Any]:
 def _facts(workspace: Workspace, path: Path) -> dict[str, Any]:
     """From the header alone."""
     from studio.adapters.outline import read_outline
+    from studio.generation.adapter_info import info_of_file
     from studio.generation.cover import read_cover
-    from studio.generation.facts import facts_in
 
     try:
         file = read_outline(path)
     except AdapterError as error:
         return {"problem": str(error)}
-    facts = asdict(facts_in(file))
+    facts = asdict(info_of_file(file))
     said = {name: facts[name] for name in ("rank", "family", "words")} | {"kind": ", ".join(facts["kinds"])}
     cover = read_cover(file.metadata)
     if cover is not None:

@@ -48,7 +48,7 @@ class Made:
 
     title: str
     key: str = ""
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     before: Path | None = None
     after: Path | None = None
     difference: float | None = None
@@ -170,7 +170,7 @@ def export(workspace: Workspace, recipe: Any, name: str, layout: str, rank: Any,
             uses, loaded, target, layout=layout, rank=chosen, cover=before, words=triggers,
             progress=_teller(job, "Layer"),
         )  # fmt: skip
-        return target, (*made.told, f"{pluralize(made.layers, 'layer')}, rank up to {made.rank}.")
+        return target, (*made.notes, f"{pluralize(made.layers, 'layer')}, rank up to {made.rank}.")
 
     if not uses:
         raise AdapterError("There is nothing to export: add an adapter first and turn it on.")
@@ -179,11 +179,11 @@ def export(workspace: Workspace, recipe: Any, name: str, layout: str, rank: Any,
 
 def _alone(path: Path, recipe: Any) -> tuple[Any, Path]:
     """(the recipe with this adapter alone at strength 1, its file)."""
-    from studio.generation import AdapterUse
+    from studio.generation import AppliedAdapter
 
     if recipe is None:
         return None, path
-    return recipe.model_copy(update={"adapters": (AdapterUse(file=path),), "count": 1}), path
+    return recipe.model_copy(update={"adapters": (AppliedAdapter(file=path),), "count": 1}), path
 
 
 def _make(
@@ -199,7 +199,7 @@ def _make(
     workspace.refuse_if_full()
 
     def work(job: Job) -> None:
-        from studio.generation import AdapterUse
+        from studio.generation import AppliedAdapter
 
         made, folder = job.result, workspace.cache / "downloads"
         job.total = PARTS * (3 if recipe else 1)
@@ -207,7 +207,7 @@ def _make(
             before = _drawn(job, recipe, "The picture with the old file" if old else "The picture as it is")
             if job.stop_event.is_set():
                 return
-            path, made.told = make(job, before)
+            path, made.notes = make(job, before)
             made.key, made.size = f"file:{path.name}", path.stat().st_size
             made.old_size = old.stat().st_size if old else 0
             made.download = folder / path.name
@@ -215,7 +215,7 @@ def _make(
             if before is None:
                 return
             job.done = 2 * PARTS
-            again = recipe.model_copy(update={"adapters": (AdapterUse(file=path),)})
+            again = recipe.model_copy(update={"adapters": (AppliedAdapter(file=path),)})
             after = _drawn(job, again, "The picture with the new file")
             if after is not None:
                 mark = f"{path.stem}-{time.time_ns()}"
@@ -240,9 +240,9 @@ def _drawn(job: Job, recipe: Any, what: str) -> Any:
 
 
 def _saved(picture: Any, recipe: Any, folder: Path, name: str) -> Path:
-    from studio.generation import save_picture
+    from studio.generation import save_image
 
-    return save_picture(picture, recipe, folder, name)
+    return save_image(picture, recipe, folder, name)
 
 
 def _difference(one: Any, other: Any) -> float:

@@ -20,7 +20,7 @@ from studio.workspace import Workspace, expanded, is_whole, write_whole
 
 if TYPE_CHECKING:
     from studio.basemodels.card import Card
-    from studio.basemodels.words import TokenCounter
+    from studio.basemodels.token_counter import TokenCounter
 
 STARTER = "starter"
 DEFAULT_SIZE = 128  # pixels: the starter's size

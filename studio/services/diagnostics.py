@@ -104,7 +104,7 @@ def _device() -> dict[str, Any]:
         else:
             found["name"] = platform.processor() or platform.machine() or found["name"]
         found["packs"] = devices.supports_bitsandbytes(device)
-        from studio.basemodels.memory import placement
+        from studio.basemodels.vram import placement
 
         found["placement"] = placement(device, devices.default_precision(device))
         x = torch.ones(4, 4).to(device).requires_grad_()

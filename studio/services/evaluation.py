@@ -17,7 +17,7 @@ from studio.workspace import Workspace, checked_name, write_whole
 
 if TYPE_CHECKING:
     from studio.datasets import Item
-    from studio.generation.measures import Measured
+    from studio.generation.evaluation import Measured
 
 OWN, NONE, SET = "own:", "none:", "set:"  # a training set: the adapter's own, none, or a dataset by its name
 MOST_SEEDS = 8
@@ -99,17 +99,17 @@ def _measure(
     workspace: Workspace, job: Job, recipe: Any, index: int, adapter: str, items: "list[Item]", dataset: str,
     triggers: tuple[str, ...], seeds: int, clip: Any, encoder: str,
 ) -> None:  # fmt: skip
-    from studio.generation import measures, save_picture
-    from studio.generation.strip import STRENGTHS, at_strength, draw_strip
+    from studio.generation import evaluation, save_image
+    from studio.generation.strength_sweep import STRENGTHS, at_strength, draw_strength_sweep
 
     def looking(done: int, total: int) -> None:
         job.done, job.total, job.message = done, total, f"Looking at the training pictures: {done:,} of {total:,}"
 
     known = None
     if items:
-        known = measures.know(items, clip, workspace.cache / "embedded", job.stop_event, looking)
-    words = measures.plain_words(recipe.prompt, triggers)
-    found = measures.Measured(
+        known = evaluation.embed_training_images(items, clip, workspace.cache / "embedded", job.stop_event, looking)
+    words = evaluation.plain_words(recipe.prompt, triggers)
+    found = evaluation.Measured(
         adapter, words, encoder or "the built-in one", STRENGTHS, (), dataset,
         *((len(known.seen), known.usual, known.alike) if known else ()),
     )  # fmt: skip
@@ -120,13 +120,13 @@ def _measure(
         job.message = f"Strip {number + 1} of {seeds}"
         told = _telling(job, number, seeds, began)
         with jobs.device():
-            pictures = draw_strip(one, STRENGTHS, index, job.stop_event, told)
+            pictures = draw_strength_sweep(one, STRENGTHS, index, job.stop_event, told)
         names = [
-            save_picture(picture, at_strength(one, strength, index), workspace.outputs).name
+            save_image(picture, at_strength(one, strength, index), workspace.outputs).name
             for picture, strength in zip(pictures, STRENGTHS, strict=True)
         ]
-        strip = measures.look(pictures, names, one.seed, words, clip, known)
-        found = measures.Measured(**{**vars(found), "strips": (*found.strips, strip)})
+        strip = evaluation.score_sweep(pictures, names, one.seed, words, clip, known)
+        found = evaluation.Measured(**{**vars(found), "strips": (*found.strips, strip)})
         job.result = found
         job.done = (number + 1) * parts
     write_whole(_file(workspace), _adapter().dump_json(found))
@@ -159,7 +159,7 @@ def _file(workspace: Workspace) -> Path:
 
 
 def _adapter() -> "TypeAdapter[Measured]":
-    from studio.generation.measures import Measured
+    from studio.generation.evaluation import Measured
 
     return TypeAdapter(Measured)
 
@@ -203,13 +203,13 @@ def _trained_on(config: Any) -> "list[Item]":
 def trigger_words(workspace: Workspace, key: str) -> tuple[str, ...]:
     """The words that its run or its file names; never the commonest tags, which mean something to an image encoder."""
     from studio.adapters import read_adapter
-    from studio.generation import facts
+    from studio.generation import adapter_info
 
     config = _config(workspace, key)
     if config is not None:
         return tuple(filter(None, [config.data.trigger.strip()]))
     said = read_adapter(adapter_files.adapter_path(workspace, key)).metadata
-    return facts.trigger_words({name: said.get(name, "") for name in _SAID})
+    return adapter_info.trigger_words({name: said.get(name, "") for name in _SAID})
 
 
 def _config(workspace: Workspace, key: str) -> Any:

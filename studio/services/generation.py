@@ -35,13 +35,13 @@ def facts_line(workspace: Workspace, key: str, base: str = base_models.STARTER) 
     from studio.basemodels import base_folder
     from studio.basemodels.skeleton import skeleton
     from studio.basemodels.weights import made_elsewhere
-    from studio.generation.facts import facts_of
+    from studio.generation.adapter_info import read_adapter_info
 
     if key.startswith(LIVE):
         return "the weights of the run, as they are at each picture", (), False
     try:
         line = base_models.line_of(workspace, base)
-        facts = facts_of(adapter_path(workspace, key), skeleton(line))
+        facts = read_adapter_info(adapter_path(workspace, key), skeleton(line))
         other = made_elsewhere("It", facts.base, facts.base_hash, base_folder(line)) if facts.base == line else ""
     except StudioError as error:
         return str(error), (), True
@@ -123,10 +123,10 @@ def _by_name(workspace: Workspace, name: str) -> Path:
 
 @dataclass
 class Drawn:
-    """What a job that draws has so far: pictures with their recipes, and a small look at the one that is coming."""
+    """What a job that draws has so far: pictures with their recipes, and a latent preview of the one that is coming."""
 
     pictures: list[tuple[Any, Path]] = field(default_factory=list)
-    look: Any = None  # PIL.Image, a pixel a latent
+    latent_preview: Any = None  # PIL.Image, a pixel a latent
 
 
 def pictures(
@@ -155,8 +155,8 @@ def start_pictures(workspace: Workspace, recipes: Sequence[Any]) -> Job:
 
     A reload of the page leaves it going: what it draws is found among the earlier pictures. Waits for such a job first.
     """
-    from studio.generation import save_picture
-    from studio.generation.looks import look
+    from studio.generation import save_image
+    from studio.generation.latent_preview import preview_latents
 
     def work(job: Job) -> None:
         count = sum(recipe.count for recipe in recipes)
@@ -174,11 +174,11 @@ def start_pictures(workspace: Workspace, recipes: Sequence[Any]) -> Job:
             def looked(latents: Any, base: str = base) -> None:
                 from studio.basemodels import load_base
 
-                drawn.look = look(load_base(base), latents)
+                drawn.latent_preview = preview_latents(load_base(base), latents)
 
             for one, image in pictures(recipe, job.stop_event, progress, looked):
-                drawn.pictures.append((one, save_picture(image, one, workspace.outputs)))
-                drawn.look = None
+                drawn.pictures.append((one, save_image(image, one, workspace.outputs)))
+                drawn.latent_preview = None
 
     workspace.refuse_if_full()
     before = running("pictures")
@@ -189,11 +189,11 @@ def start_pictures(workspace: Workspace, recipes: Sequence[Any]) -> Job:
 
 def strip(recipe, index: int, stop: threading.Event, progress=None) -> list[tuple[float, Any]]:
     """(strength, PIL.Image) of one adapter from 0 to 1.5, in one batch; empty when stopped."""
-    from studio.generation.strip import STRENGTHS, draw_strip
+    from studio.generation.strength_sweep import STRENGTHS, draw_strength_sweep
 
     with jobs.device():
         try:
-            return list(zip(STRENGTHS, draw_strip(recipe, STRENGTHS, index, stop, progress), strict=True))
+            return list(zip(STRENGTHS, draw_strength_sweep(recipe, STRENGTHS, index, stop, progress), strict=True))
         except GenerationError:
             if stop.is_set():
                 return []

@@ -14,9 +14,9 @@ from studio.text import pluralize
 from studio.workspace import Workspace, checked_name
 
 if TYPE_CHECKING:
+    from studio.generation.contact_sheet import SavedGrid
     from studio.generation.grids import Axis
     from studio.generation.recipe import Recipe
-    from studio.generation.sheets import Saved
 
 PARTS = 1000  # of a cell, for progress
 PICKED = ("adapter", "checkpoint", "scheduler")  # axes whose values are chosen from a list, not typed
@@ -61,8 +61,8 @@ def typed_in(workspace: Workspace, path: Path) -> tuple[list[Typed], list[str]]:
     path: a PNG that may come from anywhere
     """
     from studio.generation import read_recipe
+    from studio.generation.contact_sheet import read_axes
     from studio.generation.grids import values_text
-    from studio.generation.sheets import read_axes
 
     found, problems = list[Typed](), list[str]()
     axes = read_axes(path)
@@ -105,21 +105,21 @@ def checked(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -> l
 
 def seconds_for(made: Sequence["Recipe"]) -> float | None:
     """How long these take, as the last picture tells; None while none was drawn with their base."""
-    from studio.generation.pace import expected
+    from studio.generation.timing import estimate
 
-    found = [expected(one) for one in made]
+    found = [estimate(one) for one in made]
     return None if None in found else sum(filter(None, found))
 
 
 def start_grid(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -> Job:
     """Draw a grid in the background, taking turns with a run that trains. It is found again by `newest`."""
-    from studio.generation import save_picture, sheets
+    from studio.generation import contact_sheet, save_image
 
     made = checked(workspace, recipe, axes)
     workspace.refuse_if_full()
     if running("grid"):
         raise BusyError("A grid is being drawn: wait for it, or stop it first.")
-    folder = sheets.new_folder(workspace.outputs, recipe, axes)
+    folder = contact_sheet.new_folder(workspace.outputs, recipe, axes)
 
     def work(job: Job) -> None:
         from studio.generation.grids import draw_cells
@@ -127,22 +127,22 @@ def start_grid(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -
         def progress(cells_done: float) -> None:
             job.done = int(PARTS * cells_done)
 
-        sides, problems = sheets.sides_of(axes), dict[int, str]()
+        sides, problems = contact_sheet.sides_of(axes), dict[int, str]()
         job.total = PARTS * len(made)
         done = 0
         try:
             for drawn in draw_cells(recipe, axes, job.stop_event, progress, jobs.device):
                 for number, image in zip(drawn.numbers, drawn.images):
-                    save_picture(image, made[number], folder, sheets.cell_file(folder, number).name)
+                    save_image(image, made[number], folder, contact_sheet.cell_file(folder, number).name)
                 if drawn.problem:
                     problems |= dict.fromkeys(drawn.numbers, drawn.problem)
-                    sheets.write_facts(folder, recipe, sides, problems)
+                    contact_sheet.write_grid_file(folder, recipe, sides, problems)
                 done += len(drawn.numbers)
                 job.done, job.message = PARTS * done, f"{done} of {pluralize(len(made), 'picture')}"
         finally:
-            grid = sheets.saved(folder)
-            if grid and any(grid.pictures):
-                sheets.save_sheet(grid, recipe, axes)
+            grid = contact_sheet.read_grid(folder)
+            if grid and any(grid.images):
+                contact_sheet.save_sheet(grid, recipe, axes)
             elif grid and not problems:  # nothing came of it
                 _remove(folder)
         if len(problems) == len(made):
@@ -161,26 +161,26 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def newest(workspace: Workspace) -> "Saved | None":
+def newest(workspace: Workspace) -> "SavedGrid | None":
     """The grid that is drawn now, or was drawn last."""
-    from studio.generation.sheets import newest
+    from studio.generation.contact_sheet import newest_grid
 
-    return newest(workspace.outputs)
+    return newest_grid(workspace.outputs)
 
 
-def grid_named(workspace: Workspace, name: Any) -> "Saved":
+def grid_named(workspace: Workspace, name: Any) -> "SavedGrid":
     """Raises WorkspaceError when there is none."""
-    from studio.generation.sheets import saved
+    from studio.generation.contact_sheet import read_grid
 
-    grid = saved(workspace.outputs / "grids" / checked_name(name, "grid"))
+    grid = read_grid(workspace.outputs / "grids" / checked_name(name, "grid"))
     if grid is None:
         raise WorkspaceError("This grid is not there any more: draw it again.")
     return grid
 
 
-def picture_name(grid: "Saved", number: int) -> str:
+def picture_name(grid: "SavedGrid", number: int) -> str:
     """How a cell's picture is called for `picture_path`."""
-    from studio.generation.sheets import cell_file
+    from studio.generation.contact_sheet import cell_file
 
     return f"grids/{grid.folder.name}/{cell_file(grid.folder, number).name}"
 

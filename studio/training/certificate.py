@@ -31,7 +31,7 @@ def certify(step: int, config: RunConfig, learner: Learner, precision: str, file
     base = learner.base
     recipe = trial(config, base)
     live = draw(base, recipe)
-    base.park()
+    base.offload()
     with building:
         clean = load_base(config.base, shared=False, precision=precision)
         adapter = attach_file(read_adapter(file), clean.modules())

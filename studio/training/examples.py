@@ -50,7 +50,7 @@ class Example:
 
     @property
     def framing(self) -> tuple[Size, Size, Size]:
-        """(size on disk, left and top of the crop after scaling, size of the crop): see `Family.framed`."""
+        """(size on disk, left and top of the crop after scaling, size of the crop): see `Family.size_conditioning`."""
         return self.original, (self.frame.left, self.frame.top), self.frame.size
 
 

@@ -71,7 +71,7 @@ class Learner:
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
         """What the denoiser is told: from the cache, or by the text encoders as they are now when those train."""
         words = batch.conditions or self.base.encode_prompt([row.caption for row in batch.rows])
-        return words | self.base.framed([row.example.framing for row in batch.rows])
+        return words | self.base.size_conditioning([row.example.framing for row in batch.rows])
 
     def step(self, step: int, plan: Plan, reader: Reader, slower: float) -> Reading:
         """Adjust the adapters once. slower: a factor on the learning rate, below 1 after a rollback.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from studio.basemodels import Family
 from studio.errors import DatasetError
-from studio.generation.measures import by_heart, usual_nearness
+from studio.generation.evaluation import is_memorized, typical_nearness
 from studio.training.examples import Example
 
 MOST = 512  # training pictures that are compared with
@@ -19,7 +19,7 @@ class Memory:
     def __init__(self, examples: list[Example], seen: Tensor):
         """seen: (N, width) unit vectors, a row for each example; N is at least 3."""
         self.examples, self.seen = examples, seen
-        self.usual = usual_nearness(seen.float().numpy())
+        self.usual = typical_nearness(seen.float().numpy())
         self.before: dict[int, float] = {}  # preview: how near it was without the adapter
 
     @classmethod
@@ -32,7 +32,7 @@ class Memory:
                 pictures = [e.frame.cut(e.item.load()) for e in examples[start : start + TOGETHER]]
             except DatasetError:
                 return None
-            found = base.embed_pictures(pictures)
+            found = base.embed_images(pictures)
             if found is None:
                 return None
             rows.append(found.cpu())
@@ -40,12 +40,12 @@ class Memory:
 
     def look(self, number: int, preview: Image.Image, step: int, base: Family) -> str | None:
         """A warning when preview `number` is too near to a training picture, and nearer than at step 0."""
-        found = base.embed_pictures([preview])
+        found = base.embed_images([preview])
         assert found is not None
         near, which = (self.seen @ found[0].cpu()).max(0)
         if step == 0:
             self.before[number] = near.item()
-        if not by_heart(near.item(), self.usual, self.before.get(number, 1.0)):
+        if not is_memorized(near.item(), self.usual, self.before.get(number, 1.0)):
             return None
         name = self.examples[int(which)].name
         return (

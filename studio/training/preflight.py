@@ -183,7 +183,7 @@ def _measure(
     few = [e for e in few if e.item.path not in {said.path for said in unreadable}]
     if not few:
         raise RunError(unreadable[0].message)
-    base.release(text=texts)
+    base.offload_encoders(text=texts)
     found, wanted = _Measured(available=_available(base.device)), config
     settings = dotted(config)
     for change in _smaller(config):

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from studio.basemodels import Family
-from studio.generation import Recipe, draw, save_picture
+from studio.generation import Recipe, draw, save_image
 from studio.generation.recipe import SIDES
 from studio.training.config import RunConfig
 from studio.training.events import Preview
@@ -30,7 +30,7 @@ def draw_previews(
             picture = draw(base, recipe)
         finally:
             learner.strength = 1.0
-        file = save_picture(picture, recipe, folder / "previews", f"{step:06d}-{number}.png")
+        file = save_image(picture, recipe, folder / "previews", f"{step:06d}-{number}.png")
         yield Preview(step, line.strip(), file.relative_to(folder).as_posix()), number, picture
 
 

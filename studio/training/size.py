@@ -16,7 +16,7 @@ def specs_of(wanted: AdapterConfig, base: Any) -> dict[str, AdapterSpec]:
     """
     spec = AdapterSpec(wanted.rank, wanted.alpha, wanted.kind, wanted.targets, wanted.dropout)
     text = replace(spec, targets="attention+feed-forward") if wanted.targets == "all" else spec
-    return {base.denoiser: spec} | (dict.fromkeys(base.trained_text, text) if wanted.text_encoder else {})
+    return {base.denoiser: spec} | (dict.fromkeys(base.trained_encoders, text) if wanted.text_encoder else {})
 
 
 def size_line(wanted: AdapterConfig, base: str) -> str:
@@ -25,13 +25,15 @@ def size_line(wanted: AdapterConfig, base: str) -> str:
     Raises BaseModelError.
     """
     from studio.basemodels import BaseChoice, base_folder, family_class
-    from studio.basemodels.skeleton import numbers_of, skeleton
+    from studio.basemodels.skeleton import count_trainable, skeleton
 
     family = family_class(base_folder(base), BaseChoice.of(base).family)
     modules = skeleton(base)
 
     def count(adapter: AdapterConfig) -> tuple[int, int]:
-        found = [numbers_of(modules[part], spec) for part, spec in specs_of(adapter, family).items() if part in modules]
+        found = [
+            count_trainable(modules[part], spec) for part, spec in specs_of(adapter, family).items() if part in modules
+        ]
         return sum(layers for layers, _ in found), sum(numbers for _, numbers in found)
 
     layers, numbers = count(wanted)
@@ -39,7 +41,7 @@ def size_line(wanted: AdapterConfig, base: str) -> str:
         f"{targets} {_millions(count(wanted.model_copy(update={'targets': targets, 'text_encoder': False}))[1])}"
         for targets in TARGETS
     ]
-    if family.trained_text:
+    if family.trained_encoders:
         both, alone = (wanted.model_copy(update={"text_encoder": on}) for on in (True, False))
         others.append(f"text encoder {_millions(count(both)[1] - count(alone)[1])} more")
     return f"{_millions(numbers)} numbers are trained, in {layers:,} layers. By layers: {', '.join(others)}."

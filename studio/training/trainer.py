@@ -15,7 +15,7 @@ import torch
 from studio import devices
 from studio.basemodels import load_base
 from studio.errors import RunError, StudioError, user_message
-from studio.generation.rack import rack_of
+from studio.generation.adapter_cache import cache_of
 from studio.training import checkpoints, provenance, runs, tensorboard, verdict
 from studio.training.batches import Plan
 from studio.training.cache import Cache
@@ -141,7 +141,7 @@ class _Run:
             return
         self.base, self.chosen = base, chosen
         self.learner = Learner(config, base, self.processes)
-        self.leaving.enter_context(rack_of(base).training(self.folder / "adapter.safetensors", self.learner.adapters))
+        self.leaving.enter_context(cache_of(base).training(self.folder / "adapter.safetensors", self.learner.adapters))
         reader = Reader(base, cache, config.data, texts=not self.learner.trains_text)
         self.plan, self.reader = Plan(examples, config.training.batch_size, config.training.seed, config.data), reader
         self.processes.share(self.plan.rows(0))  # refuses a batch that can't be dealt out
@@ -154,7 +154,7 @@ class _Run:
             self.memory = Memory.of(examples, base)
         if self.processes.first:
             warnings += provenance.keep(self.folder, base, cache, chosen.items)
-        base.release(text=not self.learner.trains_text)
+        base.offload_encoders(text=not self.learner.trains_text)
         first = self._restore(checkpoints.newest(self.folder))
         yield Started(first, config.training.steps, *runs.here(), self.learner.summary(), self._setup(examples))
         for message in warnings:
@@ -269,7 +269,7 @@ class _Run:
                 said = self.memory.look(number, picture, step, self.base) if self.memory else None
                 if said:
                     yield Warned(step, said)
-        self.base.release(text=not self.learner.trains_text)
+        self.base.offload_encoders(text=not self.learner.trains_text)
 
     def _checkpoint(self, step: int, packed: bytes) -> Iterator[Event]:
         if not self.processes.first:

@@ -47,11 +47,11 @@ def picture_endpoints(workspace: Workspace) -> None:
 
     def generate(prompt, negative, seed, steps, guidance, width, height, adapters, more):
         """Draw one picture and save it in the workspace. Answers the picture and its recipe."""
-        from studio.generation import save_picture
+        from studio.generation import save_image
 
         recipe = composed(prompt, negative, seed, steps, guidance, width, height, adapters, more)
         image = draw(recipe.model_copy(update={"count": 1}))
-        return str(save_picture(image, recipe, workspace.outputs)), recipe_line(recipe)
+        return str(save_image(image, recipe, workspace.outputs)), recipe_line(recipe)
 
     def draw_grid(axes, prompt, negative, seed, steps, guidance, width, height, adapters, more):
         """Draw a grid in the background: see job_status, then grid_result. Answers the grid's name."""
@@ -70,9 +70,9 @@ def picture_endpoints(workspace: Workspace) -> None:
     def inspect_adapter(adapter):
         """What is in an adapter: kind, rank, layers, family, trigger words, and how many layers fit the starter."""
         from studio.basemodels import load_base
-        from studio.generation.facts import facts_of
+        from studio.generation.adapter_info import read_adapter_info
 
-        facts = facts_of(adapter_files.adapter_path(workspace, _key(adapter)), load_base().modules())
+        facts = read_adapter_info(adapter_files.adapter_path(workspace, _key(adapter)), load_base().modules())
         return asdict(facts) | {"line": facts.line}
 
     def convert_adapter(adapter, layout):

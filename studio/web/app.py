@@ -43,8 +43,8 @@ VISITORS = "visitors"  # the folder of their workspaces, below the workspace
 
 def build(settings: Settings) -> gr.Blocks:
     """The page, not yet served. Imports neither torch nor a service that needs it."""
-    if zero_gpu.lent():
-        import studio.generation.lent  # noqa: F401  (before the first page: such a Space looks for it then)
+    if zero_gpu.on_zero_gpu():
+        import studio.generation.zero_gpu_drawing  # noqa: F401  (a ZeroGPU Space looks for it before the first page)
     workspace = _workspace(settings)
     # Parts that look into the workspace while they are built find an empty one: no visitor is there yet.
     with owners.acting("nobody") if settings.public else nullcontext():

@@ -29,8 +29,8 @@ from studio.basemodels import Family, load_base
 from studio.basemodels.single_file import CONFIGS
 from studio.basemodels.stable_diffusion import StableDiffusion
 from studio.generation import Recipe, draw
-from studio.generation.facts import facts_of
-from studio.generation.rack import rack_of
+from studio.generation.adapter_cache import cache_of
+from studio.generation.adapter_info import read_adapter_info
 from studio.services.adapter_files import add_adapter_file
 from studio.services.generation import facts_line
 from studio.training.machine import PeakMemory
@@ -73,7 +73,7 @@ class Bench:
     def ours(self, *uses: tuple[Path, float]) -> object:
         """As `generate` draws it."""
         recipe = self.recipe.model_copy(update={"adapters": Recipe(prompt="", adapters=uses).adapters})
-        with rack_of(self.base).showing(recipe.adapters) as step:
+        with cache_of(self.base).active(recipe.adapters) as step:
             return draw(self.base, recipe, before=step)
 
     def plain(self) -> diffusers.StableDiffusionPipeline:
@@ -143,7 +143,7 @@ def first_picture(bench: Bench, workspace: Workspace) -> None:
 
     def dropped() -> None:
         path = workspace.adapters / add_adapter_file(workspace, next(fresh)).partition(":")[2]
-        assert facts_of(path, modules).matched
+        assert read_adapter_info(path, modules).matched
         bench.ours((path, 1.0))
 
     def by_hand() -> None:

@@ -23,7 +23,7 @@ from studio.basemodels import family_class
 from studio.basemodels.single_file import CONFIGS
 from studio.training.machine import PeakMemory
 from studio.training.objective import loss_of
-from tests.families import tiny
+from tests.basemodels import tiny
 
 RANK = 16
 CONDITIONS = {"sd1": {"states": (77, 768)}, "sdxl": {"states": (77, 2048), "pooled": (1280,)}}

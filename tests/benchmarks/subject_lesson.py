@@ -33,7 +33,7 @@ def main() -> None:
     given = parser.parse_args()
     base = load_base("starter", shared=False)
     bare = {words: pictures(base, words) for words in (TRIGGER, ORDINARY)}
-    subject = base.embed_pictures([item.load() for item in open_dataset(DATA).items])
+    subject = base.embed_images([item.load() for item in open_dataset(DATA).items])
     rows = {"base": bare}
     with tempfile.TemporaryDirectory() as folder:
         workspace, ordinary = Workspace.open(folder), Path(folder) / "ordinary"
@@ -54,8 +54,8 @@ def main() -> None:
             adapter.detach()
     print(f"{'':8}{'“' + TRIGGER + '” to the subject':32}{'“' + ORDINARY + '” to what the base draws'}")
     for name, drawn in rows.items():
-        near = near_to(base.embed_pictures(drawn[TRIGGER]), subject)
-        same = (base.embed_pictures(drawn[ORDINARY]) * base.embed_pictures(bare[ORDINARY])).sum(1).mean().item()
+        near = near_to(base.embed_images(drawn[TRIGGER]), subject)
+        same = (base.embed_images(drawn[ORDINARY]) * base.embed_images(bare[ORDINARY])).sum(1).mean().item()
         print(f"{name:8}{near:<32.3f}{same:.3f}")
     file = ASSETS.parent / "docs" / "images" / "subject-sheet.png"
     sheet(rows).save(file)

@@ -9,8 +9,8 @@ from playwright.sync_api import expect
 from safetensors.torch import save
 
 from tests import hubs
+from tests.basemodels import tiny
 from tests.browser import clicks
-from tests.families import tiny
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from PIL import Image
 from playwright.sync_api import expect
 
-from studio.generation import Recipe, save_picture
+from studio.generation import Recipe, save_image
 from studio.workspace import Workspace
 from tests.browser import clicks
 from tests.browser.test_generate import adapter
@@ -13,7 +13,7 @@ def test_the_bin_is_emptied_after_a_question_and_nothing_in_it_is_offered_any_mo
     workspace = Workspace.open(tmp_path / "workspace")
     adapter(workspace.adapters / "one.safetensors", 1)
     for prompt in ("a cat", "a dog"):
-        save_picture(Image.new("RGB", (64, 64), "teal"), Recipe(prompt=prompt), workspace.outputs)
+        save_image(Image.new("RGB", (64, 64), "teal"), Recipe(prompt=prompt), workspace.outputs)
     page.set_default_timeout(clicks.FIRST_LOAD)
     empty, freed = page.locator("#empty-bin"), page.locator("#cleared")
     back, put_back = page.locator("#history-undo"), page.locator("#shelf-removed").get_by_text("Put it back")

@@ -40,12 +40,12 @@ def test_an_adapter_is_measured_against_a_dataset_and_a_reload_finds_the_result(
 
 
 def test_earlier_pictures_are_searched_opened_taken_up_deleted_and_put_back(page, tmp_path):
-    from studio.generation import Recipe, save_picture
+    from studio.generation import Recipe, save_image
 
     outputs = tmp_path / "workspace" / "outputs"
     for number, thing in enumerate(["apple", "bear", "rocket"]):
         recipe = Recipe(prompt=f"{thing}, on a blue background", seed=100 + number, steps=7)
-        save_picture(Image.new("RGB", (64, 64), (80 * number, 90, 90)), recipe, outputs)
+        save_image(Image.new("RGB", (64, 64), (80 * number, 90, 90)), recipe, outputs)
     (outputs / "torn.png").write_bytes(b"torn")
     open_generate(page)
     clicks.tab(page, "History")

@@ -12,7 +12,7 @@ from tests.browser import clicks
 def test_whole_way_by_clicking(page, tmp_path):
     clicks.open_sample(page, "silhouette")
     clicks.fill(page, "trigger", "inkling")
-    clicks.choose(page, "mode", "All pictures, in place of what is there")
+    clicks.choose(page, "mode", "All images, in place of what is there")
     clicks.caption_everything(page)
     captions = sorted((tmp_path / "workspace/datasets/silhouette").glob("*.txt"))
     assert captions and all(path.read_text(encoding="utf-8").startswith("inkling, ") for path in captions)

@@ -33,12 +33,12 @@ def load(name, folder, **settings):
     [(name, name) for name in BUILD]
     + [("chat", "older qwen"), ("joycaption", "older llava"), ("blip2", "older blip2"), ("chat", "joycaption")],
 )
-def test_it_loads_and_writes_and_a_batch_says_what_single_pictures_say(folders, name, which):
-    asked = {"prompt": "?"} if name in ("chat", "joycaption") else {}  # so short that the pictures are most of it
-    captioner, pictures = load(name, folders[which], **asked), tiny.pictures(3)
-    together = captioner.caption(pictures)
-    assert together == [captioner.caption([picture])[0] for picture in pictures]
-    assert len(together) == 3 and any(together) and len(set(together)) > 1, together  # it looks at the pictures
+def test_it_loads_and_writes_and_a_batch_says_what_single_images_say(folders, name, which):
+    asked = {"prompt": "?"} if name in ("chat", "joycaption") else {}  # so short that the images are most of it
+    captioner, images = load(name, folders[which], **asked), tiny.images(3)
+    together = captioner.caption(images)
+    assert together == [captioner.caption([image])[0] for image in images]
+    assert len(together) == 3 and any(together) and len(set(together)) > 1, together  # it looks at the images
     marks = ("\n", "<s>", "</s>", "<pad>", "<image>", "<|", "[SEP]")
     assert not any(mark in text for text in together for mark in marks)
     assert captioner.caption([]) == []
@@ -50,7 +50,7 @@ def test_it_loads_and_writes_and_a_batch_says_what_single_pictures_say(folders, 
 def test_it_works_in_half_precision(folders, name):
     captioner = load(name, folders[name], precision="bf16", device="cpu")
     assert next(captioner.model.parameters()).dtype == torch.bfloat16
-    assert len(captioner.caption(tiny.pictures(2))) == 2
+    assert len(captioner.caption(tiny.images(2))) == 2
 
 
 class SetWhenAskedTwice(threading.Event):
@@ -66,7 +66,7 @@ def test_a_stop_ends_it_in_the_middle_of_a_sentence(folders, name):
     captioner = load(name, folders[name], max_tokens=200)
     captioner.stop = SetWhenAskedTwice()
     with pytest.raises(Stopped):
-        captioner.caption(tiny.pictures(1))
+        captioner.caption(tiny.images(1))
     assert 2 < captioner.stop.asked < 10, "asked at each word, and once behind them"
 
 
@@ -74,20 +74,20 @@ def test_a_stop_ends_it_in_the_middle_of_a_sentence(folders, name):
 def test_blip_goes_on_from_a_prompt_and_leaves_it_out(folders, name):
     captioner = load(name.split()[-1], folders[name], prompt="A painting  of", max_tokens=12)
     plain = load(name.split()[-1], folders[name], max_tokens=12)
-    texts, pictures = captioner.caption(tiny.pictures(3)), tiny.pictures(3)
-    assert texts != plain.caption(pictures)
+    texts, images = captioner.caption(tiny.images(3)), tiny.images(3)
+    assert texts != plain.caption(images)
     assert not any(text.startswith("a painting of") for text in texts)
 
 
 def test_florence_is_asked_for_three_lengths(folders):
     lengths = ("short", "detailed", "very detailed")
-    texts = [load("florence", folders["florence"], detail=one).caption(tiny.pictures(1))[0] for one in lengths]
+    texts = [load("florence", folders["florence"], detail=one).caption(tiny.images(1))[0] for one in lengths]
     assert len(set(texts)) == 3, texts
     with pytest.raises(ConfigError, match="florence.detail: must be 'short'"):
         load("florence", folders["florence"], detail="endless")
 
 
-def test_a_chat_puts_picture_prompt_and_system_where_the_model_wants_them(folders):
+def test_a_chat_puts_image_prompt_and_system_where_the_model_wants_them(folders):
     qwen = load("chat", folders["chat"])
     assert qwen.render("Say {it}", "Be brief") == (
         "<|im_start|>system\nBe brief<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>"
@@ -104,25 +104,25 @@ def test_a_chat_begins_with_one_token_for_the_beginning(folders):
     joy, seen = load("joycaption", folders["joycaption"]), []
     generate = joy.model.generate
     joy.model.generate = lambda **given: seen.append(given["input_ids"]) or generate(**given)
-    joy.caption(tiny.pictures(2))
+    joy.caption(tiny.images(2))
     begin = joy.processor.tokenizer.bos_token_id
     assert (seen[0] == begin).sum(1).tolist() == [1, 1] and seen[0][:, 0].tolist() == [begin, begin]
     assert (seen[0] == joy.processor.image_token_id).sum(1).tolist() == [16, 16]
 
 
-def test_a_chat_template_that_knows_no_picture_gets_one_and_none_at_all_is_said(tmp_path):
+def test_a_chat_template_that_knows_no_image_gets_one_and_none_at_all_is_said(tmp_path):
     plain = "{% for m in messages %}{{ m.role }}: {{ m.content + '' }} {% endfor %}"
     joy = load("joycaption", tiny.llava(tmp_path, chat=plain), prompt="What is it?", system="")
     assert joy.text == "user: <image>\nWhat is it? "
     (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
-    with pytest.raises(BaseModelError, match="no chat template that takes a picture"):
+    with pytest.raises(BaseModelError, match="no chat template that takes an image"):
         load("joycaption", tmp_path)
 
 
 def test_sampling_repeats_with_its_seed_and_leaves_torch_s_own_numbers_alone(folders):
     def say(seed):
         captioner = load("chat", folders["chat"], temperature=1.5, top_p=1.0, seed=seed, max_tokens=24)
-        return captioner.caption(tiny.pictures(2))
+        return captioner.caption(tiny.images(2))
 
     torch.manual_seed(5)
     before = torch.random.get_rng_state()

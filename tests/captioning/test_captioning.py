@@ -1,4 +1,4 @@
-"""The built-in captioner on real pictures, and what it must never do to captions that are there."""
+"""The built-in captioner on real images, and what it must never do to captions that are there."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_it_names_things_and_backgrounds_in_a_style_it_never_saw(dataset):
     assert same_colour >= len(truth) * 0.7, found  # 1 of 12 by chance
 
 
-def test_a_broken_picture_is_named_and_the_rest_is_done(dataset):
+def test_a_broken_image_is_named_and_the_rest_is_done(dataset):
     dataset.items[3].path.write_bytes(dataset.items[3].path.read_bytes()[:300])
     report = caption_dataset(dataset, overwrite=True)
     assert report.written == len(dataset.items) - 1
@@ -77,7 +77,7 @@ def test_the_trigger_is_put_in_front_of_kept_captions_that_lack_it_and_only_once
     assert [item.caption for item in open_dataset(dataset.folder).items] == captions
 
 
-def test_without_a_trigger_kept_captions_stay_as_they_are_and_pictures_without_one_stay_without(dataset):
+def test_without_a_trigger_kept_captions_stay_as_they_are_and_images_without_one_stay_without(dataset):
     before = [item.caption for item in dataset.items]
     set_caption(dataset.items[2].path, "")
     assert caption_dataset(open_dataset(dataset.folder)).triggered == 0

@@ -1,4 +1,4 @@
-"""A captioner over a folder: modes, memory that runs out, pictures that go wrong, stopping and going on."""
+"""A captioner over a folder: modes, memory that runs out, images that go wrong, stopping and going on."""
 
 import threading
 
@@ -7,9 +7,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from studio.captioning import caption_dataset, compare, score
+from studio.captioning.batching import Batches
 from studio.captioning.generators import Generator
 from studio.captioning.kinds import CAPTIONERS, Kind
-from studio.captioning.memory import Batches
 from studio.datasets import authors, copy_sample, history, open_dataset, read_caption, set_caption, undo
 from studio.errors import BaseModelError, ConfigError, DatasetError
 from studio.workspace import Workspace
@@ -22,7 +22,7 @@ class NoSettings(BaseModel):
 
 
 class Fake:
-    """Says "thing 0, made" of its first picture and so on; with more than `held` at once, `trouble` is raised."""
+    """Says "thing 0, made" of its first image and so on; with more than `held` at once, `trouble` is raised."""
 
     side = 0
     made: list["Fake"] = []
@@ -31,12 +31,12 @@ class Fake:
         self.batch_size, self.sizes, self.closed, self.count = settings.batch_size, [], False, 0
         Fake.made.append(self)
 
-    def caption(self, pictures):
-        self.sizes.append(len(pictures))
-        if len(pictures) > Fake.held:
+    def caption(self, images):
+        self.sizes.append(len(images))
+        if len(images) > Fake.held:
             raise Fake.trouble
-        self.count += len(pictures)
-        return [f"thing {self.count - len(pictures) + i}, made" for i in range(len(pictures))]
+        self.count += len(images)
+        return [f"thing {self.count - len(images) + i}, made" for i in range(len(images))]
 
     def close(self):
         self.closed = True
@@ -53,7 +53,7 @@ def fake(monkeypatch):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """The sample's 24 pictures; the first alone has a caption, of a person."""
+    """The sample's 24 images; the first alone has a caption, of a person."""
     dataset = copy_sample(Workspace.open(tmp_path), "pixel")
     for item in dataset.items:
         set_caption(item.path, "")
@@ -102,14 +102,14 @@ def test_what_is_typed_meanwhile_stays_in_every_mode(dataset, fake, mode):
     assert report.kept == (2 if mode == "skip" else 1)
 
 
-def test_only_the_named_pictures_are_touched(dataset, fake):
+def test_only_the_named_images_are_touched(dataset, fake):
     names = [dataset.file_of(item) for item in dataset.items]
     report = caption_dataset(dataset, "fake", mode="overwrite", only=names[4:6], trigger="zsk")
     assert report.written == 2 and report.kept == 0
     found = captions(dataset)
     assert found[4:6] == ["zsk, thing 0, made", "zsk, thing 1, made"] and found[0] == "mine, thing 0"
     assert not any(found[1:4] + found[6:])
-    with pytest.raises(DatasetError, match="no picture called 'x.png'"):
+    with pytest.raises(DatasetError, match="no image called 'x.png'"):
         caption_dataset(dataset, "fake", only=["x.png"])
 
 
@@ -141,14 +141,14 @@ def test_batches_get_smaller_when_memory_runs_out_and_nothing_is_lost(dataset, f
     assert all(captions(dataset))
 
 
-def test_a_picture_that_alone_needs_too_much_is_named_and_the_rest_goes_on(dataset, fake, monkeypatch):
+def test_an_image_that_alone_needs_too_much_is_named_and_the_rest_goes_on(dataset, fake, monkeypatch):
     monkeypatch.setattr(fake, "held", 0)
     report = caption_dataset(dataset, "fake", only=[dataset.file_of(item) for item in dataset.items[:3]])
     assert report.written == 0 and len(report.unreadable) == 2
     assert "memory" in report.unreadable[0] and dataset.items[1].path.name in report.unreadable[0]
 
 
-def test_a_picture_that_the_captioner_fails_on_is_named_and_its_batch_goes_on():
+def test_an_image_that_the_captioner_fails_on_is_named_and_its_batch_goes_on():
     def work(things):
         if "bad" in things:
             raise ValueError("absolute aspect ratio must be smaller than 200")
@@ -158,7 +158,7 @@ def test_a_picture_that_the_captioner_fails_on_is_named_and_its_batch_goes_on():
     assert isinstance(found.pop(1), ValueError) and found == ["A", "C", "D", "E", "F", "G"]
 
 
-def test_the_line_of_a_failed_picture_says_why(dataset, fake, monkeypatch):
+def test_the_line_of_a_failed_image_says_why(dataset, fake, monkeypatch):
     monkeypatch.setattr(fake, "held", 0)
     monkeypatch.setattr(fake, "trouble", ValueError("too thin\nat all"))
     report = caption_dataset(dataset, "fake", settings={"batch_size": 2})
@@ -168,7 +168,7 @@ def test_the_line_of_a_failed_picture_says_why(dataset, fake, monkeypatch):
 
 
 def test_a_captioner_with_nothing_to_say_writes_nothing(dataset, fake, monkeypatch):
-    monkeypatch.setattr(fake, "caption", lambda self, pictures: [" "] * len(pictures))
+    monkeypatch.setattr(fake, "caption", lambda self, images: [" "] * len(images))
     report = caption_dataset(dataset, "fake", trigger="zsk")
     assert report.written == 0 and "nothing to say" in report.unreadable[0]
     assert not any(captions(dataset)[1:])
@@ -202,7 +202,7 @@ def test_a_stop_in_the_middle_of_a_sentence_writes_no_half_caption(dataset, tmp_
     assert report.written == sum(map(bool, captions(dataset)[1:]))
 
 
-def test_a_real_model_over_a_folder_with_a_broken_picture(dataset, tmp_path):
+def test_a_real_model_over_a_folder_with_a_broken_image(dataset, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     dataset.items[3].path.write_bytes(dataset.items[3].path.read_bytes()[:300])
@@ -224,7 +224,7 @@ def test_two_captioners_side_by_side_one_in_memory_at_a_time(fake, monkeypatch, 
     told = []
     found = compare(
         [("fake", {"batch_size": 2}), ("fake", None), ("blip", {"model": "art/none"}), "starter"],
-        tiny.pictures(3), progress=lambda done, total, name: told.append((done, total, name)),
+        tiny.images(3), progress=lambda done, total, name: told.append((done, total, name)),
     )  # fmt: skip
     assert [one.captions for one in found[:2]] == [["thing 0, made", "thing 1, made", "thing 2, made"]] * 2
     assert alive == [1, 1] and all(one.closed for one in fake.made)
@@ -236,11 +236,11 @@ def test_two_captioners_side_by_side_one_in_memory_at_a_time(fake, monkeypatch, 
 def test_a_comparison_says_what_could_not_be_captioned_and_stops(fake, monkeypatch):
     monkeypatch.setattr(fake, "held", 0)
     stop = threading.Event()
-    found = compare(["fake", "fake"], tiny.pictures(2), stop=stop, progress=lambda *_: stop.set())
+    found = compare(["fake", "fake"], tiny.images(2), stop=stop, progress=lambda *_: stop.set())
     assert len(found) == 1 and found[0].problem == "2 of 2 could not be captioned (memory ran out)."
 
 
-def test_scores_find_the_caption_that_belongs_to_another_picture(tmp_path):
+def test_scores_find_the_caption_that_belongs_to_another_image(tmp_path):
     dataset = copy_sample(Workspace.open(tmp_path), "pixel")
     truth = [item.caption for item in dataset.items]
     right = score(dataset)
@@ -259,7 +259,7 @@ def test_scores_leave_out_the_trigger_and_name_what_has_no_caption_or_is_broken(
     for item in dataset.items:
         set_caption(item.path, f"zsk, {item.caption}")
     set_caption(dataset.items[0].path, "")
-    dataset.items[1].path.write_bytes(b"no picture")
+    dataset.items[1].path.write_bytes(b"no image")
     told = []
     found = score(open_dataset_kept(dataset), trigger="zsk", progress=lambda done, total: told.append((done, total)))
     assert found.without == [dataset.file_of(dataset.items[0])] and len(found.unreadable) == 1
@@ -268,7 +268,7 @@ def test_scores_leave_out_the_trigger_and_name_what_has_no_caption_or_is_broken(
 
 
 def open_dataset_kept(dataset):
-    """The dataset as it was opened, without the captions that came along, so that a broken picture stays in it."""
+    """The dataset as it was opened, without the captions that came along, so that a broken image stays in it."""
     from studio.datasets import Dataset, Item
 
     return Dataset(dataset.folder, [Item(item.path, "", item.size) for item in dataset.items])

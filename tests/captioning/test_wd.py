@@ -53,7 +53,7 @@ def test_preprocessing_is_the_published_one(shape):
     assert np.abs(found - published(rgba, 24)).max() < 2  # Pillow rounds to whole numbers, three times
 
 
-def test_opaque_and_palette_and_grey_pictures_come_the_same_way():
+def test_opaque_and_palette_and_grey_images_come_the_same_way():
     grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4, "L")
     assert np.array_equal(preprocess(grey, 8), np.repeat(np.asarray(grey, np.float32)[..., None], 3, 2))
     red = Image.new("RGB", (8, 8), "red")
@@ -61,25 +61,25 @@ def test_opaque_and_palette_and_grey_pictures_come_the_same_way():
     assert np.array_equal(preprocess(red.convert("P"), 8), preprocess(red, 8))
 
 
-def test_a_very_long_picture_needs_no_square_of_its_length():
+def test_a_very_long_image_needs_no_square_of_its_length():
     assert preprocess(Image.new("RGB", (60_000, 20), "black"), 24).shape == (24, 24, 3)
 
 
 @pytest.mark.parametrize("batch", ["batch", 1, 4])
 def test_probabilities_are_the_model_s_whatever_batch_it_was_made_for(tmp_path, batch):
-    tagger, pictures = load(tiny.wd(tmp_path, batch=batch)), tiny.pictures(3)
-    found = tagger.probabilities(pictures)
-    means = np.stack([preprocess(picture, 24).mean((0, 1)) / 255 for picture in pictures])
+    tagger, images = load(tiny.wd(tmp_path, batch=batch)), tiny.images(3)
+    found = tagger.probabilities(images)
+    means = np.stack([preprocess(image, 24).mean((0, 1)) / 255 for image in images])
     assert np.allclose(found[:, 3:6], means, atol=1e-5) and found.shape == (3, 7)
-    assert len(tagger.caption(pictures)) == 3 and tagger.caption([]) == []
+    assert len(tagger.caption(images)) == 3 and tagger.caption([]) == []
 
 
-def picture(blue: float, green: float, red: float) -> Image.Image:
+def image(blue: float, green: float, red: float) -> Image.Image:
     return Image.new("RGB", (24, 24), tuple(round(255 * value) for value in (red, green, blue)))
 
 
 def test_thresholds_order_spaces_faces_ratings_and_characters(folder):
-    seen = [picture(0.9, 0.5, 0.2)]  # long_hair 0.9, ^_^ 0.5, red_dress 0.2; the character 0.53
+    seen = [image(0.9, 0.5, 0.2)]  # long_hair 0.9, ^_^ 0.5, red_dress 0.2; the character 0.53
     assert load(folder, general_threshold=0.35).caption(seen) == ["long hair, ^_^"]
     assert load(folder, character_threshold=0.5).caption(seen) == [
         "hatsune miku (cosplay), long hair, ^_^, red dress"
@@ -113,7 +113,7 @@ def test_a_folder_that_is_no_tagger_is_said(folder, tmp_path):
     tags = (folder / "selected_tags.csv").read_text().splitlines(True)
     (tmp_path / "selected_tags.csv").write_text("".join(tags[:-1]))
     with pytest.raises(BaseModelError, match="the model gives 7 tags and selected_tags.csv names 6"):
-        load(tmp_path).caption(tiny.pictures(1))
+        load(tmp_path).caption(tiny.images(1))
     (tmp_path / "model.onnx").write_bytes(model[:50])
     with pytest.raises(BaseModelError, match="can't be loaded") as error:
         load(tmp_path)

@@ -35,18 +35,18 @@ QWEN_CHAT = (
     "{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-JOY_CHAT = (  # takes plain text and sets the picture's place itself
+JOY_CHAT = (  # takes plain text and sets the image's place itself
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{% if m.role == 'user' %}<image>{% endif %}"
     "{{ m.content | trim }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 
 
-def pictures(count: int = 3, seed: int = 0) -> list[Image.Image]:
+def images(count: int = 3, seed: int = 0) -> list[Image.Image]:
     """RGB noise in coarse squares, of different shapes."""
     rng = np.random.default_rng(seed)
     shapes = [(90, 60), (48, 80), (64, 64), (120, 40)]
     coarse = [Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)) for _ in range(count)]
-    return [picture.resize(shapes[i % 4], Image.Resampling.NEAREST) for i, picture in enumerate(coarse)]
+    return [image.resize(shapes[i % 4], Image.Resampling.NEAREST) for i, image in enumerate(coarse)]
 
 
 def tokenizer(special: list[str], **named) -> PreTrainedTokenizerFast:
@@ -70,7 +70,7 @@ def save(model, folder, **files: dict) -> None:
         (folder / f"{name}.json").write_text(json.dumps(content))
 
 
-def images(kind: str, side: int, **more) -> dict:
+def image_processor(kind: str, side: int, **more) -> dict:
     """preprocessor_config.json."""
     square = {"height": side, "width": side}
     usual = {"do_resize": True, "do_normalize": True, "do_rescale": True, "resample": 3, "size": square}
@@ -93,7 +93,7 @@ def blip(folder):
     }  # fmt: skip
     del text["num_key_value_heads"]
     config = BlipConfig(text_config=text, vision_config={**VISION, "image_size": 32, "patch_size": 8})
-    save(BlipForConditionalGeneration(config), folder, preprocessor_config=images("BlipImageProcessor", 32))
+    save(BlipForConditionalGeneration(config), folder, preprocessor_config=image_processor("BlipImageProcessor", 32))
     return folder
 
 
@@ -112,7 +112,7 @@ def blip2(folder, queries: int | None = 4):
         qformer_config={**VISION, "encoder_hidden_size": 16, "vocab_size": 30},
         text_config=text, num_query_tokens=4, image_token_index=ids["<image>"], image_text_hidden_size=16,
     )  # fmt: skip
-    files = {"preprocessor_config": images("BlipImageProcessor", 32)}
+    files = {"preprocessor_config": image_processor("BlipImageProcessor", 32)}
     files["processor_config"] = {"processor_class": "Blip2Processor", "num_query_tokens": queries}
     save(Blip2ForConditionalGeneration(config), folder, **files)
     return folder
@@ -139,7 +139,7 @@ def florence(folder):
     config = Florence2Config(text_config=text, vision_config=vision, image_token_id=ids["<image>"])
     save(
         Florence2ForConditionalGeneration(config), folder,
-        preprocessor_config=images("CLIPImageProcessor", 64, do_center_crop=False, image_seq_length=5),
+        preprocessor_config=image_processor("CLIPImageProcessor", 64, do_center_crop=False, image_seq_length=5),
         processor_config={
             "processor_class": "Florence2Processor", "num_additional_image_tokens": 0,
             "post_processor_config": {"pure_text": {}},
@@ -172,7 +172,7 @@ def qwen(folder, newer: bool = True):
     patch = vision["patch_size"]
     pixels = {"shortest_edge": (2 * patch) ** 2, "longest_edge": (4 * patch) ** 2}
     sizes = {"size": pixels, "patch_size": patch, "temporal_patch_size": 2, "merge_size": 2}
-    save(model, folder, preprocessor_config=images("Qwen2VLImageProcessor", 32, **sizes))
+    save(model, folder, preprocessor_config=image_processor("Qwen2VLImageProcessor", 32, **sizes))
     return folder
 
 
@@ -192,7 +192,7 @@ def llava(folder, chat: str = JOY_CHAT, told: bool = True):
         "patch_size": 8}, image_token_index=ids["<image>"], vision_feature_select_strategy="full",
         image_seq_length=16,
     )  # fmt: skip
-    files = {"preprocessor_config": images("SiglipImageProcessor", 32)}
+    files = {"preprocessor_config": image_processor("SiglipImageProcessor", 32)}
     known = {"patch_size": 8, "vision_feature_select_strategy": "full"} if told else {}
     files["processor_config"] = {"processor_class": "LlavaProcessor", "image_token": "<image>", **known}
     save(LlavaForConditionalGeneration(config), folder, **files)
@@ -208,7 +208,7 @@ def clip(folder):
     vision = {**VISION, "image_size": 32, "patch_size": 8, "projection_dim": 8}
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
     crop = {"do_center_crop": True, "crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 32}}
-    save(model, folder, preprocessor_config=images("CLIPImageProcessor", 32, **crop))
+    save(model, folder, preprocessor_config=image_processor("CLIPImageProcessor", 32, **crop))
     return folder
 
 

@@ -21,7 +21,7 @@ from studio.adapters import read_adapter, write_adapter
 from studio.adapters.update import Update
 from studio.basemodels import load_base
 from studio.datasets import history, open_dataset, redo, undo, write_captions
-from studio.generation import Recipe, read_recipe, save_picture
+from studio.generation import Recipe, read_recipe, save_image
 from studio.services.run_order import dequeue, enqueue, move, waiting
 from studio.training import checkpoints, config_from, config_to_toml, list_runs, new_run, read_run, train
 from studio.training.events import Checkpoint, Finished
@@ -330,7 +330,7 @@ def save_pictures(root: Path, say: Say, doomed: bool) -> None:
     workspace = Workspace.open(root)
     for seed in range(LONG if doomed else 12):
         picture = Image.effect_noise((256, 256), 60).convert("RGB")
-        path = save_picture(picture, Recipe(prompt="a red apple", seed=seed), workspace.outputs)
+        path = save_image(picture, Recipe(prompt="a red apple", seed=seed), workspace.outputs)
         say({"picture": path.name, "seed": seed, "hash": hashlib.sha256(path.read_bytes()).hexdigest()})
         thumbnail(workspace, path)
         cropped(workspace, path, (10.0, 10.0, 200.0, 200.0), 256)

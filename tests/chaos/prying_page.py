@@ -78,7 +78,7 @@ def look_at_markup(place: Place) -> Told:
 
     from studio.adapters import AdapterSpec, attach
     from studio.basemodels import load_base
-    from studio.generation import Recipe, save_picture
+    from studio.generation import Recipe, save_image
     from studio.training.events import Failed, Preview, Warned
     from studio.training.runs import append
     from studio.workspace import Workspace
@@ -98,7 +98,7 @@ def look_at_markup(place: Place) -> Told:
     (workspace.runs / "cat" / "note.txt").write_text(MARKUP)
     for event in (Warned(40, MARKUP), Preview(40, MARKUP, "previews/000040-0.png"), Failed(40, MARKUP)):
         append(workspace.runs / "cat", event)
-    save_picture(Image.new("RGB", (64, 64)), Recipe(prompt=MARKUP, negative_prompt=MARKUP), workspace.outputs)
+    save_image(Image.new("RGB", (64, 64)), Recipe(prompt=MARKUP, negative_prompt=MARKUP), workspace.outputs)
     made = attach(load_base(shared=False).model, AdapterSpec(rank=1, targets="attention"))
     made.save(workspace.adapters / f"{name}.safetensors", metadata={"studio.trigger": MARKUP})
     with served(workspace.root) as url, sync_playwright() as playwright:

@@ -20,7 +20,7 @@ from studio.datasets import (
     pictures,
 )
 from studio.errors import DatasetError
-from studio.generation import Recipe, grids, inside, prompts, sheets
+from studio.generation import Recipe, contact_sheet, grids, image_metadata, prompts
 from studio.schema import explain
 from studio.services import generation
 from studio.services import grids as actions_grids
@@ -129,22 +129,31 @@ def of_pictures(workspace: Workspace, place: Path) -> list[Reader]:
     def said(data: bytes):
         """Everything that looks into a picture."""
         path = save(workspace.outputs / "said.png", data)
-        axes = sheets.read_axes(path)
+        axes = contact_sheet.read_axes(path)
         return axes, generation.restored(workspace, path), actions_grids.typed_in(workspace, path)
 
     def cell(data: bytes):
-        sheets.draw_sheet(sheets.sides_of([grids.Axis("seed", (1,))]), [save(place / "001.png", data)], (32, 32))
+        contact_sheet.draw_contact_sheet(
+            contact_sheet.sides_of([grids.Axis("seed", (1,))]), [save(place / "001.png", data)], (32, 32)
+        )
 
-    whole = png_saying({inside.KEY: ours, inside.FOREIGN: theirs, sheets.KEY: grid})
+    whole = png_saying({image_metadata.KEY: ours, image_metadata.FOREIGN: theirs, contact_sheet.KEY: grid})
     pair = {"a.png": images[0], "a.txt": b"a fish", "metadata.jsonl": b'{"file_name": "b.jpg", "text": "b"}'}
     return [
         Reader("pictures", images, picture, 8),
         Reader("pictures to begin from, and masks", images, source, 2),
         Reader("zips", [zipped(pair | {"10_x/b.jpg": images[1]}), zipped({"m/c.webp": images[2]})], archive, 3),
         Reader("PNGs with a recipe", [whole, images[0]], said, 2),
-        Reader("our recipe in a PNG", [ours], lambda data: said(png_saying({inside.KEY: data})), 4),
-        Reader("A1111's parameters in a PNG", [theirs], lambda data: said(png_saying({inside.FOREIGN: data})), 4),
-        Reader("a sheet's axes", [grid], lambda data: said(png_saying({inside.KEY: ours, sheets.KEY: data})), 4),
+        Reader("our recipe in a PNG", [ours], lambda data: said(png_saying({image_metadata.KEY: data})), 4),
+        Reader(
+            "A1111's parameters in a PNG", [theirs], lambda data: said(png_saying({image_metadata.FOREIGN: data})), 4
+        ),
+        Reader(
+            "a sheet's axes",
+            [grid],
+            lambda data: said(png_saying({image_metadata.KEY: ours, contact_sheet.KEY: data})),
+            4,
+        ),
         Reader("a grid's cells", images[:1], cell, 1),
     ]
 
@@ -164,7 +173,7 @@ def of_what_is_typed(workspace: Workspace, place: Path) -> list[Reader]:
 
     def blocks(data: bytes):
         use = {"file": place / "a.safetensors", "blocks": generation.parse_blocks(typed(data))}
-        return Recipe(prompt="x", adapters=(use,)).adapters[0].at("unet", "up_blocks.0.attentions.0")
+        return Recipe(prompt="x", adapters=(use,)).adapters[0].scale_for("unet", "up_blocks.0.attentions.0")
 
     def patterns(data: bytes):
         lines = typed(data).split("\n")

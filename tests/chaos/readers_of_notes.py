@@ -14,7 +14,7 @@ from studio import adapters as lora
 from studio.basemodels import base_folder, family_class
 from studio.basemodels.card import describe_base
 from studio.basemodels.choice import BaseChoice
-from studio.basemodels.hub import lacking
+from studio.basemodels.hub_cache import missing_parts
 from studio.basemodels.skeleton import skeleton
 from studio.datasets import (
     authors,
@@ -23,7 +23,7 @@ from studio.datasets import (
     removed_pictures,
     undo,
 )
-from studio.generation import sheets, votes
+from studio.generation import contact_sheet, votes
 from studio.services import adapter_library, base_models, evaluation, gallery, grids, run_library
 from studio.services.run_order import enqueue, waiting
 from studio.training import config_from, config_from_toml, config_to_toml, read_events, summary
@@ -145,13 +145,13 @@ def of_notes(workspace: Workspace) -> list[Reader]:
         return read
 
     def voted(data: bytes):
-        grid = sheets.saved(save(workspace.outputs / "grids" / "g" / "grid.json", dump(facts)).parent)
+        grid = contact_sheet.read_grid(save(workspace.outputs / "grids" / "g" / "grid.json", dump(facts)).parent)
         save(grid.folder / votes.FILE, data)
         return votes.votes(grid), votes.tally(grid)
 
     def sheet(data: bytes):
-        grid = sheets.saved(save(workspace.outputs / "grids" / "h" / "grid.json", data).parent)
-        return grid, grids.newest(workspace), grid and [sheets.position(grid.sides, n) for n in grid.problems]
+        grid = contact_sheet.read_grid(save(workspace.outputs / "grids" / "h" / "grid.json", data).parent)
+        return grid, grids.newest(workspace), grid and [contact_sheet.position(grid.sides, n) for n in grid.problems]
 
     def bases(data: bytes):
         save(workspace.root / "bases.json", data)
@@ -237,7 +237,7 @@ def of_bases(workspace: Workspace, place: Path) -> list[Reader]:
             try:
                 if layers:
                     return list(skeleton(str(folder)))
-                return str(describe_base(str(folder))), lacking(folder), family_class(folder).title
+                return str(describe_base(str(folder))), missing_parts(folder), family_class(folder).title
             finally:
                 save(folder / name, good[name])
 

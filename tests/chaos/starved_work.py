@@ -10,7 +10,7 @@ from PIL import Image
 
 from studio.captioning import caption_dataset
 from studio.datasets import copy_sample, import_pictures, open_dataset
-from studio.generation import Recipe, generate, read_recipe, save_picture
+from studio.generation import Recipe, generate, read_recipe, save_image
 from studio.training import checkpoints, config_from, extend_run, list_runs, new_run, read_run, train
 from studio.training.events import Event, Finished, Step
 from studio.workspace import Workspace
@@ -94,7 +94,7 @@ def pictures_in(folder: Path) -> int:
 
 def draw(workspace: Workspace, seed: int = 1, **fields: Any) -> Path:
     recipe = Recipe(prompt="red apple", steps=2, seed=seed, **fields)
-    return save_picture(generate(recipe), recipe, workspace.outputs)
+    return save_image(generate(recipe), recipe, workspace.outputs)
 
 
 # A full disk --------------------------------------------------------------------------------------------------------

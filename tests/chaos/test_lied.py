@@ -11,12 +11,12 @@ from studio.adapters import AdapterSpec
 from studio.basemodels import base_folder, family_class
 from studio.basemodels.card import describe_base
 from studio.basemodels.choice import BaseChoice
-from studio.basemodels.hub import lacking
+from studio.basemodels.hub_cache import missing_parts
 from studio.basemodels.single_file import kind_of
 from studio.captioning import captioner_settings
 from studio.datasets import history, import_pictures, open_dataset, read_caption, set_caption
 from studio.errors import AdapterError, BaseModelError, ConfigError, GenerationError, NotAllowedError
-from studio.generation import grids, inside, prompts, sheets
+from studio.generation import contact_sheet, grids, image_metadata, prompts
 from studio.server.permissions import REACHED
 from studio.services import base_models, captioning, datasets, generation
 from studio.services.run_order import waiting
@@ -131,7 +131,7 @@ def test_a_setting_with_a_strange_name_is_named_in_a_line():
 def test_spaces_without_end_take_no_time():
     with at_most(2):
         prompts.take_adapters("<" + " " * 300_000 + "x")
-        inside.read_parameters("a fish\nSteps: 20," + " " * 190_000 + "x")
+        image_metadata.read_parameters("a fish\nSteps: 20," + " " * 190_000 + "x")
         with pytest.raises(GenerationError):
             grids.parse_values("words", " " * 19_000 + "x")
 
@@ -144,10 +144,10 @@ def test_a_weight_too_large_for_a_number_leaves_the_words_behind_it_alone():
 def test_a_picture_that_claims_too_many_pixels_has_no_recipe(tmp_path):
     for side in (60_000, 10_000):  # far too large; and a little, of which Pillow only warns
         (tmp_path / "a.png").write_bytes(bomb(side))
-        assert sheets.read_axes(tmp_path / "a.png") == ()
+        assert contact_sheet.read_axes(tmp_path / "a.png") == ()
         with pytest.raises(GenerationError, match="can't be read|no recipe"):
-            inside.read_recipe(tmp_path / "a.png")
-        sheets.draw_sheet([sheets.Side("seed", "Seed", ("1",))], [tmp_path / "a.png"], (32, 32))
+            image_metadata.read_recipe(tmp_path / "a.png")
+        contact_sheet.draw_contact_sheet([contact_sheet.Side("seed", "Seed", ("1",))], [tmp_path / "a.png"], (32, 32))
 
 
 @pytest.mark.parametrize("number", ["Infinity", "1e999", "9" * 400, "NaN"])
@@ -155,18 +155,18 @@ def test_a_sheet_of_impossible_numbers_is_no_sheet(tmp_path, number):
     recipe = json.dumps(RECIPE).encode()
     for said in (f'"index": {number}, "values": [1]', f'"index": 0, "values": [{number}]'):
         axes = f'{{"axes": [{{"kind": "seed", {said}}}]}}'.encode()
-        (tmp_path / "a.png").write_bytes(png_saying({inside.KEY: recipe, sheets.KEY: axes}))
-        assert sheets.read_axes(tmp_path / "a.png") == ()
+        (tmp_path / "a.png").write_bytes(png_saying({image_metadata.KEY: recipe, contact_sheet.KEY: axes}))
+        assert contact_sheet.read_axes(tmp_path / "a.png") == ()
     (tmp_path / "grid.json").write_text(
         '{"sides": [{"kind": "seed", "title": "", "labels": ["1"]}], "problems": {}, "size": [Infinity, 1]}'
     )
-    assert sheets.saved(tmp_path) is None
+    assert contact_sheet.read_grid(tmp_path) is None
 
 
 def test_a_recipe_that_began_from_a_picture_of_an_endless_name_says_that_it_is_not_here(workspace):
     for name in ("x" * 5000, "é" * 200):
         recipe = json.dumps(RECIPE | {"source": f"{name}.png", "mask": f"{name}.png"}).encode()
-        (workspace.outputs / "a.png").write_bytes(png_saying({inside.KEY: recipe}))
+        (workspace.outputs / "a.png").write_bytes(png_saying({image_metadata.KEY: recipe}))
         values, _, problems = generation.restored(workspace, workspace.outputs / "a.png")
         assert "source" not in values and any("is not here" in line and len(line) < 400 for line in problems)
 
@@ -229,7 +229,7 @@ def test_a_model_index_that_names_no_pipeline_is_refused_in_a_line(tmp_path, sai
 
 def test_a_model_index_that_is_a_list_lacks_everything(tmp_path):
     (tmp_path / "model_index.json").write_text("[1]")
-    assert lacking(tmp_path)
+    assert missing_parts(tmp_path)
 
 
 @pytest.mark.parametrize(

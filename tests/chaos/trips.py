@@ -17,7 +17,7 @@ from studio.basemodels.choice import BaseChoice
 from studio.datasets import read_caption, set_caption
 from studio.datasets.captions import one_line
 from studio.errors import AdapterError, StudioError
-from studio.generation import Recipe, inside, prompts, save_picture
+from studio.generation import Recipe, image_metadata, prompts, save_image
 from studio.generation.grids import parse_values, values_text
 from studio.generation.schedulers import NAMES
 from studio.training import config_from, config_from_toml, config_to_toml
@@ -106,7 +106,7 @@ RECIPE = st.fixed_dictionaries(
 def a_recipe_in_a_png(values):
     recipe = Recipe(**values)
     with scratch() as place:
-        found = inside.read_recipe(save_picture(Image.new("RGB", (8, 8)), recipe, place, "a.png"))
+        found = image_metadata.read_recipe(save_image(Image.new("RGB", (8, 8)), recipe, place, "a.png"))
     assert found.values == recipe.model_dump(exclude={"adapters"}) and not found.problems
     assert found.adapters == [use.model_dump() | {"file": use.title} for use in recipe.adapters]
 
@@ -117,7 +117,7 @@ def a_recipe_as_other_programs_write_it(values):
     values["adapters"] = tuple(use | {"file": Path("ink")} for use in values.get("adapters", ()))
     assume(not prompts.take_adapters(values["prompt"])[1])
     recipe = Recipe(**values | {"negative_prompt": ""})
-    found = inside.read_parameters(inside.parameters_text(recipe))
+    found = image_metadata.read_parameters(image_metadata.parameters_text(recipe))
     assert {key: found.values[key] for key in ("seed", "steps", "width", "height")} == {
         "seed": recipe.seed, "steps": recipe.steps, "width": recipe.width, "height": recipe.height,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The starter in diffusers' own pipeline: what pictures are compared with."""
+"""The starter in diffusers' own pipeline: what images are compared with."""
 
 import copy
 from functools import cache
@@ -26,7 +26,7 @@ def pipeline():
 
 
 def theirs(pipe, recipe: Recipe) -> Image.Image:
-    """The recipe's picture, without its adapters and its scheduler: these are the pipeline's."""
+    """The recipe's image, without its adapters and its scheduler: these are the pipeline's."""
     return pipe(
         recipe.prompt, negative_prompt=recipe.negative_prompt or None, num_inference_steps=recipe.steps,
         guidance_scale=recipe.guidance, generator=torch.Generator("cpu").manual_seed(recipe.seed), width=recipe.width,
@@ -35,7 +35,7 @@ def theirs(pipe, recipe: Recipe) -> Image.Image:
 
 
 def disturb(parameters, seed: int = 0, spread: float = 0.05) -> None:
-    """Random numbers large enough to change a picture."""
+    """Random numbers large enough to change an image."""
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in parameters:

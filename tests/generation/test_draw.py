@@ -1,4 +1,4 @@
-"""Pictures equal those of diffusers' own pipeline; what can't be drawn is said."""
+"""Images equal those of diffusers' own pipeline; what can't be drawn is said."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
 
 @pytest.fixture(scope="module")
 def adapter_file(tmp_path_factory):
-    """An adapter for the starter with weights large enough to change the picture."""
+    """An adapter for the starter with weights large enough to change the image."""
     base = load_base("starter", shared=False)
     adapter = attach(base.modules()["unet"], AdapterSpec(rank=4, alpha=8, targets="all"))
     draw = torch.Generator().manual_seed(0)
@@ -31,7 +31,7 @@ def test_same_pixels_as_the_plain_pipeline(more):
     assert same(generate(recipe), theirs(pipeline(), recipe))
 
 
-def test_strength_zero_gives_the_base_picture_to_the_pixel(adapter_file):
+def test_strength_zero_gives_the_base_image_to_the_pixel(adapter_file):
     base = generate(Recipe(**QUICK))
     assert same(generate(Recipe(**QUICK, adapters=((adapter_file, 0.0),))), base)
     assert apart(generate(Recipe(**QUICK, adapters=((adapter_file, 1.0),))), base) > 2
@@ -39,7 +39,7 @@ def test_strength_zero_gives_the_base_picture_to_the_pixel(adapter_file):
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_saved_adapter_gives_the_same_picture_in_diffusers_with_peft(adapter_file, strength):
+def test_saved_adapter_gives_the_same_image_in_diffusers_with_peft(adapter_file, strength):
     recipe = Recipe(**QUICK, adapters=((adapter_file, strength),))
     pipe = pipeline()
     pipe.load_lora_weights(str(adapter_file.parent), weight_name=adapter_file.name, adapter_name="loud")

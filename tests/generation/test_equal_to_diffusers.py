@@ -1,4 +1,4 @@
-"""Pictures with adapters are those of diffusers and peft; after any number of moves the base is what it was."""
+"""Images with adapters are those of diffusers and peft; after any number of moves the base is what it was."""
 
 import subprocess
 import sys
@@ -12,8 +12,8 @@ from PIL import Image
 
 from studio.adapters.layer_adapters import LayerAdapters
 from studio.basemodels import base_folder, load_base
-from studio.generation import AdapterUse, Recipe, generate
-from studio.generation.rack import rack_of
+from studio.generation import AppliedAdapter, Recipe, generate
+from studio.generation.adapter_cache import cache_of
 from studio.generation.schedulers import DIFFUSION
 from tests.generation.plain import apart, disturb, pipeline, same, theirs
 
@@ -74,7 +74,10 @@ def bare():
 def test_with_adapters_as_diffusers_and_peft(files, with_peft, bare, one, two):
     apart_ = isinstance(one, dict)
     strength, words = (one["unet"], one["text_encoder"]) if apart_ else (one, None)
-    uses = [AdapterUse(file=files[0], strength=strength, text_strength=words), AdapterUse(file=files[1], strength=two)]
+    uses = [
+        AppliedAdapter(file=files[0], strength=strength, text_strength=words),
+        AppliedAdapter(file=files[1], strength=two),
+    ]
     ours = generate(Recipe(**QUICK, adapters=uses))
     assert apart(ours, with_peft(Recipe(**QUICK), {"one": one} | ({"two": two} if two else {}))) < 0.1
     assert apart(ours, bare) > 1
@@ -89,9 +92,9 @@ def test_whatever_the_scheduler_the_guidance_and_the_size(files, with_peft, more
     assert apart(generate(recipe), with_peft(recipe, {"one": 0.7, "two": 0.4})) < 0.1
 
 
-def test_after_fifty_moves_of_a_slider_strength_0_is_the_plain_pipelines_picture(files, bare):
+def test_after_fifty_moves_of_a_slider_strength_0_is_the_plain_pipelines_image(files, bare):
     for number in range(50):
-        use = AdapterUse(file=files[0], strength=number / 25 - 1, blocks={"unet.up_blocks": number / 50})
+        use = AppliedAdapter(file=files[0], strength=number / 25 - 1, blocks={"unet.up_blocks": number / 50})
         last = generate(Recipe(**QUICK | {"steps": 1}, adapters=(use, (files[1], 1 - number / 25))))
     assert not same(last, generate(Recipe(**QUICK | {"steps": 1})))
     assert same(generate(Recipe(**QUICK, adapters=((files[0], 0), (files[1], 0)))), bare)
@@ -101,13 +104,13 @@ def test_after_fifty_moves_of_a_slider_strength_0_is_the_plain_pipelines_picture
 
 
 def test_a_move_there_and_back_gives_the_same_pixels(files):
-    """What is kept for the next picture must not show in it: neither what was merged nor the words that were read."""
-    uses = [(AdapterUse(file=files[0], strength=a, text_strength=t), AdapterUse(file=files[1], strength=b))
+    """What is kept for the next image must not show in it: neither what was merged nor the words that were read."""
+    uses = [(AppliedAdapter(file=files[0], strength=a, text_strength=t), AppliedAdapter(file=files[1], strength=b))
             for a, t, b in ((1, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 1, 1))]  # fmt: skip
     first = [generate(Recipe(**QUICK, adapters=one)) for one in uses]
-    assert len({picture.tobytes() for picture in first}) == len(uses)
-    for one, picture in [*zip(uses, first), *reversed([*zip(uses, first)])]:
-        assert same(generate(Recipe(**QUICK, adapters=one)), picture)
+    assert len({image.tobytes() for image in first}) == len(uses)
+    for one, image in [*zip(uses, first), *reversed([*zip(uses, first)])]:
+        assert same(generate(Recipe(**QUICK, adapters=one)), image)
 
 
 def test_words_are_read_again_only_when_something_that_reads_them_changes(files, monkeypatch):
@@ -116,7 +119,7 @@ def test_words_are_read_again_only_when_something_that_reads_them_changes(files,
     monkeypatch.setattr(base, "encode_parts", lambda *a, **k: (read.append(1), encode(*a, **k))[1])
 
     def reads(prompt, strength, words, **more) -> bool:
-        use = AdapterUse(file=files[0], strength=strength, text_strength=words)
+        use = AppliedAdapter(file=files[0], strength=strength, text_strength=words)
         before = len(read)
         generate(Recipe(**QUICK | {"prompt": prompt, "steps": 1} | more, adapters=(use,)))
         return len(read) > before
@@ -137,7 +140,7 @@ def test_weights_are_merged_again_only_when_a_strength_or_a_number_moved(files, 
 
     def merges(**more) -> bool:
         before = len(merged)
-        generate(Recipe(**QUICK | {"steps": 1, "seed": len(merged)}, adapters=(AdapterUse(file=files[1], **more),)))
+        generate(Recipe(**QUICK | {"steps": 1, "seed": len(merged)}, adapters=(AppliedAdapter(file=files[1], **more),)))
         return len(merged) > before
 
     assert merges(strength=0.61)
@@ -146,7 +149,7 @@ def test_weights_are_merged_again_only_when_a_strength_or_a_number_moved(files, 
     assert not merges(strength=0.61)
     assert merges(strength=0.61, blocks={"unet.mid_block": 0.5})
     assert merges(strength=0.61)
-    latest = list(rack_of(load_base())._read.values())[-1]
+    latest = list(cache_of(load_base())._read.values())[-1]
     for _, layer, _ in latest.items():
         layer.B.data = layer.B.data.clone()  # as programs write that don't count it
     assert merges(strength=0.61)

@@ -1,4 +1,4 @@
-"""The rows as one file: the same picture here and in diffusers with peft, and what a file can't hold is said."""
+"""The rows as one file: the same image here and in diffusers with peft, and what a file can't hold is said."""
 
 import base64
 import copy
@@ -15,7 +15,7 @@ from studio.adapters import AdapterSpec, attach, place_layers, read_adapter, wri
 from studio.adapters.baking import bake
 from studio.basemodels import BaseChoice, load_base
 from studio.errors import AdapterError, GenerationError
-from studio.generation import AdapterUse, Recipe, generate
+from studio.generation import AppliedAdapter, Recipe, generate
 from studio.generation.cover import read_cover
 from studio.generation.exporting import cannot_bake, export_stack
 from tests.generation.plain import apart, pipeline, theirs
@@ -24,7 +24,7 @@ QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
 
 
 def loud(path, seed=0, targets="attention", words="", **spec):
-    """An adapter for the starter's denoiser and text encoder, loud enough to change the picture."""
+    """An adapter for the starter's denoiser and text encoder, loud enough to change the image."""
     base = load_base(shared=False)
     torch.manual_seed(seed)
     chance = torch.Generator().manual_seed(seed)
@@ -54,7 +54,7 @@ def pipe():
     return pipeline()
 
 
-def picture(*uses):
+def image(*uses):
     return generate(Recipe(**QUICK, adapters=uses))
 
 
@@ -74,9 +74,9 @@ def lokr(parts):
 
 def stack(files):
     return (
-        AdapterUse(file=files["one"], strength=0.8, text_strength=0.3, blocks={"unet.up_blocks": 0.5}),
-        AdapterUse(file=files["two"], strength=-0.6),
-        AdapterUse(file=files["one"], strength=0.2),
+        AppliedAdapter(file=files["one"], strength=0.8, text_strength=0.3, blocks={"unet.up_blocks": 0.5}),
+        AppliedAdapter(file=files["two"], strength=-0.6),
+        AppliedAdapter(file=files["one"], strength=0.2),
     )
 
 
@@ -84,20 +84,20 @@ def stack(files):
 def test_loras_are_put_together_exactly_and_load_in_diffusers_with_peft(files, pipe, tmp_path, layout):
     uses, path = stack(files), tmp_path / "all.safetensors"
     made = export_stack(uses, load_base(), path, layout=layout)
-    wanted = picture(*uses)
-    assert made.lost == 0 and made.rank == 12 and "Exact" in made.told[0]
+    wanted = image(*uses)
+    assert made.lost == 0 and made.rank == 12 and "Exact" in made.notes[0]
     assert apart(wanted, generate(Recipe(**QUICK))) > 3, "the stack changes nothing, so nothing is shown"
-    assert apart(picture(AdapterUse(file=path)), wanted) < 0.1
+    assert apart(image(AppliedAdapter(file=path)), wanted) < 0.1
     assert apart(in_diffusers(pipe, path), wanted) < 0.1
 
 
 def test_other_kinds_take_their_dense_change_whole_when_the_rank_allows(files, pipe, tmp_path):
-    uses = (AdapterUse(file=files["kron"], strength=0.7), AdapterUse(file=files["dora"], strength=0.5),
-            AdapterUse(file=files["two"], strength=0.4))  # fmt: skip
-    wanted, path = picture(*uses), tmp_path / "whole.safetensors"
+    uses = (AppliedAdapter(file=files["kron"], strength=0.7), AppliedAdapter(file=files["dora"], strength=0.5),
+            AppliedAdapter(file=files["two"], strength=0.4))  # fmt: skip
+    wanted, path = image(*uses), tmp_path / "whole.safetensors"
     made = export_stack(uses, load_base(), path, rank=1024)
-    assert made.lost < 1e-9 and "Exact" in made.told[0]
-    assert apart(picture(AdapterUse(file=path)), wanted) < 1
+    assert made.lost < 1e-9 and "Exact" in made.notes[0]
+    assert apart(image(AppliedAdapter(file=path)), wanted) < 1
     assert apart(in_diffusers(pipe, path), wanted) < 0.1
 
 
@@ -115,17 +115,17 @@ def test_the_energy_that_a_cut_loses_is_that_of_the_directions_left_out(files):
 
 
 def test_the_loss_is_told(files, tmp_path):
-    made = export_stack([AdapterUse(file=files["dora"])], load_base(), tmp_path / "cut.safetensors", rank=2)
-    assert made.lost > 0 and f"{100 * made.lost:.2g} % of the change's energy is lost" in made.told[0]
+    made = export_stack([AppliedAdapter(file=files["dora"])], load_base(), tmp_path / "cut.safetensors", rank=2)
+    assert made.lost > 0 and f"{100 * made.lost:.2g} % of the change's energy is lost" in made.notes[0]
 
 
 def test_layers_that_diffusers_passes_over_are_told(tmp_path):
     file = loud(tmp_path / "words.safetensors", targets="all")
-    made = export_stack([AdapterUse(file=file)], load_base(), tmp_path / "all.safetensors")
-    assert any("2 of its layers are embeddings" in line for line in made.told)
+    made = export_stack([AppliedAdapter(file=file)], load_base(), tmp_path / "all.safetensors")
+    assert any("2 of its layers are embeddings" in line for line in made.notes)
 
 
-def test_the_file_says_what_it_was_made_of_and_carries_its_picture(files, tmp_path):
+def test_the_file_says_what_it_was_made_of_and_carries_its_image(files, tmp_path):
     path = tmp_path / "all.safetensors"
     export_stack(stack(files), load_base(), path, cover=Image.new("RGB", (640, 320), "#c02040"))
     with safe_open(path, "pt") as file:
@@ -150,11 +150,11 @@ def test_the_file_names_its_base_whole_and_without_a_path(files, tmp_path, name)
 
 
 def test_steps_of_an_adapter_are_said_to_be_lost(files, tmp_path):
-    some = AdapterUse(file=files["one"], start=0.2)
-    assert "one will act from the first step" in cannot_bake([some, AdapterUse(file=files["two"])])
-    assert cannot_bake([AdapterUse(file=files["two"])]) == ""
+    some = AppliedAdapter(file=files["one"], start=0.2)
+    assert "one will act from the first step" in cannot_bake([some, AppliedAdapter(file=files["two"])])
+    assert cannot_bake([AppliedAdapter(file=files["two"])]) == ""
     made = export_stack([some], load_base(), tmp_path / "a.safetensors")
-    assert made.told[-1] == cannot_bake([some])
+    assert made.notes[-1] == cannot_bake([some])
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_steps_of_an_adapter_are_said_to_be_lost(files, tmp_path):
      ({"live": True}, "still trains")],
 )  # fmt: skip
 def test_what_can_not_be_exported_is_said_and_nothing_is_written(files, tmp_path, use, part):
-    uses = [] if use is None else [AdapterUse(file=files["one"], **use)]
+    uses = [] if use is None else [AppliedAdapter(file=files["one"], **use)]
     with pytest.raises(AdapterError, match=part):
         export_stack(uses, load_base(), tmp_path / "no.safetensors")
     assert not list(tmp_path.iterdir())
@@ -176,7 +176,9 @@ def test_an_adapter_of_another_family_is_named(files, tmp_path):
     update = Update("lora", {"A": torch.ones(2, 640), "B": torch.ones(640, 2)}, 2.0)
     write_adapter(other, {("unet", "nowhere.attn2.to_q"): update})
     with pytest.raises(AdapterError, match="other was made for another base"):
-        export_stack([AdapterUse(file=files["one"]), AdapterUse(file=other)], load_base(), tmp_path / "no.safetensors")
+        export_stack(
+            [AppliedAdapter(file=files["one"]), AppliedAdapter(file=other)], load_base(), tmp_path / "no.safetensors"
+        )
 
 
 def test_it_stops_between_two_layers(files, tmp_path):
@@ -205,9 +207,9 @@ def png(size, mode="L") -> bytes:
      {"modelspec.thumbnail": "data:image/png;base64,%%%"}, uri(b"GIF89a" + b"\0" * 20), uri(png((9000, 9000), "1")),
      uri(png((64, 64))[:60]), uri(b"\0" * 5_000_000)],
 )  # fmt: skip
-def test_a_strangers_cover_that_is_no_small_picture_is_none(said):
+def test_a_strangers_cover_that_is_no_small_image_is_none(said):
     assert read_cover(said) is None
 
 
-def test_a_strangers_cover_becomes_a_small_picture():
+def test_a_strangers_cover_becomes_a_small_image():
     assert read_cover(uri(png((2000, 1000)))).size == (256, 128)

@@ -38,10 +38,10 @@ def bare():
 
 def shows(file, wanted, bare):
     """It acts, and as it did where it was made; every layer of the file has found its place."""
-    picture, read = ours(file), read_adapter(file)
+    image, read = ours(file), read_adapter(file)
     assert not read.unknown and not place_layers(read, load_base().modules())[1]
-    assert apart(picture, bare) > 1, "no visible effect"
-    assert apart(picture, wanted) < 0.5  # of 255
+    assert apart(image, bare) > 1, "no visible effect"
+    assert apart(image, wanted) < 0.5  # of 255
     assert same(ours(file, 0.0), bare)
 
 

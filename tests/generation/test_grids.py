@@ -1,4 +1,4 @@
-"""Grids: which recipes an axis makes, what people may type, the pictures, the sheet, and votes."""
+"""Grids: which recipes an axis makes, what people may type, the images, the sheet, and votes."""
 
 import json
 import random
@@ -10,27 +10,27 @@ import pytest
 from PIL import Image, ImageFont
 
 from studio.errors import GenerationError, StudioError
-from studio.generation import AdapterUse, Recipe, generate, read_recipe, save_picture
-from studio.generation.grids import MOST, Axis, batches, cells, count, draw_cells, parse_values
-from studio.generation.sheets import (
+from studio.generation import AppliedAdapter, Recipe, generate, read_recipe, save_image
+from studio.generation.contact_sheet import (  # fmt: skip
     KEY,
-    Saved,
+    SavedGrid,
     Side,
     cell_file,
-    draw_sheet,
+    draw_contact_sheet,
     new_folder,
-    newest,
+    newest_grid,
     position,
+    read_grid,
     save_sheet,
-    saved,
     sides_of,
     wrapped,
-    write_facts,
-)  # fmt: skip
+    write_grid_file,
+)
+from studio.generation.grids import MAX_CELLS, Axis, batches, cells, count, draw_cells, parse_values
 from studio.generation.votes import FILE, cast, next_pair, pairs, tally, votes
 from studio.workspace import remove_whole
 from tests.generation.plain import apart
-from tests.generation.test_rack import loud
+from tests.generation.test_adapter_cache import loud
 
 PROMPT = "red apple, on a blue background"
 QUICK = {"prompt": PROMPT, "steps": 3, "seed": 7}
@@ -114,7 +114,7 @@ def test_the_first_axis_runs_fastest_and_the_third_slowest():
 
 def test_every_kind_changes_its_own_field_and_nothing_else(files, tmp_path):
     step = tmp_path / "apples" / "checkpoints" / "000200" / "adapter.safetensors"
-    use = AdapterUse(file=files[0], strength=0.5, text_strength=0.25, blocks={"unet.mid_block": 0.5}, start=0.1)
+    use = AppliedAdapter(file=files[0], strength=0.5, text_strength=0.25, blocks={"unet.mid_block": 0.5}, start=0.1)
     recipe = Recipe(**QUICK, adapters=(use,), count=3)
     one = recipe.model_copy(update={"count": 1})
 
@@ -131,7 +131,7 @@ def test_every_kind_changes_its_own_field_and_nothing_else(files, tmp_path):
     assert only(Axis("adapter", files)).adapters == (other,)
     assert only(Axis("checkpoint", (step,))).adapters[0].title == "apples@200"
     bare = cells(Recipe(**QUICK), [Axis("strength", (0.3,)), Axis("adapter", (files[1],))])
-    assert bare[0].adapters == (AdapterUse(file=files[1], strength=0.3),)
+    assert bare[0].adapters == (AppliedAdapter(file=files[1], strength=0.3),)
 
 
 def test_words_are_put_into_the_prompt_that_another_axis_chose():
@@ -147,7 +147,7 @@ def test_what_makes_no_grid_is_said(files):
         ([], "one, two or three"),
         ([Axis("seed", (1,))] * 2, "Two axes change the seed"),
         ([Axis("adapter", files), Axis("checkpoint", files)], "Two axes change the adapter or checkpoint"),
-        ([Axis("seed", tuple(range(16))), Axis("steps", tuple(range(1, 11)))], "160 pictures and 150"),
+        ([Axis("seed", tuple(range(16))), Axis("steps", tuple(range(1, 11)))], "160 images and 150"),
         ([Axis("strength", (1.0,))], "add one first"),
         ([Axis("words", ("pear", "plum"))], "does not say 'pear'"),
         ([Axis("steps", (5, 900))], "steps"),
@@ -157,12 +157,12 @@ def test_what_makes_no_grid_is_said(files):
             cells(recipe, axes)
     with pytest.raises(GenerationError, match="from -10 to 10"):
         cells(Recipe(**QUICK, adapters=((files[0], 1.0),)), [Axis("strength", (1e30,))])
-    assert count([Axis("seed", tuple(range(MOST)))]) == MOST
+    assert count([Axis("seed", tuple(range(MAX_CELLS)))]) == MAX_CELLS
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
 def test_batches_hold_every_cell_once_with_the_recipe_of_the_cell(files, order):
-    from studio.generation.strip import at_strength
+    from studio.generation.strength_sweep import at_strength
 
     axes = [Axis("strength", tuple(n / 10 for n in range(10))), Axis("seed", (1, 2)), Axis("adapter", files)]
     axes = [axes[place] for place in order]
@@ -181,7 +181,7 @@ def test_adapters_change_as_seldom_as_can_be(files):
     assert [lot.recipe.adapters[0].file for lot in lots] == [files[0]] * 3 + [files[1]] * 3
 
 
-# Pictures -----------------------------------------------------------------------------------------------------------
+# Images -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_a_cell_that_can_not_be_drawn_leaves_the_others(files, tmp_path):
     assert len(drawn[1].images) == 1
 
 
-def test_turns_are_given_back_between_pictures():
+def test_turns_are_given_back_between_images():
     from contextlib import contextmanager
 
     held = []
@@ -254,8 +254,8 @@ def drawn_grid(files, tmp_path):
     folder = new_folder(tmp_path, recipe, axes)
     for number, one in enumerate(cells(recipe, axes)):
         image = Image.new("RGB", (128, 128), colour(number))
-        save_picture(image, one, folder, cell_file(folder, number).name)
-    grid = saved(folder)
+        save_image(image, one, folder, cell_file(folder, number).name)
+    grid = read_grid(folder)
     assert grid is not None
     return recipe, axes, grid
 
@@ -283,7 +283,7 @@ def test_the_sheet_carries_recipe_and_axes_and_no_path(drawn_grid, tmp_path):
 
 def test_every_cell_stands_where_its_labels_say(drawn_grid):
     _, _, grid = drawn_grid
-    sheet = draw_sheet(grid.sides, grid.pictures, grid.size)
+    sheet = draw_contact_sheet(grid.sides, grid.images, grid.size)
     places = {}
     pixels = np.asarray(sheet)
     for number in range(8):
@@ -301,7 +301,7 @@ def test_every_cell_stands_where_its_labels_say(drawn_grid):
 @pytest.mark.parametrize("size", [(64, 64), (128, 192), (1024, 1024), (2048, 2048)])
 def test_sheets_of_any_cell_stay_readable_and_bounded(size):
     sides = (Side("prompt", "", ("a very long prompt " * 30, "WWWWWWWW" * 40)), Side("seed", "", ("seed 1",) * 75))
-    sheet = draw_sheet(sides, [None] * 150, size)
+    sheet = draw_contact_sheet(sides, [None] * 150, size)
     assert sheet.width <= 16_000 and sheet.height <= 16_000 and sheet.width * sheet.height <= 89_000_000
     assert sheet.width > 2 * 60
 
@@ -316,9 +316,9 @@ def test_labels_are_wrapped_and_shortened():
 
 def test_a_cell_that_went_bad_is_an_empty_place(drawn_grid):
     _, _, grid = drawn_grid
-    cell_file(grid.folder, 0).write_text("not a picture")
+    cell_file(grid.folder, 0).write_text("not an image")
     cell_file(grid.folder, 1).unlink()
-    pixels = np.asarray(draw_sheet(grid.sides, grid.pictures, grid.size))
+    pixels = np.asarray(draw_contact_sheet(grid.sides, grid.images, grid.size))
     seen = [(pixels == colour(number)).all(-1).sum() for number in range(8)]
     assert seen == [0, 0] + [128 * 128] * 6
 
@@ -335,8 +335,8 @@ def test_a_damaged_grid_is_passed_over(drawn_grid, tmp_path, text):
     bad = tmp_path / "grids" / "later"
     bad.mkdir()
     (bad / "grid.json").write_text(text)
-    found = newest(tmp_path)
-    assert saved(bad) is None and found is not None and found.folder == grid.folder
+    found = newest_grid(tmp_path)
+    assert read_grid(bad) is None and found is not None and found.folder == grid.folder
 
 
 def test_a_grid_that_is_deleted_while_the_newest_is_looked_for_is_passed_over(drawn_grid, tmp_path, monkeypatch):
@@ -353,14 +353,14 @@ def test_a_grid_that_is_deleted_while_the_newest_is_looked_for_is_passed_over(dr
     monkeypatch.setattr(Path, "glob", lambda *_: iter(found))
     monkeypatch.setattr(Path, "stat", late)
     assert len(found) == 2
-    newest_now = newest(tmp_path)
+    newest_now = newest_grid(tmp_path)
     assert not going.exists() and newest_now is not None and newest_now.folder == grid.folder
 
 
 # Votes --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_vote_is_between_pictures_of_the_same_prompt_and_seed(drawn_grid):
+def test_a_vote_is_between_images_of_the_same_prompt_and_seed(drawn_grid):
     _, _, grid = drawn_grid
     assert len(pairs(grid)) == 2 * 6  # four candidates at each of two seeds
     assert all(position(grid.sides, one)[2] == position(grid.sides, other)[2] for one, other in pairs(grid))
@@ -406,8 +406,8 @@ def test_damaged_votes_are_passed_over(drawn_grid):
 def test_a_grid_without_candidates_has_no_vote(tmp_path):
     axes = [Axis("seed", (1, 2))]
     folder = new_folder(tmp_path, Recipe(**QUICK), axes)
-    write_facts(folder, Recipe(**QUICK), sides_of(axes), {})
-    grid = saved(folder)
-    assert isinstance(grid, Saved)
+    write_grid_file(folder, Recipe(**QUICK), sides_of(axes), {})
+    grid = read_grid(folder)
+    assert isinstance(grid, SavedGrid)
     with pytest.raises(GenerationError, match="differ in adapter"):
         next_pair(grid)

@@ -1,4 +1,4 @@
-"""Every scheduler draws what diffusers' own pipelines draw with it, from nothing and from a picture."""
+"""Every scheduler draws what diffusers' own pipelines draw with it, from nothing and from an image."""
 
 import diffusers
 import numpy as np
@@ -9,7 +9,7 @@ from PIL import Image
 from studio.basemodels import base_folder, load_base
 from studio.errors import GenerationError
 from studio.generation import Recipe, generate
-from studio.generation.looks import look
+from studio.generation.latent_preview import preview_latents
 from studio.generation.schedulers import DIFFUSION, FLOW, OWN, make_scheduler
 from studio.workspace import ASSETS
 from tests.generation.plain import same
@@ -54,8 +54,8 @@ def test_a_scheduler_by_name_draws_the_pixels_of_diffusers(name):
 
 
 def test_schedulers_differ_from_one_another():
-    pictures = [generate(Recipe(**QUICK, scheduler=name)).tobytes() for name in ("Euler", "Euler a", "DDPM", "Heun")]
-    assert len(set(pictures)) == 4
+    images = [generate(Recipe(**QUICK, scheduler=name)).tobytes() for name in ("Euler", "Euler a", "DDPM", "Heun")]
+    assert len(set(images)) == 4
 
 
 def test_progress_counts_what_a_scheduler_really_does():
@@ -77,7 +77,7 @@ def test_flow_models_have_schedulers_of_their_own():
 
 
 @pytest.mark.parametrize(("name", "denoising"), [(OWN, 0.7), ("Euler", 0.7), ("DPM++ 2M", 0.4), ("Euler a", 1.0)])
-def test_from_a_picture_as_diffusers_does(name, denoising):
+def test_from_an_image_as_diffusers_does(name, denoising):
     recipe = Recipe(**QUICK | {"steps": 5}, scheduler=name, source=SOURCE, denoising=denoising)
     pipe = pipeline("StableDiffusionImg2ImgPipeline")
     if name != OWN:
@@ -101,17 +101,17 @@ def test_a_hole_is_filled_as_diffusers_does_and_the_rest_stays(tmp_path):
     assert np.abs(ours[inside] - np.asarray(source, float)[inside]).mean() > 5
 
 
-def test_a_look_at_the_latents_resembles_the_picture():
+def test_a_look_at_the_latents_resembles_the_image():
     from studio.generation import generate_all
 
     minds = []
-    (picture,) = generate_all(Recipe(**QUICK | {"steps": 8}), look=minds.append)
-    small = np.asarray(picture.resize((16, 16), Image.Resampling.BOX), float).ravel()
-    seen = np.asarray(look(load_base("starter"), minds[-1]), float).ravel()
+    (image,) = generate_all(Recipe(**QUICK | {"steps": 8}), preview=minds.append)
+    small = np.asarray(image.resize((16, 16), Image.Resampling.BOX), float).ravel()
+    seen = np.asarray(preview_latents(load_base("starter"), minds[-1]), float).ravel()
     assert seen.shape == small.shape and np.corrcoef(seen, small)[0, 1] > 0.8
 
 
-def test_pictures_of_one_recipe_are_those_of_the_next_seeds():
+def test_images_of_one_recipe_are_those_of_the_next_seeds():
     from studio.generation import generate_all
 
     many = list(generate_all(Recipe(**QUICK, count=3)))

@@ -9,7 +9,7 @@ from PIL import Image, ImageChops
 from studio.adapters import AdapterSpec, attach, read_adapter
 from studio.basemodels import load_base
 from studio.errors import StudioError
-from studio.generation import AdapterUse, Recipe, read_recipe
+from studio.generation import AppliedAdapter, Recipe, read_recipe
 from studio.services import adapter_files, adapters
 from studio.services.generation import draw
 from studio.services.jobs import latest
@@ -58,12 +58,12 @@ def test_a_resized_file_is_a_new_one_and_tells_what_it_lost(space):
     made = ended(adapters.resize(space, "file:one.safetensors", 1, "starter", RECIPE))
     assert (space.adapters / "one.safetensors").read_bytes() == before
     assert read_adapter(space.adapters / "one-rank1.safetensors").rank == 1
-    assert "of its energy is kept" in made.told[0] and made.difference > 0 and not same(made.before, made.after)
+    assert "of its energy is kept" in made.notes[0] and made.difference > 0 and not same(made.before, made.after)
 
 
 def test_the_exported_rows_are_the_picture_and_carry_it(space):
-    uses = (AdapterUse(file=space.adapters / "one.safetensors", strength=0.7),
-            AdapterUse(file=space.adapters / "two.safetensors", strength=-0.5))  # fmt: skip
+    uses = (AppliedAdapter(file=space.adapters / "one.safetensors", strength=0.7),
+            AppliedAdapter(file=space.adapters / "two.safetensors", strength=-0.5))  # fmt: skip
     recipe = RECIPE.model_copy(update={"adapters": uses})
     made = ended(adapters.export(space, recipe, "", "diffusers", 32, ""))
     assert made.key == "file:one-two.safetensors" and made.difference < 0.1

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from studio.errors import NotAllowedError, StudioError
-from studio.generation import save_picture
+from studio.generation import save_image
 from studio.server.permissions import REACHED, VISITED
 from studio.services import base_models, generation, runs
 from studio.services.jobs import Job, jobs
 from studio.web.components.base_model_picker import base_chooser
 from studio.workspace import Workspace
-from tests.families import tiny
+from tests.basemodels import tiny
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_an_adapter_is_compared_with_the_chosen_base_and_nothing_is_loaded(works
 
 def test_a_picture_names_its_base_without_a_path_and_gives_it_back(workspace, folders, flux, tmp_path):
     recipe = generation.compose(workspace, [], prompt="x", base=flux, width=64, height=64)
-    file = save_picture(Image.new("RGB", (64, 64)), recipe, workspace.outputs)
+    file = save_image(Image.new("RGB", (64, 64)), recipe, workspace.outputs)
     assert str(folders["flux-dev"].parent).encode() not in file.read_bytes()
     values, _, problems = generation.restored(workspace, file)
     assert values["base"] == flux and not problems

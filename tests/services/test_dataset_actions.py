@@ -19,8 +19,8 @@ from studio.web.components.polling import Beat
 from studio.web.dataset.captioners import captioner_form, comparison
 from studio.web.dataset.check import check_board
 from studio.workspace import Workspace
+from tests.basemodels import tiny as tiny_base
 from tests.captioning import tiny
-from tests.families import tiny as tiny_base
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from PIL import Image
 
 from studio.adapters import Update, write_adapter
 from studio.errors import GenerationError, NotAllowedError, StudioError
-from studio.generation import AdapterUse, Recipe, save_picture, sheets
+from studio.generation import AppliedAdapter, Recipe, contact_sheet, save_image
 from studio.server.permissions import VISITED
 from studio.services import grids
 from studio.services.adapter_files import adapter_path
@@ -59,8 +59,8 @@ def _adapter(folder, value, **said):
 
 def test_a_picture_made_with_a_checkpoint_finds_it_again(workspace):
     file = adapter_path(workspace, "run:apples@1200")
-    recipe = Recipe(prompt="x", adapters=(AdapterUse(file=file, strength=0.5),))
-    path = save_picture(Image.new("RGB", (8, 8)), recipe, workspace.outputs)
+    recipe = Recipe(prompt="x", adapters=(AppliedAdapter(file=file, strength=0.5),))
+    path = save_image(Image.new("RGB", (8, 8)), recipe, workspace.outputs)
     _, adapters, problems = restored(workspace, path)
     assert [(one["key"], one["strength"]) for one in adapters] == [("run:apples@1200", 0.5)] and not problems
     assert known_keys(workspace, ["run:apples@1200", "run:apples@7", "run:apples@/../x"]) == ["run:apples@1200"]
@@ -72,7 +72,7 @@ def test_a_sheet_puts_its_axes_back_into_the_form(workspace, tmp_path):
         Typed("words", text='apple, "red, ripe"'),
         Typed("strength", "apples", "-0.5, 0.25, 1"),
     ]
-    recipe = Recipe(prompt="an apple", adapters=(AdapterUse(file=adapter_path(workspace, "run:apples")),))
+    recipe = Recipe(prompt="an apple", adapters=(AppliedAdapter(file=adapter_path(workspace, "run:apples")),))
     axes = axes_of(workspace, recipe, typed)
     sheet = _sheet(workspace, recipe, axes)
     found, problems = typed_in(workspace, sheet)
@@ -81,7 +81,7 @@ def test_a_sheet_puts_its_axes_back_into_the_form(workspace, tmp_path):
     found, problems = typed_in(elsewhere, sheet)
     assert [one.kind for one in found] == ["checkpoint", "words", "strength"] and found[0].picks == ()
     assert len(problems) == 2 and "'apples@100' is not here" in problems[0]
-    one = save_picture(Image.new("RGB", (8, 8)), recipe, workspace.outputs)
+    one = save_image(Image.new("RGB", (8, 8)), recipe, workspace.outputs)
     assert typed_in(workspace, one) == ([], [])
 
 
@@ -92,15 +92,15 @@ def test_a_sheet_puts_its_axes_back_into_the_form(workspace, tmp_path):
              '{"axes": [{"kind": "strength", "values": [1], "index": -1}]}', '{"axes": [null]}'],
 )  # fmt: skip
 def test_damaged_axes_of_a_sheet_are_no_axes(workspace, axes):
-    path = save_picture(Image.new("RGB", (8, 8)), Recipe(prompt="x"), workspace.outputs, also={sheets.KEY: axes})
+    path = save_image(Image.new("RGB", (8, 8)), Recipe(prompt="x"), workspace.outputs, also={contact_sheet.KEY: axes})
     assert typed_in(workspace, path) == ([], [])
 
 
 def _sheet(workspace, recipe, axes):
-    folder = sheets.new_folder(workspace.outputs, recipe, axes)
-    grid = sheets.saved(folder)
+    folder = contact_sheet.new_folder(workspace.outputs, recipe, axes)
+    grid = contact_sheet.read_grid(folder)
     assert grid is not None
-    return sheets.save_sheet(grid, recipe, axes)
+    return contact_sheet.save_sheet(grid, recipe, axes)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,9 @@ def test_a_grid_is_drawn_in_the_background_and_found_again(workspace):
     assert isinstance(job, Job)
     job.wait()
     grid = grids.newest(workspace)
-    assert job.state == "done" and grid is not None and all(grid.pictures) and grid.sheet.is_file()
+    assert job.state == "done" and grid is not None and all(grid.images) and grid.sheet.is_file()
     assert grids.seconds_for([recipe] * 4) > 0
-    assert picture_path(workspace, grids.picture_name(grid, 1)) == grid.pictures[1]
+    assert picture_path(workspace, grids.picture_name(grid, 1)) == grid.images[1]
 
 
 def test_a_grid_of_which_nothing_can_be_drawn_says_why(workspace):

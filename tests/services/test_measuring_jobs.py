@@ -4,7 +4,7 @@ import pytest
 
 from studio.errors import DatasetError, GenerationError, NotAllowedError
 from studio.generation import Recipe
-from studio.generation.measures import Measured, Strip
+from studio.generation.evaluation import Measured, SweepScores
 from studio.services import evaluation
 from studio.services.evaluation import NONE, OWN, SET, newest, start_measuring, training_pictures, trigger_words
 from studio.services.jobs import jobs, latest
@@ -54,7 +54,7 @@ def test_a_strip_for_each_seed_is_measured_saved_and_found_again(workspace):
     found = job.result
     assert [strip.seed for strip in found.strips] == [5, 6] and found.prompt == "red apple, on a blue background"
     assert found.dataset == "silhouette" and found.compared == 18  # a quarter of the 24 was held out
-    named = {name for strip in found.strips for name in strip.pictures}
+    named = {name for strip in found.strips for name in strip.images}
     assert len(named) == 14 and named == {path.name for path in workspace.outputs.glob("*.png")}
     assert {use.strength for use in _recipes(workspace, named)} == {0, 0.25, 0.5, 0.75, 1, 1.25, 1.5}
     assert newest(workspace) is found
@@ -66,9 +66,9 @@ def test_a_strip_for_each_seed_is_measured_saved_and_found_again(workspace):
 
 def _recipes(workspace, names):
     from studio.generation import read_recipe
-    from studio.generation.uses import AdapterUse
+    from studio.generation.applied_adapter import AppliedAdapter
 
-    return [AdapterUse(**one) for name in names for one in read_recipe(workspace.outputs / name).adapters]
+    return [AppliedAdapter(**one) for name in names for one in read_recipe(workspace.outputs / name).adapters]
 
 
 def test_a_stop_keeps_the_strips_that_are_done(workspace):
@@ -150,7 +150,7 @@ def test_a_damaged_result_is_no_result(workspace, text):
 
 def test_what_stands_on_the_page_is_escaped(workspace):
     bad = "<img src=x onerror=alert(1)>"
-    strip = Strip(0, (f"{bad}.png",) * 2, (0.1, 0.2), (0.1, 0.2), (0.1, 0.2), (workspace.outputs / bad,) * 2)
+    strip = SweepScores(0, (f"{bad}.png",) * 2, (0.1, 0.2), (0.1, 0.2), (0.1, 0.2), (workspace.outputs / bad,) * 2)
     page = evaluation_part.shown(workspace, Measured(bad, bad, bad, (0.0, 1.0), (strip,), bad, 3, 0.9, 0.5))
     assert "<img src=x" not in page and "&lt;img src=x" in page
 

@@ -10,8 +10,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from studio.errors import WorkspaceError
-from studio.generation import Recipe, save_picture
-from studio.generation.inside import FOREIGN, KEY, _json, parameters_text
+from studio.generation import Recipe, save_image
+from studio.generation.image_metadata import FOREIGN, KEY, _json, parameters_text
 from studio.services import gallery
 from studio.services.gallery import beside, find, put_back, remove, removed
 from studio.services.jobs import jobs
@@ -35,7 +35,7 @@ def forget() -> None:
 def save(workspace, prompt: str, seed: int = 0, adapter: str = "", strength: float = 0.8, age: float = 0) -> str:
     adapters = ((Path(f"/runs/{adapter}.safetensors"), strength),) if adapter else ()
     recipe = Recipe(prompt=prompt, seed=seed, adapters=adapters)
-    path = save_picture(Image.new("RGB", (16, 16), "teal"), recipe, workspace.outputs)
+    path = save_image(Image.new("RGB", (16, 16), "teal"), recipe, workspace.outputs)
     when = time.time() - age
     os.utime(path, (when, when))
     return path.name
@@ -90,7 +90,7 @@ def test_a_new_picture_and_one_that_was_replaced_are_seen(workspace):
     assert names(workspace) == [first]
     second = save(workspace, "second", age=-5)
     assert names(workspace) == [second, first]
-    save_picture(Image.new("RGB", (16, 16)), Recipe(prompt="third"), workspace.outputs, name=first)
+    save_image(Image.new("RGB", (16, 16)), Recipe(prompt="third"), workspace.outputs, name=first)
     assert names(workspace, "third") == [first] and names(workspace, "first") == []
 
 

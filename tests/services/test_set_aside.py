@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from studio.errors import StudioError
-from studio.generation import Recipe, save_picture
+from studio.generation import Recipe, save_image
 from studio.services import adapter_library, gallery, run_library, system
 from studio.workspace import Workspace, size_of
 
@@ -13,7 +13,7 @@ from studio.workspace import Workspace, size_of
 def workspace(tmp_path):
     """Two pictures, two adapters and two runs, of which one each was deleted."""
     workspace = Workspace.open(tmp_path / "workspace")
-    pictures = [save_picture(Image.new("RGB", (16, 16)), Recipe(prompt=one), workspace.outputs) for one in "ab"]
+    pictures = [save_image(Image.new("RGB", (16, 16)), Recipe(prompt=one), workspace.outputs) for one in "ab"]
     for name in ("old", "new"):
         (workspace.adapters / f"{name}.safetensors").write_bytes(b"x" * 3000)
         (workspace.runs / name).mkdir()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from studio.adapters import Update, write_adapter
 from studio.errors import StudioError
-from studio.generation import AdapterUse, Recipe, save_picture
+from studio.generation import AppliedAdapter, Recipe, save_image
 from studio.services import adapter_files, adapter_library
 from studio.web.generate.adapter_library import shelf_html
 from studio.workspace import Workspace
@@ -74,8 +74,8 @@ def test_a_card_shows_the_newest_preview_else_the_files_picture_else_the_newest_
     plain = dropped(space, "plain")
     dropped(space, "never")
     for seed, name in ((1, "red"), (2, "yellow")):
-        recipe = Recipe(prompt="a", seed=seed, adapters=(AdapterUse(file=plain),))
-        path = save_picture(Image.new("RGB", (64, 64), name), recipe, space.outputs)
+        recipe = Recipe(prompt="a", seed=seed, adapters=(AppliedAdapter(file=plain),))
+        path = save_image(Image.new("RGB", (64, 64), name), recipe, space.outputs)
         os.utime(path, (seed, seed))
     found = {card.name: card for card in adapter_library.cards(space)}
     near = {"moody": (0, 0, 255), "own": (0, 255, 0), "plain": (255, 255, 0)}

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from studio.basemodels import load_base
 from studio.errors import GenerationError
-from studio.generation import AdapterUse, Recipe, draw, generate
-from studio.generation.rack import rack_of
-from studio.generation.strip import draw_strip
+from studio.generation import AppliedAdapter, Recipe, draw, generate
+from studio.generation.adapter_cache import cache_of
+from studio.generation.strength_sweep import draw_strength_sweep
 from studio.training import config_from, train
 from studio.training.events import Checkpoint, Step
 from tests.training.test_exact_resume import losses
@@ -28,7 +28,7 @@ def test_losses_are_the_same_to_the_bit_with_and_without_pictures_in_between(wor
     more = {"adapter.text_encoder": text, "preview.prompts": ["rocket"]}
     list(train(config_from(quick | BUSY | more | {"name": "alone"}), workspace))
     other = workspace.runs / "alone" / "adapter.safetensors"
-    live = AdapterUse(file=workspace.runs / "watched" / "adapter.safetensors", live=True, strength=0.8)
+    live = AppliedAdapter(file=workspace.runs / "watched" / "adapter.safetensors", live=True, strength=0.8)
     both = Recipe(**WORDS, adapters=(live, (other, 0.5)))
     stop = threading.Event()
     stop.set()
@@ -37,7 +37,7 @@ def test_losses_are_the_same_to_the_bit_with_and_without_pictures_in_between(wor
             generate(both)
             generate(Recipe(**WORDS))
         elif isinstance(event, Checkpoint):
-            draw_strip(both, (0.0, 1.0))
+            draw_strength_sweep(both, (0.0, 1.0))
             with pytest.raises(GenerationError):
                 generate(both, stop)
     assert losses(workspace, "watched") == losses(workspace, "alone")
@@ -53,7 +53,7 @@ def test_a_picture_shows_the_weights_as_they_are_now(workspace, quick, text):
     fast["adapter.text_encoder"] = text
     for event in train(config_from(quick | fast), workspace):
         if isinstance(event, Checkpoint):
-            live[event.step] = generate(Recipe(**WORDS, adapters=(AdapterUse(file=file, live=True),)))
+            live[event.step] = generate(Recipe(**WORDS, adapters=(AppliedAdapter(file=file, live=True),)))
     assert len(live) == 2
     for step, picture in live.items():
         saved = file.parent / "checkpoints" / f"{step:06d}" / "adapter.safetensors"
@@ -75,13 +75,13 @@ def test_a_run_and_a_picture_share_one_base_and_the_run_leaves_it_clean(workspac
     for event in train(config_from(quick | {"name": "guest"}), workspace):
         if isinstance(event, Step):
             generate(Recipe(**WORDS))
-            (adapters,) = rack_of(base).runs.values()
+            (adapters,) = cache_of(base).runs.values()
             assert {layer for _, _, layer in adapters["unet"].items()} <= own
             assert how_many_denoisers() == denoisers
             seen += 1
     assert seen == 6
     assert ImageChops.difference(draw(load_base(), Recipe(**WORDS)), before).getbbox() is None
-    assert not rack_of(base).runs
+    assert not cache_of(base).runs
 
 
 def test_a_run_that_is_left_in_the_middle_takes_its_adapter_along(workspace, quick):

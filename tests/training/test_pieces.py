@@ -11,8 +11,8 @@ from studio.training.config import TrainingConfig
 from studio.training.events import Checkpoint, Failed, Finished, Step, Warned
 from studio.training.pieces import DoesNotFit, Pieces
 from studio.workspace import Workspace
-from tests.families import tiny
-from tests.families.test_training import settings
+from tests.basemodels import tiny
+from tests.basemodels.test_training import settings
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ def train(
 
 
 @torch.no_grad()
-def embed_pictures(image: CLIPVisionModelWithProjection, pictures: torch.Tensor) -> torch.Tensor:
+def embed_images(image: CLIPVisionModelWithProjection, pictures: torch.Tensor) -> torch.Tensor:
     """(N, 3, side, side), -1..1, to (N, WIDTH) unit vectors."""
     small = F.interpolate(pictures, size=(IMAGE_SIDE, IMAGE_SIDE), mode="bicubic", antialias=True).clamp(-1, 1)
     return F.normalize(torch.cat([image(pixel_values=c).image_embeds for c in small.split(128)]).float(), dim=-1)

@@ -67,7 +67,7 @@ def measure(starter: Path, modules: Path, cache: Path, sheet: Path | None = None
         texts = [text for _, _, text in rows[start : start + 20]]
         images += pipe(texts, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=seeds).images
     x = pixels(images)
-    place = clip.rank_of_names(clip.embed_pictures(pipe.image_encoder, x), said, torch.tensor([n for n, _, _ in rows]))
+    place = clip.rank_of_names(clip.embed_images(pipe.image_encoder, x), said, torch.tensor([n for n, _, _ in rows]))
     right = [seen == colour for seen, (_, colour, _) in zip(background_of(x), rows)]
     out = {
         "names": len(names),
@@ -78,7 +78,7 @@ def measure(starter: Path, modules: Path, cache: Path, sheet: Path | None = None
 
     truth, palette = torch.arange(len(known)), art.colours_tensor()
     for style, glyphs in art.render_styles(modules, [c.slug for c in known], art.LESSON_STYLES, cache).items():
-        seen = clip.embed_pictures(pipe.image_encoder, art.compose(glyphs, palette[truth % len(palette)]))
+        seen = clip.embed_images(pipe.image_encoder, art.compose(glyphs, palette[truth % len(palette)]))
         out[f"c_{style}_top5"] = (clip.rank_of_names(seen, said, truth) < 5).float().mean().item()
 
     seconds = []

@@ -245,7 +245,7 @@ def made_html(job: Job) -> str:
         link = f'<a class="button" href="{escape(picture_link(made.download))}" download="{name}">Download</a>'
         tools = f"{button('add', made.key, 'Add to the picture', 'primary')}{link}"
         lines.append(f"<header><b>{name}</b><small>{sizes}</small>{tools}</header>")
-        lines.append(html_list([escape(line) for line in made.told]))
+        lines.append(html_list([escape(line) for line in made.notes]))
     if made and made.difference is not None:
         cells = "".join(
             f'<li class="cell"><img src="{escape(picture_link(path))}" alt="{text}"><label>{text}</label></li>'

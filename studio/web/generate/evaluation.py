@@ -21,7 +21,7 @@ from studio.web.generate.context import Bench
 from studio.workspace import Workspace, checked_name
 
 if TYPE_CHECKING:
-    from studio.generation.measures import Measured, Strip
+    from studio.generation.evaluation import Measured, SweepScores
 
 NOTHING = empty(
     "Nothing measured yet",
@@ -126,7 +126,7 @@ def measure_part(workspace: Workspace, demo: gr.Blocks, bench: Bench) -> None:
 
 def shown(workspace: Workspace, found: "Measured") -> str:
     """HTML of what was measured: a sentence, the lines, the pictures with their numbers, and what it all means."""
-    from studio.generation.measures import RULE
+    from studio.generation.evaluation import RULE
 
     said = found.suggestion()
     shaded = (said.low, said.high) if said.low is not None and said.high is not None else None
@@ -163,10 +163,10 @@ def _range(low: float | None, high: float | None) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def _strip(workspace: Workspace, found: "Measured", strip: "Strip") -> str:
+def _strip(workspace: Workspace, found: "Measured", strip: "SweepScores") -> str:
     cells = "".join(
         f"<li><b>{strength:g}</b>{_picture(workspace, name, strength)}{_numbers(workspace, strip, place)}</li>"
-        for place, (strength, name) in enumerate(zip(found.strengths, strip.pictures))
+        for place, (strength, name) in enumerate(zip(found.strengths, strip.images))
     )
     return f'<div class="note small">Seed {strip.seed}</div><ul class="strip">{cells}</ul>'
 
@@ -181,7 +181,7 @@ def _picture(workspace: Workspace, name: str, strength: float) -> str:
     )
 
 
-def _numbers(workspace: Workspace, strip: "Strip", place: int) -> str:
+def _numbers(workspace: Workspace, strip: "SweepScores", place: int) -> str:
     """What was measured of one picture, and the training picture nearest to it."""
     rows = [f"<span>prompt <i>{strip.prompt[place]:.2f}</i></span>"]
     if strip.which:

@@ -293,7 +293,7 @@ def _line(job) -> str:
 
 
 def _link(workspace: Workspace, grid, number: int) -> str:
-    path = grid.pictures[number]
+    path = grid.images[number]
     return picture_link(path if max(grid.size) <= GRID else thumbnail(workspace, path))
 
 
@@ -320,9 +320,9 @@ def _table(workspace: Workspace, grid) -> str:
 
 
 def _cell(workspace: Workspace, grid, number: int) -> str:
-    if grid.pictures[number] is None:
+    if grid.images[number] is None:
         return f'<td><div class="no-picture">{"failed" if number in grid.problems else ""}</div></td>'
-    from studio.generation.sheets import position
+    from studio.generation.contact_sheet import position
 
     places = position(grid.sides, number)
     said = escape(", ".join(side.labels[place] for side, place in zip(grid.sides, places)))
@@ -345,7 +345,7 @@ def _next_vote(grid) -> tuple[list[Any], str, str]:
 
     left, right = next_pair(grid)
     pictures = "".join(
-        f'<figure><img src="{escape(picture_link(grid.pictures[number]))}" alt="{side}">'
+        f'<figure><img src="{escape(picture_link(grid.images[number]))}" alt="{side}">'
         f"{button(side, '', f'{side.capitalize()} is better', 'primary')}</figure>"
         for side, number in (("left", left), ("right", right))
     )

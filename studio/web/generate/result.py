@@ -109,8 +109,8 @@ def shown(paths: list[str], without: str | None, how: str) -> list[Any]:
 
 def draw_strip(workspace: Workspace, recipe: Any, stop: threading.Event) -> list[Any]:
     """Updates for blank, film, before and earlier: the first adapter from 0 to 1.5."""
-    from studio.generation import save_picture
-    from studio.generation.strip import at_strength
+    from studio.generation import save_image
+    from studio.generation.strength_sweep import at_strength
 
     if not recipe.adapters:
         raise StudioError("A strip shows one adapter at several strengths: add an adapter first.")
@@ -119,7 +119,7 @@ def draw_strip(workspace: Workspace, recipe: Any, stop: threading.Event) -> list
     if not found:
         return [gr.skip()] * 4
     links = [
-        (strength, picture_link(save_picture(image, at_strength(recipe, strength), workspace.outputs)))
+        (strength, picture_link(save_image(image, at_strength(recipe, strength), workspace.outputs)))
         for strength, image in found
     ]
     film = adapter_rows.strip_html(links, recipe.adapters[0].title)
@@ -181,7 +181,7 @@ def _watch(job: Job, session: str, stop: threading.Event) -> Iterator[str]:
 def _under_way(job: Job, waiting: int) -> str:
     """The small look, a bar, and how long it will take. waiting: clicks that come after it."""
     more = f" · {waiting} more waiting" if waiting else ""
-    look = job.result.look if job.result else None
+    look = job.result.latent_preview if job.result else None
     picture = ""
     if look is not None:
         stream = io.BytesIO()

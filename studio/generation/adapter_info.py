@@ -1,0 +1,93 @@
+"""What an adapter's file is before it is used: kind, rank, trigger words, family, and whether it fits the base."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from weakref import ref
+
+from torch import nn
+
+from studio.adapters import place_layers, read_adapter
+from studio.adapters.family import family_of
+from studio.adapters.files import AdapterFile
+
+WORDS = 6  # trigger words that are offered
+_LONGEST = 60  # characters of one
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """kinds: as people call them. rank: the commonest. family: "" when unsure. matched: layers that fit, of layers."""
+
+    kinds: tuple[str, ...]
+    rank: int
+    mixed: bool
+    layers: int
+    family: str
+    words: tuple[str, ...]
+    matched: int | None = None
+    base: str = ""  # that it says it was trained on, and the hash of that base's weights
+    base_hash: str = ""
+
+    @property
+    def line(self) -> str:
+        """Kind, rank and fit in one line; a file that does not fit says so and nothing else."""
+        if self.matched == 0:
+            made = f"made for {self.family}" if self.family else "made for another base model"
+            return f"{made}: none of its {self.layers} layers fits the loaded base"
+        rank = f"rank {self.rank}{' and others' if self.mixed else ''}"
+        fit = "" if self.matched is None else f" · {self.matched} of {self.layers} layers fit"
+        return f"{', '.join(self.kinds)} · {rank}{fit}"
+
+
+def read_adapter_info(path: Path, modules: Mapping[str, nn.Module] | None = None) -> AdapterInfo:
+    """Read the file, and compare it with a base's modules where they are given. Raises AdapterError."""
+    path = Path(path)
+    stat = path.stat() if path.is_file() else None
+    # By weak references: a base that is gone equals none that comes after it, wherever in memory that lies.
+    key = (path, stat and stat.st_mtime_ns, tuple(map(ref, modules.values())) if modules else None)
+    if key not in _known:
+        file = read_adapter(path)
+        found = info_of_file(file)
+        if modules:
+            fitting = len(file.layers) - len(place_layers(file, dict(modules))[1])
+            found = replace(found, matched=fitting)
+        if len(_known) > 500:
+            _known.clear()
+        _known[key] = found
+    return _known[key]
+
+
+_known: dict[tuple, AdapterInfo] = {}
+
+
+def info_of_file(file: AdapterFile) -> AdapterInfo:
+    """Without comparing it with a base."""
+    return AdapterInfo(
+        tuple(file.kinds), file.rank, len(file.ranks) > 1, len(file.layers), family_of(file.layers, file.metadata).name,
+        trigger_words(file.metadata), base=file.metadata.get("studio.base", ""),
+        base_hash=file.metadata.get("studio.base_hash", ""),
+    )  # fmt: skip
+
+
+def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Those that the file names, else the commonest tags that kohya's programs note of its captions."""
+    said = [metadata.get(key, "") for key in ("studio.trigger", "modelspec.trigger_phrase")]
+    words = [word.strip() for phrase in said for word in phrase.split(",") if word.strip()]
+    if not words:
+        words = [tag for tag, _ in _tags(metadata.get("ss_tag_frequency", "")).most_common(WORDS)]
+    return tuple(dict.fromkeys(word[:_LONGEST] for word in words))[:WORDS]
+
+
+def _tags(text: str) -> Counter[str]:
+    """Of {folder: {tag: how often}}; whatever is not that counts as nothing."""
+    found: Counter[str] = Counter()
+    try:
+        folders = json.loads(text) if text else {}
+        for tags in folders.values():
+            found.update({tag.strip(): n for tag, n in tags.items() if isinstance(n, int) and tag.strip()})
+    except (ValueError, AttributeError, RecursionError):
+        return Counter()
+    return found

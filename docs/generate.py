@@ -242,6 +242,26 @@ def commands() -> str:
     return "\n".join(f"### {name}\n\n{help_text(name)}" for name in dict.fromkeys(listed))
 
 
+def endpoints() -> str:
+    """Every operation: what it does, its parameters, and what the caller has to know."""
+    from studio.services.operations import all_operations
+
+    parts = []
+    for name, operation in sorted(all_operations().items()):
+        lines = [f"### {name}", "", operation.summary, ""]
+        if operation.fields:
+            rows = schema_rows(operation.model)
+            lines += [table(("parameter", "default", "values", "what it is"), rows)]
+        notes = [f"needs the permission *{operation.needs}*"] * bool(operation.needs)
+        notes += ["uses the device, one call at a time"] * operation.device
+        notes += [f"`{operation.upload}` takes uploaded files"] * bool(operation.upload)
+        notes += [f"answers a file ({operation.file})"] * bool(operation.file)
+        if notes:
+            lines += [f"{_sentence('; '.join(notes))}.", ""]
+        parts.append("\n".join(lines))
+    return "\n".join(parts)
+
+
 def limits() -> str:
     """What a visitor may use in public mode."""
     from studio.server.permissions import GB, MB, VISITED

@@ -119,6 +119,15 @@ def test_files_that_are_named_exist():
     assert not [path for path in named if not (ROOT / path.rstrip("./")).exists()]
 
 
+def test_the_reading_order_names_modules_that_exist():
+    rows = re.findall(
+        r"^\| [^|]+ \| `(studio/\w+/)` \| (.+) \|$", prose(DOCS / "dev" / "architecture.md"), re.MULTILINE
+    )
+    assert rows
+    missing = [f"{folder}{name}" for folder, text in rows for name in re.findall(r"`(\w+)`", text)]
+    assert not [name for name in missing if not (ROOT / f"{name}.py").is_file()]
+
+
 def test_settings_in_commands_exist():
     from studio.training.config import config_from
 

@@ -9,4 +9,4 @@ os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 for chatty in ("torchao", "torch.utils._pytree"):
     logging.getLogger(chatty).setLevel(logging.ERROR)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -57,6 +57,14 @@ def refuse_other_weights(folder: Path, base: Family) -> None:
         )
 
 
+def begun_under(folder: Path) -> str:
+    """The studio's version that the run began under: this one where it has not begun, "0" where nothing says it."""
+    found = read(folder).get("versions")
+    if isinstance(found, dict) and isinstance(found.get("studio"), str):
+        return found["studio"]
+    return "0" if (folder / "checkpoints").is_dir() else __version__
+
+
 def keep_adapter(folder: Path) -> None:
     """Add the hash of the run's result."""
     known = read(folder) | {"adapter": sha256_of(folder / "adapter.safetensors")}

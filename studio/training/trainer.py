@@ -20,6 +20,7 @@ from studio.training import checkpoints, provenance, runs, tensorboard, verdict
 from studio.training.batches import Plan
 from studio.training.cache import Cache
 from studio.training.certificate import certify
+from studio.training.changes import as_begun
 from studio.training.config import RunConfig
 from studio.training.difficulty import Difficulty
 from studio.training.events import (
@@ -111,7 +112,8 @@ class _Run:
     """One run under way."""
 
     def __init__(self, config: RunConfig, workspace: Workspace, folder: Path, processes: Processes, stop, save):
-        self.config = config.model_copy(update={"name": folder.name})
+        config = config.model_copy(update={"name": folder.name})
+        self.config, self.changed = as_begun(config, provenance.begun_under(folder))
         self.workspace, self.folder, self.processes = workspace, folder, processes
         self.stop, self.save = stop or threading.Event(), save or threading.Event()
         self.clock = Clock()
@@ -157,7 +159,7 @@ class _Run:
         base.offload_encoders(text=not self.learner.trains_text)
         first = self._restore(checkpoints.newest(self.folder))
         yield Started(first, config.training.steps, *runs.here(), self.learner.summary(), self._setup(examples))
-        for message in warnings:
+        for message in self.changed + warnings:
             yield Warned(first, message)
         if first == 0:
             yield from self._look(0)

@@ -1,0 +1,46 @@
+"""What later versions do otherwise in a run, in one place, so that a run goes on as it began.
+
+Which version a run began under stands in its made_of.json, which older versions read as well. Whoever changes what a
+setting means adds a `Change`, with the version that brings it. A new default is none: run.toml holds every setting.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from studio.training.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that a run begun before `version` meant otherwise.
+
+    before  settings of such a run to settings that mean the same today; None where nothing does
+    says    one sentence for the run's warnings: what changed, and whether the run goes on as it began
+    """
+
+    version: str
+    says: str
+    before: Callable[[RunConfig], RunConfig] | None = None
+    concerns: Callable[[RunConfig], bool] = lambda config: True
+
+
+CHANGES: tuple[Change, ...] = ()  # oldest first; nothing has changed its meaning since 0.1
+
+
+def as_begun(config: RunConfig, version: str) -> tuple[RunConfig, list[str]]:
+    """(the settings that mean today what `config` meant under `version`, a sentence for each change).
+
+    A version that names no number counts as older than all changes.
+    """
+    said = []
+    for change in CHANGES:
+        if _numbers(version) < _numbers(change.version) and change.concerns(config):
+            config = change.before(config) if change.before else config
+            said.append(change.says)
+    return config, said
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """(0, 2, 0) of "0.2.0.dev0"."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])

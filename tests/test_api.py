@@ -8,6 +8,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image, ImageChops
 
+from studio.services.operations import all_operations
 from tests.serving import served
 
 
@@ -70,8 +71,8 @@ def test_whole_way_as_a_program(studio):
         ("/open_dataset", {"dataset": "../../etc"}, "not the name of a dataset"),
         ("/open_dataset", {"dataset": "nothing-here"}, "no dataset called"),
         ("/save_caption", {"dataset": "silhouette", "file": "../x.png", "caption": "x"}, "no picture called"),
-        ("/start_training", {"dataset": "silhouette", "learning_rate": "abc"}, "training.learning_rate"),
-        ("/start_training", {"dataset": "silhouette", "rank": 0}, "adapter.rank"),
+        ("/start_training", {"dataset": "silhouette", "learning_rate": "abc"}, "learning_rate"),
+        ("/start_training", {"dataset": "silhouette", "rank": 0}, "rank: must be at least 1"),
         ("/start_training", {"dataset": "silhouette", "more": {"data.held_out": "/etc"}}, "not the name of a dataset"),
         ("/start_training", {"dataset": "silhouette", "more": {"base": "/etc"}}, "no base model"),
         ("/caption_dataset", {"dataset": "silhouette", "captioner": "nobody"}, "no captioner"),
@@ -246,19 +247,12 @@ def test_only_pictures_are_served(studio, root):
     assert httpx.get(f"{studio.src.rstrip('/')}/gradio_api/file=/etc/passwd").status_code == 403
 
 
-def test_endpoints_are_named_and_described(studio):
+def test_every_operation_has_an_endpoint_that_is_described(studio):
     described = studio.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    wanted = "list_datasets open_dataset import_pictures export_dataset save_caption list_captioners caption_dataset "
-    wanted += "check_dataset score_captions mend_dataset edit_captions remove_pictures undo redo dataset_history "
-    wanted += "trigger_report job_status stop_captioning add_adapter "
-    wanted += "list_presets check_settings check_report start_training stop_training pause_training resume_training "
-    wanted += "extend_training run_status list_runs queue_training list_queue start_queue leave_queue delete_run "
-    wanted += "restore_run compare_runs note_run publish_run publish_result list_bases add_base doctor "
-    wanted += "list_adapters inspect_adapter convert_adapter resize_adapter export_adapters generate draw_grid "
-    wanted += "grid_result measure_adapter measured list_pictures picture_recipe delete_picture restore_picture"
-    assert set(described) == {f"/{name}" for name in wanted.split()}
-    for name, endpoint in described.items():
-        assert endpoint["description"], name
-        assert all(parameter["python_type"]["type"] and parameter["label"] for parameter in endpoint["parameters"]), (
-            name
-        )
+    every = all_operations().values()
+    assert set(described) == {f"/{name}" for one in every for name in (one.name, *one.aliases)}
+    for one in every:
+        endpoint = described[f"/{one.name}"]
+        assert endpoint["description"].startswith(one.summary.splitlines()[0])
+        assert [parameter["parameter_name"] for parameter in endpoint["parameters"]] == list(one.fields)
+        assert all(f"{name}: " in endpoint["description"] for name in one.fields)

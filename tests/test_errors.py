@@ -86,10 +86,10 @@ def test_a_job_says_it_and_one_that_cannot_begin_does_not_hold_the_device(monkey
 def test_the_page_shows_it_and_leaves_its_fields(monkeypatch):
     import gradio as gr
 
-    from studio.web.components import fields
+    from studio.web import errors
 
     shown: list[str] = []
-    monkeypatch.setattr(fields.gr, "Warning", lambda text, **_: shown.append(text))
+    monkeypatch.setattr(errors.gr, "Warning", lambda text, **_: shown.append(text))
 
     def handler():
         raise lacking(errno.EMFILE)
@@ -101,8 +101,8 @@ def test_the_page_shows_it_and_leaves_its_fields(monkeypatch):
     def bug():
         raise KeyError("x")
 
-    assert fields.plainly(handler)() == gr.skip()
-    assert list(fields.plainly(stream)()) == [1, gr.skip()]
+    assert errors.show_errors(handler)() == gr.skip()
+    assert list(errors.show_errors(stream)()) == [1, gr.skip()]
     assert "Too many files" in shown[0] and "ink may not" in shown[1]
     with pytest.raises(KeyError):
-        fields.plainly(bug)()
+        errors.show_errors(bug)()

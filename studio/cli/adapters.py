@@ -1,123 +1,110 @@
-"""The commands about adapter files: inspect, convert, resize, merge."""
+"""The commands about adapter files: inspect, convert, resize, merge. They call the operations of services/adapters."""
 
-import argparse
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any
 
-from studio.cli.terminal import DONE, say
+import typer
+
+from studio.cli.terminal import DONE, WorkspaceOption, finished, opened, say
 from studio.errors import AdapterError, ConfigError
-from studio.server.settings import Parser
 from studio.workspace import Workspace
 
-FILE = "a .safetensors file, or a finished run's name"
-OUT = "the .safetensors file to write"
+FILE = "a .safetensors file, a run's name, RUN@STEP for a checkpoint, or an adapter dropped on the page"
+File = Annotated[str, typer.Argument(metavar="FILE", help=f"{FILE[0].upper()}{FILE[1:]}.")]
+Out = Annotated[str, typer.Argument(metavar="OUT", help="The .safetensors file to write.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 
-def adapter_commands(add: Callable[..., Parser]) -> None:
-    """Add the parsers of these commands. add: (name, command, about) to a parser."""
-    sub = add("inspect", inspect_command, "Say what is in an adapter file.")
-    sub.add_argument("file", metavar="FILE", help=FILE)
-    sub.add_argument("--base", metavar="NAME", help="also say how it fits this base model")
-    sub.add_argument(
-        "--beside", metavar="FILE", action="append", default=[], help="with --base: how much it overlaps this adapter"
-    )
-    sub.add_argument("--json", action="store_true", help="print it as JSON")
+def inspect(
+    context: typer.Context,
+    file: File,
+    base: Annotated[str, typer.Option(metavar="NAME", help="Also say how it fits this base model.")] = "",
+    compare: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="With --base: how much it overlaps this adapter.")
+    ] = None,
+    beside: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
+    as_json: AsJson = False,
+    workspace: WorkspaceOption = "",
+) -> int:
+    """Say what is in an adapter file."""
+    from studio.services.adapters import inspect_adapter
 
-    sub = add("convert", convert_command, "Write an adapter file in another program's layout.")
-    sub.add_argument("file", metavar="FILE", help=FILE)
-    sub.add_argument("out", metavar="OUT", help=OUT)
-    sub.add_argument("--layout", required=True, choices=("kohya", "diffusers"), help="whose names its layers get")
-    sub.add_argument("--base", metavar="NAME", default="starter", help="the base model whose layers it names (starter)")
-
-    sub = add("resize", resize_command, "Cut an adapter to a smaller rank, and say what was lost.")
-    sub.add_argument("file", metavar="FILE", help=FILE)
-    sub.add_argument("out", metavar="OUT", help=OUT)
-    sub.add_argument("--rank", metavar="N", type=int, required=True, help="the largest that a layer keeps")
-
-    sub = add("merge", merge_command, "Make one adapter of several at their strengths.")
-    sub.add_argument("files", metavar="FILE:STRENGTH", nargs="+", help=f"two or more, each {FILE}")
-    sub.add_argument("out", metavar="OUT", help=OUT)
-    sub.add_argument("--rank", metavar="N", type=int, help="cut the sum to this rank (exact if not given)")
-
-
-def inspect_command(given: argparse.Namespace) -> int:
-    """Describe an adapter file and, with --base, how it fits that model and how strongly it moves each block."""
-    from studio.adapters import describe, describe_text, read_adapter
-
-    workspace = Workspace.open(given.workspace)
-    file = read_adapter(_named_file(given.file, workspace))
-    description = describe(file)
-    lines = [describe_text(description)]
-    if given.base:
-        from studio.adapters.advice import advice, verdict
-        from studio.adapters.examine import examine
-        from studio.basemodels import load_base
-
-        others = {name: read_adapter(_named_file(name, workspace)) for name in given.beside}
-        found = examine(file, load_base(given.base).modules(), others)
-        fit, where = found.fit, found.where
-        moved = {block: where.of_block(block) for block in where.blocks} if where else {}
-        energy = {block: cell.share for block, cell in moved.items() if cell.applied}
-        description["fit"] = {"base": given.base, "matched": fit.matched, "total": fit.total, "unused": fit.unused}
-        description |= {"energy": energy, "overlap": found.overlaps, "advice": advice(found)}
-        lines.append(f"on {given.base}: {verdict(found)}")
-        lines += [f"  {block:<34} moves its weights by {100 * share:.2f} %" for block, share in energy.items()]
-        lines += description["advice"]
-    elif given.beside:
-        raise ConfigError("--beside compares on a base model's layers: say which with --base NAME.")
-    print(json.dumps(description, indent=2) if given.json else "\n".join(lines))
+    space, others = opened(context, workspace), [*(compare or ()), *(beside or ())]
+    if others and not base:
+        raise ConfigError("--compare compares on a base model's layers: say which with --base NAME.")
+    found = inspect_adapter(
+        space, _named(file, space), "", [{"path": _named(one, space), "name": one} for one in others], bool(base),
+        line=base,
+    )  # fmt: skip
+    print(json.dumps(found["details"], indent=2) if as_json else found["text"])
     return DONE
 
 
-def convert_command(given: argparse.Namespace) -> int:
-    """Write FILE as OUT. Flattened names need the base model, whose layers tell where the dots were."""
-    from studio.adapters import place_layers, read_adapter, write_adapter
+def convert(
+    context: typer.Context,
+    file: File,
+    out: Out,
+    layout: Annotated[str, typer.Option(metavar="kohya|diffusers", help="Whose names its layers get.")],
+    base: Annotated[str, typer.Option(metavar="NAME", help="The base whose layers it names (starter).")] = "starter",
+    workspace: WorkspaceOption = "",
+) -> int:
+    """Write an adapter file in another program's layout."""
+    from studio.services.adapters import convert_adapter
 
-    file = read_adapter(_named_file(given.file, Workspace.open(given.workspace)))
-    from studio.basemodels import load_base
-    from studio.generation.exporting import kept_metadata
-
-    layers, unused = place_layers(file, load_base(given.base).modules())
-    if unused:
-        count, (key, why) = f"{len(unused)} of {len(file.layers)}", unused[0]
-        raise AdapterError(f"{count} layers have no place in {given.base} ({key}: {why}): name its own --base.")
-    write_adapter(given.out, layers, given.layout, kept_metadata(file.metadata))
-    print(given.out)
-    return DONE
+    space = opened(context, workspace)
+    return _written(convert_adapter(space, _named(file, space), layout, line=base, out=_target(out)), out)
 
 
-def resize_command(given: argparse.Namespace) -> int:
-    """Write FILE cut to a rank as OUT."""
-    from studio.adapters import read_adapter, resize, write_adapter
-    from studio.generation.exporting import kept_metadata
+def resize(
+    context: typer.Context,
+    file: File,
+    out: Out,
+    rank: Annotated[int, typer.Option(metavar="N", help="The largest rank that a layer keeps.")],
+    workspace: WorkspaceOption = "",
+) -> int:
+    """Reduce an adapter to a smaller rank, and say what was lost."""
+    from studio.services.adapters import resize_adapter
 
-    file = read_adapter(_named_file(given.file, Workspace.open(given.workspace)))
-    layers, error = resize(file.layers, given.rank)
-    write_adapter(given.out, layers, file.layout, kept_metadata(file.metadata))
-    say(f"The update changed by {100 * error:.2f} % (‖old − new‖ / ‖old‖).")
-    print(given.out)
-    return DONE
+    space = opened(context, workspace)
+    return _written(resize_adapter(space, _named(file, space), rank, out=_target(out)), out)
 
 
-def merge_command(given: argparse.Namespace) -> int:
-    """Write the sum of the FILEs as OUT."""
-    from studio.adapters import merge, read_adapter, write_adapter
+def merge(
+    context: typer.Context,
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE:STRENGTH... OUT", help="Two adapters or more, then the file to write.")
+    ],
+    rank: Annotated[
+        int | None, typer.Option(metavar="N", help="Cut the sum to this rank (exact if not given).")
+    ] = None,
+    workspace: WorkspaceOption = "",
+) -> int:
+    """Make one adapter of several at their strengths."""
+    from studio.services.adapters import merge_adapters
 
-    if len(given.files) < 2:
+    *given, out = files
+    if len(given) < 2:
         raise ConfigError("Merging needs two adapters or more, and the file to write last.")
-    pairs = [named_adapter(text, Workspace.open(given.workspace)) for text in given.files]
-    files = [read_adapter(path) for path, _ in pairs]
-    if len({file.layout for file in files}) > 1:
-        raise AdapterError("The adapters are in different layouts: convert one of them first.")
-    layers, error = merge([(file.layers, strength) for file, (_, strength) in zip(files, pairs)], given.rank)
-    said = {"modelspec.merged_from": ", ".join(f"{file.name}:{s:g}" for file, (_, s) in zip(files, pairs))}
-    write_adapter(given.out, layers, files[0].layout, said)
-    if given.rank:
-        say(f"Cutting to rank {given.rank} changed the sum by {100 * error:.2f} %.")
-    print(given.out)
+    space = opened(context, workspace)
+    pairs = [named_adapter(text, space) for text in given]
+    uses = [{"path": path, "strength": strength} for path, strength in pairs]
+    return _written(merge_adapters(space, uses, rank, out=_target(out)), out)
+
+
+def _written(job: Any, out: str) -> int:
+    for line in finished(job).notes:
+        say(line)
+    print(out)
     return DONE
+
+
+def _target(out: str) -> Path:
+    path = Path(out).expanduser()
+    if path.is_dir() or not path.parent.is_dir():
+        raise AdapterError(f"Can't write {out}: choose a file in a folder that exists.")
+    return path
 
 
 def named_adapter(text: str, workspace: Workspace) -> tuple[Path, float]:
@@ -131,12 +118,17 @@ def named_adapter(text: str, workspace: Workspace) -> tuple[Path, float]:
             if Path(head).exists():
                 raise AdapterError(f"The strength after the colon must be a number (you gave {tail!r}).") from None
     if not math.isfinite(strength):
-        raise AdapterError(f"The strength after the colon must be an ordinary number (you gave {tail!r}).")
-    return _named_file(name, workspace), strength
+        raise AdapterError(f"The strength after the colon must be a finite number (you gave {tail!r}).")
+    return _named(name, workspace), strength
 
 
-def _named_file(name: str, workspace: Workspace) -> Path:
+def _named(name: str, workspace: Workspace) -> Path:
+    """A file of this machine, or what the workspace calls so."""
+    from studio.services.adapter_files import adapter_path, key_of
+
     for path in (Path(name).expanduser(), workspace.runs / name / "adapter.safetensors"):
         if path.is_file():
             return path
-    raise AdapterError(f"There is no adapter {name}: give a .safetensors file or the name of a finished run.")
+    if key := key_of(workspace, name):
+        return adapter_path(workspace, key)
+    raise AdapterError(f"There is no adapter {name}: give {FILE}.")

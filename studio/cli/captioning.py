@@ -1,65 +1,72 @@
 """Captions on the command line: `python -m studio caption FOLDER`."""
 
-import argparse
-from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any, cast
 
-from studio.cli.terminal import DONE, INTERRUPTED, change, say, say_download, stop_on_signals
+import typer
+
+from studio.cli.terminal import DONE, INTERRUPTED, WorkspaceOption, change, say, say_download, stop_on_signals
 from studio.errors import ConfigError
-from studio.server.settings import Parser
 
 
-def caption_commands(add: Callable[..., Parser]) -> None:
-    """Add `caption` to the parser of `studio.cli`."""
-    sub = add("caption", caption_command, "Write a caption beside each picture of a folder.")
-    sub.add_argument("folder", nargs="?", metavar="FOLDER", help="where the pictures are")
-    sub.add_argument("--captioner", metavar="NAME", default="starter", help="who writes; see --captioners")
-    sub.add_argument("--captioners", action="store_true", help="list every captioner with its settings, then stop")
-    sub.add_argument(
-        "--set", metavar="key=value", action="append", default=[], dest="changes", help="a setting of the captioner"
-    )
-    sub.add_argument("--download", action="store_true", help="fetch the captioner's model if it is not here")
-    sub.add_argument("--trigger", metavar="WORD", default="", help="put this word in front of every caption")
-    sub.add_argument("--overwrite", action="store_true", help="replace captions that are there (they are kept if not)")
-    sub.add_argument(
-        "--mode",
-        metavar="MODE",
-        help="what happens to captions that are there: skip (the default), overwrite, append, or refresh, which "
-        "replaces what a captioner wrote and keeps what a person did",
-    )
-
-
-def caption_command(given: argparse.Namespace) -> int:
-    """Caption a folder; captions that are there are kept unless --overwrite or --mode says otherwise."""
-    if given.captioners:
+def caption(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Where the images are.")] = "",
+    captioner: Annotated[
+        str, typer.Option(metavar="NAME", help="Who writes; see --list-captioners (starter).")
+    ] = "starter",
+    list_captioners: Annotated[
+        bool, typer.Option("--list-captioners", help="List every captioner with its settings, then stop.")
+    ] = False,
+    captioners: Annotated[bool, typer.Option("--captioners", hidden=True)] = False,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="key=value", help="A setting of the captioner.")
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the captioner's model if it is not here.")
+    ] = False,
+    trigger: Annotated[str, typer.Option(metavar="WORD", help="Put this word in front of every caption.")] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace captions that are there (they are kept if not).")
+    ] = False,
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar="MODE", help="What happens to captions that are there: skip (the default), overwrite, append, or "
+            "refresh, which replaces what a captioner wrote and keeps what a person did.",
+        ),
+    ] = "",
+    workspace: WorkspaceOption = "",
+) -> int:  # fmt: skip
+    """Write a caption beside each image of a folder."""
+    if list_captioners or captioners:
         return _print_captioners()
-    if not given.folder:
-        raise ConfigError("Give the folder of pictures: caption FOLDER.")
-    if given.overwrite and given.mode not in (None, "overwrite"):
-        raise ConfigError(f"--overwrite and --mode {given.mode} can't both be meant: give one of them.")
+    if not folder:
+        raise ConfigError("Give the folder of images: caption FOLDER.")
+    if overwrite and mode not in ("", "overwrite"):
+        raise ConfigError(f"--overwrite and --mode {mode} contradict each other: give one of them.")
     from studio.captioning import caption_dataset, captioner_settings
     from studio.datasets import open_dataset
 
-    settings = captioner_settings(given.captioner, dict(change(text, "batch_size=4") for text in given.changes))
-    dataset = open_dataset(Path(given.folder))
+    settings = captioner_settings(captioner, dict(change(text, "batch_size=4") for text in changes or ()))
+    dataset = open_dataset(Path(folder))
     for problem in dataset.problems:
         say(problem)
     with stop_on_signals() as stop:
         report = caption_dataset(
             dataset,
-            captioner=given.captioner,
-            trigger=given.trigger,
-            overwrite=given.overwrite,
+            captioner=captioner,
+            trigger=trigger,
+            overwrite=overwrite,
             stop=stop,
             progress=lambda done, total, path, caption: say(f"{done} of {total}  {Path(path).name}: {caption}"),
-            mode=given.mode,
+            mode=cast(Any, mode or None),
             settings=settings,
-            download=given.download,
+            download=download,
             download_progress=say_download(),
         )
     for problem in report.unreadable:
         say(problem)
-    changed = f" ({report.triggered} with {given.trigger!r} put in front)" if report.triggered else ""
+    changed = f" ({report.triggered} with {trigger!r} put in front)" if report.triggered else ""
     print(f"{report.written} written, {report.kept} kept{changed}, {len(report.unreadable)} unreadable")
     return INTERRUPTED if report.stopped else DONE
 

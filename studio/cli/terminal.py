@@ -1,16 +1,76 @@
 """What every command shares: exit codes, lines on stderr, and an end that Ctrl-C asks for politely."""
 
+import inspect
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Annotated, Any
 
-from studio.errors import ConfigError
+import typer
+
+from studio.errors import ConfigError, StudioError
+from studio.workspace import Workspace
 
 DONE, USER, INTERRUPTED = 0, 2, 130  # exit codes
 EVERY = 0.5  # seconds between two lines on a download
+# Given before the command or behind it.
+WorkspaceOption = Annotated[str, typer.Option("--workspace", metavar="DIR", hidden=True)]
+
+
+def workspace_folder(context: typer.Context, given: str) -> str | None:
+    """The folder that --workspace names, wherever it stands."""
+    return given or context.find_root().obj or None
+
+
+def opened(context: typer.Context, given: str) -> Workspace:
+    """The workspace of this command."""
+    return Workspace.open(workspace_folder(context, given))
+
+
+def flags_of(model: Any, short: Mapping[str, str], without: Collection[str] = ()) -> list[inspect.Parameter]:
+    """A flag for every setting of a schema: --section.key, with its range and default as help. Values stay text."""
+    from studio.schema import settings
+
+    made = []
+    for one in settings(model):
+        if one.name in without:
+            continue
+        usual = "" if one.default in (None, "", (), [], {}) else f" Default: {_shown(one.default)}."
+        choices = f" One of {', '.join(one.choices)}." if one.choices else ""
+        limits = f" ({one.range_text})" if one.range_text else ""
+        text = f"{one.description.rstrip('.')}{limits}.{choices}{usual}"
+        names = ["--" + one.name.replace("_", "-"), *filter(None, [short.get(one.name)])]
+        many = one.kind is list or isinstance(one.default, list)
+        option = typer.Option(*names, metavar="X", help=text, show_default=False)
+        annotation = Annotated[list[str] | None if many else str | None, option]  # type: ignore[valid-type]
+        name = "flag__" + one.name.replace(".", "__")
+        made.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return made
+
+
+def _shown(value: Any) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def with_flags(function: Callable[..., int], flags: list[inspect.Parameter]) -> Callable[..., int]:
+    """`function`, whose **flags receive these, under the settings' own names; None where a flag was not given."""
+    signature = inspect.signature(function)
+    fixed = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+
+    def called(**given: Any) -> int:
+        own = {p.name: given.pop(p.name) for p in fixed}
+        named = {name.removeprefix("flag__").replace("__", "."): value or None for name, value in given.items()}
+        return function(**own, **named)
+
+    called.__doc__, called.__name__ = function.__doc__, function.__name__
+    kind = inspect.Parameter.KEYWORD_ONLY
+    every = [p.replace(kind=kind) for p in fixed] + flags
+    called.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
+    called.__annotations__ = {p.name: p.annotation for p in every}
+    return called
 
 
 def say(line: str) -> None:
@@ -63,3 +123,22 @@ def stop_on_signals() -> Iterator[threading.Event]:
         yield stop
     finally:
         restore()
+
+
+def finished(job: Any) -> Any:
+    """Wait for a job with its progress on stderr; Ctrl-C stops it. Its result. Raises StudioError where it failed."""
+    with stop_on_signals() as stop:
+        said = ""
+        while job.thread and job.thread.is_alive():
+            if stop.is_set():
+                job.stop()
+            line = f"{job.message} ({100 * job.done // job.total} %)" if job.total and job.message else job.message
+            if line and line != said:
+                said = line
+                say(line)
+            job.thread.join(0.2)
+    if job.error:
+        raise StudioError(job.error)
+    if job.state == "stopped":
+        raise KeyboardInterrupt
+    return job.result

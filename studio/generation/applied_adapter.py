@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from studio.adapters import block_of
 from studio.schema import Number
 
 MAX_STRENGTH = 10.0  # of a strength, either way; people go to 2, and what lies beyond 10 is noise
@@ -47,6 +46,8 @@ class AppliedAdapter(BaseModel):
         strength = self.strength
         if self.text_strength is not None and component.startswith("text_encoder"):
             strength = self.text_strength
+        from studio.adapters import block_of  # here, so that recipes are read without torch
+
         block = block_of(component, path)
         return strength * self.blocks.get(block, self.blocks.get(block.rpartition(".")[0], 1.0))
 

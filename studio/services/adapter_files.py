@@ -5,13 +5,34 @@ Everything from the browser is a name inside the workspace, never a path. Mistak
 
 import filecmp
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Annotated, Any
 
-from studio.errors import AdapterError
+from pydantic import BeforeValidator, Field
+
+from studio.errors import AdapterError, GenerationError, StudioError
+from studio.services.operations import operation
 from studio.workspace import Workspace, checked_name, copy_whole, free_path, safe_name
 
 
-def list_adapters(workspace: Workspace) -> list[tuple[str, str]]:
+@operation()
+def list_adapters(workspace: Workspace) -> list[dict[str, str]]:
+    """Adapters that an image can be drawn with: {"run": NAME} or {"file": NAME} each."""
+    return [{kind: name} for kind, _, name in (key.partition(":") for _, key in adapter_choices(workspace))]
+
+
+@operation(upload="file")
+def add_adapter(
+    workspace: Workspace, file: Annotated[Path | None, Field(description="One .safetensors file.")] = None
+) -> str:
+    """Check an adapter file and keep it in the workspace. Answers the name to give to generate."""
+    if not file:
+        raise GenerationError("There is no file to add: give one .safetensors file.")
+    return add_adapter_file(workspace, file).partition(":")[2]
+
+
+def adapter_choices(workspace: Workspace) -> list[tuple[str, str]]:
     """(label, key) of what can be put on a picture: `run:NAME` for runs, `file:NAME` for dropped files."""
     from studio.training import list_runs
 
@@ -20,16 +41,60 @@ def list_adapters(workspace: Workspace) -> list[tuple[str, str]]:
     return [(name, f"run:{name}") for name in runs] + [(f"{Path(f).stem} (file)", f"file:{f}") for f in files]
 
 
-def adapter_name(key: str) -> str:
-    """What the adapter of a key is called: `ink` for `run:ink` and for `file:ink.safetensors`."""
+def adapter_name(key: str | Path) -> str:
+    """What the adapter of a key is called: `ink` for `run:ink`, for `file:ink.safetensors` and for a path to it."""
+    if isinstance(key, Path):
+        return key.parent.name if key.stem == "adapter" else key.stem
+    if key.partition(":")[0] not in ("run", "file"):
+        return key.removesuffix(".safetensors")
     return key.partition(":")[2].removesuffix(".safetensors")
 
 
-def adapter_path(workspace: Workspace, key: str) -> Path:
-    """The file behind `run:NAME`, `run:NAME@STEP` (a checkpoint) or `file:NAME`.
+def key_of(workspace: Workspace, name: str) -> str | None:
+    """The key of the adapter that a prompt, a program or a person calls `name`; None when there is none.
 
-    Raises AdapterError when it isn't in the workspace.
+    A run's name, RUN@STEP for a checkpoint, or a dropped file's name with or without its suffix; case is ignored.
     """
+    wanted = name.strip().lower().removesuffix(".safetensors")
+    keys = [key for _, key in adapter_choices(workspace) if adapter_name(key).lower() == wanted]
+    if not keys and "@" in name:
+        with suppress(StudioError):
+            adapter_path(workspace, f"run:{name.strip()}")
+            keys = [f"run:{name.strip()}"]
+    return next(iter(keys), None)
+
+
+def checked_key(value: Any) -> Any:
+    """ "run:NAME" or "file:NAME" of {"run": NAME}, {"file": NAME} or the key itself; a Path of Python's own stays."""
+    if isinstance(value, dict):
+        if isinstance(value.get("path"), Path):  # of Python's own: JSON holds none
+            return value["path"]
+        for kind in ("run", "file"):
+            if isinstance(value.get(kind), str):
+                return f"{kind}:{value[kind]}"
+    elif isinstance(value, Path) or (isinstance(value, str) and value.strip()):
+        return value
+    raise ValueError('Each adapter must be {"run": NAME} or {"file": NAME}, and may have a "strength"')
+
+
+AdapterName = Annotated[
+    Any,
+    BeforeValidator(checked_key),
+    Field(description='Adapter: {"run": NAME}, {"run": "NAME@STEP"} for a checkpoint, or {"file": NAME}.'),
+]
+
+
+def adapter_path(workspace: Workspace, key: str | Path) -> Path:
+    """The file behind `run:NAME`, `run:NAME@STEP` (a checkpoint), `file:NAME`, or such a name without its kind.
+
+    A Path comes from this machine's own command line, never from a request. Raises AdapterError when there is none.
+    """
+    if isinstance(key, Path):
+        if key.is_file():
+            return key
+        raise AdapterError(f"There is no adapter {key}: give a .safetensors file or the name of a finished run.")
+    if str(key).partition(":")[0] not in ("run", "file"):
+        key = key_of(workspace, str(key)) or f"file:{key}"
     from studio.training import list_runs, read_run
 
     kind, _, name = str(key).partition(":")

@@ -10,7 +10,7 @@ from typing import Any
 
 from studio.errors import AdapterError, StudioError
 from studio.services import thumbnails
-from studio.services.adapter_files import list_adapters
+from studio.services.adapter_files import adapter_choices
 from studio.services.gallery import newest_files
 from studio.workspace import Workspace, checked_name, free_path, write_whole
 
@@ -21,7 +21,7 @@ SECONDS = 1.0  # for files that were never looked at: the rest waits for the nex
 
 @dataclass(frozen=True)
 class Card:
-    """One adapter on the shelf. key as in `list_adapters`; size in bytes; `known` is False until its header was read.
+    """One adapter on the shelf. key as in `adapter_choices`; size in bytes; `known` is False until its header was read.
 
     picture: a file that the browser may see, or None
     """
@@ -48,7 +48,7 @@ def cards(workspace: Workspace, query: str = "", seconds: float = SECONDS) -> li
     remembered, changed = _remembered(workspace), False
     until = time.monotonic() + seconds
     found = []
-    for label, key in list_adapters(workspace):
+    for label, key in adapter_choices(workspace):
         path = path_of(workspace, key)
         try:
             stat = path.stat()
@@ -71,7 +71,7 @@ def cards(workspace: Workspace, query: str = "", seconds: float = SECONDS) -> li
 
 
 def path_of(workspace: Workspace, key: str) -> Path:
-    """Where the file behind a key of `list_adapters` lies; nothing is checked."""
+    """Where the file behind a key of `adapter_choices` lies; nothing is checked."""
     kind, _, name = key.partition(":")
     return workspace.runs / name / "adapter.safetensors" if kind == "run" else workspace.adapters / name
 

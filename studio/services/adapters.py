@@ -3,25 +3,34 @@
 Long work is a job beside training: it takes a turn of the device for each picture, and stops between two layers.
 """
 
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from studio.errors import AdapterError, GenerationError, StudioError
-from studio.services.adapter_files import adapter_name, adapter_path
-from studio.services.generation import draw
+from studio.services import base_models
+from studio.services.adapter_files import AdapterName, adapter_name, adapter_path, checked_key
+from studio.services.generation import RecipeFields, composed, draw
 from studio.services.jobs import Job, jobs, remember, running
+from studio.services.operations import Expanded, operation
+from studio.services.parameters import BaseName, Layout, List, Rank
 from studio.text import pluralize
-from studio.workspace import Workspace, copy_whole, free_path
+from studio.workspace import Workspace, copy_whole, free_path, safe_name
 
 LOOK, MAKE = "look inside", "new adapter"  # kinds of jobs
 PARTS = 1000  # of each of a job's stages, for progress
 _KEPT = 8
+AdapterTitle = Annotated[
+    str, Field(max_length=120, description="Name of the new file; empty: from the adapters' names.")
+]
 _looks: "OrderedDict[tuple, Any]" = OrderedDict()  # the newest examinations, by files and base
 _lock = threading.Lock()  # around each change of them: visitors' jobs run side by side
 
@@ -102,13 +111,76 @@ def _files(keys: Sequence[str]) -> list[str]:
 # Making another file --------------------------------------------------------------------------------------------------
 
 
-def convert(workspace: Workspace, key: str, layout: str, base: str, recipe: Any, note: str = "") -> Job:
-    """The adapter in another layout. recipe: of the picture before and after, or None and why in `note`."""
-    from studio.adapters.files import LAYOUTS
+@operation()
+def inspect_adapter(
+    workspace: Workspace,
+    adapter: AdapterName,
+    base: BaseName = "starter",
+    compare: Annotated[
+        List, Field(max_length=20, description="Other adapters, to measure how much they overlap.")
+    ] = [],  # noqa: B006
+    detail: Annotated[bool, Field(description="Also strength by block, overlap and advice: loads the base.")] = False,
+    *,
+    line: str = "",
+) -> dict[str, Any]:
+    """What is in an adapter: kind, rank, layers, family, trigger words, and how many layers fit the base.
 
-    path = adapter_path(workspace, key)
-    if layout not in LAYOUTS:
-        raise AdapterError(f"The layout {str(layout)[:40]!r} is unknown: use {' or '.join(LAYOUTS)}.")
+    line: the base as the command line names it, instead of a name of the list.
+    """
+    from studio.adapters import describe, describe_text, read_adapter
+    from studio.basemodels.skeleton import skeleton
+    from studio.generation.adapter_info import read_adapter_info
+
+    path = adapter_path(workspace, adapter)
+    file = read_adapter(path)
+    description = describe(file)
+    if not base and not line:
+        return {"details": description, "text": describe_text(description)}
+    line = line or base_models.line_of(workspace, base)
+    facts = read_adapter_info(path, skeleton(line))
+    answer = asdict(facts) | {"line": facts.line, "details": description}
+    if not detail and not compare:
+        return answer | {"text": describe_text(description)}
+    from studio.adapters.advice import advice, verdict
+    from studio.adapters.examine import examine
+    from studio.basemodels import load_base
+
+    others = {}
+    for one in compare:
+        key = checked_key(one)
+        name = one.get("name") if isinstance(one, dict) else None
+        others[str(name or adapter_name(key))] = read_adapter(adapter_path(workspace, key))
+    with jobs.device():
+        modules = load_base(line).modules()
+    found = examine(file, modules, others)
+    fit, where = found.fit, found.where
+    moved = {block: where.of_block(block) for block in where.blocks} if where else {}
+    energy = {block: cell.share for block, cell in moved.items() if cell.applied}
+    description["fit"] = {"base": line, "matched": fit.matched, "total": fit.total, "unused": fit.unused}
+    description |= {"energy": energy, "overlap": found.overlaps, "advice": advice(found)}
+    lines = [describe_text(description), f"on {line}: {verdict(found)}"]
+    lines += [f"  {block:<34} changes its weights by {100 * share:.2f} %" for block, share in energy.items()]
+    return answer | {"text": "\n".join([*lines, *description["advice"]])}
+
+
+@operation()
+def convert_adapter(
+    workspace: Workspace,
+    adapter: AdapterName,
+    layout: Layout = "kohya",
+    base: BaseName = "starter",
+    *,
+    line: str = "",
+    recipe: Any = None,
+    note: str = "",
+    out: Path | None = None,
+) -> Job:
+    """Write the adapter in another program's layout, in the background; the base tells the names of its layers.
+
+    recipe: of the image before and after, or None and why in `note`. On the command line, line: the base as it is named
+    there, and out: the file to write.
+    """
+    path, line = adapter_path(workspace, adapter), line or base_models.line_of(workspace, base)
 
     def make(job: Job, before: Any) -> tuple[Path, tuple[str, ...]]:
         from studio.adapters import place_layers, read_adapter, write_adapter
@@ -116,23 +188,36 @@ def convert(workspace: Workspace, key: str, layout: str, base: str, recipe: Any,
         from studio.generation.exporting import kept_metadata
 
         file = read_adapter(path)
-        layers, unused = place_layers(file, skeleton(base))
+        file.refuse_if_damaged()
+        layers, unused = place_layers(file, skeleton(line))
         if not layers:
             raise AdapterError(
-                f"{adapter_name(key)} was made for another base model, which is needed to name its layers."
+                f"{adapter_name(adapter)} was made for another base model, which is needed to name its layers."
             )
-        target = free_path(workspace.adapters, f"{adapter_name(key)}-{layout}.safetensors")
+        target = out or free_path(workspace.adapters, f"{adapter_name(adapter)}-{layout}.safetensors")
         write_adapter(target, layers, layout, kept_metadata(file.metadata))
         left = f"Left out, with no place in the base: {pluralize(len(unused), 'layer')}." if unused else ""
         made = f"{pluralize(len(layers), 'layer')}, by the names of the {layout} layout."
         return target, tuple(filter(None, [made, left]))
 
-    return _make(workspace, f"Converting {adapter_name(key)}", make, *_alone(path, recipe), note)
+    return _make(workspace, f"Converting {adapter_name(adapter)}", make, *_alone(path, recipe), note)
 
 
-def resize(workspace: Workspace, key: str, rank: Any, base: str, recipe: Any, note: str = "") -> Job:
-    """The adapter at a smaller rank. See `convert`."""
-    path, rank = adapter_path(workspace, key), whole(rank, "rank")
+@operation()
+def resize_adapter(
+    workspace: Workspace,
+    adapter: AdapterName,
+    rank: Rank = 8,
+    *,
+    recipe: Any = None,
+    note: str = "",
+    out: Path | None = None,
+) -> Job:
+    """Reduce an adapter to a smaller rank by SVD, in the background, and save it next to the original.
+
+    recipe, note, out: as for convert_adapter.
+    """
+    path = adapter_path(workspace, adapter)
 
     def make(job: Job, before: Any) -> tuple[Path, tuple[str, ...]]:
         from studio.adapters import read_adapter, resize, write_adapter
@@ -141,28 +226,78 @@ def resize(workspace: Workspace, key: str, rank: Any, base: str, recipe: Any, no
         file = read_adapter(path)
         file.refuse_if_damaged()
         layers, error = resize(_Watched(file.layers, _teller(job, "Layer")), rank)
-        target = free_path(workspace.adapters, f"{adapter_name(key)}-rank{rank}.safetensors")
+        target = out or free_path(workspace.adapters, f"{adapter_name(adapter)}-rank{rank}.safetensors")
         write_adapter(target, layers, file.layout, kept_metadata(file.metadata))
         return target, (
             f"Rank {max(file.ranks)} → {rank}: {100 * (1 - error**2):.2f} % of its energy is kept "
-            f"(the change itself differs by {100 * error:.1f} %).",
+            f"(the update changed by {100 * error:.2f} %, ‖old − new‖ / ‖old‖).",
         )
 
-    return _make(workspace, f"Resizing {adapter_name(key)}", make, *_alone(path, recipe), note)
+    return _make(workspace, f"Resizing {adapter_name(adapter)}", make, *_alone(path, recipe), note)
 
 
-def export(workspace: Workspace, recipe: Any, name: str, layout: str, rank: Any, words: str) -> Job:
-    """The recipe's adapters, strengths and all, as one file of the workspace."""
+@operation()
+def merge_adapters(
+    workspace: Workspace,
+    adapters: Annotated[List, Field(min_length=2, max_length=20, description='[{"run": NAME, "strength": 0.8}, …]')],
+    rank: Annotated[int | None, Field(ge=1, le=1024, description="Cut the sum to this rank; empty: exact.")] = None,
+    name: AdapterTitle = "",
+    *,
+    out: Path | None = None,
+) -> Job:
+    """Add several adapters of one layout at their strengths into one new file, in the background, without a base."""
+    parts = []
+    for one in adapters:
+        key = checked_key(one)
+        strength = one.get("strength", 1.0) if isinstance(one, dict) else 1.0
+        if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
+            raise AdapterError(f"The strength of an adapter must be a finite number (you gave {str(strength)[:40]!r}).")
+        parts.append((adapter_path(workspace, key), strength))
+
+    def make(job: Job, before: Any) -> tuple[Path, tuple[str, ...]]:
+        from studio.adapters import merge, read_adapter, write_adapter
+
+        files = [read_adapter(path) for path, _ in parts]
+        for file in files:
+            file.refuse_if_damaged()
+        if len({file.layout for file in files}) > 1:
+            raise AdapterError("The adapters are in different layouts: convert one of them first.")
+        layers, error = merge([(file.layers, strength) for file, (_, strength) in zip(files, parts)], rank)
+        said = ", ".join(f"{file.name}:{strength:g}" for file, (_, strength) in zip(files, parts))
+        title = name.strip() or "-".join(dict.fromkeys(file.name for file in files))[:60] or "merged"
+        target = out or free_path(workspace.adapters, f"{safe_name(title)}.safetensors")
+        write_adapter(target, layers, files[0].layout, {"modelspec.merged_from": said})
+        return target, (f"Cutting to rank {rank} changed the sum by {100 * error:.2f} %.",) if rank else ()
+
+    return _make(workspace, "Merging adapters", make, None, None, "")
+
+
+@operation()
+def export_adapters(
+    workspace: Workspace,
+    name: AdapterTitle = "",
+    layout: Layout = "kohya",
+    *,
+    rank: Any = None,
+    words: str = "",
+    recipe: Any = None,
+    **fields: Expanded[RecipeFields],  # type: ignore[valid-type]
+) -> Job:
+    """Bake the adapters with their strengths into one new file, in the background.
+
+    recipe: a Recipe, instead of the other parameters. rank: of what is no plain LoRA. words: trigger words.
+    """
     from studio.generation.exporting import RANK, export_stack
 
+    recipe = recipe or composed(workspace, fields)
     chosen = whole(rank, "rank") if rank not in (None, "") else RANK
     uses = recipe.adapters
-    name = name.strip() or "-".join(dict.fromkeys(use.title for use in uses))[:60] or "rows"
+    name = name.strip() or "-".join(dict.fromkeys(use.title for use in uses))[:60] or "merged"
 
     def make(job: Job, before: Any) -> tuple[Path, tuple[str, ...]]:
         from studio.basemodels import load_base
 
-        target = free_path(workspace.adapters, f"{name}.safetensors")
+        target = free_path(workspace.adapters, f"{safe_name(name)}.safetensors")
         triggers = [word.strip() for word in words.split(",") if word.strip()]
         with jobs.device():
             loaded = load_base(recipe.base)
@@ -174,7 +309,7 @@ def export(workspace: Workspace, recipe: Any, name: str, layout: str, rank: Any,
 
     if not uses:
         raise AdapterError("There is nothing to export: add an adapter first and turn it on.")
-    return _make(workspace, "Exporting the rows", make, recipe.model_copy(update={"count": 1}), None, "")
+    return _make(workspace, "Merging the adapters", make, recipe.model_copy(update={"count": 1}), None, "")
 
 
 def _alone(path: Path, recipe: Any) -> tuple[Any, Path]:

@@ -6,16 +6,19 @@ then on the workspace's list says what the name stands for.
 
 import json
 import threading
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from studio.basemodels.choice import BaseChoice
 from studio.errors import BaseModelError, StudioError
 from studio.hub import is_hub_id
 from studio.schema import explain
 from studio.services.jobs import Job, jobs
+from studio.services.operations import operation
+from studio.services.parameters import BaseName
 from studio.workspace import Workspace, expanded, is_whole, write_whole
 
 if TYPE_CHECKING:
@@ -32,7 +35,47 @@ _lock = threading.Lock()  # around each change of the list
 # The list -----------------------------------------------------------------------------------------------------------
 
 
-def list_bases(workspace: Workspace) -> list[tuple[str, str]]:
+@operation()
+def list_bases(workspace: Workspace) -> list[str]:
+    """Base models that are known here, by name."""
+    return [name for _, name in base_choices(workspace)]
+
+
+@operation()
+def describe_base(workspace: Workspace, base: BaseName = "starter") -> dict[str, Any]:
+    """What a base model is and what it takes, from its settings and headers alone."""
+    return asdict(look_at(line_of(workspace, base)))
+
+
+@operation()
+def add_base(
+    workspace: Workspace,
+    place: Annotated[
+        str, Field(max_length=2000, description="A folder, a .safetensors file or owner/name of the Hub.")
+    ],
+) -> str:
+    """Put a base model on the list. Answers its name."""
+    return remember(workspace, line_from(workspace, place, {}))
+
+
+@operation()
+def download_base(
+    workspace: Workspace,
+    place: Annotated[str, Field(max_length=2000, description="owner/name of the Hub.")],
+    token: Annotated[str, Field(max_length=500, description="The Hub's token; it is not kept.")] = "",
+) -> Job:
+    """Download a base model from the Hub in the background and put it on the list."""
+    return start_download(workspace, line_from(workspace, place, {}), token)
+
+
+@operation()
+def remove_base(workspace: Workspace, base: BaseName) -> bool:
+    """Remove a base model from the list. Its files stay, and so do runs and images made with it."""
+    forget(workspace, base)
+    return True
+
+
+def base_choices(workspace: Workspace) -> list[tuple[str, str]]:
     """(label, name) of the starter and of every base that was used before, the newest first."""
     known = _read(workspace)[0] if workspace.allows.models else {}
     return [("Starter (built in)", STARTER), *((name, name) for name in reversed(known))]

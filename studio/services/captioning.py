@@ -2,31 +2,61 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from pydantic import Field
 
 from studio.errors import DatasetError
 from studio.services import base_models
 from studio.services.datasets import find_item, open_named
-from studio.services.jobs import Job, counting, fetching, jobs, remember
+from studio.services.jobs import Job, counting, fetching, jobs, remember, stop_job
+from studio.services.operations import operation
+from studio.services.parameters import DatasetName, Download, Files, List, Table, Trigger
 from studio.text import pluralize
 from studio.workspace import Workspace
 
 if TYPE_CHECKING:
     from studio.captioning import Compared, Scores, TriggerReport
-    from studio.captioning.running import Mode
 
 
-def start_captioning(
+CaptionerName = Annotated[str, Field(max_length=200, description="Captioner: a name of list_captioners.")]
+CaptionerSettings = Annotated[Table, Field(description="Settings of the captioner.")]
+ModeName = Annotated[
+    str, Field(max_length=20, description="Captions that are there: skip, overwrite, append or refresh; empty: skip.")
+]
+Overwrite = Annotated[bool, Field(description="Replace captions that are there already.")]
+
+
+@operation()
+def list_captioners(workspace: Workspace) -> dict[str, Any]:
+    """Every captioner: what it is and its settings with their defaults."""
+    from studio.captioning import list_captioners as kinds
+    from studio.schema import settings_of
+
+    return {
+        name: {
+            "about": kind.about,
+            "settings": [
+                {"name": setting, "default": default, "about": about}
+                for setting, default, about in settings_of(kind.settings)
+            ],
+        }
+        for name, kind in kinds().items()
+    }
+
+
+@operation()
+def caption_dataset(
     workspace: Workspace,
-    dataset: str,
-    trigger: str = "",
-    overwrite: bool = False,
-    captioner: str = "starter",
-    settings: Mapping[str, Any] | None = None,
-    mode: "Mode | None" = None,
-    download: bool = False,
+    dataset: DatasetName,
+    trigger: Trigger = "",
+    overwrite: Overwrite = False,
+    captioner: CaptionerName = "starter",
+    mode: ModeName = "",
+    settings: CaptionerSettings = {},  # noqa: B006
+    download: Download = False,
 ) -> Job:
-    """A background job that writes captions; its message says what it did and what it skipped."""
+    """Caption a dataset in the background; job_status says how it goes, its message at the end what was skipped."""
     from studio.captioning import captioner_settings
 
     _check_captioner(workspace, captioner, settings)
@@ -34,15 +64,16 @@ def start_captioning(
     trigger = " ".join((trigger or "").split())
 
     def work(job: Job) -> None:
-        from studio.captioning import caption_dataset
+        from studio.captioning import caption_dataset as write_captions
 
         def progress(done: int, total: int, path: Path, caption: str) -> None:
             job.done, job.total, job.message = done, total, f"{Path(path).name}: {caption}"
 
         job.total, job.message = len(pictures.items), "Loading the captioner"
-        report = caption_dataset(
+        report = write_captions(
             pictures, captioner, trigger, overwrite, job.stop_event, progress,
-            mode=mode, settings=chosen, download=download, download_progress=fetching(job, "the model"),
+            mode=cast(Any, mode or None), settings=chosen, download=download,
+            download_progress=fetching(job, "the model"),
         )  # fmt: skip
         lines = [f"{pictures.name}: {pluralize(report.written, 'caption')} written{', then stopped' * report.stopped}."]
         if report.kept:
@@ -53,6 +84,24 @@ def start_captioning(
     job = jobs.start("caption", f"Captioning {pictures.name}", work, limit=workspace.allows.longest)
     remember(job, pictures.name)
     return job
+
+
+@operation()
+def stop_captioning(workspace: Workspace) -> bool:
+    """Stop captioning after the current image. Answers whether anything ran."""
+    return stop_job("caption")
+
+
+@operation(waits=True, answer=lambda workspace, found: {"files": found[0], "captions": found[1]})
+def compare_captioners(
+    workspace: Workspace,
+    dataset: DatasetName,
+    captioners: Annotated[List, Field(max_length=8, description="Names of list_captioners.")],
+    files: Files,
+    download: Download = False,
+) -> Job:
+    """What each captioner writes for a few images, at its default settings; nothing is saved."""
+    return start_comparing(workspace, dataset, [(str(name), {}) for name in captioners], files, download)
 
 
 def start_comparing(
@@ -88,11 +137,15 @@ def start_comparing(
     return job
 
 
-def start_scoring(workspace: Workspace, dataset: str, trigger: str = "", clip: str = "", download: bool = False) -> Job:
-    """How well each caption fits its picture; the result is Scores, the worst fit first.
-
-    clip: a CLIP's folder or hub id; "": the built-in one
-    """
+@operation(waits=True)
+def score_captions(
+    workspace: Workspace,
+    dataset: DatasetName,
+    trigger: Trigger = "",
+    clip: Annotated[str, Field(max_length=1024, description="Image encoder: a CLIP of the Hub; empty: built in.")] = "",
+    download: Download = False,
+) -> Job:
+    """How well each caption fits its image, the worst fit first: a cosine of the image encoder."""
     _check_captioner(workspace, clip.strip(), {"model": clip.strip()})
     opened = open_named(workspace, dataset)
 
@@ -125,8 +178,9 @@ def _check_captioner(workspace: Workspace, name: str, settings: Mapping[str, Any
         workspace.allows.need("folders")
 
 
-def look_at_trigger(workspace: Workspace, word: str) -> "TriggerReport":
-    """What a candidate for a trigger is to the chosen base."""
-    from studio.captioning import trigger_report
+@operation()
+def trigger_report(workspace: Workspace, word: Trigger) -> "TriggerReport":
+    """How the base's tokenizer splits a candidate for a trigger word, and whether it means something already."""
+    from studio.captioning.triggers import trigger_report as report
 
-    return trigger_report(word, base_models.counter(workspace).tokenizer)
+    return report(word, base_models.counter(workspace).tokenizer)

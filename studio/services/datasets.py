@@ -8,19 +8,22 @@ import threading
 import uuid
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from studio.errors import BusyError, DatasetError
 from studio.server.owners import PerOwner
 from studio.services import base_models
 from studio.services.jobs import Job, counting, jobs, latest, remember
+from studio.services.operations import operation
+from studio.services.parameters import MOST_FILES, DatasetName, Files, Resolution, Trigger
 from studio.services.thumbnails import thumbnail
 from studio.text import pluralize
 from studio.workspace import Workspace, checked_name, expanded, free_path, safe_name
 
 if TYPE_CHECKING:
     from studio.datasets import Change, Dataset, Finding, Item
-    from studio.datasets.bulk import Filter, Operation, Proposal
 
 KEPT = 8  # sets of one owner that stay read, for as many pages
 _viewed: "PerOwner[tuple[tuple, Dataset]]" = PerOwner()  # by folder: a set, and what its folder was like when read
@@ -29,7 +32,25 @@ _viewed: "PerOwner[tuple[tuple, Dataset]]" = PerOwner()  # by folder: a set, and
 # Opening ------------------------------------------------------------------------------------------------------------
 
 
-def list_datasets(workspace: Workspace) -> list[tuple[str, str]]:
+@operation()
+def list_datasets(workspace: Workspace) -> list[str]:
+    """Names of all datasets; a sample is copied into the workspace when it is opened."""
+    return [name for _, name in dataset_choices(workspace)]
+
+
+@operation(answer=lambda workspace, dataset: dataset_answer(dataset))
+def open_dataset(workspace: Workspace, dataset: DatasetName) -> "Dataset":
+    """Open a dataset of the workspace, or copy a sample into it. Answers its images and captions."""
+    return open_named(workspace, dataset)
+
+
+def dataset_answer(dataset: "Dataset") -> dict[str, Any]:
+    """What endpoints and the command line say of a dataset."""
+    items = [{"file": dataset.file_of(item), "caption": item.caption} for item in dataset.items]
+    return {"name": dataset.name, "items": items, "problems": list(dataset.problems)}
+
+
+def dataset_choices(workspace: Workspace) -> list[tuple[str, str]]:
     """(label, name) of the person's datasets and of the samples not copied yet."""
     from studio.datasets import list_samples
 
@@ -62,6 +83,13 @@ def view(workspace: Workspace, name: str, again: bool = False) -> "Dataset":
     dataset = open_named(workspace, name)
     _keep_viewed(folder, dataset)
     return dataset
+
+
+def replace_viewed(opened: "Dataset", old: "Item", new: "Item") -> None:
+    """`new` stands in the place of `old` in a dataset that is kept read, without reading it again."""
+    if str(opened.folder) in _viewed:
+        opened.items[opened.items.index(old)] = new
+        _keep_viewed(opened.folder, opened)
 
 
 def _keep_viewed(folder: Path, dataset: "Dataset") -> None:
@@ -139,6 +167,17 @@ def make_thumbnails(workspace: Workspace, dataset: "Dataset") -> None:
 # In and out ---------------------------------------------------------------------------------------------------------
 
 
+@operation(upload="files", aliases=("import_pictures",))
+def import_images(
+    workspace: Workspace,
+    files: Annotated[list[Path], Field(max_length=MOST_FILES, description="Images or zips.")],
+    name: Annotated[str, Field(max_length=255, description="Name of the dataset.")] = "my-pictures",
+) -> dict[str, Any]:
+    """Add images or zips to a dataset, made if missing. `skipped` says what was left out and why."""
+    dataset, skipped = import_files(workspace, name, files)
+    return dataset_answer(dataset) | {"skipped": skipped}
+
+
 def import_files(workspace: Workspace, name: str, paths: list, progress=None, stop: threading.Event | None = None):
     """Pictures, zips and folders into the dataset `name`, made if missing: (the dataset, lines on what was skipped)."""
     from studio.datasets import import_pictures
@@ -170,8 +209,20 @@ def start_import(workspace: Workspace, name: str, paths: list, folder: str = "")
     return _beside("import", f"Adding pictures to {name}", name, work)
 
 
-def start_export(workspace: Workspace, dataset: str, kind: str, background: str = "") -> Job:
-    """Write the set to a new zip or folder in the workspace's exports; the result is its path."""
+@operation(waits=True, file="download")
+def export_dataset(
+    workspace: Workspace,
+    dataset: DatasetName,
+    background: Annotated[
+        str, Field(max_length=80, description="A colour for transparent images; empty: they stay.")
+    ] = "",
+    *,
+    kind: str = "zip",
+) -> Job:
+    """A zip of the images with captions as .txt beside them.
+
+    kind: "zip" or "folder"; the job's result is the path of the new one in the workspace's exports.
+    """
     workspace.refuse_if_full()
     opened = open_named(workspace, dataset)
 
@@ -186,33 +237,14 @@ def start_export(workspace: Workspace, dataset: str, kind: str, background: str 
     return _beside("export", f"Exporting {opened.name}", opened.name, work)
 
 
-# Captions -----------------------------------------------------------------------------------------------------------
-
-
-def save_caption(workspace: Workspace, dataset: str, file: str, caption: str, batch: str = "") -> str:
-    """Write the caption beside the picture; returns it as it stands now (one line).
-
-    batch: edits with the same one are one step to undo. What stood there before is in the history.
-    """
-    from studio.datasets import write_captions
-
-    opened = view(workspace, dataset)
-    item = find_item(opened, file)
-    text = " ".join((caption or "").split())
-    change = write_captions(opened, {file: text}, f"Edit {file}", batch=batch)
-    if change.left:
-        raise DatasetError(change.left[0])
-    if change.id and str(opened.folder) in _viewed:  # typing in a large set must not read all of it again
-        opened.items[opened.items.index(item)] = dataclasses.replace(item, caption=text)
-        _keep_viewed(opened.folder, opened)
-    return text
-
-
 # Checking -----------------------------------------------------------------------------------------------------------
 
 
-def start_health(workspace: Workspace, dataset: str, resolution: int, trigger: str = "") -> Job:
-    """Look for everything that is wrong with the set; the result is a list of Finding."""
+@operation(waits=True, answer=lambda workspace, found: findings_answer(found))
+def check_dataset(
+    workspace: Workspace, dataset: DatasetName, resolution: Resolution = 128, trigger: Trigger = ""
+) -> Job:
+    """Find broken, doubled, small and blurred images and bad captions. Answers what was found, by number."""
     opened = open_named(workspace, dataset)
 
     def work(job: Job) -> None:
@@ -225,6 +257,33 @@ def start_health(workspace: Workspace, dataset: str, resolution: int, trigger: s
         job.result, job.message = found, "" if found else "Nothing to mend."
 
     return _beside("health", f"Checking {opened.name}", opened.name, work)
+
+
+def findings_answer(found: "list[Finding]") -> list[dict[str, Any]]:
+    """What endpoints and the command line say of findings."""
+    fields = ("kind", "message", "files", "remedies", "details", "groups")
+    return [{"number": number} | {name: getattr(one, name) for name in fields} for number, one in enumerate(found)]
+
+
+def change_answer(change: "Change") -> dict[str, Any]:
+    """What endpoints and the command line say of a change that can be undone."""
+    return {"label": change.label, "files": change.files, "left": change.left}
+
+
+@operation(answer=lambda workspace, change: change_answer(change))
+def mend_dataset(
+    workspace: Workspace,
+    dataset: DatasetName,
+    number: Annotated[int, Field(ge=0, le=1_000_000, description="Number of the finding.")] = 0,
+    remedy: Annotated[str, Field(max_length=200, description="One of the finding's remedies.")] = "",
+    *,
+    spared: Collection[str] = (),
+) -> "Change":
+    """Do a remedy to a finding of the newest check_dataset, undoably. The numbers after it move up by one.
+
+    spared: files that the remedy leaves alone.
+    """
+    return mend(workspace, dataset, number, remedy, spared)
 
 
 def findings_of(dataset: str) -> "list[Finding] | None":
@@ -250,69 +309,27 @@ def mend(workspace: Workspace, dataset: str, number: int, name: str, spared: Col
     return change
 
 
-# Many at once, and back ---------------------------------------------------------------------------------------------
+# Undo and redo ----------------------------------------------------------------------------------------------------
 
 
-OPERATIONS: dict[str, tuple[str, str, str]] = {  # name: (what it does, label of the first field, of the second)
-    "add tag": ("Add a tag at the end", "Tag", ""),
-    "add tag in front": ("Add a tag in front", "Tag", ""),
-    "remove tag": ("Remove a tag", "Tag", ""),
-    "rename tag": ("Rename a tag", "Tag", "New name"),
-    "prepend": ("Put text in front", "Text", ""),
-    "append": ("Put text behind", "Text", ""),
-    "replace": ("Find and replace", "Find", "Replace by"),
-    "deduplicate": ("Each tag only once", "", ""),
-    "sort": ("Sort tags by frequency", "", ""),
-    "tidy": ("Tidy spaces and commas", "", ""),
-    "spaces": ("Underscores to spaces", "", ""),
-    "clear": ("Clear the caption", "", ""),
-}
+@operation(answer=lambda workspace, change: change_answer(change))
+def undo(workspace: Workspace, dataset: DatasetName) -> "Change":
+    """Take back the newest change of a dataset."""
+    return turn_back(workspace, dataset, "undo")
 
 
-def operation_of(
-    dataset: "Dataset", name: str, first: str = "", second: str = "", pattern: bool = False, any_case: bool = False
-) -> "Operation":
-    """One of OPERATIONS with what was typed for it."""
-    from studio.datasets import bulk
-
-    made: dict[str, Any] = {
-        "add tag": lambda: bulk.add_tag(first),
-        "add tag in front": lambda: bulk.add_tag(first, front=True),
-        "remove tag": lambda: bulk.remove_tag(first),
-        "rename tag": lambda: bulk.rename_tag(first, second),
-        "prepend": lambda: bulk.prepend(first),
-        "append": lambda: bulk.append(first),
-        "replace": lambda: bulk.replace(first, second, pattern, any_case),
-        "deduplicate": bulk.deduplicate,
-        "sort": lambda: bulk.sort_by_frequency(bulk.tag_counts(dataset)),
-        "tidy": bulk.tidy,
-        "spaces": bulk.underscores_to_spaces,
-        "clear": lambda: lambda caption: "",
-    }
-    if name not in made:
-        raise DatasetError(f"There is no edit {str(name)[:40]!r}: choose {', '.join(made)}.")
-    return made[name]()
+@operation(answer=lambda workspace, change: change_answer(change))
+def redo(workspace: Workspace, dataset: DatasetName) -> "Change":
+    """Make again what was undone last."""
+    return turn_back(workspace, dataset, "redo")
 
 
-def propose(
-    workspace: Workspace, dataset: str, wanted: "Filter", name: str, first: str = "", second: str = "",
-    pattern: bool = False, any_case: bool = False,
-) -> "list[Proposal]":  # fmt: skip
-    """What the edit would change in the pictures that the filter lets through."""
-    from studio.datasets import bulk
+@operation()
+def dataset_history(workspace: Workspace, dataset: DatasetName) -> list[dict[str, Any]]:
+    """Every change of a dataset, newest first, 500 at most."""
+    from studio.datasets import history
 
-    opened = view(workspace, dataset)
-    return bulk.propose(opened, wanted, operation_of(opened, name, first or "", second or "", pattern, any_case))
-
-
-def accept(workspace: Workspace, dataset: str, proposals: "list[Proposal]", name: str) -> "Change":
-    """Write the proposals as one step to undo."""
-    from studio.datasets import bulk
-
-    if not proposals:
-        raise DatasetError("Nothing is ticked, so nothing was changed.")
-    label = f"{OPERATIONS[name][0]} ({pluralize(len(proposals), 'picture')})" if name in OPERATIONS else "Edit"
-    return bulk.apply(view(workspace, dataset), proposals, label)
+    return [dataclasses.asdict(step) for step in history(open_named(workspace, dataset))[:500]]
 
 
 def turn_back(workspace: Workspace, dataset: str, kind: str) -> "Change":
@@ -322,15 +339,17 @@ def turn_back(workspace: Workspace, dataset: str, kind: str) -> "Change":
     return (redo if kind == "redo" else undo)(view(workspace, dataset))
 
 
-def remove(workspace: Workspace, dataset: str, files: Collection[str]) -> "Change":
-    """Take pictures out of the set, undoable."""
+@operation(answer=lambda workspace, change: change_answer(change), aliases=("remove_pictures",))
+def remove_images(workspace: Workspace, dataset: DatasetName, files: Files) -> "Change":
+    """Remove images from the dataset, undoably."""
     from studio.datasets import remove_pictures
 
     return remove_pictures(view(workspace, dataset), files)
 
 
-def restore(workspace: Workspace, dataset: str, files: Collection[str]) -> "Change":
-    """Put removed pictures back, undoable."""
+@operation(answer=lambda workspace, change: change_answer(change))
+def restore_images(workspace: Workspace, dataset: DatasetName, files: Files) -> "Change":
+    """Put removed images back, undoably."""
     from studio.datasets import restore_pictures
 
     return restore_pictures(view(workspace, dataset), files)

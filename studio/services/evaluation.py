@@ -3,15 +3,18 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from studio.errors import DatasetError, GenerationError, StudioError
 from studio.server.permissions import BUILT_IN
 from studio.services import adapter_files, datasets, generation
-from studio.services.adapter_files import adapter_name
+from studio.services.adapter_files import AdapterName, adapter_name
+from studio.services.generation import RecipeFields
 from studio.services.jobs import Job, fetching, jobs, latest, remember
+from studio.services.operations import Expanded, operation
+from studio.services.parameters import Seeds
 from studio.text import duration
 from studio.workspace import Workspace, checked_name, write_whole
 
@@ -26,8 +29,29 @@ _SAID = ("studio.trigger", "modelspec.trigger_phrase")  # where a file names its
 
 def training_sets(workspace: Workspace) -> list[tuple[str, str]]:
     """(label, key) of what pictures can be compared with."""
-    named = [(label, f"{SET}{name}") for label, name in datasets.list_datasets(workspace)]
+    named = [(label, f"{SET}{name}") for label, name in datasets.dataset_choices(workspace)]
     return [("Its own", OWN), *named, ("None", NONE)]
+
+
+@operation()
+def measure_adapter(
+    workspace: Workspace,
+    adapter: AdapterName,
+    against: Annotated[
+        str, Field(max_length=255, description="Dataset to compare with; empty: the one it was trained on.")
+    ] = "",
+    seeds: Seeds = 3,
+    **fields: Expanded[RecipeFields],  # type: ignore[valid-type]
+) -> Job:
+    """Measure the adapter over strengths in the background: see job_status, then measured."""
+    wanted = f"{SET}{against}" if against else OWN
+    return start_measuring(workspace, generation.composed(workspace, fields), adapter, wanted, seeds)
+
+
+@operation(answer=lambda workspace, found: found or {})
+def measured(workspace: Workspace) -> "Measured | None":
+    """What was measured last: a row for each strength, and the range that is suggested."""
+    return newest(workspace)
 
 
 def start_measuring(

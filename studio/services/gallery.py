@@ -1,4 +1,4 @@
-"""What a person can do with the pictures that were drawn: look through them, search, set aside and take back.
+"""Images that were generated: list, search, move to the trash and restore.
 
 What is written inside each picture is read once, in the background where there are many, and kept in a small index by
 the file's name, time and size. A picture from elsewhere, or a broken one, is found by its file's name.
@@ -12,11 +12,15 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from studio.errors import BusyError, GenerationError, WorkspaceError
 from studio.server.owners import PerOwner
 from studio.services.jobs import Job, jobs
+from studio.services.operations import operation
+from studio.services.parameters import ImageName, Page
 from studio.services.thumbnails import thumbnail
 from studio.text import pluralize
 from studio.workspace import Workspace, checked_name, free_path, write_whole
@@ -67,6 +71,29 @@ class Found:
     count: int  # that fit
     total: int
     unread: int
+
+
+@operation(aliases=("list_pictures",))
+def list_images(
+    workspace: Workspace,
+    words: Annotated[str, Field(max_length=4000, description="Words that are looked for in the recipes.")] = "",
+    page: Page = 0,
+) -> Found:
+    """Images of the workspace, newest first, 48 a page; words are looked for in their recipes."""
+    return find(workspace, words, page)
+
+
+@operation(aliases=("delete_picture",))
+def delete_image(workspace: Workspace, picture: ImageName) -> bool:
+    """Move one of the workspace's images to the trash; restore_image brings the last one back."""
+    remove(workspace, picture)
+    return True
+
+
+@operation(aliases=("restore_picture",))
+def restore_image(workspace: Workspace) -> str:
+    """Bring back the image that was deleted last. Answers its name."""
+    return put_back(workspace)
 
 
 def find(workspace: Workspace, words: str = "", page: int = 0) -> Found:

@@ -6,15 +6,19 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studio.errors import AdapterError, DatasetError, GenerationError, StudioError
+from pydantic import BaseModel, Field, create_model
+from pydantic.fields import FieldInfo
+
+from studio.errors import AdapterError, DatasetError, GenerationError, StudioError, WorkspaceError
 from studio.services import base_models
-from studio.services.adapter_files import adapter_name, adapter_path, list_adapters
+from studio.services.adapter_files import adapter_choices, adapter_path, checked_key, key_of
 from studio.services.jobs import Job, jobs, latest, running
+from studio.services.operations import Expanded, operation
+from studio.services.parameters import ImageName, List, Table
 from studio.text import pluralize
 from studio.workspace import Workspace, checked_name, is_file, write_whole
 
@@ -27,7 +31,7 @@ def shelf(workspace: Workspace) -> list[tuple[str, str]]:
     """(label, key) of what can be put on a picture, the run that trains now first."""
     newest = latest.get("train")
     live = [(f"{newest.name} (training now)", f"{LIVE}{newest.name}")] if newest and running("train") else []
-    return live + list_adapters(workspace)
+    return live + adapter_choices(workspace)
 
 
 def facts_line(workspace: Workspace, key: str, base: str = base_models.STARTER) -> tuple[str, tuple[str, ...], bool]:
@@ -48,11 +52,11 @@ def facts_line(workspace: Workspace, key: str, base: str = base_models.STARTER) 
     return f"{facts.line} · {other}" if other else facts.line, facts.words, facts.matched == 0
 
 
-def use_of(workspace: Workspace, key: str, **values: Any) -> dict[str, Any]:
+def use_of(workspace: Workspace, key: str | Path, **values: Any) -> dict[str, Any]:
     """The fields of an AdapterUse: `key` as `shelf` has it, and what its row holds. `blocks` as a person types them."""
     given = {name: value for name, value in values.items() if value is not None}
     given["blocks"] = parse_blocks(given.get("blocks") or "")
-    if key.startswith(LIVE):
+    if isinstance(key, str) and key.startswith(LIVE):
         run = checked_name(key.removeprefix(LIVE), "run")
         return given | {"file": workspace.runs / run / "adapter.safetensors", "live": True}
     return given | {"file": adapter_path(workspace, key)}
@@ -77,10 +81,11 @@ def parse_blocks(text: str) -> dict[str, float]:
     return found
 
 
-def compose(workspace: Workspace, uses: list[dict[str, Any]], **fields: Any):
+def compose(workspace: Workspace, uses: list[dict[str, Any]], line: str = "", **fields: Any):
     """A Recipe from what was typed. Empty fields fall back to its defaults, seed −1 to a seed by chance.
 
-    `<lora:name:0.8>` in the prompt takes the adapter of that name along. base: a name of the list. Raises StudioError.
+    `<lora:name:0.8>` in the prompt takes the adapter of that name along. base: a name of the list; line: the base
+    as the command line names it, instead. Raises StudioError.
     """
     from studio.generation import Recipe
     from studio.generation.prompts import take_adapters
@@ -92,24 +97,13 @@ def compose(workspace: Workspace, uses: list[dict[str, Any]], **fields: Any):
     for one in named:
         uses = [*uses, {"file": _by_name(workspace, one.name), "strength": one.strength,
                         "text_strength": one.text_strength}]  # fmt: skip
-    given["base"] = base_models.line_of(workspace, given.get("base"))
+    given["base"] = line or base_models.line_of(workspace, given.get("base"))
     base_models.refuse_what_does_not_fit(given["base"], given.get("width"), given.get("height"), given.get("scheduler"))
     if given.get("seed") == -1:
         given["seed"] = random.randint(0, MAX_SEED)
     recipe = Recipe(**given | {"prompt": prompt, "adapters": tuple(uses)})
     workspace.allows.check_picture(recipe)
     return recipe
-
-
-def key_of(workspace: Workspace, name: str) -> str | None:
-    """The adapter with this name, as A1111 and this program write them into pictures; None when there is none."""
-    wanted = name.strip().lower()
-    keys = [key for _, key in list_adapters(workspace) if adapter_name(key).lower() == wanted]
-    if not keys and "@" in name:  # a checkpoint
-        with suppress(StudioError):
-            adapter_path(workspace, f"run:{name.strip()}")
-            keys = [f"run:{name.strip()}"]
-    return next(iter(keys), None)
 
 
 def _by_name(workspace: Workspace, name: str) -> Path:
@@ -119,6 +113,85 @@ def _by_name(workspace: Workspace, name: str) -> Path:
             f"The prompt names the adapter {name[:60]!r}, which is not here: drop its file or correct it."
         )
     return adapter_path(workspace, key)
+
+
+RECIPE_EXAMPLE = '[{"run": NAME, "strength": 0.8}, {"file": NAME, "strength": 0.5, "start": 0.2}]'
+USE_FIELDS = ("strength", "text_strength", "start", "end", "blocks")
+
+
+def _of_recipe(name: str, **changes: Any) -> tuple[Any, Any]:
+    """(annotation, field) of one field of Recipe, for a model of parameters."""
+    from studio.generation.recipe import Recipe
+
+    field = Recipe.model_fields[name]
+    if changes:
+        field = FieldInfo.merge_field_infos(field, **changes)
+    return field.annotation, field
+
+
+# What decides an image's pixels, as operations take it: Recipe's fields, with adapters by name and never by path.
+RecipeFields: type[BaseModel] = create_model(
+    "RecipeFields",
+    prompt=(str, Field("", max_length=4000, description="What the image shows.")),
+    negative=_of_recipe("negative_prompt"),
+    seed=(
+        int,
+        Field(0, ge=-1, lt=2**63, description="The same seed and recipe give the same pixels; -1: a random one."),
+    ),
+    steps=_of_recipe("steps", default=15),
+    guidance=_of_recipe("guidance"),
+    width=_of_recipe("width"),
+    height=_of_recipe("height"),
+    adapters=(List, Field([], max_length=20, description=f"Adapters: {RECIPE_EXAMPLE}.")),
+    more=(Table, Field({}, description='More fields, such as {"scheduler": "DPM++ 2M Karras", "clip_skip": 2}.')),
+    scheduler=_of_recipe("scheduler"),
+    clip_skip=_of_recipe("clip_skip"),
+    denoising=_of_recipe("denoising"),
+    base=(str, Field("starter", max_length=1024, description="Base model: a name of list_bases.")),
+)
+
+
+def composed(workspace: Workspace, fields: dict[str, Any]) -> Any:
+    """A Recipe of the parameters of an operation. Raises StudioError."""
+    given = fields["more"] | {name: value for name, value in fields.items() if name not in ("adapters", "more")}
+    given |= {name: value for name, value in fields["more"].items() if name not in _FIRST}
+    given["negative_prompt"] = given.pop("negative")
+    for key in ("source", "mask", "adapters"):  # files of this machine are never named from outside
+        given.pop(key, None)
+    uses = []
+    for entry in fields["adapters"]:
+        try:
+            key = checked_key(entry)
+        except ValueError as error:
+            raise GenerationError(f"{error}.") from None
+        chosen = {name: entry[name] for name in USE_FIELDS if name in entry} if isinstance(entry, dict) else {}
+        uses.append(use_of(workspace, key, **chosen))
+    return compose(workspace, uses, **given)
+
+
+_FIRST = ("prompt", "negative", "seed", "steps", "guidance", "width", "height")  # these win over `more`
+
+
+@operation(device=True, file="image")
+def generate(
+    workspace: Workspace,
+    **fields: Expanded[RecipeFields],  # type: ignore[valid-type]
+) -> tuple[Path, str]:
+    """Generate one image and save it in the workspace. Answers the image and its recipe."""
+    from studio.generation import save_image
+
+    workspace.refuse_if_full()
+    recipe = composed(workspace, fields).model_copy(update={"count": 1})
+    return save_image(draw(recipe), recipe, workspace.outputs), recipe_line(recipe)
+
+
+@operation(aliases=("picture_recipe",))
+def image_recipe(workspace: Workspace, picture: ImageName) -> dict[str, Any]:
+    """The recipe inside one of the workspace's images, with its adapters."""
+    values, adapters, problems = restored(workspace, image_path(workspace, picture))
+    for key in ("source", "mask"):
+        values.pop(key, None)
+    return {"recipe": values, "adapters": adapters, "problems": problems}
 
 
 @dataclass
@@ -290,3 +363,15 @@ def recipe_line(recipe) -> str:
     parts += [f"{use.title} at {use.strength:g}" for use in recipe.adapters]
     prompt = re.sub(r"\s+", " ", recipe.prompt).strip()
     return f"{prompt if len(prompt) <= 90 else prompt[:89] + '…'} · " + " · ".join(parts)
+
+
+def image_path(workspace: Workspace, name: str) -> Path:
+    """The picture of this name among the outputs: `NAME.png`, or `grids/GRID/NAME.png`. Raises WorkspaceError."""
+    parts = str(name).split("/")
+    if len(parts) == 3 and parts[0] == "grids":
+        path = workspace.outputs / "grids" / checked_name(parts[1], "grid") / checked_name(parts[2], "picture")
+    else:
+        path = workspace.outputs / checked_name(name, "picture")
+    if path.is_symlink():
+        raise WorkspaceError(f"{name[:60]!r} is a link to another place: put the picture itself there.")
+    return path

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from studio.errors import AdapterError, BusyError, GenerationError, NotAllowedError, WorkspaceError
-from studio.services.adapter_files import adapter_path, list_adapters
-from studio.services.generation import key_of
-from studio.services.jobs import Job, jobs, remember, running
+from studio.services.adapter_files import adapter_choices, adapter_path, checked_key, key_of
+from studio.services.generation import RecipeFields, composed
+from studio.services.jobs import Job, jobs, latest, remember, running
+from studio.services.operations import Expanded, operation
+from studio.services.parameters import List
 from studio.text import pluralize
 from studio.workspace import Workspace, checked_name
 
@@ -22,6 +26,7 @@ PARTS = 1000  # of a cell, for progress
 PICKED = ("adapter", "checkpoint", "scheduler")  # axes whose values are chosen from a list, not typed
 FEW = 8  # checkpoints that are chosen by themselves
 LADDER = "0.5, 0.75, 1"
+GridName = Annotated[str, Field(max_length=255, description="Name of a grid; empty: the newest.")]
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,41 @@ def seconds_for(made: Sequence["Recipe"]) -> float | None:
     return None if None in found else sum(filter(None, found))
 
 
+AXES = '[{"kind": "strength", "text": "0, 0.5, 1"}, {"kind": "seed", "text": "1-3"}]'
+
+
+@operation()
+def draw_grid(
+    workspace: Workspace,
+    axes: Annotated[List, Field(max_length=3, description=f"Axes, one to three: {AXES}.")],
+    **fields: Expanded[RecipeFields],  # type: ignore[valid-type]
+) -> str:
+    """Draw a grid in the background: see job_status, then grid_result. Answers the grid's name."""
+    recipe = composed(workspace, fields)
+    start_grid(workspace, recipe, axes_of(workspace, recipe, [_typed(entry) for entry in axes]))
+    return latest["grid"].name
+
+
+@operation(file="image")
+def grid_result(workspace: Workspace, name: GridName = "") -> tuple[Path]:
+    """The contact sheet of a grid, of the newest one if no name is given."""
+    grid = grid_named(workspace, name) if name else newest(workspace)
+    if grid is None or not grid.sheet.is_file():
+        raise GenerationError("There is no contact sheet yet: draw a grid, and wait until it is done.")
+    return (grid.sheet,)
+
+
+def _typed(entry: Any) -> Typed:
+    """An axis of an operation's parameter."""
+    if not isinstance(entry, dict):
+        raise GenerationError(f"Each axis must be a table, as in {AXES}.")
+    picks = entry.get("adapters") or entry.get("picks") or []
+    with suppress(ValueError):
+        picks = [checked_key(pick) for pick in picks]
+    kind, which, text = (str(entry.get(name, "")) for name in ("kind", "which", "text"))
+    return Typed(kind, which, text, tuple(map(str, picks)))
+
+
 def start_grid(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -> Job:
     """Draw a grid in the background, taking turns with a run that trains. It is found again by `newest`."""
     from studio.generation import contact_sheet, save_image
@@ -179,22 +219,10 @@ def grid_named(workspace: Workspace, name: Any) -> "SavedGrid":
 
 
 def picture_name(grid: "SavedGrid", number: int) -> str:
-    """How a cell's picture is called for `picture_path`."""
+    """How a cell's picture is called for `generation.image_path`."""
     from studio.generation.contact_sheet import cell_file
 
     return f"grids/{grid.folder.name}/{cell_file(grid.folder, number).name}"
-
-
-def picture_path(workspace: Workspace, name: str) -> Path:
-    """The picture of this name among the outputs: `NAME.png`, or `grids/GRID/NAME.png`. Raises WorkspaceError."""
-    parts = str(name).split("/")
-    if len(parts) == 3 and parts[0] == "grids":
-        path = workspace.outputs / "grids" / checked_name(parts[1], "grid") / checked_name(parts[2], "picture")
-    else:
-        path = workspace.outputs / checked_name(name, "picture")
-    if path.is_symlink():
-        raise WorkspaceError(f"{name[:60]!r} is a link to another place: put the picture itself there.")
-    return path
 
 
 # What can be chosen -------------------------------------------------------------------------------------------------
@@ -253,7 +281,7 @@ def ladder(workspace: Workspace) -> list[Typed]:
 
 def two(workspace: Workspace, keys: Sequence[str], seed: int) -> list[Typed]:
     """Two adapters, those in the rows (`keys`) first, or the last two checkpoints of a run, at four seeds."""
-    here = [key for _, key in list_adapters(workspace)]
+    here = [key for _, key in adapter_choices(workspace)]
     picks = list(dict.fromkeys([*(key for key in keys if key in here), *here]))[:2]
     seeds = Typed("seed", text=f"{seed}-{seed + 3}")
     if len(picks) == 2:

@@ -36,6 +36,10 @@ class Job:
         self.paused = False  # whether the work stands still now; it may be a step after it was asked to
         self.thread: threading.Thread | None = None
 
+    def as_answer(self) -> dict[str, Any]:
+        """What endpoints and the command line say of it."""
+        return {name: getattr(self, name) for name in ("kind", "title", "state", "done", "total", "message", "error")}
+
     def stop(self) -> None:
         """Ask the work to end at its next opportunity, also while it is paused."""
         self.stop_event.set()

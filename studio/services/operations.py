@@ -45,7 +45,7 @@ class Operation:
     upload    the parameter that takes uploaded files, or ""
     file      whether it answers a file: "image" or "download", or ""
     answer    what a caller outside Python gets, made of (workspace, the function's result)
-    aliases   names that older programs call it by: answered, never listed
+    aliases   names that older programs call it by
     """
 
     name: str
@@ -125,6 +125,7 @@ def all_operations() -> dict[str, Operation]:
         adapters,
         base_models,
         captioning,
+        captions,
         datasets,
         evaluation,
         gallery,
@@ -141,7 +142,9 @@ def all_operations() -> dict[str, Operation]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON holds it: dataclasses and models as tables, paths by their names alone."""
+    """A value as JSON holds it: jobs by their state, dataclasses and models as tables, paths by their names alone."""
+    if hasattr(value, "as_answer"):
+        return value.as_answer()
     if isinstance(value, dict):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -173,7 +176,7 @@ def _is_empty(value: Any, field: FieldInfo) -> bool:
 
 def _parameters(function: Callable[..., Any]) -> Iterator[inspect.Parameter]:
     """All but the workspace."""
-    signature = inspect.signature(function, eval_str=True)
+    signature = inspect.signature(function)
     return iter(list(signature.parameters.values())[1:])
 
 

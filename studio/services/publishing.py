@@ -3,9 +3,14 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from studio.errors import RunError
 from studio.services.jobs import Job, counting, jobs, latest, remember
+from studio.services.operations import operation
+from studio.services.parameters import RunName
 from studio.workspace import Workspace, checked_name
 
 
@@ -19,16 +24,24 @@ class Published:
     address: str = ""
 
 
-def start_publishing(
-    workspace: Workspace, run: str, repo: str, licence: str, triggers: str, about: str, private: bool, send: bool,
-    token: str = "",
-):  # fmt: skip
-    """A background job that prepares the folder and, with `send`, uploads it. Raises a StudioError at once for a field
-    that can't be used. On a person's own machine an empty token stands for HF_TOKEN.
+@operation(needs="publish")
+def publish_run(
+    workspace: Workspace,
+    run: RunName,
+    repo: Annotated[str, Field(max_length=200, description="owner/name on the Hub.")] = "",
+    licence: Annotated[str, Field(max_length=100, description="Licence, as the Hub names them; may be empty.")] = "",
+    triggers: Annotated[str, Field(max_length=2000, description="Trigger words, separated by commas.")] = "",
+    about: Annotated[str, Field(max_length=50_000, description="Markdown for the model card.")] = "",
+    private: Annotated[bool, Field(description="Only the owner sees it.")] = True,
+    send: Annotated[bool, Field(description="Upload it; off only prepares the folder.")] = False,
+    token: Annotated[str, Field(max_length=500, description="The Hub's token that may write; it is not kept.")] = "",
+) -> Job:
+    """Make the model card and folder of a run in the background and, with `send`, upload it to the Hub.
+
+    Wait with job_status, then ask publish_result. On a person's own machine an empty token stands for HF_TOKEN.
     """
     from studio.training.publishing import Publication, PublishingStopped, check_repo, prepare, upload
 
-    workspace.allows.need("publish")
     run = checked_name(run, "run")
     words = tuple(filter(None, (word.strip() for word in re.split(r"[,\n]", triggers or ""))))
     wanted = Publication((repo or "").strip(), (licence or "").strip(), words, about or "", bool(private))
@@ -64,3 +77,13 @@ def newest_publishing():
     """(job, run) of the newest one, or (None, "")."""
     newest = latest.get("publish")
     return (newest.job, newest.name) if newest else (None, "")
+
+
+@operation()
+def publish_result(workspace: Workspace) -> dict[str, Any]:
+    """What the newest publishing made: the card, the files with their bytes, the address on the Hub."""
+    job, run = newest_publishing()
+    made = job.result if job else None
+    if not made:
+        return {"run": run}
+    return {"run": run, "card": made.card, "files": dict(made.files), "address": made.address}

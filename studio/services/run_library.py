@@ -3,11 +3,15 @@
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from studio.errors import RunError, StudioError
 from studio.services import run_queue
 from studio.services.jobs import running
+from studio.services.operations import operation
+from studio.services.parameters import List, RunName
 from studio.services.runs import QUEUED, current_run, list_run_names
 from studio.services.thumbnails import folder as thumbnails_folder
 from studio.services.thumbnails import thumbnail
@@ -90,6 +94,19 @@ def list_stamp(workspace: Workspace) -> tuple:
 # Comparing ----------------------------------------------------------------------------------------------------------
 
 
+@operation()
+def compare_runs(
+    workspace: Workspace,
+    runs: Annotated[List, Field(max_length=COMPARED, description='Names of runs, such as ["one", "two"].')],
+) -> dict[str, Any]:
+    """Where the settings of some runs differ, and the course of each: [step, loss] in training and held out."""
+    names, lines = list(map(str, runs)), ("trained", "held_out", "base")
+    return {
+        "differences": dict(differences(workspace, names)),
+        "losses": {name: {line: getattr(course, line) for line in lines} for name, course in courses(workspace, names)},
+    }
+
+
 def courses(workspace: Workspace, names: list[str]) -> list[tuple[str, Any]]:
     """(name, Course) of each run that can be read."""
     from studio.training.summary import course
@@ -140,8 +157,15 @@ def note_of(workspace: Workspace, name: str) -> str:
     return keeping.note_of(workspace, checked_name(name, "run"))
 
 
-def write_note(workspace: Workspace, name: str, text: str) -> None:
-    keeping.write_note(workspace, checked_name(name, "run"), text or "")
+@operation()
+def note_run(
+    workspace: Workspace,
+    run: RunName,
+    note: Annotated[str, Field(max_length=20_000, description="The note; empty removes it.")] = "",
+) -> str:
+    """Keep a note beside a run; empty removes it. Answers the note."""
+    keeping.write_note(workspace, checked_name(run, "run"), note)
+    return note_of(workspace, run)
 
 
 def settings_file(workspace: Workspace, name: str) -> Path:
@@ -153,6 +177,12 @@ def folder_of(workspace: Workspace, name: str) -> str:
     """Where the run lies on this machine. Raises NotAllowedError where that is nobody's business."""
     workspace.allows.need("folders")
     return str(workspace.runs / checked_name(name, "run"))
+
+
+@operation()
+def delete_run(workspace: Workspace, run: RunName) -> str:
+    """Move a run into the trash. Answers the key that restore_run takes."""
+    return throw_away(workspace, [run])[0]
 
 
 def throw_away(workspace: Workspace, names: list[str]) -> list[str]:
@@ -174,7 +204,11 @@ def in_the_bin(workspace: Workspace) -> list[Any]:
     return keeping.thrown(workspace)
 
 
-def bring_back(workspace: Workspace, key: str) -> str:
+@operation()
+def restore_run(
+    workspace: Workspace, key: Annotated[str, Field(max_length=300, description="As delete_run answered it.")]
+) -> str:
+    """Bring a run back from the trash. Answers its name."""
     return keeping.bring_back(workspace, checked_name(key, "run"))
 
 

@@ -14,6 +14,8 @@ from studio.errors import BusyError, RunError, StudioError
 from studio.server.owners import acting, owner
 from studio.services import runs
 from studio.services.jobs import running
+from studio.services.operations import Expanded, operation
+from studio.services.parameters import DatasetName, Places, RunName, RunSettings
 from studio.workspace import Workspace, checked_name
 
 log = logging.getLogger(__name__)
@@ -22,20 +24,32 @@ _going: dict[Path, threading.Event] = {}  # by workspace; set: it is to wait aga
 _lock = threading.Lock()
 
 
-def enqueue(workspace: Workspace, values: dict) -> str:
-    """Make a run that waits for its turn; returns its name. values: as for `runs.config_of`."""
+@operation()
+def queue_training(
+    workspace: Workspace,
+    dataset: DatasetName = "",
+    name: runs.RunTitle = "",
+    *,
+    values: dict[str, Any] | None = None,
+    **fields: Expanded[RunSettings],  # type: ignore[valid-type]
+) -> str:
+    """Put a run in the queue: it begins once the device is free. Answers the run's name.
+
+    values: the settings as the form has them, instead of the other parameters.
+    """
     from studio.services.run_order import enqueue, waiting
     from studio.training import new_run
 
-    config, before = runs.config_of(workspace, values), waiting(workspace)
+    settings = runs.settings_from(dataset, name, fields) if values is None else values
+    config, before = runs.config_of(workspace, settings), waiting(workspace)
     twin = next((name for name in before if _settings(workspace, name, config.name) == config), None)
     if twin:
         raise RunError(f"{twin} waits already with just these settings: change one of them first.")
     workspace.refuse_if_full()
     new_run(config, workspace)
     enqueue(workspace, config.name)
-    if not before and running():  # else it waits with the others until somebody says so
-        go_on(workspace)
+    if not before and running():  # else it waits with the others until the queue is started
+        start_queue(workspace)
     return config.name
 
 
@@ -65,37 +79,51 @@ def queue_stamp(workspace: Workspace) -> tuple:
     return tuple(waiting(workspace)), going(workspace)
 
 
+@operation()
+def list_queue(workspace: Workspace) -> dict[str, Any]:
+    """Runs that wait, the next one first, and whether they start automatically."""
+    return {"waiting": [run.name for run in queue_of(workspace)], "going": going(workspace)}
+
+
 def going(workspace: Workspace) -> bool:
     """Whether the next run begins by itself."""
     return workspace.root in _going
 
 
-def go_on(workspace: Workspace) -> None:
+@operation()
+def start_queue(workspace: Workspace) -> bool:
     """Begin the waiting runs one after the other, each as soon as the device is free."""
     with _lock:
         if workspace.root in _going:
-            return
+            return True
         hold = _going[workspace.root] = threading.Event()
     threading.Thread(target=_keep_going, args=(workspace, hold, owner()), name="queue", daemon=True).start()
+    return True
 
 
-def hold(workspace: Workspace) -> None:
-    """Begin no further run until `go_on`. The one that goes on is not touched."""
+@operation()
+def pause_queue(workspace: Workspace) -> bool:
+    """Begin no further run until start_queue. The one that runs goes on."""
     with _lock:
         event = _going.pop(workspace.root, None)
     if event:
         event.set()
+    return True
 
 
-def move(workspace: Workspace, name: str, by: int) -> None:
-    """A waiting run `by` places further back, or forward."""
-    from studio.services.run_order import move as moved
+@operation()
+def move_in_queue(workspace: Workspace, run: RunName, by: Places) -> list[str]:
+    """Move a waiting run some places back, or forward where the number is negative. Answers the queue."""
+    from studio.services.run_order import move, waiting
 
-    moved(workspace, checked_name(name, "run"), by)
+    move(workspace, checked_name(run, "run"), by)
+    return waiting(workspace)
 
 
-def remove(workspace: Workspace, name: str) -> None:
-    """Take a run out of the queue. One that never began goes into the bin; one that did stays as it is."""
+@operation()
+def leave_queue(workspace: Workspace, run: RunName) -> bool:
+    """Take a run out of the queue. One that never began goes into the trash; one that did stays as it is."""
+    name = run
     from studio.services.run_order import dequeue, waiting
     from studio.training.keeping import throw_away
     from studio.training.reading import LOG
@@ -105,6 +133,7 @@ def remove(workspace: Workspace, name: str) -> None:
     dequeue(workspace, name)
     if not (workspace.runs / name / LOG).exists() and name != runs.current_run():
         throw_away(workspace, name)
+    return True
 
 
 def _keep_going(workspace: Workspace, hold: threading.Event, who: str) -> None:
@@ -143,7 +172,7 @@ def _begin_next(workspace: Workspace) -> bool:
     if name is None:
         return False
     try:
-        runs.resume(workspace, name)
+        runs.resume_training(workspace, name)
     except BusyError:
         time.sleep(LOOK)  # somebody was quicker
     except StudioError as error:

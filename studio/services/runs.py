@@ -3,30 +3,38 @@
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from studio.errors import DatasetError, NotAllowedError, RunError, StudioError, WorkspaceError
 from studio.services import base_models
 from studio.services.base_models import STARTER
 from studio.services.datasets import open_named
-from studio.services.jobs import jobs, latest, remember, running
+from studio.services.jobs import Job, jobs, latest, remember, running, stop_job
+from studio.services.operations import Expanded, operation
+from studio.services.parameters import AnyRun, BaseName, DatasetName, RunName, RunSettings
 from studio.workspace import Workspace, checked_name, copy_whole, free_path, safe_name
 
 FOLDERS = ("data.held_out", "data.regularisation")  # settings that name a dataset on the page and a folder in run.toml
 UNFINISHED = ("interrupted", "stopped", "failed")
 QUEUED = "queued"
 HARDEST = 8
+RunTitle = Annotated[str, Field(max_length=80, description="Name of the new run; empty: the dataset's.")]
+MoreSteps = Annotated[int, Field(ge=1, le=1_000_000, description="Training steps to add.")]
 
 
 # Before a run -------------------------------------------------------------------------------------------------------
 
 
-def list_presets(workspace: Workspace | None = None, base: str = STARTER) -> dict[str, dict[str, Any]]:
-    """Settings to begin with, by name: those for the base of this name. Raises BaseModelError."""
+@operation()
+def list_presets(workspace: Workspace, base: BaseName = STARTER) -> dict[str, dict[str, Any]]:
+    """Settings to begin with, by name, for `more` of check_settings and start_training. Raises BaseModelError."""
     from studio.training.presets import presets_of
 
-    if workspace is None or base == STARTER:
+    if base == STARTER:
         return presets_of(STARTER)
     return presets_of(base_models.look_at(base_models.line_of(workspace, base)).family)
 
@@ -52,9 +60,33 @@ def config_of(workspace: Workspace, values: dict):
     return config
 
 
-def start_check(workspace: Workspace, values: dict):
-    """A background job that tries the settings on a few real steps; its result is a preflight Report."""
-    config = config_of(workspace, values)
+def settings_from(dataset: str, name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """What `config_of` takes, from the parameters of an operation."""
+    values = fields["more"] | {
+        "dataset": dataset,
+        "name": name,
+        "training.steps": fields["steps"],
+        "adapter.rank": fields["rank"],
+        "training.learning_rate": fields["learning_rate"],
+    }
+    if lines := [line.strip() for line in fields["prompts"].splitlines() if line.strip()]:
+        values["preview.prompts"] = lines
+    return {key: value for key, value in values.items() if value not in (None, "")}
+
+
+@operation()
+def check_settings(
+    workspace: Workspace,
+    dataset: DatasetName = "",
+    *,
+    values: dict[str, Any] | None = None,
+    **fields: Expanded[RunSettings],  # type: ignore[valid-type]
+) -> Job:
+    """Try the settings on a few real steps in the background; wait with job_status, then ask check_report.
+
+    values: the settings as the form has them, instead of the other parameters.
+    """
+    config = config_of(workspace, settings_from(dataset, "", fields) if values is None else values)
 
     def work(job) -> None:
         from studio.training.preflight import preflight
@@ -68,6 +100,17 @@ def start_check(workspace: Workspace, values: dict):
     job = jobs.start("check", f"Checking {name}", work, limit=workspace.allows.longest)
     remember(job, name)
     return job
+
+
+@operation()
+def check_report(workspace: Workspace) -> dict[str, Any]:
+    """What the newest check found: findings, seconds a step and in all, memory in GB, settings to change."""
+    job = newest_check()
+    if job is None:
+        return {"state": "none"}
+    findings = [{"level": "stop", "message": job.error}] if job.error else []
+    found = {"ready": job.result.ready, **asdict(job.result)} if job.result else {}
+    return {"state": job.state, "ready": False, "findings": findings, "proposal": {}} | found
 
 
 def newest_check():
@@ -107,19 +150,37 @@ def crops_of(workspace: Workspace, dataset: str, values: dict) -> tuple[list[Cro
 # A run that goes on -------------------------------------------------------------------------------------------------
 
 
-def start_training(workspace: Workspace, values: dict) -> str:
-    """Check the settings, start the run in the background, return its name. values: as for `config_of`."""
+@operation()
+def start_training(
+    workspace: Workspace,
+    dataset: DatasetName = "",
+    name: RunTitle = "",
+    *,
+    values: dict[str, Any] | None = None,
+    **fields: Expanded[RunSettings],  # type: ignore[valid-type]
+) -> str:
+    """Start a run in the background. Answers the run's name (name-2 when the name is taken).
+
+    values: the settings as the form has them, instead of the other parameters.
+    """
     from studio.training import new_run
 
-    config = config_of(workspace, values)
+    config = config_of(workspace, settings_from(dataset, name, fields) if values is None else values)
     jobs.refuse_if_busy()
     workspace.refuse_if_full()
     _train(workspace, config, new_run(config, workspace))
     return config.name
 
 
-def pause() -> bool:
-    """Ask the run to stand still after a checkpoint, which frees the device; False when none runs."""
+@operation()
+def stop_training(workspace: Workspace) -> bool:
+    """Stop the run after its current step; it keeps what it learned. Answers whether anything ran."""
+    return stop_job("train")
+
+
+@operation()
+def pause_training(workspace: Workspace) -> bool:
+    """Pause the run after a checkpoint, which frees the device for generate. Answers whether anything ran."""
     job = running("train")
     if job and job.limit:
         raise NotAllowedError("A run can't be paused here, since others wait: stop it, and resume it later.")
@@ -128,9 +189,12 @@ def pause() -> bool:
     return job is not None
 
 
-def resume(workspace: Workspace, name: str = "") -> str:
-    """Go on with the paused run, or with the run `name` from its last checkpoint. Returns the run's name."""
+@operation()
+def resume_training(workspace: Workspace, run: AnyRun = "") -> str:
+    """Go on with the paused run, or with one that was stopped or broken off. Answers the run's name."""
     from studio.training import config_from_toml
+
+    name = run
 
     current, job = current_run(), running("train")
     if job and job.pause_event.is_set() and name in ("", current):
@@ -147,16 +211,12 @@ def resume(workspace: Workspace, name: str = "") -> str:
     return name
 
 
-def extend(workspace: Workspace, name: str, steps: Any) -> str:
-    """Give a run that has ended `steps` more and go on with it. Returns the run's name."""
+@operation()
+def extend_training(workspace: Workspace, run: RunName, steps: MoreSteps = 100) -> str:
+    """Give a run that has ended more steps and go on with it. Answers the run's name."""
     from studio.training import extend_run
 
-    try:
-        more = int(steps)
-    except (TypeError, ValueError, OverflowError):
-        more = 0
-    if more < 1:
-        raise RunError("More steps must be a whole number of at least 1.")
+    name, more = run, steps
     jobs.refuse_if_busy()
     view = run_view(workspace, checked_name(name, "run"))
     if view.state == "running":
@@ -211,6 +271,7 @@ def current_run() -> str:
 
 
 def list_run_names(workspace: Workspace) -> list[str]:
+    """Names of all runs, newest first."""
     from studio.training import list_runs
 
     return list_runs(workspace)
@@ -315,3 +376,36 @@ def download_copy(workspace: Workspace, run: str) -> Path | None:
     if not target.exists() or target.stat().st_mtime != source.stat().st_mtime:  # clocks go backwards, too
         copy_whole(source, target)
     return target
+
+
+# Answers ------------------------------------------------------------------------------------------------------------
+
+
+@operation()
+def list_runs(workspace: Workspace) -> list[str]:
+    """Names of all runs, newest first."""
+    return list_run_names(workspace)
+
+
+@operation()
+def run_status(workspace: Workspace, run: AnyRun = "") -> dict[str, Any]:
+    """A run's state, step, speed, losses, verdict, warnings, hardest images and whether its adapter is ready."""
+    view = run_view(workspace, run)
+    return _answer(workspace, view) if view else {"state": "none"}
+
+
+def _answer(workspace: Workspace, view: Any) -> dict[str, Any]:
+    fields = ("name", "state", "step", "steps", "rate", "seconds_left", "message", "setup")
+    return {name: getattr(view, name) for name in fields} | {
+        "losses": [list(row) for row in view.losses[-50:]],
+        "looks": [asdict(look) for look in view.looks],  # step, loss, base_loss, spread, bands, base_bands, verdict
+        "verdict": view.looks[-1].verdict if view.looks else "",
+        "warnings": [{"step": step, "message": message} for step, message in view.warnings],
+        "certificate": asdict(view.certificate) if view.certificate else None,
+        "hardest": [
+            {"file": item.path.name, "caption": item.caption, "times_usual": hard}
+            for item, hard in hardest_of(workspace, view.name)
+        ],
+        "previews": [{"step": step, "prompt": prompt} for step, prompt, _ in view.previews],
+        "adapter_ready": bool(view.adapter),
+    }

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio.services import adapter_library, gallery, run_library
-from studio.services.jobs import Job, jobs
+from studio.services.jobs import Job, jobs, latest, running
+from studio.services.operations import operation
 from studio.training import keeping
 from studio.workspace import FOLDERS, Workspace, remove_whole, size_of
 
@@ -26,6 +27,20 @@ class Aside(NamedTuple):
 
     counts: dict[str, int]
     size: int
+
+
+@operation()
+def job_status(workspace: Workspace) -> dict[str, Any]:
+    """The job that runs now, or the one that ended last: kind, state, done, total, message."""
+    ended = [newest.job for newest in latest.values()]
+    job = running() or (ended[-1] if ended else None)
+    return job.as_answer() if job else {"state": "none"}
+
+
+@operation()
+def doctor(workspace: Workspace) -> dict[str, Any]:
+    """What this machine has and what works on it."""
+    return examined(workspace)
 
 
 def examined(workspace: Workspace) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from studio.server import owners, zero_gpu  # noqa: E402
 from studio.server.middleware import Guard  # noqa: E402
 from studio.server.settings import HOME, Settings  # noqa: E402
 from studio.server.visitors import LIFE, Visitors, VisitorsWorkspace  # noqa: E402
-from studio.services.datasets import list_datasets  # noqa: E402
+from studio.services.datasets import dataset_choices  # noqa: E402
 from studio.services.jobs import jobs  # noqa: E402
 from studio.web.about import about_tab  # noqa: E402
 from studio.web.api import endpoints  # noqa: E402
@@ -72,7 +72,7 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
         timer.start()
 
         def go_train(name):
-            return gr.Tabs(selected="train"), gr.update(choices=list_datasets(workspace), value=name)
+            return gr.Tabs(selected="train"), gr.update(choices=dataset_choices(workspace), value=name)
 
         def go_generate(run):
             return gr.Tabs(selected="generate"), f"run:{run}"

@@ -17,7 +17,7 @@ from PIL import Image
 
 from studio.captioning import caption_dataset
 from studio.datasets import bulk, examine, import_pictures, open_dataset, undo
-from studio.services import datasets
+from studio.services import captions, datasets
 from studio.services.thumbnails import thumbnail
 from studio.web.dataset.images import PAGE
 from studio.workspace import Workspace
@@ -81,11 +81,11 @@ def waits(workspace: Workspace) -> None:
 
     def edit() -> None:
         dataset = datasets.view(workspace, "many")
-        datasets.save_caption(workspace, "many", dataset.file_of(dataset.items[7]), f"words {time.time()}")
+        captions.save_caption(workspace, "many", dataset.file_of(dataset.items[7]), f"words {time.time()}")
 
     def many() -> None:
         dataset = datasets.view(workspace, "many")
-        found = datasets.propose(workspace, "many", bulk.Filter(), "prepend", f"{time.time():.0f} ")
+        found = captions.propose(workspace, "many", bulk.Filter(), "prepend", f"{time.time():.0f} ")
         bulk.apply(dataset, found, "benchmark")
         undo(datasets.view(workspace, "many"))
 

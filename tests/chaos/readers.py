@@ -23,10 +23,9 @@ from studio.errors import DatasetError
 from studio.generation import Recipe, contact_sheet, grids, image_metadata, prompts
 from studio.schema import explain
 from studio.services import generation
-from studio.services import grids as actions_grids
+from studio.services import grids as grid_services
+from studio.services.operations import all_operations
 from studio.training import config_from
-from studio.web import api_pictures
-from studio.web.endpoint import json_of
 from studio.workspace import Workspace
 from tests.adapters.test_hostile_adapter_files import survive
 from tests.chaos.lied import Reader, Tally, typed
@@ -46,6 +45,15 @@ AXES = {"axes": [SIDES[0] | {"index": 0, "values": [0, 1]}, SIDES[1] | {"index":
 
 def dump(value: Any) -> bytes:
     return json.dumps(value).encode()
+
+
+def _table(data: bytes) -> dict[str, Any]:
+    """The JSON object of the bytes; one of nothing but them where they are none."""
+    try:
+        found = json.loads(typed(data))
+    except (ValueError, RecursionError):
+        found = {}
+    return found if isinstance(found, dict) else {"x": found}
 
 
 def adapters(root: Path, count: int, seed: int) -> Tally:
@@ -130,7 +138,7 @@ def of_pictures(workspace: Workspace, place: Path) -> list[Reader]:
         """Everything that looks into a picture."""
         path = save(workspace.outputs / "said.png", data)
         axes = contact_sheet.read_axes(path)
-        return axes, generation.restored(workspace, path), actions_grids.typed_in(workspace, path)
+        return axes, generation.restored(workspace, path), grid_services.typed_in(workspace, path)
 
     def cell(data: bytes):
         contact_sheet.draw_contact_sheet(
@@ -187,24 +195,35 @@ def of_what_is_typed(workspace: Workspace, place: Path) -> list[Reader]:
 
     def words(data: bytes):
         """Adapters, axes, filters and settings, as endpoints are given them."""
-        found: Any = json_of(typed(data), dict, "more")
+        text = typed(data)
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = {"axes": text}
+        found = found if isinstance(found, dict) else {"more": found}
+        draw = all_operations()["draw_grid"]
         try:
             wanted = TypeAdapter(bulk.Filter).validate_python(found.pop("filter", {}))
+            given = draw.model.model_validate({"axes": [], "prompt": "a fish"} | found)
         except ValidationError as error:
-            raise DatasetError(f"filter.{explain(error)}") from None
-        axes = [api_pictures._axis(one) for one in json_of(found.pop("axes", []), list, "axes")]
-        uses = [api_pictures._use(workspace, one) for one in json_of(found.pop("adapters", []), list, "adapters")]
-        captioner_settings("chat", json_of(found.pop("captioner", {}), dict, "settings"))
-        config_from({"data.folder": "x", **json_of(found.pop("run", {}), dict, "more")})
-        recipe = generation.compose(workspace, uses, **found | {"prompt": "a fish"})
-        return recipe, axes, wanted, actions_grids.axes_of(workspace, recipe, axes)
+            raise DatasetError(explain(error)) from None
+        fields = {name: getattr(given, name) for name in draw.fields}
+        axes = [grid_services._typed(one) for one in fields.pop("axes")]
+        recipe = generation.composed(workspace, fields)
+        return recipe, axes, wanted, grid_services.axes_of(workspace, recipe, axes)
+
+    def captioner(data: bytes):
+        captioner_settings("chat", _table(data))
+
+    def run(data: bytes):
+        config_from({"data.folder": "x", **_table(data)})
 
     given = {
-        "prompt": "a fish", "width": 128, "scheduler": "Euler", "clip_skip": 2, "base": "starter", "count": 1,
-        "filter": {"has": "cat", "words": [1, 4], "captioned": True}, "captioner": {"prompt": "x", "top_p": 0.5},
+        "prompt": "a fish", "width": 128, "scheduler": "Euler", "clip_skip": 2, "base": "starter",
+        "filter": {"has": "cat", "words": [1, 4], "captioned": True}, "more": {"denoising": 0.5},
         "axes": [{"kind": "seed", "text": "1-3"}, {"kind": "scheduler", "picks": ["Euler"]}], "adapters": [],
-        "run": {"adapter.rank": 4, "training.learning_rate": "1e-3", "preview.prompts": ["a"], "data.trigger": "x"},
     }  # fmt: skip
+    settings = {"adapter.rank": 4, "training.learning_rate": "1e-3", "preview.prompts": ["a"], "data.trigger": "x"}
     table = b'{"file_name": "a.png", "text": "a fish"}\n{"file_name": "sub/b.png", "caption": "b"}\n'
     texts = [b"a (red:1.3) fish, [blurred] BREAK (sea:0.7), \\(x\\)", b"((a)), [b:c] (d:-1) <3, :) \\\\"]
     kinds = [
@@ -221,7 +240,9 @@ def of_what_is_typed(workspace: Workspace, place: Path) -> list[Reader]:
         Reader("strengths of blocks", [b"up 0.5, down.1 0", b"unet.mid_block=1; text_encoder 0.2"], blocks),
         Reader("patterns of layers", [paths, b"attention\nff"], patterns),
         Reader("patterns of captions", [b"r(e)d .*", rb"\bfish\b", b"[a-z]{2,4}"], search, 0.5),
-        Reader("settings of endpoints", [dump(given)], words),
+        Reader("parameters of operations", [dump(given)], words),
+        Reader("settings of a captioner", [dump({"prompt": "x", "top_p": 0.5})], captioner),
+        Reader("settings of a run", [dump(settings)], run),
         Reader("metadata.jsonl", [table], captions.read_table),
         Reader(
             "metadata.csv", [b'file_name,text\na.png,"a, fish"\n'], lambda d: captions.read_table(d, "metadata.csv")

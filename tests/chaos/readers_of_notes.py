@@ -155,7 +155,7 @@ def of_notes(workspace: Workspace) -> list[Reader]:
 
     def bases(data: bytes):
         save(workspace.root / "bases.json", data)
-        names = [name for _, name in base_models.list_bases(workspace)]
+        names = [name for _, name in base_models.base_choices(workspace)]
         return names, [base_models.line_of(workspace, name) for name in names], base_models.chosen(workspace)
 
     def index(data: bytes):

@@ -288,9 +288,9 @@ def test_folders_are_not_named_as_captioners_models_where_the_page_is_open_to_ot
     reached = Workspace(workspace.root, REACHED)
     settings = {"model": "/etc"}
     for begin in (
-        lambda: captioning.start_captioning(reached, "silhouette", captioner="wd", settings=settings),
+        lambda: captioning.caption_dataset(reached, "silhouette", captioner="wd", settings=settings),
         lambda: captioning.start_comparing(reached, "silhouette", [("wd", settings)], []),
-        lambda: captioning.start_scoring(reached, "silhouette", clip="/etc"),
+        lambda: captioning.score_captions(reached, "silhouette", clip="/etc"),
     ):
         with pytest.raises(NotAllowedError, match="can't be typed here"):
             begin()

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from studio.errors import BaseModelError, WorkspaceError
-from studio.services import grids
+from studio.services import generation
 from studio.workspace import Workspace, checked_name
 from tests.chaos.prying import Asker, follow_links, png, prepared, pry
 from tests.serving import served
@@ -54,7 +54,7 @@ def test_a_link_among_the_pictures_is_neither_read_nor_served(tmp_path):
     (workspace.outputs / "link.png").symlink_to(tmp_path / "out.png")
     (workspace.outputs / "own.png").write_bytes(png("blue"))
     with pytest.raises(WorkspaceError, match="a link to another place"):
-        grids.picture_path(workspace, "link.png")
+        generation.image_path(workspace, "link.png")
     with served(workspace.root) as url:
         for name, status in (("link.png", 403), ("own.png", 200)):
             assert httpx.get(f"{url}gradio_api/file={workspace.outputs}/{name}", timeout=60).status_code == status

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studio.cli import main
+from studio.cli import main, training
 from studio.cli.adapters import named_adapter
 from studio.errors import AdapterError, ConfigError
 from studio.workspace import Workspace
@@ -163,10 +163,10 @@ def test_a_strength_that_is_no_number_is_refused(space, tmp_path, monkeypatch, t
 
 
 def test_a_setting_is_text_or_a_list():
-    assert main._change("training.learning_rate = 1e-4") == ("training.learning_rate", "1e-4")
-    assert main._change('preview.prompts=["a = b", "c"]') == ("preview.prompts", ["a = b", "c"])
+    assert training._change("training.learning_rate = 1e-4") == ("training.learning_rate", "1e-4")
+    assert training._change('preview.prompts=["a = b", "c"]') == ("preview.prompts", ["a = b", "c"])
     with pytest.raises(ConfigError):
-        main._change("=3")
+        training._change("=3")
 
 
 # what works
@@ -281,7 +281,7 @@ def test_adapter_files_are_converted_resized_and_merged(capsys, space, tmp_path)
     overlaps = capsys.readouterr().out
     assert f"{one} (overlap +1.00)" in overlaps and f"{small} (overlap +0." in overlaps
     assert "--base" in refusal(capsys, "inspect", one, "--beside", small)
-    assert "LoRA Studio starter" in said and "moves its weights by" in said
+    assert "LoRA Studio starter" in said and "changes its weights by" in said
     assert "two adapters" in refusal(capsys, "merge", one, both)
     assert "different layouts" in refusal(capsys, "merge", one, kohya, both)
     assert "no adapter" in refusal(capsys, "merge", one, str(tmp_path / "none.safetensors"), both)

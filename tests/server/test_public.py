@@ -19,6 +19,7 @@ from studio.server import owners
 from studio.server.permissions import OWN, VISITED
 from studio.server.visitors import IDLE, LIFE, Visitors, VisitorsWorkspace, name_of
 from studio.services.jobs import Jobs, jobs
+from studio.workspace import Workspace
 from tests.serving import served
 
 PATIENCE = 120  # seconds: torch is read meanwhile, in the same process
@@ -349,12 +350,12 @@ def test_a_job_ends_at_its_limit():
     assert job.state == "stopped" and "most that a job may take" in job.message
 
 
-def test_a_limited_run_can_not_hold_the_device_by_pausing():
+def test_a_limited_run_can_not_hold_the_device_by_pausing(tmp_path):
     from studio.services import runs
 
     job = jobs.start("train", "Training x", lambda job: job.stop_event.wait(30), limit=60)
     with pytest.raises(NotAllowedError, match="paused"):
-        runs.pause()
+        runs.pause_training(Workspace.open(tmp_path))
     job.stop()
     job.wait()
 

@@ -45,7 +45,7 @@ def same(one, other):
 
 
 def test_a_converted_file_draws_the_same_and_keeps_its_words(space):
-    made = ended(adapters.convert(space, "file:one.safetensors", "kohya", "starter", RECIPE))
+    made = ended(adapters.convert_adapter(space, "file:one.safetensors", "kohya", "starter", recipe=RECIPE))
     assert made.key == "file:one-kohya.safetensors" and made.difference < 0.1
     file = read_adapter(adapter_files.adapter_path(space, made.key))
     assert file.layout == "kohya" and file.metadata["studio.trigger"] == "one"
@@ -55,7 +55,7 @@ def test_a_converted_file_draws_the_same_and_keeps_its_words(space):
 
 def test_a_resized_file_is_a_new_one_and_tells_what_it_lost(space):
     before = (space.adapters / "one.safetensors").read_bytes()
-    made = ended(adapters.resize(space, "file:one.safetensors", 1, "starter", RECIPE))
+    made = ended(adapters.resize_adapter(space, "file:one.safetensors", 1, recipe=RECIPE))
     assert (space.adapters / "one.safetensors").read_bytes() == before
     assert read_adapter(space.adapters / "one-rank1.safetensors").rank == 1
     assert "of its energy is kept" in made.notes[0] and made.difference > 0 and not same(made.before, made.after)
@@ -65,7 +65,7 @@ def test_the_exported_rows_are_the_picture_and_carry_it(space):
     uses = (AppliedAdapter(file=space.adapters / "one.safetensors", strength=0.7),
             AppliedAdapter(file=space.adapters / "two.safetensors", strength=-0.5))  # fmt: skip
     recipe = RECIPE.model_copy(update={"adapters": uses})
-    made = ended(adapters.export(space, recipe, "", "diffusers", 32, ""))
+    made = ended(adapters.export_adapters(space, "", "diffusers", rank=32, recipe=recipe))
     assert made.key == "file:one-two.safetensors" and made.difference < 0.1
     said = read_adapter(space.adapters / "one-two.safetensors").metadata
     assert said["modelspec.merged_from"] == "one:0.7, two:-0.5" and said["modelspec.trigger_phrase"] == "one, two"
@@ -73,28 +73,28 @@ def test_the_exported_rows_are_the_picture_and_carry_it(space):
 
 
 def test_without_a_recipe_the_file_is_made_and_the_reason_is_kept(space):
-    made = ended(adapters.resize(space, "file:one.safetensors", 2, "starter", None, "No picture: why"))
+    made = ended(adapters.resize_adapter(space, "file:one.safetensors", 2, note="No picture: why"))
     assert made.key and made.before is None
     assert "No picture: why" in adapter_inspector.made_html(latest[adapters.MAKE].job)
 
 
-@pytest.mark.parametrize("rank", [0, 1025, 2.5, "x", None, float("nan"), float("inf")])
+@pytest.mark.parametrize("rank", [0, 1025, 2.5, "x", float("nan"), float("inf")])
 def test_a_rank_that_is_none_is_refused_before_anything_begins(space, rank):
-    with pytest.raises(StudioError, match="whole number"):
-        adapters.resize(space, "file:one.safetensors", rank, "starter", RECIPE)
+    with pytest.raises(StudioError, match="^rank: must be"):
+        adapters.resize_adapter(space, "file:one.safetensors", rank, recipe=RECIPE)
 
 
 @pytest.mark.parametrize("key", ["file:none.safetensors", "file:../one.safetensors", "", "run:none"])
 def test_an_adapter_that_is_not_there_is_refused(space, key):
     for start in (
         lambda: adapters.look_inside(space, key, "starter"),
-        lambda: adapters.convert(space, key, "kohya", "starter", None),
-        lambda: adapters.resize(space, key, 2, "starter", None),
+        lambda: adapters.convert_adapter(space, key, "kohya", "starter"),
+        lambda: adapters.resize_adapter(space, key, 2),
     ):
         with pytest.raises(StudioError):
             start()
-    with pytest.raises(StudioError, match="unknown"):
-        adapters.convert(space, "file:one.safetensors", "other", "starter", None)
+    with pytest.raises(StudioError, match="layout"):
+        adapters.convert_adapter(space, "file:one.safetensors", "other", "starter")
 
 
 def test_a_stop_ends_it_before_the_file_is_there(space, monkeypatch):
@@ -106,8 +106,8 @@ def test_a_stop_ends_it_before_the_file_is_there(space, monkeypatch):
         go_on.wait(30)
         return real(recipe, stop, progress)
 
-    monkeypatch.setattr(adapter_files, "draw", slow)
-    job = adapters.resize(space, "file:one.safetensors", 2, "starter", RECIPE)
+    monkeypatch.setattr(adapters, "draw", slow)
+    job = adapters.resize_adapter(space, "file:one.safetensors", 2, recipe=RECIPE)
     going.wait(60)
     job.stop()
     go_on.set()

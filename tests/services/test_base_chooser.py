@@ -43,13 +43,13 @@ def test_a_base_is_known_by_its_name_until_it_is_forgotten(workspace, folders, f
     )
     name = base_models.remember(workspace, line)
     assert (name, line) == ("sd2-v (8bit)", f"{folders['sd2-v']}?quantise=8bit")
-    assert [one for _, one in base_models.list_bases(workspace)] == ["starter", name, flux]
+    assert [one for _, one in base_models.base_choices(workspace)] == ["starter", name, flux]
     assert base_models.line_of(workspace, name) == line and base_models.name_of(workspace, line) == name
     assert base_models.remember(workspace, line) == name
     base_models.choose(workspace, name)
     assert base_models.chosen(workspace) == line
     base_models.forget(workspace, name)
-    assert [one for _, one in base_models.list_bases(workspace)] == ["starter", flux]
+    assert [one for _, one in base_models.base_choices(workspace)] == ["starter", flux]
     assert base_models.chosen(workspace) == "starter"
 
 
@@ -70,13 +70,13 @@ def test_bases_that_come_at_the_same_moment_are_all_kept(workspace, folders, mon
         one.start()
     for one in threads:
         one.join()
-    assert {name for _, name in base_models.list_bases(workspace)} == {"starter", "sd2-v", "flux-dev"}
+    assert {name for _, name in base_models.base_choices(workspace)} == {"starter", "sd2-v", "flux-dev"}
 
 
 @pytest.mark.parametrize("text", ["", "[", '{"bases": 3}', '{"bases": {"a": 4}}', "[" * 100_000])
 def test_a_damaged_list_is_an_empty_one(workspace, text):
     (workspace.root / "bases.json").write_text(text)
-    assert [name for _, name in base_models.list_bases(workspace)] == ["starter"]
+    assert [name for _, name in base_models.base_choices(workspace)] == ["starter"]
     assert base_models.chosen(workspace) == "starter"
 
 
@@ -101,7 +101,7 @@ def test_where_others_come_nothing_can_be_typed(workspace, folders, flux, allows
     ):
         with pytest.raises(NotAllowedError):
             act()
-    known = [name for _, name in base_models.list_bases(reached)]
+    known = [name for _, name in base_models.base_choices(reached)]
     assert known == (["starter", flux] if allows is REACHED else ["starter"])
     if allows is VISITED:
         with pytest.raises(NotAllowedError):

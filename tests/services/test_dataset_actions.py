@@ -9,8 +9,8 @@ from PIL import Image
 
 from studio import datasets
 from studio.server.permissions import REACHED
-from studio.services import base_models, captioning
-from studio.services import datasets as actions_datasets
+from studio.services import base_models, captioning, captions
+from studio.services import datasets as dataset_services
 from studio.services.base_models import DEFAULT_SIZE
 from studio.services.jobs import latest
 from studio.text import pluralize
@@ -39,28 +39,28 @@ def test_two_pages_that_look_at_two_sets_read_each_once_and_see_no_change(worksp
     stamps = []
     for _ in range(3):
         for name in ("ink", "sky"):
-            actions_datasets.view(workspace, name)
-            stamps.append((actions_datasets.stamp(workspace, "ink"), actions_datasets.stamp(workspace, "sky")))
+            dataset_services.view(workspace, name)
+            stamps.append((dataset_services.stamp(workspace, "ink"), dataset_services.stamp(workspace, "sky")))
     assert sorted(read) == ["ink", "sky"]
     assert len(set(stamps[1:])) == 1
-    actions_datasets.save_caption(workspace, "ink", "one.png", "a drop")
-    assert actions_datasets.stamp(workspace, "ink") != stamps[-1][0]
-    assert actions_datasets.stamp(workspace, "sky") == stamps[-1][1]
+    captions.save_caption(workspace, "ink", "one.png", "a drop")
+    assert dataset_services.stamp(workspace, "ink") != stamps[-1][0]
+    assert dataset_services.stamp(workspace, "sky") == stamps[-1][1]
 
 
 def test_a_caption_that_another_program_rewrote_is_seen_when_the_set_is_opened_again(workspace):
     sidecar = workspace.datasets / "ink" / "one.txt"
     for words in ("a drop", "a blot"):
         sidecar.write_text(words)
-        assert actions_datasets.view(workspace, "ink", again=True).items[0].caption == words
+        assert dataset_services.view(workspace, "ink", again=True).items[0].caption == words
 
 
 def test_only_the_newest_sets_stay_read(workspace, monkeypatch):
-    monkeypatch.setattr(actions_datasets, "KEPT", 1)
-    first = actions_datasets.view(workspace, "ink")
-    assert actions_datasets.view(workspace, "ink") is first
-    actions_datasets.view(workspace, "sky")
-    assert actions_datasets.view(workspace, "ink") is not first
+    monkeypatch.setattr(dataset_services, "KEPT", 1)
+    first = dataset_services.view(workspace, "ink")
+    assert dataset_services.view(workspace, "ink") is first
+    dataset_services.view(workspace, "sky")
+    assert dataset_services.view(workspace, "ink") is not first
 
 
 def test_sets_can_be_looked_at_from_many_threads_at_once(workspace):
@@ -69,8 +69,8 @@ def test_sets_can_be_looked_at_from_many_threads_at_once(workspace):
     def look(name):
         try:
             for _ in range(60):
-                assert actions_datasets.view(workspace, name).name == name
-                actions_datasets.stamp(workspace, name), actions_datasets.is_large(workspace, name)
+                assert dataset_services.view(workspace, name).name == name
+                dataset_services.stamp(workspace, name), dataset_services.is_large(workspace, name)
         except Exception as error:
             failed.append(error)
 
@@ -84,14 +84,14 @@ def test_sets_can_be_looked_at_from_many_threads_at_once(workspace):
 
 def test_an_export_tells_strangers_its_name_and_the_owner_its_place(workspace):
     for allows, said in ((REACHED, "written to ink.zip."), (workspace.allows, f"written to {workspace.exports}")):
-        job = actions_datasets.start_export(Workspace(workspace.root, allows), "ink", "zip")
+        job = dataset_services.export_dataset(Workspace(workspace.root, allows), "ink")
         job.wait()
         assert said in job.message, job.error
 
 
 def test_one_picture_is_not_called_pictures(workspace, tmp_path):
-    export = actions_datasets.start_export(workspace, "ink", "zip")
-    come = actions_datasets.start_import(workspace, "new", [workspace.datasets / "ink" / "one.png"])
+    export = dataset_services.export_dataset(workspace, "ink")
+    come = dataset_services.start_import(workspace, "new", [workspace.datasets / "ink" / "one.png"])
     for job in (export, come):
         job.wait()
     assert export.message.startswith("1 picture written to ") and come.message == "new has 1 picture now."
@@ -106,7 +106,7 @@ def test_a_set_that_is_gone_is_told_once_in_a_line_where_it_was_checked_or_compa
     check, compared = (watch for watch, *_ in timer._watchers if watch.__name__ == "watch")
     (workspace.datasets / "ink" / "one.txt").write_text("a red square")
     for start in (
-        lambda: captioning.start_scoring(workspace, "ink"),
+        lambda: captioning.score_captions(workspace, "ink"),
         lambda: captioning.start_comparing(workspace, "ink", [("starter", {})], ["one.png"]),
     ):
         start().wait()

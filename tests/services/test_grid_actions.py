@@ -9,9 +9,9 @@ from studio.errors import GenerationError, NotAllowedError, StudioError
 from studio.generation import AppliedAdapter, Recipe, contact_sheet, save_image
 from studio.server.permissions import VISITED
 from studio.services import grids
-from studio.services.adapter_files import adapter_path
-from studio.services.generation import key_of, restored
-from studio.services.grids import Typed, axes_of, checked, checkpoints_of, ladder, picture_path, spread, two, typed_in
+from studio.services.adapter_files import adapter_path, key_of
+from studio.services.generation import image_path, restored
+from studio.services.grids import Typed, axes_of, checked, checkpoints_of, ladder, spread, two, typed_in
 from studio.services.jobs import Job
 from studio.web.generate.adapter_rows import known_keys
 from studio.web.generate.grid import _fields, _line
@@ -159,12 +159,12 @@ def test_a_grid_stays_within_what_the_server_allows(tmp_path):
 )  # fmt: skip
 def test_names_of_pictures_stay_among_the_outputs(workspace, name):
     with pytest.raises(StudioError):
-        picture_path(workspace, name)
+        image_path(workspace, name)
 
 
 def test_names_of_cells_and_pictures_are_found(workspace):
-    assert picture_path(workspace, "x.png") == workspace.outputs / "x.png"
-    assert picture_path(workspace, "grids/a/001.png") == workspace.outputs / "grids" / "a" / "001.png"
+    assert image_path(workspace, "x.png") == workspace.outputs / "x.png"
+    assert image_path(workspace, "grids/a/001.png") == workspace.outputs / "grids" / "a" / "001.png"
 
 
 def test_a_grid_is_drawn_in_the_background_and_found_again(workspace):
@@ -175,7 +175,7 @@ def test_a_grid_is_drawn_in_the_background_and_found_again(workspace):
     grid = grids.newest(workspace)
     assert job.state == "done" and grid is not None and all(grid.images) and grid.sheet.is_file()
     assert grids.seconds_for([recipe] * 4) > 0
-    assert picture_path(workspace, grids.picture_name(grid, 1)) == grid.images[1]
+    assert image_path(workspace, grids.picture_name(grid, 1)) == grid.images[1]
 
 
 def test_a_grid_of_which_nothing_can_be_drawn_says_why(workspace):

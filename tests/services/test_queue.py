@@ -28,7 +28,7 @@ def workspace(tmp_path):
     latest.clear()
     shutil.copytree(ASSETS / "datasets" / "silhouette", found.datasets / "silhouette")
     yield found
-    run_queue.hold(found)
+    run_queue.pause_queue(found)
     end_jobs()
 
 
@@ -40,7 +40,7 @@ def until(what, seconds: float = 120) -> None:
 
 
 def queued(workspace, name: str, **settings) -> str:
-    return run_queue.enqueue(workspace, QUICK | {"name": name} | settings)
+    return run_queue.queue_training(workspace, values=QUICK | {"name": name} | settings)
 
 
 def state(workspace, name: str) -> str:
@@ -54,7 +54,7 @@ def busy():
 
 def test_runs_begin_one_after_the_other_and_a_failing_one_stops_none(workspace):
     shutil.copytree(workspace.datasets / "silhouette", workspace.datasets / "gone")
-    runs.start_training(workspace, QUICK | {"name": "first"})
+    runs.start_training(workspace, values=QUICK | {"name": "first"})
     queued(workspace, "broken", dataset="gone")
     queued(workspace, "second", **{"training.seed": 1})
     queued(workspace, "third", **{"training.seed": 2})
@@ -75,7 +75,7 @@ def test_after_a_restart_the_queue_waits_to_be_told_and_then_goes_on(workspace):
     for name in ("one", "two"):
         queued(workspace, name, **{"training.seed": len(name) + ord(name[0])})
     assert run_queue.going(workspace)
-    run_queue.hold(workspace)  # as when the process is gone: nothing but the file is left
+    run_queue.pause_queue(workspace)  # as when the process is gone: nothing but the file is left
     job.stop()
     until(lambda: not running())
     time.sleep(1)
@@ -83,13 +83,13 @@ def test_after_a_restart_the_queue_waits_to_be_told_and_then_goes_on(workspace):
     html = views.queue_list(run_queue.queue_of(workspace), run_queue.going(workspace))
     assert "2 runs wait: go on?" in html and "Nothing begins until you say so" in html
     assert state(workspace, "one") == "queued" and not (workspace.runs / "one" / "events.jsonl").exists()
-    run_queue.go_on(workspace)
+    run_queue.start_queue(workspace)
     until(lambda: state(workspace, "two") == "finished")
     assert state(workspace, "one") == "finished"
 
 
 def test_a_stop_holds_the_queue(workspace):
-    runs.start_training(workspace, QUICK | {"name": "long", "training.steps": 5000})
+    runs.start_training(workspace, values=QUICK | {"name": "long", "training.steps": 5000})
     queued(workspace, "next")
     until(lambda: any(isinstance(event, Started) for event in read_events(workspace.runs / "long")))
     stop_job("train")
@@ -101,10 +101,10 @@ def test_a_stop_holds_the_queue(workspace):
 def test_a_waiting_run_that_is_started_by_hand_waits_no_more(workspace):
     job = busy()
     queued(workspace, "mine")
-    run_queue.hold(workspace)
+    run_queue.pause_queue(workspace)
     job.stop()
     until(lambda: not running())
-    runs.resume(workspace, "mine")
+    runs.resume_training(workspace, "mine")
     assert waiting(workspace) == []
     until(lambda: state(workspace, "mine") == "finished")
 
@@ -113,19 +113,19 @@ def test_order_can_be_changed_and_what_is_taken_out_lies_in_the_bin(workspace):
     busy()
     for number, name in enumerate("abc"):
         queued(workspace, name, **{"training.seed": number})
-    run_queue.move(workspace, "c", -1)
+    run_queue.move_in_queue(workspace, "c", -1)
     assert waiting(workspace) == ["a", "c", "b"]
-    run_queue.move(workspace, "a", 1)
-    run_queue.move(workspace, "a", 9)
+    run_queue.move_in_queue(workspace, "a", 1)
+    run_queue.move_in_queue(workspace, "a", 9)
     assert waiting(workspace) == ["c", "b", "a"]
-    run_queue.move(workspace, "nobody", 1)
-    run_queue.remove(workspace, "b")
+    run_queue.move_in_queue(workspace, "nobody", 1)
+    run_queue.leave_queue(workspace, "b")
     assert waiting(workspace) == ["c", "a"] and not (workspace.runs / "b").exists()
     (thrown,) = run_library.in_the_bin(workspace)
-    assert run_library.bring_back(workspace, thrown.key) == "b" and (workspace.runs / "b" / "run.toml").is_file()
+    assert run_library.restore_run(workspace, thrown.key) == "b" and (workspace.runs / "b" / "run.toml").is_file()
     assert waiting(workspace) == ["c", "a"], "it is there again and waits for nobody"
     with pytest.raises(RunError, match="does not wait"):
-        run_queue.remove(workspace, "b")
+        run_queue.leave_queue(workspace, "b")
 
 
 def test_a_second_click_adds_no_second_run(workspace):
@@ -154,15 +154,15 @@ def test_each_person_of_a_public_studio_has_a_queue_of_their_own(tmp_path):
     anna, ben = "c" + "1" * 40, "c" + "2" * 40
     with acting(anna):
         job = busy()
-        run_queue.enqueue(workspace, QUICK | {"name": "annas"})
+        run_queue.queue_training(workspace, values=QUICK | {"name": "annas"})
         assert waiting(workspace) == ["annas"] and run_queue.going(workspace)
     with acting(ben):
         assert waiting(workspace) == [] and not run_queue.going(workspace)
         with pytest.raises(RunError):
-            run_queue.remove(workspace, "annas")
+            run_queue.leave_queue(workspace, "annas")
     job.pause_event.set()
     with acting(anna):
-        run_queue.hold(workspace)
+        run_queue.pause_queue(workspace)
     job.stop()
     job.wait()
 

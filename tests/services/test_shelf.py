@@ -95,7 +95,7 @@ def test_the_search_asks_for_every_word(space):
 def test_what_is_taken_off_is_kept_aside_and_can_be_put_back(space):
     data = dropped(space, "one").read_bytes()
     aside = adapter_library.remove(space, "file:one.safetensors")
-    assert adapter_library.cards(space) == [] and adapter_files.list_adapters(space) == []
+    assert adapter_library.cards(space) == [] and adapter_files.adapter_choices(space) == []
     dropped(space, "one", rank=2)  # another one of that name came meanwhile
     key = adapter_library.put_back(space, aside)
     assert adapter_files.adapter_path(space, key).read_bytes() == data

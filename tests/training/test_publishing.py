@@ -248,7 +248,7 @@ def finished(job):
 
 def publish(workspace, **values):
     given = {"run": "cat", "repo": MINE, "licence": "mit", "triggers": "zsk", "about": "", "private": True}
-    return finished(publishing.start_publishing(workspace, **given | {"send": True, "token": TOKEN} | values))
+    return finished(publishing.publish_run(workspace, **given | {"send": True, "token": TOKEN} | values))
 
 
 def test_the_hub_holds_the_prepared_folder_byte_for_byte_and_privately(workspace, run, monkeypatch):

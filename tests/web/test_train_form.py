@@ -31,8 +31,8 @@ def test_what_stands_in_the_fields_is_read_back_as_it_was(name):
     assert dotted(config_from({"data.folder": values.pop("dataset"), **values})) == wanted
 
 
-def test_untouched_form_is_the_first_preset():
-    first = next(iter(runs.list_presets().values()))
+def test_untouched_form_is_the_first_preset(workspace):
+    first = next(iter(runs.list_presets(workspace).values()))
     assert config_from({"data.folder": "x"} | defaults() | first) == config_from({"data.folder": "x"})
 
 

@@ -46,12 +46,12 @@ def base_chooser(workspace: Workspace, demo: gr.Blocks, prefix: str) -> BaseChoo
     """Build it where the caller stands. prefix: of the elements' ids."""
 
     def choices(current: str | None):
-        known = base_models.list_bases(workspace)
+        known = base_models.base_choices(workspace)
         gone = current not in [name for _, name in known]
         return gr.update(choices=known, **({"value": STARTER} if gone else {}))
 
     choice = gr.Dropdown(
-        base_models.list_bases(workspace), value=STARTER, label="Base model", elem_id=f"{prefix}-base",
+        base_models.base_choices(workspace), value=STARTER, label="Base model", elem_id=f"{prefix}-base",
         interactive=True,
     )  # fmt: skip
     card = gr.HTML(_card(workspace, STARTER), elem_id=f"{prefix}-base-card", elem_classes="tight")
@@ -118,7 +118,7 @@ def _another(workspace: Workspace, demo: gr.Blocks, prefix: str, choice: gr.Drop
         if not line:
             raise BaseModelError("Look at a base first.")
         name = base_models.remember(workspace, line)
-        known = gr.update(choices=base_models.list_bases(workspace), value=name)
+        known = gr.update(choices=base_models.base_choices(workspace), value=name)
         return known, gr.update(open=False), gr.update(interactive=False)
 
     @show_errors
@@ -158,7 +158,7 @@ def _another(workspace: Workspace, demo: gr.Blocks, prefix: str, choice: gr.Drop
         if name == STARTER:
             raise BaseModelError("The starter is always there: choose another base to take it off the list.")
         base_models.forget(workspace, name)
-        return gr.update(choices=base_models.list_bases(workspace), value=STARTER)
+        return gr.update(choices=base_models.base_choices(workspace), value=STARTER)
 
     gr.on([look.click, place.submit], look_at, [place, *options], [looked, seen, use, fetch], **_QUIET)
     used = use.click(use_it, looked, [choice, part, use], **_QUIET)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from studio.services import datasets
+from studio.services import captions, datasets
 from studio.text import pluralize
 from studio.web.components import clickable
 from studio.web.components.fields import NO_PROGRESS, PRIVATE
@@ -30,7 +30,7 @@ def bulk_board(
             operation = gr.Dropdown(
                 label="Do this",
                 info="To the pictures that the filter under Pictures lets through.",
-                choices=[(words[0], name) for name, words in datasets.OPERATIONS.items()],
+                choices=[(words[0], name) for name, words in captions.OPERATIONS.items()],
                 value="add tag",
                 elem_id="operation",
             )
@@ -45,7 +45,7 @@ def bulk_board(
             board = clickable.board("proposals", NOTHING)
 
     def show_fields(name):
-        _, one, two = datasets.OPERATIONS.get(name, ("", "", ""))
+        _, one, two = captions.OPERATIONS.get(name, ("", "", ""))
         words = name == "replace"
         return (
             gr.update(label=one or "Tag", visible=bool(one)),
@@ -58,7 +58,7 @@ def bulk_board(
     def propose(dataset, name, one, two, is_pattern, any_letters, *wanted):
         from studio.datasets.bulk import word_diff
 
-        found = datasets.propose(
+        found = captions.propose(
             workspace, dataset, filter_of(*wanted), name, one, two, bool(is_pattern), bool(any_letters)
         )
         if not found:
@@ -71,7 +71,7 @@ def bulk_board(
         if act not in ("apply", "apply all"):
             return [gr.skip()] * 3
         wanted = found if act == "apply all" else [one for one in found if one.file in set(ticked)]
-        change = datasets.accept(workspace, dataset, wanted, name)
+        change = captions.accept(workspace, dataset, wanted, name)
         lines = [f"{pluralize(len(change.files), 'caption')} changed; Undo takes all of it back.", *change.left]
         return [], note("\n".join(lines)), datasets.stamp(workspace, dataset)
 

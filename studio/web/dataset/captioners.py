@@ -46,7 +46,7 @@ class Captioners:
         return [self.name, self.mode, self.download, *self.fields.values()]
 
     def chosen(self, name: str, mode: str, download: bool, *values) -> dict:
-        """What `captioning.start_captioning` takes of it."""
+        """What `captioning.caption_dataset` takes of it."""
         return {
             "captioner": name,
             "settings": self.settings(name, values),

@@ -52,12 +52,12 @@ def check_board(
 
     @show_errors
     def start(dataset, side, word):
-        datasets.start_health(workspace, dataset, int(side or DEFAULT_SIZE), word or "")
+        datasets.check_dataset(workspace, dataset, int(side or DEFAULT_SIZE), word or "")
         return note("Starting.")
 
     @show_errors
     def start_score(dataset, word, clip, fetch):
-        captioning.start_scoring(workspace, dataset, word or "", clip or "", bool(fetch))
+        captioning.score_captions(workspace, dataset, word or "", clip or "", bool(fetch))
         return note("Starting.")
 
     def halt():

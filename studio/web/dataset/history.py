@@ -69,7 +69,7 @@ def past_board(workspace: Workspace, choice: gr.Dropdown, revision: gr.State) ->
         kind, _, ticked = clickable.clicked(event)
         if kind != "restore":
             return gr.skip()
-        datasets.restore(workspace, dataset, ticked)
+        datasets.restore_images(workspace, dataset, ticked)
         return datasets.stamp(workspace, dataset)
 
     revision.change(show, choice, board, **NO_PROGRESS, **PRIVATE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.errors import DatasetError, StudioError
-from studio.services import base_models, datasets
+from studio.services import base_models, captions, datasets
 from studio.services.thumbnails import LARGE, thumbnail
 from studio.web.components import clickable
 from studio.web.components.fields import NO_PROGRESS, PRIVATE, gallery
@@ -250,7 +250,7 @@ def picture_pages(
         if not file or as_shown(key, text) == was:
             return False
         before = datasets.caption_now(datasets.find_item(datasets.view(workspace, dataset), file))
-        return datasets.save_caption(workspace, dataset, file, text or "", step) != before
+        return captions.save_caption(workspace, dataset, file, text or "", batch=step) != before
 
     @show_errors
     def typed(key, text, was, step):
@@ -305,7 +305,7 @@ def picture_pages(
             tags.insert(places[1], tags.pop(places[0]))
         else:
             return [gr.skip()] * 6
-        now = datasets.save_caption(workspace, dataset, file, join(tags), step)
+        now = captions.save_caption(workspace, dataset, file, join(tags), batch=step)
         tokens_now, chips_now = beside(datasets.view(workspace, dataset), file, now)
         return now, as_shown(key, now), note("Saved."), tokens_now, chips_now, datasets.stamp(workspace, dataset)
 
@@ -314,7 +314,7 @@ def picture_pages(
         dataset, _, file = (key or "").partition("/")
         if not file:
             raise DatasetError("Choose a picture first.")
-        datasets.remove(workspace, dataset, [file])
+        datasets.remove_images(workspace, dataset, [file])
         return [*closed(), datasets.stamp(workspace, dataset)]
 
     @show_errors

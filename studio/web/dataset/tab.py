@@ -118,7 +118,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat, local: bool)
                     past_board(workspace, choice, revision)
 
     def load_choices():
-        return gr.update(choices=datasets.list_datasets(workspace))  # no value: the person may be choosing one now
+        return gr.update(choices=datasets.dataset_choices(workspace))  # no value: the person may be choosing one now
 
     @show_errors
     def open_dataset(dataset):
@@ -126,12 +126,12 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat, local: bool)
             return gr.skip(), gr.skip(), gr.skip()
         opened = datasets.view(workspace, dataset, again=True)
         datasets.make_thumbnails(workspace, opened)
-        choices = gr.update(choices=datasets.list_datasets(workspace), value=opened.name)
+        choices = gr.update(choices=datasets.dataset_choices(workspace), value=opened.name)
         return choices, datasets.stamp(workspace, opened.name), gr.Tabs(selected="pictures")
 
     @show_errors
     def reopen(last):
-        if last in (name for _, name in datasets.list_datasets(workspace)):
+        if last in (name for _, name in datasets.dataset_choices(workspace)):
             return open_dataset(last)
         return load_choices(), gr.skip(), gr.skip()
 
@@ -142,19 +142,19 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat, local: bool)
 
     @show_errors
     def caption_everything(dataset, word, *chosen):
-        captioning.start_captioning(workspace, dataset, word or "", **form.chosen(*chosen))
+        captioning.caption_dataset(workspace, dataset, word or "", **form.chosen(*chosen))
         return gr.update(interactive=False), gr.update(interactive=True), note("Starting."), NOT_YET
 
     @show_errors
     def start_export(dataset, wanted, colour):
-        datasets.start_export(workspace, dataset, KINDS.get(wanted, ""), colour or "")
+        datasets.export_dataset(workspace, dataset, colour or "", kind=KINDS.get(wanted, ""))
         return note("Starting."), NOT_YET
 
     def judge(candidate):
         if not (candidate or "").strip():
             return ""
         with suppress(StudioError):
-            return note(captioning.look_at_trigger(workspace, candidate).message)
+            return note(captioning.trigger_report(workspace, candidate).message)
         return ""
 
     def halt_import():
@@ -200,7 +200,7 @@ def dataset_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat, local: bool)
         name = job.result[0]
         with suppress(StudioError):
             datasets.make_thumbnails(workspace, datasets.view(workspace, name))
-        choices = gr.update(choices=datasets.list_datasets(workspace), value=name)
+        choices = gr.update(choices=datasets.dataset_choices(workspace), value=name)
         return state, told, halting, choices, None, datasets.stamp(workspace, name)
 
     def watch_export(last):

@@ -91,17 +91,21 @@ def doctor(workspace: Workspace, demo: gr.Blocks, bench: Bench, changed: gr.Numb
 
     @show_errors
     def start_convert(wanted, *values):
-        adapters.convert(workspace, opened(), wanted, base_of(workspace, values[1:]), *recipe_of(values))
+        recipe, why = recipe_of(values)
+        adapters.convert_adapter(workspace, opened(), wanted, base_name(values[1:]), recipe=recipe, note=why)
         return gr.Timer(active=True)
 
     @show_errors
     def start_resize(wanted, *values):
-        adapters.resize(workspace, opened(), wanted, base_of(workspace, values[1:]), *recipe_of(values))
+        recipe, why = recipe_of(values)
+        adapters.resize_adapter(workspace, opened(), wanted, recipe=recipe, note=why)
         return gr.Timer(active=True)
 
     @show_errors
     def start_export(name, words, wanted, most, *values):
-        adapters.export(workspace, bench.recipe(*values), name or "", wanted, most, words or "")
+        adapters.export_adapters(
+            workspace, name or "", wanted, rank=most, words=words or "", recipe=bench.recipe(*values)
+        )
         return gr.Timer(active=True)
 
     def halt():
@@ -156,9 +160,14 @@ def opened() -> str:
     return newest.name
 
 
+def base_name(flat: Sequence[Any]) -> str:
+    """The base that the form names."""
+    return dict(zip(FIELDS, flat)).get("base") or base_models.STARTER
+
+
 def base_of(workspace: Workspace, flat: Sequence[Any]) -> str:
-    """The line of the base that the form names. Raises StudioError."""
-    return base_models.line_of(workspace, dict(zip(FIELDS, flat)).get("base"))
+    """The line of that base. Raises StudioError."""
+    return base_models.line_of(workspace, base_name(flat))
 
 
 def fits(job: Job) -> bool:

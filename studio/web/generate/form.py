@@ -113,7 +113,7 @@ def make_form(workspace: Workspace, demo: gr.Blocks, incoming: gr.Textbox) -> Fo
             show_warning(StudioError(text))
         if not own or own == base:
             return [gr.skip()] * (1 + len(brought))
-        return gr.update(choices=base_models.list_bases(workspace), value=own), *follow(own)
+        return gr.update(choices=base_models.base_choices(workspace), value=own), *follow(own)
 
     def count_tokens(text, base):
         if not (text or "").strip():
@@ -138,7 +138,7 @@ def make_form(workspace: Workspace, demo: gr.Blocks, incoming: gr.Textbox) -> Fo
 
 def given(workspace: Workspace, form: Form, values: list[Any]) -> list[Any]:
     """Updates for `form.remembered` of what a browser remembered, where it is of the kind that a field holds."""
-    known = base_models.list_bases(workspace)
+    known = base_models.base_choices(workspace)
     base = gr.update(choices=known, value=values[0]) if values[0] in [name for _, name in known] else gr.skip()
     return [base, *(_update(part, value) for part, value in zip(form.remembered[1:], values[1:]))]
 

@@ -232,7 +232,7 @@ def _suggested(workspace: Workspace, kind: str, held) -> Typed:
         found = [key for _, key in grids.checkpoints_of(workspace, run)] if run else []
         return Typed(kind, run, picks=tuple(grids.spread(found)))
     if kind == "adapter":
-        here = [key for _, key in adapter_files.list_adapters(workspace)]
+        here = [key for _, key in adapter_files.adapter_choices(workspace)]
         rows = [key for key in _keys(held) if key in here]
         return Typed(kind, picks=tuple(dict.fromkeys([*rows, *here]))[: max(4, len(rows))])
     if kind == "scheduler":
@@ -256,7 +256,7 @@ def _fields(workspace: Workspace, one: Typed) -> list[Any]:
         listed = [key for _, key in choices]  # a sheet may name the last step of a run, which is its result
         choices += [(adapter_files.adapter_name(key), key) for key in one.picks if key not in listed]
     elif one.kind == "adapter":
-        choices = adapter_files.list_adapters(workspace)
+        choices = adapter_files.adapter_choices(workspace)
     elif one.kind == "scheduler":
         choices = list(NAMES)
     whose: list[str] = [one.which] if one.which else []

@@ -128,7 +128,7 @@ def generate_tab(workspace: Workspace, demo: gr.Blocks) -> GenerateTab:
         """A picture of the workspace was chosen: the form takes its recipe."""
         if not name:
             return [gr.skip()] * (len(fields) + len(pool) + 3)
-        return *restore(grids.picture_path(workspace, name)), ""
+        return *restore(generation.image_path(workspace, name)), ""
 
     def restore(path: Path) -> list[Any]:
         """Updates for the form's fields, `pool`, axes and tabs, from the recipe inside a picture or a sheet."""

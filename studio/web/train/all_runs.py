@@ -110,7 +110,7 @@ def runs_board(workspace: Workspace, tab: gr.Tab, others: list[gr.Tab]) -> gr.Te
             "clear": lambda: now.update(ticked=[]),
             "more": lambda: now.update(shown=now["shown"] + PAGE),
             "delete": lambda: run_library.throw_away(workspace, ticked),
-            "undo": lambda: run_library.bring_back(workspace, arg),
+            "undo": lambda: run_library.restore_run(workspace, arg),
             "really": lambda: run_library.empty_bin(workspace),
         }
         now["sure"] = did == "empty"
@@ -147,11 +147,11 @@ def queue_board(workspace: Workspace) -> gr.HTML:
     def act(event: gr.EventData):
         did, name, _ = clicked(event)
         steps: dict[str, Callable] = {
-            "go": lambda: run_queue.go_on(workspace),
-            "hold": lambda: run_queue.hold(workspace),
-            "up": lambda: run_queue.move(workspace, name, -1),
-            "down": lambda: run_queue.move(workspace, name, 1),
-            "out": lambda: run_queue.remove(workspace, name),
+            "go": lambda: run_queue.start_queue(workspace),
+            "hold": lambda: run_queue.pause_queue(workspace),
+            "up": lambda: run_queue.move_in_queue(workspace, name, -1),
+            "down": lambda: run_queue.move_in_queue(workspace, name, 1),
+            "out": lambda: run_queue.leave_queue(workspace, name),
         }
         if did in steps:
             steps[did]()

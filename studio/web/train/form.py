@@ -112,7 +112,7 @@ class TrainForm:
 def train_form(workspace: Workspace, demo: gr.Blocks) -> TrainForm:
     """Build the fields inside the caller's column."""
     chooser = base_chooser(workspace, demo, "train")
-    presets = list(runs.list_presets())
+    presets = list(runs.list_presets(workspace))
     preset = gr.Dropdown(
         presets,
         value=presets[0],
@@ -148,7 +148,7 @@ def train_form(workspace: Workspace, demo: gr.Blocks) -> TrainForm:
     _crops(workspace, form)
 
     def load_choices():
-        return {dataset: gr.update(choices=datasets.list_datasets(workspace))} | {
+        return {dataset: gr.update(choices=datasets.dataset_choices(workspace))} | {
             form.fields[key]: gr.update(choices=_folders(workspace, key)) for key in NOT_CHOSEN
         }  # no values: the person may be choosing one now
 
@@ -199,7 +199,7 @@ def _group(labels: dict[str, str]) -> dict[str, Any]:
 
 
 def _folders(workspace: Workspace, key: str) -> list[tuple[str, str]]:
-    return [(NOT_CHOSEN[key], ""), *datasets.list_datasets(workspace)]
+    return [(NOT_CHOSEN[key], ""), *datasets.dataset_choices(workspace)]
 
 
 # Between settings and what stands in the fields ---------------------------------------------------------------------
@@ -233,13 +233,13 @@ def shown_in(form: TrainForm, workspace: Workspace, values: dict[str, Any]) -> d
             if not value:
                 show_warning(StudioError("The base model of that run is not on the list here: choose one."))
                 continue
-            updates[form.fields[key]] = gr.update(choices=base_models.list_bases(workspace), value=value)
+            updates[form.fields[key]] = gr.update(choices=base_models.base_choices(workspace), value=value)
         elif key in NOT_CHOSEN:
             updates[form.fields[key]] = gr.update(choices=_folders(workspace, key), value=value)
         elif key in form.fields:
             updates[form.fields[key]] = as_shown(key, value)
     if values.get("dataset"):
-        updates[form.dataset] = gr.update(choices=datasets.list_datasets(workspace), value=values["dataset"])
+        updates[form.dataset] = gr.update(choices=datasets.dataset_choices(workspace), value=values["dataset"])
     return updates
 
 

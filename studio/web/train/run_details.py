@@ -59,7 +59,7 @@ def note_and_files(workspace: Workspace, run: gr.Dropdown) -> None:
     def save(text, before):
         if not before["run"] or text == before["note"]:
             return gr.skip()
-        run_library.write_note(workspace, before["run"], text)
+        run_library.note_run(workspace, before["run"], text)
         return before | {"note": text}
 
     @show_errors
@@ -108,9 +108,7 @@ def publish_form(workspace: Workspace, run: gr.Dropdown, demo: gr.Blocks) -> Non
     def begin(with_upload: bool) -> Callable:
         @show_errors
         def handler(name, model, licensed, words, text, closed, secret=""):
-            publishing.start_publishing(
-                workspace, name, model, licensed, words, text, closed, with_upload, secret or ""
-            )
+            publishing.publish_run(workspace, name, model, licensed, words, text, closed, with_upload, secret or "")
             return gr.update(visible=True), note("Starting."), None, "", gr.Timer(active=True)
 
         return handler

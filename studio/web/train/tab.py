@@ -89,7 +89,7 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat) -> TrainTab:
 
     @show_errors
     def begin(*values):
-        name = runs.start_training(workspace, typed(*values))
+        name = runs.start_training(workspace, values=typed(*values))
         return {
             start: off,
             check: off,
@@ -99,12 +99,12 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat) -> TrainTab:
 
     @show_errors
     def wait_in_line(*values):
-        name = run_queue.enqueue(workspace, typed(*values))
+        name = run_queue.queue_training(workspace, values=typed(*values))
         return {why: _line(note(f"{name} waits in the queue.")), queue: queue_now(workspace)}
 
     @show_errors
     def check_first(*values):
-        job = runs.start_check(workspace, typed(*values))
+        job = runs.check_settings(workspace, values=typed(*values))
         return {start: off, check: off, report: gr.update(value=status.check_report(job, LABELS), visible=True)}
 
     @show_errors
@@ -122,19 +122,19 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat) -> TrainTab:
     def pause_or_resume():
         job = running("train")
         if job and job.pause_event.is_set():
-            runs.resume(workspace)
+            runs.resume_training(workspace)
         else:
-            runs.pause()
+            runs.pause_training(workspace)
         return {pause: off, why: _line(status.why_not(job, None))}
 
     @show_errors
     def resume_shown(name):
-        runs.resume(workspace, name or "")
+        runs.resume_training(workspace, name or "")
         return {again: off, why: _line(note(f"{name}: going on from its last checkpoint."))}
 
     @show_errors
     def extend_shown(name, steps):
-        runs.extend(workspace, name, steps)
+        runs.extend_training(workspace, name, steps)
         return {extending: gr.update(visible=False), why: _line(note(f"{name}: going on from its last step."))}
 
     @show_errors

@@ -2,7 +2,7 @@
 
 StudioError
 ├── AdapterError        an adapter file or an adapter's settings
-├── DatasetError        a folder, a picture, a zip, a caption file
+├── DatasetError        a folder, an image, a zip, a caption file
 ├── ConfigError         a setting out of range or unknown
 ├── BaseModelError      a base model that is missing or unfit
 ├── GenerationError     a prompt, a size, a recipe

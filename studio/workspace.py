@@ -23,7 +23,7 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for
 
 @dataclass(frozen=True)
 class Workspace:
-    """`root` holds datasets/, runs/, outputs/ (pictures), adapters/ (dropped files), exports/ and cache/."""
+    """`root` holds datasets/, runs/, outputs/ (images), adapters/ (dropped files), exports/ and cache/."""
 
     root: Path
     allows: Capabilities = OWN  # what may be done in it

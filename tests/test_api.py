@@ -70,7 +70,7 @@ def test_whole_way_as_a_program(studio):
     [
         ("/open_dataset", {"dataset": "../../etc"}, "not the name of a dataset"),
         ("/open_dataset", {"dataset": "nothing-here"}, "no dataset called"),
-        ("/save_caption", {"dataset": "silhouette", "file": "../x.png", "caption": "x"}, "no picture called"),
+        ("/save_caption", {"dataset": "silhouette", "file": "../x.png", "caption": "x"}, "no image called"),
         ("/start_training", {"dataset": "silhouette", "learning_rate": "abc"}, "learning_rate"),
         ("/start_training", {"dataset": "silhouette", "rank": 0}, "rank: must be at least 1"),
         ("/start_training", {"dataset": "silhouette", "more": {"data.held_out": "/etc"}}, "not the name of a dataset"),

@@ -88,7 +88,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _out(text: str) -> Path:
-    """The place for the picture, found wanting before minutes are spent on it."""
+    """The place for the image, found wanting before minutes are spent on it."""
     path = Path(text).expanduser()
     if path.suffix.lower() != ".png":
         raise GenerationError(f"--out must end in .png, because the recipe is kept inside (you gave {text!r}).")

@@ -30,8 +30,8 @@ class Capabilities:
     publish: bool = True
     longest: float | None = None  # seconds of a job that holds the device
     most: tuple[tuple[str, float], ...] = ()
-    side: int | None = None  # pixels of a picture to be drawn
-    count: int | None = None  # pictures drawn at once
+    side: int | None = None  # pixels of an image to be drawn
+    count: int | None = None  # images drawn at once
     steps: int | None = None  # denoising steps
     upload: int = 2 * GB  # bytes of one file
     uploads: int = 40 * GB  # bytes of all files that wait in the upload folder
@@ -61,11 +61,11 @@ class Capabilities:
         """Raises NotAllowedError when a Recipe asks for more than may be drawn."""
         self.check_model(recipe.base)
         if self.side and max(recipe.width, recipe.height) > self.side:
-            raise NotAllowedError(f"A picture may have at most {self.side} pixels a side here: {_YOURS}")
+            raise NotAllowedError(f"An image may have at most {self.side} pixels a side here: {_YOURS}")
         if self.count and recipe.count > self.count:
-            raise NotAllowedError(f"At most {self.count} pictures at once can be drawn here: {_YOURS}")
+            raise NotAllowedError(f"At most {self.count} images at once can be drawn here: {_YOURS}")
         if self.steps and recipe.steps > self.steps:
-            raise NotAllowedError(f"A picture may take at most {self.steps} steps here: {_YOURS}")
+            raise NotAllowedError(f"An image may take at most {self.steps} steps here: {_YOURS}")
 
 
 OWN = Capabilities()

@@ -101,7 +101,7 @@ def _parser() -> Parser:
     parser.add_argument("--port", metavar="P", help="port to listen on (the first free one from 7860 on)")
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link")
     parser.add_argument("--auth", metavar="USER:PASS", help="ask visitors for this name and password")
-    parser.add_argument("--workspace", metavar="DIR", help="where datasets, runs and pictures are kept")
+    parser.add_argument("--workspace", metavar="DIR", help="where datasets, runs and images are kept")
     parser.add_argument("--no-browser", action="store_true", help="don't open a browser")
     parser.add_argument(
         "--public", action="store_true", help="for strangers: everyone has a small workspace, for some hours"

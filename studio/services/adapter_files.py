@@ -33,7 +33,7 @@ def add_adapter(
 
 
 def adapter_choices(workspace: Workspace) -> list[tuple[str, str]]:
-    """(label, key) of what can be put on a picture: `run:NAME` for runs, `file:NAME` for dropped files."""
+    """(label, key) of what can be put on an image: `run:NAME` for runs, `file:NAME` for dropped files."""
     from studio.training import list_runs
 
     runs = [name for name in list_runs(workspace) if (workspace.runs / name / "adapter.safetensors").is_file()]

@@ -1,4 +1,4 @@
-"""The shelf: the workspace's dropped adapters and finished runs, each with a picture and what its header says."""
+"""The shelf: the workspace's dropped adapters and finished runs, each with an image and what its header says."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from studio.services.gallery import newest_files
 from studio.workspace import Workspace, checked_name, free_path, write_whole
 
 REMOVED = ".removed"  # in the folder of the dropped adapters: what was taken off the shelf
-NEWEST = 500  # pictures of the outputs that are looked through for the adapters in them
+NEWEST = 500  # images of the outputs that are looked through for the adapters in them
 SECONDS = 1.0  # for files that were never looked at: the rest waits for the next look
 
 
@@ -23,7 +23,7 @@ SECONDS = 1.0  # for files that were never looked at: the rest waits for the nex
 class Card:
     """One adapter on the shelf. key as in `adapter_choices`; size in bytes; `known` is False until its header was read.
 
-    picture: a file that the browser may see, or None
+    image: a file that the browser may see, or None
     """
 
     key: str
@@ -36,7 +36,7 @@ class Card:
     family: str = ""
     words: tuple[str, ...] = ()
     problem: str = ""
-    picture: Path | None = None
+    image: Path | None = None
 
     @property
     def is_run(self) -> bool:
@@ -66,7 +66,7 @@ def cards(workspace: Workspace, query: str = "", seconds: float = SECONDS) -> li
     if changed:
         write_whole(_memory(workspace), json.dumps(remembered), lasting=False)
     found.sort(key=lambda card: -card.changed)
-    drawn = drawn_with(workspace) if any(card.picture is None for card in found) else {}
+    drawn = drawn_with(workspace) if any(card.image is None for card in found) else {}
     return [_with_picture(workspace, card, drawn) for card in found]
 
 
@@ -155,24 +155,24 @@ def _card_fields(workspace: Workspace, facts: Any) -> dict[str, Any]:
         **{name: str(facts.get(name, "")) for name in ("kind", "family", "problem")},
         "rank": rank if isinstance(rank, int) else 0,
         "words": tuple(map(str, words)) if isinstance(words, list | tuple) else (),
-        "picture": cover if cover.is_file() else None,
+        "image": cover if cover.is_file() else None,
     }
 
 
 def _with_picture(workspace: Workspace, card: Card, drawn: dict[str, Path]) -> Card:
-    """The run's newest preview, the file's own picture, the newest one drawn with it, or none: in this order."""
+    """The run's newest preview, the file's own image, the newest one drawn with it, or none: in this order."""
     if card.is_run:
         previews = sorted((workspace.runs / card.name / "previews").glob("*.png"))
         if previews:
-            return replace(card, picture=thumbnails.thumbnail(workspace, previews[-1]))
-    if card.picture is None:
+            return replace(card, image=thumbnails.thumbnail(workspace, previews[-1]))
+    if card.image is None:
         path = drawn.get(card.name if card.is_run else Path(card.key.partition(":")[2]).stem)
-        return replace(card, picture=thumbnails.thumbnail(workspace, path)) if path else card
+        return replace(card, image=thumbnails.thumbnail(workspace, path)) if path else card
     return card
 
 
 def drawn_with(workspace: Workspace) -> dict[str, Path]:
-    """{an adapter's title: the newest picture of the outputs that it acted in}."""
+    """{an adapter's title: the newest image of the outputs that it acted in}."""
     found: dict[str, Path] = {}
     for name, (changed, _) in newest_files(workspace)[:NEWEST]:
         path = workspace.outputs / name

@@ -1,6 +1,6 @@
 """Adapter files: inspect, convert, resize; and export of several as one.
 
-Long work is a job beside training: it takes a turn of the device for each picture, and stops between two layers.
+Long work is a job beside training: it takes a turn of the device for each image, and stops between two layers.
 """
 
 import math
@@ -51,7 +51,7 @@ class Made:
 
     key         of the new adapter, "" until it is written
     told        what was lost, a sentence each
-    before, after  the same picture with the old and with the new file, where the browser finds them
+    before, after  the same image with the old and with the new file, where the browser finds them
     difference  mean difference of the two, of 255
     """
 
@@ -339,7 +339,7 @@ def _make(
         made, folder = job.result, workspace.cache / "downloads"
         job.total = PARTS * (3 if recipe else 1)
         with _stopping(job):
-            before = _drawn(job, recipe, "The picture with the old file" if old else "The picture as it is")
+            before = _drawn(job, recipe, "The image with the old file" if old else "The image as it is")
             if job.stop_event.is_set():
                 return
             path, made.notes = make(job, before)
@@ -351,7 +351,7 @@ def _make(
                 return
             job.done = 2 * PARTS
             again = recipe.model_copy(update={"adapters": (AppliedAdapter(file=path),)})
-            after = _drawn(job, again, "The picture with the new file")
+            after = _drawn(job, again, "The image with the new file")
             if after is not None:
                 mark = f"{path.stem}-{time.time_ns()}"
                 made.before = _saved(before, recipe, folder, f"{mark}-before.png")
@@ -362,7 +362,7 @@ def _make(
 
 
 def _drawn(job: Job, recipe: Any, what: str) -> Any:
-    """A picture; None without a recipe, and when stopped."""
+    """An image; None without a recipe, and when stopped."""
     if recipe is None:
         return None
     start = job.done

@@ -118,7 +118,7 @@ def remember(workspace: Workspace, line: str) -> str:
 
 
 def forget(workspace: Workspace, name: str) -> None:
-    """Take a base off the list. Its files stay, and so do runs and pictures made with it."""
+    """Take a base off the list. Its files stay, and so do runs and images made with it."""
     with _lock:
         known, chosen = _read(workspace)
         known.pop(name, None)

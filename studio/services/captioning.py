@@ -111,7 +111,7 @@ def start_comparing(
     files: list[str],
     download: bool = False,
 ) -> Job:
-    """What each captioner says of a few pictures; nothing is written. The result is (files, list of Compared)."""
+    """What each captioner says of a few images; nothing is written. The result is (files, list of Compared)."""
     from studio.captioning import captioner_settings
 
     if not captioners:
@@ -129,7 +129,7 @@ def start_comparing(
         found: list[Compared] = compare(
             chosen, pictures, job.stop_event, counting(job), download, fetching(job, "the model")
         )
-        said = f"{pluralize(len(found), 'captioner')} compared on {pluralize(len(files), 'picture')}."
+        said = f"{pluralize(len(found), 'captioner')} compared on {pluralize(len(files), 'image')}."
         job.result, job.message = (files, found), said
 
     job = jobs.start("compare", f"Comparing captioners on {opened.name}", work, limit=workspace.allows.longest)

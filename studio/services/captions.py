@@ -114,7 +114,7 @@ def propose(
     workspace: Workspace, dataset: str, wanted: "Filter", name: str, first: str = "", second: str = "",
     pattern: bool = False, any_case: bool = False,
 ) -> "list[Proposal]":  # fmt: skip
-    """What the edit would change in the pictures that the filter lets through."""
+    """What the edit would change in the images that the filter lets through."""
     from studio.datasets import bulk
 
     opened = datasets.view(workspace, dataset)
@@ -127,5 +127,5 @@ def accept(workspace: Workspace, dataset: str, proposals: "list[Proposal]", name
 
     if not proposals:
         raise DatasetError("Nothing is ticked, so nothing was changed.")
-    label = f"{OPERATIONS[name][0]} ({pluralize(len(proposals), 'picture')})" if name in OPERATIONS else "Edit"
+    label = f"{OPERATIONS[name][0]} ({pluralize(len(proposals), 'image')})" if name in OPERATIONS else "Edit"
     return bulk.apply(datasets.view(workspace, dataset), proposals, label)

@@ -132,7 +132,7 @@ def find_item(dataset: "Dataset", file: str) -> "Item":
     """The item called `file`; compared with what is there, never joined to a path."""
     item = dataset.by_file().get(file) if isinstance(file, str) else None
     if item is None:
-        raise DatasetError(f"There is no picture called {str(file)[:60]!r} in {dataset.name}: open the dataset again.")
+        raise DatasetError(f"There is no image called {str(file)[:60]!r} in {dataset.name}: open the dataset again.")
     return item
 
 
@@ -145,7 +145,7 @@ def caption_now(item: "Item") -> str:
 
 
 def make_thumbnails(workspace: Workspace, dataset: "Dataset") -> None:
-    """Small copies of all its pictures, made in the background, so that pages and filters show at once."""
+    """Small copies of all its images, made in the background, so that pages and filters show at once."""
 
     def work(job: Job) -> None:
         job.total = len(dataset.items)
@@ -179,12 +179,12 @@ def import_images(
 
 
 def import_files(workspace: Workspace, name: str, paths: list, progress=None, stop: threading.Event | None = None):
-    """Pictures, zips and folders into the dataset `name`, made if missing: (the dataset, lines on what was skipped)."""
+    """Images, zips and folders into the dataset `name`, made if missing: (the dataset, lines on what was skipped)."""
     from studio.datasets import import_pictures
 
     workspace.refuse_if_full()
     if not paths:
-        raise DatasetError("There are no files to add: drop pictures or a zip first.")
+        raise DatasetError("There are no files to add: drop images or a zip first.")
     return import_pictures(workspace, safe_name(name or "my-pictures"), list(map(expanded, paths)), progress, stop)
 
 
@@ -199,14 +199,14 @@ def start_import(workspace: Workspace, name: str, paths: list, folder: str = "")
         workspace.allows.need("folders")
         paths = [*paths, folder]
     if not paths:
-        raise DatasetError("There are no files to add: drop pictures or a zip first.")
+        raise DatasetError("There are no files to add: drop images or a zip first.")
 
     def work(job: Job) -> None:
         dataset, skipped = import_files(workspace, name, paths, counting(job), job.stop_event)
-        job.message = f"{dataset.name} has {pluralize(len(dataset.items), 'picture')} now."
+        job.message = f"{dataset.name} has {pluralize(len(dataset.items), 'image')} now."
         job.result = dataset.name, skipped
 
-    return _beside("import", f"Adding pictures to {name}", name, work)
+    return _beside("import", f"Adding images to {name}", name, work)
 
 
 @operation(waits=True, file="download")
@@ -232,7 +232,7 @@ def export_dataset(
         target = free_path(workspace.exports, f"{opened.name}.zip" if kind == "zip" else opened.name)
         job.result = export(opened, target, kind, background.strip(), counting(job), job.stop_event)
         place = job.result if workspace.allows.folders else target.name  # where it lies is the owner's business
-        job.message = f"{pluralize(len(opened.items), 'picture')} written to {place}."
+        job.message = f"{pluralize(len(opened.items), 'image')} written to {place}."
 
     return _beside("export", f"Exporting {opened.name}", opened.name, work)
 
@@ -302,7 +302,7 @@ def mend(workspace: Workspace, dataset: str, number: int, name: str, spared: Col
     finding = found[number]
     files = tuple(file for file in finding.files if file not in spared)
     if not files:
-        raise DatasetError("No picture is ticked.")
+        raise DatasetError("No image is ticked.")
     change = remedy(open_named(workspace, dataset), dataclasses.replace(finding, files=files), name)
     if finding in found:
         found.remove(finding)

@@ -28,7 +28,7 @@ _SAID = ("studio.trigger", "modelspec.trigger_phrase")  # where a file names its
 
 
 def training_sets(workspace: Workspace) -> list[tuple[str, str]]:
-    """(label, key) of what pictures can be compared with."""
+    """(label, key) of what images can be compared with."""
     named = [(label, f"{SET}{name}") for label, name in datasets.dataset_choices(workspace)]
     return [("Its own", OWN), *named, ("None", NONE)]
 
@@ -127,7 +127,7 @@ def _measure(
     from studio.generation.strength_sweep import STRENGTHS, at_strength, draw_strength_sweep
 
     def looking(done: int, total: int) -> None:
-        job.done, job.total, job.message = done, total, f"Looking at the training pictures: {done:,} of {total:,}"
+        job.done, job.total, job.message = done, total, f"Looking at the training images: {done:,} of {total:,}"
 
     known = None
     if items:
@@ -192,7 +192,7 @@ def _adapter() -> "TypeAdapter[Measured]":
 
 
 def training_pictures(workspace: Workspace, key: str, against: str) -> "tuple[list[Item], str]":
-    """(pictures to compare with, the name of their set); ([], "") for none. Raises StudioError."""
+    """(images to compare with, the name of their set); ([], "") for none. Raises StudioError."""
     if against == NONE:
         return [], ""
     if against != OWN:
@@ -201,7 +201,7 @@ def training_pictures(workspace: Workspace, key: str, against: str) -> "tuple[li
     config = _config(workspace, key)
     if config is None:
         raise DatasetError(
-            f"{adapter_name(key)} came as a file, which doesn't hold its training pictures: choose a dataset to "
+            f"{adapter_name(key)} came as a file, which doesn't hold its training images: choose a dataset to "
             "compare with, or none."
         )
     folder = Path(config.data.folder)
@@ -214,7 +214,7 @@ def training_pictures(workspace: Workspace, key: str, against: str) -> "tuple[li
 
 
 def _trained_on(config: Any) -> "list[Item]":
-    """The pictures of its folder that were not held out."""
+    """The images of its folder that were not held out."""
     from studio.datasets import open_dataset
     from studio.training.selection import split
 

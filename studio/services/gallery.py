@@ -1,7 +1,7 @@
 """Images that were generated: list, search, move to the trash and restore.
 
-What is written inside each picture is read once, in the background where there are many, and kept in a small index by
-the file's name, time and size. A picture from elsewhere, or a broken one, is found by its file's name.
+What is written inside each image is read once, in the background where there are many, and kept in a small index by
+the file's name, time and size. An image from elsewhere, or a broken one, is found by its file's name.
 """
 
 import json
@@ -25,9 +25,9 @@ from studio.services.thumbnails import thumbnail
 from studio.text import pluralize
 from studio.workspace import Workspace, checked_name, free_path, write_whole
 
-PAGE = 48  # pictures
-AT_ONCE = 24  # new pictures that are read while somebody waits; more are read in the background
-REMOVED = ".removed"  # the folder beside the pictures where those set aside lie, as TIME-NAME
+PAGE = 48  # images
+AT_ONCE = 24  # new images that are read while somebody waits; more are read in the background
+REMOVED = ".removed"  # the folder beside the images where those set aside lie, as TIME-NAME
 MOST_WORDS = 20  # of a search
 _LONGEST = 2000  # characters of a prompt that are searched
 _NUMBER = re.compile(r"\d+")
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture. stamp: nanoseconds and bytes of its file; told: whether it says how it was made; adapters: name and
+    """One image. stamp: nanoseconds and bytes of its file; told: whether it says how it was made; adapters: name and
     strength of each, as "ink 0.8".
     """
 
@@ -63,7 +63,7 @@ _lock = threading.Lock()  # around each change of an index
 
 @dataclass(frozen=True)
 class Found:
-    """A page of pictures: newest first. unread: how many are not in the index yet, and so can't be found."""
+    """A page of images: newest first. unread: how many are not in the index yet, and so can't be found."""
 
     entries: list[Entry]
     page: int
@@ -97,7 +97,7 @@ def restore_image(workspace: Workspace) -> str:
 
 
 def find(workspace: Workspace, words: str = "", page: int = 0) -> Found:
-    """The pictures that have all the words, in prompt, names of adapters or seed; of others, in the file's name."""
+    """The images that have all the words, in prompt, names of adapters or seed; of others, in the file's name."""
     index = _read(workspace)
     files = newest_files(workspace)
     fresh = _unread(index, files)
@@ -115,7 +115,7 @@ def find(workspace: Workspace, words: str = "", page: int = 0) -> Found:
 
 
 def beside(workspace: Workspace, words: str, name: str, by: int) -> str:
-    """The picture that stands `by` places after this one among those that fit; "" where there is none."""
+    """The image that stands `by` places after this one among those that fit; "" where there is none."""
     names = [entry.name for entry in _fitting(_read(workspace), newest_files(workspace), words)]
     place = names.index(name) + by if name in names else -1
     return names[place] if 0 <= place < len(names) else ""
@@ -128,8 +128,8 @@ def _fitting(index: dict[str, Entry], files: list[File], words: str) -> list[Ent
 
 
 def picture(workspace: Workspace, name: str) -> Path:
-    """The file of a picture. Raises WorkspaceError when it isn't there."""
-    path = workspace.outputs / checked_name(name, "picture")
+    """The file of an image. Raises WorkspaceError when it isn't there."""
+    path = workspace.outputs / checked_name(name, "image")
     if path.is_symlink() or not path.is_file() or not _is_picture(name):
         raise WorkspaceError(f"{name[:60]} is not here any more.")
     return path
@@ -139,7 +139,7 @@ def picture(workspace: Workspace, name: str) -> Path:
 
 
 def remove(workspace: Workspace, name: str) -> None:
-    """Move a picture into the hidden folder, from where `put_back` takes it."""
+    """Move an image into the hidden folder, from where `put_back` takes it."""
     path = picture(workspace, name)
     aside = workspace.outputs / REMOVED
     aside.mkdir(exist_ok=True)
@@ -150,12 +150,12 @@ def remove(workspace: Workspace, name: str) -> None:
 
 
 def removed(workspace: Workspace) -> list[str]:
-    """Names of the pictures set aside, the last one first."""
+    """Names of the images set aside, the last one first."""
     return [name for _, name in _aside(workspace)]
 
 
 def put_back(workspace: Workspace) -> str:
-    """Take back the picture that was set aside last; its name, which is another one if that was taken meanwhile."""
+    """Take back the image that was set aside last; its name, which is another one if that was taken meanwhile."""
     for when, name in _aside(workspace):
         target = workspace.outputs / name
         if target.exists():
@@ -165,7 +165,7 @@ def put_back(workspace: Workspace) -> str:
         except OSError as error:
             raise WorkspaceError(f"{name[:60]} can't be put back: {error.strerror}.") from error
         return target.name
-    raise WorkspaceError("No picture was deleted that could be put back.")
+    raise WorkspaceError("No image was deleted that could be put back.")
 
 
 def _aside(workspace: Workspace) -> list[tuple[int, str]]:
@@ -183,7 +183,7 @@ def _aside(workspace: Workspace) -> list[tuple[int, str]]:
 
 
 def newest_files(workspace: Workspace) -> list[File]:
-    """(name, stamp) of every picture, newest first. Links are passed over: they may lead anywhere.
+    """(name, stamp) of every image, newest first. Links are passed over: they may lead anywhere.
 
     Listed again when the folder changed, which it does when a file comes, goes or is replaced.
     """
@@ -215,7 +215,7 @@ def _is_picture(name: str) -> bool:
 
 
 def _entry(path: Path, stamp: tuple[int, int]) -> Entry:
-    """What is written inside the picture."""
+    """What is written inside the image."""
     from studio.generation import read_recipe
 
     try:
@@ -229,7 +229,7 @@ def _entry(path: Path, stamp: tuple[int, int]) -> Entry:
 def _take_in(
     workspace: Workspace, index: dict[str, Entry], stamps: dict[str, tuple[int, int]], names: list[str]
 ) -> None:
-    """Read these pictures, and make their thumbnails, so that pages are shown at once later."""
+    """Read these images, and make their thumbnails, so that pages are shown at once later."""
     for name in names:
         thumbnail(workspace, workspace.outputs / name)
         with _lock:
@@ -242,7 +242,7 @@ def _unread(index: dict[str, Entry], files: list[File]) -> list[str]:
 
 
 def _start_reading(workspace: Workspace) -> None:
-    """Take in all pictures that are new, newest first, in the background."""
+    """Take in all images that are new, newest first, in the background."""
 
     def work(job: Job) -> None:
         index = _read(workspace)
@@ -254,10 +254,10 @@ def _start_reading(workspace: Workspace) -> None:
                 break
             _take_in(workspace, index, dict(files), fresh[start : start + PAGE])
             job.done = min(start + PAGE, len(fresh))
-            job.message = f"{job.done:,} of {pluralize(job.total, 'picture')}"
+            job.message = f"{job.done:,} of {pluralize(job.total, 'image')}"
 
     with suppress(BusyError):
-        jobs.start("history", "Reading earlier pictures", work, device=False)
+        jobs.start("history", "Reading earlier images", work, device=False)
 
 
 def _index_file(workspace: Workspace) -> Path:

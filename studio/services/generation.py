@@ -24,11 +24,11 @@ from studio.workspace import Workspace, checked_name, is_file, write_whole
 
 LIVE = "live:"  # an adapter's key: the weights of the run that trains now
 MAX_SEED = 2**32 - 1
-PARTS = 1000  # of a picture, for progress
+PARTS = 1000  # of an image, for progress
 
 
 def shelf(workspace: Workspace) -> list[tuple[str, str]]:
-    """(label, key) of what can be put on a picture, the run that trains now first."""
+    """(label, key) of what can be put on an image, the run that trains now first."""
     newest = latest.get("train")
     live = [(f"{newest.name} (training now)", f"{LIVE}{newest.name}")] if newest and running("train") else []
     return live + adapter_choices(workspace)
@@ -42,7 +42,7 @@ def facts_line(workspace: Workspace, key: str, base: str = base_models.STARTER) 
     from studio.generation.adapter_info import read_adapter_info
 
     if key.startswith(LIVE):
-        return "the weights of the run, as they are at each picture", (), False
+        return "the weights of the run, as they are at each image", (), False
     try:
         line = base_models.line_of(workspace, base)
         facts = read_adapter_info(adapter_path(workspace, key), skeleton(line))
@@ -92,7 +92,7 @@ def compose(workspace: Workspace, uses: list[dict[str, Any]], line: str = "", **
 
     given = {name: value for name, value in fields.items() if value not in (None, "")}
     if not str(given.get("prompt", "")).strip():
-        raise GenerationError("The prompt is empty: write what the picture should show.")
+        raise GenerationError("The prompt is empty: write what the image should show.")
     prompt, named = take_adapters(given["prompt"])
     for one in named:
         uses = [*uses, {"file": _by_name(workspace, one.name), "strength": one.strength,
@@ -196,7 +196,7 @@ def image_recipe(workspace: Workspace, picture: ImageName) -> dict[str, Any]:
 
 @dataclass
 class Drawn:
-    """What a job that draws has so far: pictures with their recipes, and a latent preview of the one that is coming."""
+    """What a job that draws has so far: images with their recipes, and a latent preview of the one that is coming."""
 
     pictures: list[tuple[Any, Path]] = field(default_factory=list)
     latent_preview: Any = None  # PIL.Image, a pixel a latent
@@ -205,7 +205,7 @@ class Drawn:
 def pictures(
     recipe, stop: threading.Event, progress: Callable[[int, int], None] | None = None, look=None
 ) -> Iterator[Any]:
-    """(recipe of one picture, PIL.Image) one after the other, taking turns with training. Ends early when stopped."""
+    """(recipe of one image, PIL.Image) one after the other, taking turns with training. Ends early when stopped."""
     from studio.generation import generate_all
     from studio.generation.drawing import singles
 
@@ -224,9 +224,9 @@ def pictures(
 
 
 def start_pictures(workspace: Workspace, recipes: Sequence[Any]) -> Job:
-    """Draw and save all pictures of the recipes in the background; the result is a `Drawn`.
+    """Draw and save all images of the recipes in the background; the result is a `Drawn`.
 
-    A reload of the page leaves it going: what it draws is found among the earlier pictures. Waits for such a job first.
+    A reload of the page leaves it going: what it draws is found among the earlier images. Waits for such a job first.
     """
     from studio.generation import save_image
     from studio.generation.latent_preview import preview_latents
@@ -274,7 +274,7 @@ def strip(recipe, index: int, stop: threading.Event, progress=None) -> list[tupl
 
 
 def keep_source(workspace: Workspace, path: str | Path) -> Path:
-    """A picture to begin from, kept as PNG by content beside the pictures: a recipe names it, to be drawn again."""
+    """An image to begin from, kept as PNG by content beside the images: a recipe names it, to be drawn again."""
     from studio.datasets import open_picture
 
     try:
@@ -291,7 +291,7 @@ def keep_mask(workspace: Workspace, source: Path, painted: Any) -> str:
 
 
 def mask_of(workspace: Workspace, source: Path, name: str | None) -> Path | None:
-    """The mask of this name; None when it was painted on another picture."""
+    """The mask of this name; None when it was painted on another image."""
     path = _sources(workspace) / Path(name or "-").name
     return path if path.name.startswith(f"{source.stem}-") and is_file(path) else None
 
@@ -310,7 +310,7 @@ def _sources(workspace: Workspace) -> Path:
 
 
 def restored(workspace: Workspace, path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
-    """(values, adapters with their `key`, problems) of a picture that was dropped. Raises GenerationError."""
+    """(values, adapters with their `key`, problems) of an image that was dropped. Raises GenerationError."""
     from studio.basemodels import base_folder
     from studio.basemodels.weights import made_elsewhere
     from studio.generation import read_recipe
@@ -338,13 +338,13 @@ def restored(workspace: Workspace, path: Path) -> tuple[dict[str, Any], list[dic
             values["source"] = str(source)
         else:
             said = values.pop("source")[:60]
-            problems.append(f"The picture that it began from, {said!r}, is not here: choose it again.")
+            problems.append(f"The image that it began from, {said!r}, is not here: choose it again.")
             values.pop("mask", None)
     return values, adapters, problems
 
 
 def draw(recipe, stop: threading.Event | None = None, progress=None):
-    """One picture (PIL.Image), taking turns with training for the device. None when stopped."""
+    """One image (PIL.Image), taking turns with training for the device. None when stopped."""
     from studio.generation import generate
 
     with jobs.device():
@@ -357,7 +357,7 @@ def draw(recipe, stop: threading.Event | None = None, progress=None):
 
 
 def recipe_line(recipe) -> str:
-    """What made the picture, in one line that a person can read back."""
+    """What made the image, in one line that a person can read back."""
     parts = [f"seed {recipe.seed}", pluralize(recipe.steps, "step"), f"guidance {recipe.guidance:g}"]
     parts.append(f"{recipe.width} × {recipe.height}")
     parts += [f"{use.title} at {use.strength:g}" for use in recipe.adapters]
@@ -366,12 +366,12 @@ def recipe_line(recipe) -> str:
 
 
 def image_path(workspace: Workspace, name: str) -> Path:
-    """The picture of this name among the outputs: `NAME.png`, or `grids/GRID/NAME.png`. Raises WorkspaceError."""
+    """The image of this name among the outputs: `NAME.png`, or `grids/GRID/NAME.png`. Raises WorkspaceError."""
     parts = str(name).split("/")
     if len(parts) == 3 and parts[0] == "grids":
-        path = workspace.outputs / "grids" / checked_name(parts[1], "grid") / checked_name(parts[2], "picture")
+        path = workspace.outputs / "grids" / checked_name(parts[1], "grid") / checked_name(parts[2], "image")
     else:
-        path = workspace.outputs / checked_name(name, "picture")
+        path = workspace.outputs / checked_name(name, "image")
     if path.is_symlink():
-        raise WorkspaceError(f"{name[:60]!r} is a link to another place: put the picture itself there.")
+        raise WorkspaceError(f"{name[:60]!r} is a link to another place: put the image itself there.")
     return path

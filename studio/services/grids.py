@@ -92,7 +92,7 @@ def typed_in(workspace: Workspace, path: Path) -> tuple[list[Typed], list[str]]:
 def _index(recipe: "Recipe", title: str) -> int:
     titles = [use.title for use in recipe.adapters]
     if title not in titles:
-        raise GenerationError(f"The adapter {title[:60]!r} is not on the picture: switch it on or choose another.")
+        raise GenerationError(f"The adapter {title[:60]!r} is not on the image: switch it on or choose another.")
     return titles.index(title)
 
 
@@ -102,14 +102,14 @@ def checked(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -> l
 
     made, most = cells(recipe, axes), workspace.allows.count
     if most and len(made) > most:
-        raise NotAllowedError(f"A grid may have at most {pluralize(most, 'picture')} here: take fewer values.")
+        raise NotAllowedError(f"A grid may have at most {pluralize(most, 'image')} here: take fewer values.")
     for one in made:
         workspace.allows.check_picture(one)
     return made
 
 
 def seconds_for(made: Sequence["Recipe"]) -> float | None:
-    """How long these take, as the last picture tells; None while none was drawn with their base."""
+    """How long these take, as the last image tells; None while none was drawn with their base."""
     from studio.generation.timing import estimate
 
     found = [estimate(one) for one in made]
@@ -178,7 +178,7 @@ def start_grid(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -
                     problems |= dict.fromkeys(drawn.numbers, drawn.problem)
                     contact_sheet.write_grid_file(folder, recipe, sides, problems)
                 done += len(drawn.numbers)
-                job.done, job.message = PARTS * done, f"{done} of {pluralize(len(made), 'picture')}"
+                job.done, job.message = PARTS * done, f"{done} of {pluralize(len(made), 'image')}"
         finally:
             grid = contact_sheet.read_grid(folder)
             if grid and any(grid.images):
@@ -188,7 +188,7 @@ def start_grid(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -
         if len(problems) == len(made):
             raise GenerationError(problems[0])
 
-    title = f"Grid of {pluralize(len(made), 'picture')}"
+    title = f"Grid of {pluralize(len(made), 'image')}"
     job = jobs.start("grid", title, work, device=False, limit=workspace.allows.longest)
     remember(job, folder.name)
     return job
@@ -219,7 +219,7 @@ def grid_named(workspace: Workspace, name: Any) -> "SavedGrid":
 
 
 def picture_name(grid: "SavedGrid", number: int) -> str:
-    """How a cell's picture is called for `generation.image_path`."""
+    """How a cell's image is called for `generation.image_path`."""
     from studio.generation.contact_sheet import cell_file
 
     return f"grids/{grid.folder.name}/{cell_file(grid.folder, number).name}"

@@ -1,7 +1,7 @@
 """Background work: one job that holds the device at a time, and beside it one of each kind that needs no device.
 
 Everyone has jobs of their own; whoever comes while somebody else's job holds the device stands in line behind it. A
-picture may slip in between two training steps.
+image may slip in between two training steps.
 """
 
 import logging
@@ -162,7 +162,7 @@ class Jobs:
 
     @contextmanager
     def device(self) -> Iterator[None]:
-        """Hold the device for a picture; goes before the next turn of a job."""
+        """Hold the device for an image; goes before the next turn of a job."""
         with self._turn:
             self._waiting += 1
             try:

@@ -33,11 +33,11 @@ FILM = 60  # steps of all films together; more are thinned
 
 @dataclass(frozen=True)
 class Row:
-    """A run of the list. picture: a file that the browser may see, or None."""
+    """A run of the list. image: a file that the browser may see, or None."""
 
     run: Any  # Summary, its state as it is now
     note: str
-    picture: Path | None
+    image: Path | None
 
 
 def all_runs(workspace: Workspace, text: str = "", state: str = "", sort: str = "") -> tuple[list[Any], int, int]:
@@ -72,7 +72,7 @@ def _as_it_is_now(run, line: list[str]):
 
 
 def rows(workspace: Workspace, runs: list[Any]) -> list[Row]:
-    """The runs with their notes and pictures."""
+    """The runs with their notes and images."""
     made = []
     for run in runs:
         file = workspace.runs / run.name / run.preview if run.preview else None
@@ -137,7 +137,7 @@ def differences(workspace: Workspace, names: list[str]) -> list[tuple[str, list[
 
 
 def film(workspace: Workspace, name: str, course: Any, beside: int = 1) -> list[tuple[str, list[tuple[int, Path]]]]:
-    """(prompt, its pictures by step, as files that the browser may see) of a run. beside: films that are shown."""
+    """(prompt, its images by step, as files that the browser may see) of a run. beside: films that are shown."""
     from studio.training.summary import thin
 
     steps = set(thin(sorted({step for step, _, _ in course.previews}), FILM // beside))

@@ -120,7 +120,7 @@ def newest_check():
 
 
 class Crop(NamedTuple):
-    """A picture as the trainer will see it. frame: what is kept of it."""
+    """An image as the trainer will see it. frame: what is kept of it."""
 
     item: Any
     width: int
@@ -129,7 +129,7 @@ class Crop(NamedTuple):
 
 
 def crops_of(workspace: Workspace, dataset: str, values: dict) -> tuple[list[Crop], Counter]:
-    """(every picture with its frame, how many pictures are in each bucket). Reads headers only."""
+    """(every image with its frame, how many images are in each bucket). Reads headers only."""
     from studio.datasets import frame_of, size_of
 
     config = config_of(workspace, {"dataset": dataset} | values)
@@ -330,7 +330,7 @@ def run_settings(workspace: Workspace, name: str) -> dict[str, Any]:
 
 
 def hardest_of(workspace: Workspace, name: str) -> list[tuple[Any, float]]:
-    """(picture, how hard; 1 is usual) of a run, the hardest first; pictures that are gone are passed over."""
+    """(image, how hard; 1 is usual) of a run, the hardest first; images that are gone are passed over."""
     from studio.datasets import open_dataset
     from studio.training import config_from_toml
     from studio.training.difficulty import hardest
@@ -343,7 +343,7 @@ def hardest_of(workspace: Workspace, name: str) -> list[tuple[Any, float]]:
         return []
     data = config_from_toml(workspace.runs / name / "run.toml").data
     named: dict[str, Any] = {}
-    bare: dict[str, Any] = {}  # as older runs wrote them, whatever folder a picture lay in
+    bare: dict[str, Any] = {}  # as older runs wrote them, whatever folder an image lay in
     for folder, ordinary in ((data.regularisation, data.regularisation), (data.folder, "")):
         try:
             opened = open_dataset(Path(folder)).items if folder else []
@@ -360,7 +360,7 @@ def hardest_of(workspace: Workspace, name: str) -> list[tuple[Any, float]]:
 
 
 def knows_hardest(workspace: Workspace, name: str) -> bool:
-    """Whether the run has said which pictures are hard: cheap to ask every second."""
+    """Whether the run has said which images are hard: cheap to ask every second."""
     from studio.training.difficulty import FILE
 
     return (workspace.runs / checked_name(name, "run") / FILE).is_file()

@@ -1,4 +1,4 @@
-"""Small copies of pictures for the page, kept in the workspace's cache."""
+"""Small copies of images for the page, kept in the workspace's cache."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ def folder(workspace) -> Path:
 
 
 def thumbnail(workspace, path: Path, side: int = GRID) -> Path:
-    """A copy of `path`, at most `side` pixels wide and high; a grey one when the picture went bad or away meanwhile."""
+    """A copy of `path`, at most `side` pixels wide and high; a grey one when the image went bad or away meanwhile."""
     from studio import datasets
 
     try:
@@ -33,14 +33,14 @@ def thumbnail(workspace, path: Path, side: int = GRID) -> Path:
 
 
 def keep(target: Path, picture) -> None:
-    """Write a PIL picture as WebP, whole or not at all."""
+    """Write a PIL image as WebP, whole or not at all."""
     stream = io.BytesIO()
     picture.save(stream, "WEBP", quality=88)
     write_whole(target, stream.getvalue(), lasting=False)
 
 
 def cropped(workspace, path: Path, box: tuple[float, float, float, float], width: int) -> Path:
-    """The thumbnail with all that is outside `box` dimmed. box: in pixels of the picture, which is `width` wide."""
+    """The thumbnail with all that is outside `box` dimmed. box: in pixels of the image, which is `width` wide."""
     from PIL import Image, ImageDraw
 
     source = thumbnail(workspace, path)

@@ -52,7 +52,7 @@ def test_from_a_mixed_zip_to_a_training_run(page, mixed_zip, tmp_path):
     clicks.fill(page, "dataset-name", "phone")
     page.locator("#drop-pictures input[type=file]").set_input_files(mixed_zip)
     page.locator("#add").click()
-    expect(page.locator("#added")).to_contain_text("phone has 11 pictures now")
+    expect(page.locator("#added")).to_contain_text("phone has 11 images now")
     expect(page.locator("#added")).to_contain_text("Skipped broken.png")
     expect(page.locator("#pictures button.thumbnail-lg")).to_have_count(11)
     with Image.open(folder / "turned.jpg") as turned:
@@ -189,7 +189,7 @@ def test_export_gives_a_zip_of_the_very_pictures_and_captions(page):
     clicks.open_sample(page, "silhouette")
     page.locator("#export button").first.click()
     page.locator("#export-go").click()
-    expect(page.locator("#exported")).to_contain_text("24 pictures written")
+    expect(page.locator("#exported")).to_contain_text("24 images written")
     with page.expect_download() as download:
         page.locator("#export-file a[download]").first.click()
     with zipfile.ZipFile(download.value.path()) as archive:

@@ -94,7 +94,7 @@ def test_one_picture_is_not_called_pictures(workspace, tmp_path):
     come = dataset_services.start_import(workspace, "new", [workspace.datasets / "ink" / "one.png"])
     for job in (export, come):
         job.wait()
-    assert export.message.startswith("1 picture written to ") and come.message == "new has 1 picture now."
+    assert export.message.startswith("1 image written to ") and come.message == "new has 1 image now."
     assert [pluralize(count, "picture") for count in (0, 2, 1200)] == ["0 pictures", "2 pictures", "1,200 pictures"]
 
 

@@ -138,7 +138,7 @@ def test_strength_is_that_of_the_adapter_that_was_chosen(workspace):
     files = [adapter_path(workspace, key) for key in ("run:apples", "file:b.safetensors")]
     recipe = Recipe(prompt="x", adapters=tuple((file, 1.0) for file in files))
     assert axes_of(workspace, recipe, [Typed("strength", "b", "0, 1")])[0].index == 1
-    with pytest.raises(GenerationError, match="'c' is not on the picture"):
+    with pytest.raises(GenerationError, match="'c' is not on the image"):
         axes_of(workspace, recipe, [Typed("strength", "c", "0, 1")])
     with pytest.raises(GenerationError, match="Choose what the axis Checkpoint"):
         axes_of(workspace, recipe, [Typed("checkpoint", "apples")])

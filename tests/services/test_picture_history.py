@@ -142,7 +142,7 @@ def test_a_deleted_picture_comes_back_whole_and_in_its_place(workspace):
     forget()
     assert put_back(workspace) == old
     assert names(workspace) == [young, old] and (workspace.outputs / old).read_bytes() == before
-    with pytest.raises(WorkspaceError, match="No picture was deleted"):
+    with pytest.raises(WorkspaceError, match="No image was deleted"):
         put_back(workspace)
 
 

@@ -80,8 +80,8 @@ def test_a_card_shows_the_newest_preview_else_the_files_picture_else_the_newest_
     found = {card.name: card for card in adapter_library.cards(space)}
     near = {"moody": (0, 0, 255), "own": (0, 255, 0), "plain": (255, 255, 0)}
     for name, wanted in near.items():
-        assert all(abs(a - b) < 12 for a, b in zip(colour(found[name].picture), wanted)), name
-    assert found["never"].picture is None and 'class="tile"' in shelf_html([found["never"]], False)
+        assert all(abs(a - b) < 12 for a, b in zip(colour(found[name].image), wanted)), name
+    assert found["never"].image is None and 'class="tile"' in shelf_html([found["never"]], False)
 
 
 def test_the_search_asks_for_every_word(space):
@@ -158,7 +158,7 @@ def test_a_spoilt_memory_is_passed_over(space, text):
     assert adapter_library.cards(space)[0].rank == 4
     memory.write_text(json.dumps({stamp: {"rank": "x", "words": 3, "cover": "../../one", "kind": [1]}}))
     (card,) = adapter_library.cards(space)
-    assert card.rank == 0 and card.words == () and card.picture is None
+    assert card.rank == 0 and card.words == () and card.image is None
 
 
 def test_nothing_that_a_stranger_wrote_is_html(space):

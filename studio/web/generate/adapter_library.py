@@ -76,8 +76,8 @@ def shelf_html(cards: Sequence[adapter_library.Card], searched: bool) -> str:
 def _card(card: adapter_library.Card) -> str:
     name = escape(card.name)
     picture = (
-        f'<img src="{escape(picture_link(card.picture))}" alt="" loading="lazy">'
-        if card.picture
+        f'<img src="{escape(picture_link(card.image))}" alt="" loading="lazy">'
+        if card.image
         else f'<div class="tile" aria-hidden="true">{escape(card.name[:1].upper())}</div>'
     )
     rank = f"rank {card.rank}" if card.rank else ""

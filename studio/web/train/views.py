@@ -81,7 +81,7 @@ def run_list(rows: Sequence[Any], ticked: Sequence[str], fitting: int, total: in
 
 def _row(row: Any, on: bool) -> str:
     run = row.run
-    picture = f'<img src="{escape(picture_link(row.picture))}" alt="" loading="lazy">' if row.picture else "<i></i>"
+    picture = f'<img src="{escape(picture_link(row.image))}" alt="" loading="lazy">' if row.image else "<i></i>"
     against = f"<b>{percent(run.against_base)}</b>" if run.against_base is not None else "<b>–</b>"
     word = f'<span class="pill {verdict_kind(run.verdict)}">{escape(run.verdict)}</span>' if run.verdict else ""
     best = ""

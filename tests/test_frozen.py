@@ -142,12 +142,12 @@ def test_a_picture_tells_its_recipe_and_is_drawn_anew(root, workspace):
 
 
 def test_grids_their_axes_and_votes(workspace):
-    from studio.generation import sheets, votes
+    from studio.generation import contact_sheet, votes
 
-    grid = sheets.newest(workspace.outputs)
+    grid = contact_sheet.newest(workspace.outputs)
     assert [(side.kind, len(side.labels)) for side in grid.sides] == [("strength", 3), ("seed", 2)]
-    assert all(grid.pictures) and grid.sheet.is_file()
-    assert [axis.values for axis in sheets.read_axes(grid.sheet)] == [(0, 0.5, 1), (1, 2)]
+    assert all(grid.images) and grid.sheet.is_file()
+    assert [axis.values for axis in contact_sheet.read_axes(grid.sheet)] == [(0, 0.5, 1), (1, 2)]
     assert sorted(said for _, _, said in votes.votes(grid)) == ["left", "right", "same"] and votes.tally(grid)
 
 

@@ -237,9 +237,67 @@ def launch() -> str:
 
 
 def commands() -> str:
-    """The help of every command."""
-    listed = re.findall(r"^ {2,4}([a-z][a-z-]*) {2,}\S", help_text().partition("ommands")[2], re.MULTILINE)
-    return "\n".join(f"### {name}\n\n{help_text(name)}" for name in dict.fromkeys(listed))
+    """The commands of the command line: those with a page of their own, then those made from operations."""
+    import typer
+
+    from studio.cli import operations
+    from studio.cli.main import _app
+
+    made = typer.main.get_command(_app()).commands  # type: ignore[attr-defined]
+    plain = {name for name, _ in operations.commands()}
+    parts = [_command(name, command) for name, command in made.items() if name not in plain]
+    rows = [_row(name, made[name]) for name in sorted(plain)]
+    head = ("command", "flags", "what it does")
+    return "\n".join([*parts, "### Commands on the workspace\n", OPERATIONS, table(head, rows)])
+
+
+OPERATIONS = """\
+Every operation of the page is a command too. Lists and tables are given as JSON, answers are printed as JSON, and a job
+is waited for. Parameters have the same names, ranges and meaning as in the [API](api.md#endpoints).
+"""
+SETTINGS = "Every setting of a run is a flag too, `--section.key VALUE`: see [all settings](training.md#all-settings)."
+
+
+def _visible(command: Any) -> list[Any]:
+    return [param for param in command.params if not getattr(param, "hidden", False)]
+
+
+def _name(param: Any) -> str:
+    """`--data FOLDER`, `RUN.toml`"""
+    if param.param_type_name == "argument":
+        return f"`{(param.metavar or param.name).strip('[]')}`"
+    value = "" if getattr(param, "is_flag", False) else f" {param.metavar or param.type.name.upper()}"
+    return ", ".join(f"`{flag}{value}`" for flag in sorted(param.opts, key=len))
+
+
+def _command(name: str, command: Any) -> str:
+    """A command with a page of its own. Flags that are settings of a run are listed where they have a short name."""
+    params = [
+        param
+        for param in _visible(command)
+        if not (name == "train" and param.opts[0].count(".") and len(param.opts) == 1)
+    ]
+    rows = [(_name(param), _sentence(param.help or "")) for param in params]
+    words = [param.metavar or param.name for param in params if param.param_type_name == "argument"]
+    usage = f"```text\npython -m studio {' '.join([name, *words, '[flags]'])}\n```\n"
+    more = [SETTINGS + "\n"] if name == "train" else []
+    return "\n".join(
+        [
+            f"### {name}\n",
+            " ".join((command.help or "").split()) + "\n",
+            usage,
+            table(("argument or flag", "what it does"), rows),
+            *more,
+        ]
+    )
+
+
+def _row(name: str, command: Any) -> tuple[str, str, str]:
+    """A command that is made from an operation, in one line."""
+    params = _visible(command)
+    words = [(param.metavar or param.name) for param in params if param.param_type_name == "argument"]
+    flags = ", ".join(f"`{flag}`" for param in params if param.param_type_name == "option" for flag in param.opts)
+    return f"`{' '.join([name, *words])}`", flags, " ".join((command.help or "").split())
 
 
 def endpoints() -> str:
@@ -291,6 +349,7 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {  # name: (page, what makes 
     "schedulers": ("generation.md", schedulers),
     "base-options": ("base-models.md", base_options),
     "adapters-api": ("adapters-library.md", adapters_api),
+    "endpoints": ("api.md", endpoints),
     "commands": ("cli.md", commands),
     "limits": ("deployment-and-security.md", limits),
     "launch": ("deployment-and-security.md", launch),

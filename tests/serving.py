@@ -19,13 +19,13 @@ ROOT = Path(__file__).parent.parent
 @contextmanager
 def served(root: Path, **options) -> Iterator[str]:
     """The address of a studio whose workspace is `root`. Ends its jobs and itself. options: of Settings."""
-    from studio.web.app import build, launch_options
+    from studio.web.app import QUEUE, build, launch_options
 
     latest.clear()  # what a studio served before this one in the same process has done
     settings = Settings(workspace=root, browser=False, **options)
     demo = build(settings)
     try:
-        _, url, _ = demo.queue().launch(**launch_options(settings), prevent_thread_lock=True, quiet=True)
+        _, url, _ = demo.queue(**QUEUE).launch(**launch_options(settings), prevent_thread_lock=True, quiet=True)
         yield url
     finally:
         end_jobs()

@@ -24,7 +24,13 @@ from studio.server.visitors import LIFE, SCOPE, WITHOUT_COOKIE, name_of
 from studio.workspace import ASSETS, SERVED, is_whole, size_of
 
 COOKIE = "studio_visitor"
-MOST_BODY = 32 * MB  # of an event; files come by /upload
+MOST_BODY = 32 * MB  # of an event; files come by UPLOAD
+MOST_FORM = 10_000  # bytes of a login
+MOST_NODES = 400_000  # values in one event; parsing more would keep everyone waiting
+UPLOAD, LOGIN = (
+    "/gradio_api/upload",
+    ("/login", "/login/"),
+)  # whole paths: the last word of others is anyone's to choose
 _SECRET = re.compile(r"[A-Za-z0-9_-]{32,64}")
 _FILE = re.compile(r"/file[=/](.*)", re.DOTALL)
 _OUTSIDE = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -74,9 +80,9 @@ class Guard:
             fresh = secret or secrets.token_urlsafe(32)
             visitor = scope[SCOPE] = name_of(secret) if secret else ""
         refused = refused or self._refuse_file(path, visitor)
-        if writes and not refused and not path.endswith(("/upload", "/login")):
+        if writes and not refused and path != UPLOAD and path not in LOGIN:
             body = await _whole(receive)
-            refused = self._refuse_named(body, visitor)
+            refused = await run_sync(self._refuse_named, body, visitor)
             receive = _again(body, receive)
         if refused:
             status, text = refused
@@ -93,7 +99,7 @@ class Guard:
                     given["Content-Security-Policy"] = _POLICY
                 if self.visitors and page:
                     given.append("Set-Cookie", self._cookie(fresh))
-            elif self.visitors and writes and path.endswith("/upload"):
+            elif self.visitors and writes and path == UPLOAD:
                 answer.extend(message.get("body", b""))
                 if not message.get("more_body"):
                     self._remember(bytes(answer), visitor)
@@ -134,8 +140,9 @@ class Guard:
         length = headers.get("content-length", "")
         if not length.isdigit():
             return (411, "The length of what is sent must be said first.") if "transfer-encoding" in headers else None
-        if not path.endswith("/upload"):
-            return (413, "That is too much at once.") if int(length) > MOST_BODY else None
+        if path != UPLOAD:
+            most = MOST_FORM if path in LOGIN else MOST_BODY
+            return (413, "That is too much at once.") if int(length) > most else None
         held = await run_sync(size_of, self.uploads)
         if int(length) + held > self.allows.uploads:
             return 413, "The studio's upload folder is full: what was sent before goes in some hours, so try then."
@@ -151,6 +158,8 @@ class Guard:
 
     def _refuse_named(self, body: bytes, visitor: str) -> tuple[int, str] | None:
         """An event may name no address to be fetched from, and in public mode only files of whoever sends it."""
+        if body.count(b",") + body.count(b"[") + body.count(b"{") > MOST_NODES:
+            return 413, "That is too much at once."
         try:
             data = json.loads(body) if body else None
             whole = b"\\ud" not in body.lower() or is_whole(json.dumps(data, ensure_ascii=False))

@@ -122,6 +122,10 @@ def launch_options(settings: Settings) -> dict:
     }
 
 
+# Waiting events of everyone together; /run and /api, which skip the queue, are closed to what belongs into it.
+QUEUE = {"max_size": 200, "api_open": False}
+
+
 def serve(settings: Settings) -> None:
     """Serve the page until interrupted. The heavy libraries are loaded once the page can be seen."""
     if settings.mcp and find_spec("mcp") is None:
@@ -129,7 +133,7 @@ def serve(settings: Settings) -> None:
     if settings.warning:
         print(settings.warning, flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where a shell's `&` has it ignore Ctrl-C
-    demo, options = build(settings).queue(), launch_options(settings)
+    demo, options = build(settings).queue(**QUEUE), launch_options(settings)
     try:
         demo.launch(**options, prevent_thread_lock=True)
     except OSError as error:

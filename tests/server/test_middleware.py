@@ -54,6 +54,30 @@ def test_the_page_itself_may_upload(url):
     assert answer.status_code == 200 and len(answer.json()) == 1
 
 
+@pytest.mark.parametrize("word", ["upload", "login", "open_dataset"])
+@pytest.mark.parametrize("way", ["run", "api"])
+def test_the_last_word_of_a_path_opens_nothing(url, way, word):
+    """Gradio takes the function from the body's fn_index there, so that a path that ends in /upload is an event too."""
+    file = {"path": "https://evil.example/a.png", "meta": {"_type": "gradio.FileData"}}
+    answer = post(f"{url}gradio_api/{way}/{word}", json={"data": [file], "fn_index": 0, "session_hash": "abc"})
+    assert answer.status_code == 403 and "not yours" in answer.text
+
+
+def test_what_belongs_into_the_queue_can_not_skip_it(url):
+    event = {"data": ["silhouette"], "session_hash": "abc"}
+    assert post(f"{url}gradio_api/run/open_dataset", json=event).status_code >= 400
+
+
+def test_a_body_of_countless_values_is_refused_before_it_is_parsed(url):
+    headers = {"content-type": "application/json"}
+    body = b"[" + b"[]," * 500_000 + b"[]]"
+    assert post(f"{url}gradio_api/queue/join", content=body, headers=headers).status_code == 413
+
+
+def test_a_login_is_a_short_form(url):
+    assert post(f"{url}login", content=b"x" * 20_000).status_code == 413
+
+
 def test_it_fetches_nothing_for_whoever_asks(url):
     assert get(url + "gradio_api/file=https://example.com/a.png").status_code == 403
     assert get(url + "gradio_api/proxy=https://a.hf.space/config").status_code == 403

@@ -354,7 +354,8 @@ def clip_text(width: int, blocks: int) -> Shapes:
 
 def t5_text() -> Shapes:
     """transformers' T5EncoderModel, T5 v1.1 XXL."""
-    width, inner, out = 4096, 10240, {}
+    width, inner = 4096, 10240
+    out: Shapes = {}
     for n in range(24):
         name = f"encoder.block.{n}.layer"
         out |= {f"{name}.0.SelfAttention.{part}": (width, width) for part in "qkvo"}

@@ -23,8 +23,8 @@ def load_a_captioner():
 
 def count_numbers():
     from studio.training import config_from
-    from studio.training.size import size_line
-    size_line(config_from({"data.folder": "-"}).adapter, "starter")
+    from studio.training.parameter_count import parameter_line
+    parameter_line(config_from({"data.folder": "-"}).adapter, "starter")
 
 def draw():
     from studio.generation import Recipe, generate

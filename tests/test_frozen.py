@@ -67,7 +67,7 @@ def test_runs_are_listed_and_told_as_they_were(workspace):
     assert 2 <= paused.step < 18 and paused.steps == 20 and "picture" in paused.setup
     assert read_run(workspace, "failed").message
     kinds = {type(event).__name__ for event in read_events(workspace.runs / "finished")}
-    assert kinds >= {"Preparing", "Started", "Step", "Validation", "Preview", "Checkpoint", "Certified", "Finished"}
+    assert kinds >= {"Preparing", "Started", "Step", "Validation", "Preview", "Checkpoint", "ExportChecked", "Finished"}
 
 
 def test_summaries_notes_and_settings_of_old_runs(workspace):
@@ -91,7 +91,7 @@ def test_states_of_checkpoints_are_read(workspace):
 
 
 def test_a_dataset_keeps_its_captions_their_authors_and_its_history(root, tmp_path):
-    from studio.datasets import authors, can_undo, history, open_dataset, redo, removed_pictures, undo
+    from studio.datasets import authors, can_undo, history, open_dataset, redo, removed_images, undo
 
     copy = unpack(tmp_path) / "workspace" / "datasets" / "shapes"
     shapes = open_dataset(copy)
@@ -103,7 +103,7 @@ def test_a_dataset_keeps_its_captions_their_authors_and_its_history(root, tmp_pa
     assert shapes.by_file()["shape-1.png"].load_mask() is None
     steps = history(shapes)
     assert [step.kind for step in steps] == ["undo", *["change"] * 5] and steps[1].undone
-    assert "shape-6.png" in str(removed_pictures(shapes))
+    assert "shape-6.png" in str(removed_images(shapes))
     assert all(can_undo(shapes))
     redo(shapes)
     assert all("mistaken" in item.caption for item in open_dataset(copy).items)

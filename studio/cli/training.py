@@ -76,9 +76,9 @@ def train(
         raise ConfigError("Say what to train on: --data FOLDER, or a RUN.toml, or --resume RUN_FOLDER.")
     wanted = dict(map(_change, changes or ())) | {key: value for key, value in flags.items() if value is not None}
     from studio.training import new_run, read_run_folder, train
-    from studio.training.processes import Processes
+    from studio.training.distributed import Distributed
 
-    space, processes = opened(context, workspace), Processes()
+    space, processes = opened(context, workspace), Distributed()
     if resume:
         folder = Path(resume).expanduser().resolve()
         if name or base or preset or dry_run or check:
@@ -89,14 +89,14 @@ def train(
         if dry_run or check:
             return _dry_run(config, space)
         # Under `accelerate launch` the first process makes the folder and sends its name to the others.
-        folder = Path(processes.agree(str(new_run(config, space)) if processes.first else ""))
+        folder = Path(processes.broadcast(str(new_run(config, space)) if processes.is_main else ""))
     with stop_on_signals() as stop:
         last = ""
         for kind, line in _lines(train(config, space, stop=stop, folder=folder), folder):
             say(line)
             last = kind
     adapter = read_run_folder(folder).adapter
-    if adapter and processes.first:  # two processes that print at once write into each other's line
+    if adapter and processes.is_main:  # two processes that print at once write into each other's line
         print(adapter)
     return INTERRUPTED if last == "Stopped" else DONE
 
@@ -199,7 +199,7 @@ def _line(kind: str, view, folder: Path) -> str:
     if kind == "Started":
         return f"{view.name}: {view.steps} steps, in {folder}"
     if kind == "Step" and view.losses:
-        speed = f"  {view.rate:.2f} steps/s" if view.rate else ""
+        speed = f"  {view.steps_per_second:.2f} steps/s" if view.steps_per_second else ""
         left = f"  {_duration(view.seconds_left)} left" if view.seconds_left else ""
         return f"{at}  loss {view.losses[-1][2]:.4f}{speed}{left}"
     if kind == "Validation" and view.validation:
@@ -214,8 +214,8 @@ def _line(kind: str, view, folder: Path) -> str:
         return f"{at}  {view.message}"
     if kind == "Stopped":
         return f"{view.message} The checkpoint is in {folder}."
-    if kind == "Certified" and view.certificate:
-        return f"{at}  {view.certificate.message}"
+    if kind == "ExportChecked" and view.export_check:
+        return f"{at}  {view.export_check.message}"
     if kind in ("Warned", "RolledBack") and view.message:
         return f"{at}  {view.message}"
     return f"{at}  {kind.lower()}"

@@ -1,4 +1,4 @@
-"""Looking at the pixels of every picture once: is it whole, is it sharp, what is it like.
+"""Looking at the pixels of every image once: is it whole, is it sharp, what is it like.
 
 All measures are taken on a small copy, 256 pixels on the longer side, on all cores (Pillow lets go of Python's lock
 while it decodes). They are kept in `.studio/pictures.json`.
@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from studio.datasets.folder import Dataset, pictures_in
-from studio.datasets.known import Facts, read_known, write_known
-from studio.datasets.pictures import open_picture, size_of
+from studio.datasets.dataset import Dataset
+from studio.datasets.image_index import ImageInfo, changed_at, read_index, write_index
+from studio.datasets.images import open_image, size_of
+from studio.datasets.listing import list_folder
 from studio.errors import DatasetError
 
 T = TypeVar("T")
@@ -27,31 +28,31 @@ R = TypeVar("R")
 Progress = Callable[[int, int, str], None]  # done, total, name
 
 SIDE_LENGTH = 256  # of the small copy, pixels
-NEAR = 6  # of 64 bits of the perceptual hash; a recompressed or smaller copy differs by 0 to 4, another picture by ~32
+NEAR = 6  # of 64 bits of the perceptual hash; a recompressed or smaller copy differs by 0 to 4, another image by ~32
 NEAR_COLOUR = 16.0  # mean difference of the colours, 0..255: the hash is blind to colour
-_MAX_BYTES = 200_000_000  # of one picture's file
+_MAX_BYTES = 200_000_000  # of one image's file
 
 
 @dataclass(frozen=True)
-class Seen:
+class Analysis:
     """facts: {file: what is known of it}; problems: {file: why it can't be used}; stopped: before all were seen."""
 
-    facts: dict[str, Facts]
+    facts: dict[str, ImageInfo]
     problems: dict[str, str]
     stopped: bool = False
 
 
-def analyse(dataset: Dataset, progress: Progress | None = None, stop: threading.Event | None = None) -> Seen:
-    """Look at every picture file of the dataset's folder, those that can't be opened included.
+def analyse(dataset: Dataset, progress: Progress | None = None, stop: threading.Event | None = None) -> Analysis:
+    """Look at every image file of the dataset's folder, those that can't be opened included.
 
     progress  told (done, total, name) after each
-    stop      ends after the pictures in hand; what was seen until then is kept
+    stop      ends after the images in hand; what was seen until then is kept
     """
     imagehash = image_hash()
-    known, todo = read_known(dataset.folder), []
-    facts: dict[str, Facts] = {}
+    known, todo = read_index(dataset.folder), []
+    facts: dict[str, ImageInfo] = {}
     problems: dict[str, str] = {}
-    files = {file: Path(entry.path) for file, entry, _ in pictures_in(dataset.folder)}
+    files = {file: Path(entry.path) for file, entry, _ in list_folder(dataset.folder).images}
     ours = dataset.by_file()
     for file, path in files.items():
         try:
@@ -67,15 +68,15 @@ def analyse(dataset: Dataset, progress: Progress | None = None, stop: threading.
     done = len(facts)
     for file, found in in_parallel(lambda file: look(files[file], imagehash), todo, stop):
         done += 1
-        if isinstance(found, Facts):
+        if isinstance(found, ImageInfo):
             facts[file] = found
         else:
             problems[file] = found
         if progress:
             progress(done, len(files), file)
     if todo:
-        write_known(dataset.folder, {file: one for file, one in known.items() if file in files} | facts)
-    return Seen(facts, problems, stopped=_is_set(stop) and done < len(files))
+        write_index(dataset.folder, {file: one for file, one in known.items() if file in files} | facts)
+    return Analysis(facts, problems, stopped=_is_set(stop) and done < len(files))
 
 
 def in_parallel(
@@ -96,8 +97,8 @@ def in_parallel(
             yield thing, future.result()
 
 
-def look(path: Path, imagehash: Any = None) -> Facts | str:
-    """The facts of a picture, or one line that says why there are none. imagehash: the module, or None."""
+def look(path: Path, imagehash: Any = None) -> ImageInfo | str:
+    """The facts of an image, or one line that says why there are none. imagehash: the module, or None."""
     try:
         if not path.is_file():  # a pipe would be waited for
             raise FileNotFoundError
@@ -106,28 +107,28 @@ def look(path: Path, imagehash: Any = None) -> Facts | str:
             if stat.st_size > _MAX_BYTES:
                 return f"{path.name}: larger than {_MAX_BYTES // 10**6} MB."
             data = stream.read(_MAX_BYTES)
-        picture = open_picture(data, path.name, at_least=SIDE_LENGTH)
+        image = open_image(data, path.name, at_least=SIDE_LENGTH)
         width, height = size_of(data, path.name)
     except DatasetError as error:
         return str(error)
     except OSError:
         return f"{path.name}: it can't be read, or is gone."
-    picture.thumbnail((SIDE_LENGTH, SIDE_LENGTH), Image.Resampling.BOX, reducing_gap=None)
-    grey = picture.convert("L")
-    return Facts(
+    image.thumbnail((SIDE_LENGTH, SIDE_LENGTH), Image.Resampling.BOX, reducing_gap=None)
+    grey = image.convert("L")
+    return ImageInfo(
         bytes=stat.st_size,
-        changed=stat.st_mtime_ns,
+        changed=changed_at(stat),
         width=width,
         height=height,
         content=hashlib.blake2b(data, digest_size=16).hexdigest(),
         likeness=str(imagehash.phash(grey)) if imagehash else "",
-        colours=picture.resize((4, 4), Image.Resampling.BOX).tobytes().hex(),
+        colours=image.resize((4, 4), Image.Resampling.BOX).tobytes().hex(),
         sharpness=round(sharpness(grey), 3),
     )
 
 
 def sharpness(grey: Image.Image) -> float:
-    """Variance of the Laplacian of a grey picture with 0..255: near 0 when it is blurred or has nothing in it."""
+    """Variance of the Laplacian of a grey image with 0..255: near 0 when it is blurred or has nothing in it."""
     a = np.asarray(grey, np.float32)
     if min(a.shape) < 3:
         return 0.0
@@ -144,8 +145,8 @@ def image_hash() -> Any:
     return imagehash
 
 
-def twins(facts: dict[str, Facts]) -> list[tuple[str, ...]]:
-    """Groups of the same or nearly the same picture, in each the one with most pixels first.
+def near_duplicates(facts: dict[str, ImageInfo]) -> list[tuple[str, ...]]:
+    """Groups of the same or nearly the same image, in each the one with most pixels first.
 
     Each member is near the first one. Without perceptual hashes only files of the same content are found.
     """

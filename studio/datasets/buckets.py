@@ -1,6 +1,6 @@
-"""Aspect-ratio buckets: what the trainer sees of each picture. No torch here.
+"""Aspect-ratio buckets: what the trainer sees of each image. No torch here.
 
-Pictures of one batch must have one size. Cutting all to a square loses heads and feet, so each picture is put into the
+Images of one batch must have one size. Cutting all to a square loses heads and feet, so each image is put into the
 bucket whose shape is nearest to its own, all buckets having about the same area (NovelAI, "Aspect Ratio Bucketing").
 """
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-MOST_EXTREME = 3.0  # the longest side may be this many times the shorter one
+MAX_ASPECT = 3.0  # the longest side may be this many times the shorter one
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture becomes training pixels: resized to `scaled`, then cut to `size` at (left, top). All in pixels."""
+    """How an image becomes training pixels: resized to `scaled`, then cut to `size` at (left, top). All in pixels."""
 
     size: tuple[int, int]  # of the bucket: width, height
     scaled: tuple[int, int]
@@ -23,32 +23,32 @@ class Frame:
 
     @property
     def lost(self) -> float:
-        """Share of the picture that is cut off, 0..1."""
+        """Share of the image that is cut off, 0..1."""
         return 1 - self.size[0] * self.size[1] / (self.scaled[0] * self.scaled[1])
 
     def box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """(left, top, right, bottom) of what is kept, in pixels of the original picture."""
+        """(left, top, right, bottom) of what is kept, in pixels of the original image."""
         x, y = width / self.scaled[0], height / self.scaled[1]
         return self.left * x, self.top * y, (self.left + self.size[0]) * x, (self.top + self.size[1]) * y
 
-    def cut(self, picture: Image.Image, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
-        """The picture as training pixels."""
-        box = self.box(*picture.size)
-        return picture.resize(self.size, resample, box=box)
+    def cut(self, image: Image.Image, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
+        """The image as training pixels."""
+        box = self.box(*image.size)
+        return image.resize(self.size, resample, box=box)
 
 
 def frame_of(width: int, height: int, resolution: int, step: int, buckets: bool = True, upscale: bool = False) -> Frame:
-    """The frame of a picture of width x height pixels.
+    """The frame of an image of width x height pixels.
 
     resolution  the side of the square whose area all buckets keep to
     step        what both sides of a bucket divide by
-    buckets     False: every picture is cut to the square
-    upscale     False: a picture smaller than its bucket goes into the largest bucket that it fills
+    buckets     False: every image is cut to the square
+    upscale     False: an image smaller than its bucket goes into the largest bucket that it fills
     """
     size = _nearest(width / height, resolution, step) if buckets else (resolution, resolution)
     scale = max(size[0] / width, size[1] / height)
     if scale > 1 and not upscale:
-        # No pixel is invented: the largest bucket of the picture's own size, at least one step a side.
+        # No pixel is invented: the largest bucket of the image's own size, at least one step a side.
         size = (min(size[0], max(step, width // step * step)), min(size[1], max(step, height // step * step)))
         size = size if buckets else (min(size), min(size))
         scale = max(size[0] / width, size[1] / height)
@@ -68,8 +68,8 @@ def shapes(resolution: int, step: int) -> list[tuple[int, int]]:
     """
     square = max(step, resolution // step * step)
     found = {(square, square)}
-    for long in range(square, int(resolution * math.sqrt(MOST_EXTREME)) + 1, step):
+    for long in range(square, int(resolution * math.sqrt(MAX_ASPECT)) + 1, step):
         short = resolution * resolution // long // step * step
-        if short and long / short <= MOST_EXTREME:
+        if short and long / short <= MAX_ASPECT:
             found |= {(long, short), (short, long)}
     return sorted(found)

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import regex  # like `re`, with a time limit: a person's pattern may take for ever
 
 from studio.datasets.captions import one_line
-from studio.datasets.folder import Dataset, Item
+from studio.datasets.dataset import Dataset, Item
 from studio.datasets.history import Change, write_captions
 from studio.datasets.phrases import is_prose, join, split, tags_of
 from studio.errors import DatasetError
@@ -30,12 +30,12 @@ _FACE = re.compile(r"\w_\w")  # o_o, x_x, 0_0: the only tags of three characters
 
 @dataclass(frozen=True)
 class Filter:
-    """Which pictures: those that meet all that is set.
+    """Which images: those that meet all that is set.
 
     has, lacks   a tag, whole and in any case
     pattern      a regular expression found somewhere in the caption, in any case
     words        (fewest, most) words in the caption
-    smaller_than, at_least  bounds of the shorter side of the picture in pixels; 0 is no bound
+    smaller_than, at_least  bounds of the shorter side of the image in pixels; 0 is no bound
     captioned    True: only with a caption; False: only without
     name         a part of the file's name, in any case
     """
@@ -91,7 +91,7 @@ def sort_items(items: Iterable[Item], by: str = "name", descending: bool = False
         "aspect": lambda item: max(item.size) / max(1, min(item.size)),
     }
     if by not in keys:
-        raise DatasetError(f"Pictures can't be sorted by {by[:40]!r}: choose {', '.join(keys)}.")
+        raise DatasetError(f"Images can't be sorted by {by[:40]!r}: choose {', '.join(keys)}.")
     return sorted(items, key=keys[by], reverse=descending)  # type: ignore[arg-type]
 
 

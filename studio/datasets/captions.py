@@ -1,28 +1,29 @@
-"""Captions as people keep them: `.txt` or `.caption` beside the picture, or a folder's metadata.jsonl or .csv."""
+"""Captions as people keep them: `.txt` or `.caption` beside the image, or a folder's metadata.jsonl or .csv."""
 
-import codecs
 import csv
 import io
 import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from studio.datasets.encodings import decode
 from studio.errors import DatasetError
 from studio.workspace import is_whole, write_whole
 
 CAPTION_SUFFIXES = (".txt", ".caption")
 TABLES = ("metadata.jsonl", "metadata.csv")  # Hugging Face's imagefolder
-MAX_TABLE_BYTES = 20_000_000  # 1 kB for each of 20,000 pictures
+MAX_TABLE_BYTES = 20_000_000  # 1 kB for each of 20,000 images
 _TEXT_KEYS = ("text", "caption", "prompt")
+UNKNOWN_ENCODING = "a caption in an encoding that is not known, save it as UTF-8."
 _MAX_BYTES = 100_000  # of one caption file; a caption is a sentence, more is another kind of file
 
 
 def set_caption(path: Path, caption: str) -> None:
-    """Write the caption as one line of UTF-8 into the picture's `.txt`; an empty one removes the sidecars.
+    """Write the caption as one line of UTF-8 into the image's `.txt`; an empty one removes the sidecars.
 
     Raises DatasetError when the folder can't be written.
     """
@@ -33,7 +34,7 @@ def set_caption(path: Path, caption: str) -> None:
 
 
 def put_caption(path: Path, text: str | None, lasting: bool = True) -> None:
-    """Bring the picture's sidecar into this state: a line of text in `.txt`, perhaps an empty one, or none at all.
+    """Bring the image's sidecar into this state: a line of text in `.txt`, perhaps an empty one, or none at all.
 
     lasting: see `write_whole`. Raises OSError.
     """
@@ -44,13 +45,37 @@ def put_caption(path: Path, text: str | None, lasting: bool = True) -> None:
         path.with_suffix(suffix).unlink(missing_ok=True)
 
 
+class Sidecar(NamedTuple):
+    """text: the caption in one line, None where there is none that can be read; lines: how many lines of the file hold
+    words; problem: what of it is not read, in one line.
+    """
+
+    text: str | None = None
+    lines: int = 0
+    problem: str = ""
+
+
 def read_caption(path: Path) -> str | None:
-    """The caption in the picture's sidecar; None when it has none that is a file in the same folder."""
+    """The caption in the image's sidecar; None when it has none in the same folder, or in no known encoding."""
+    return read_sidecar(path).text
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """The image's caption file: `.txt`, else `.caption`."""
     for suffix in CAPTION_SUFFIXES:
         data = read_start(path.with_suffix(suffix), _MAX_BYTES + 1)
-        if data is not None:
-            return decode_caption(data)
-    return None
+        if data is None:
+            continue
+        name = f"{path.stem}{suffix}"
+        text, guessed = decode(data[:_MAX_BYTES], complete=len(data) <= _MAX_BYTES)
+        if text is None:
+            return Sidecar(None, 0, f"{name}: {UNKNOWN_ENCODING}")
+        lines = sum(bool(line.strip()) for line in text.splitlines())
+        problem = f"{name}: read as Windows-1252, save it as UTF-8 to be sure." if guessed else ""
+        if len(data) > _MAX_BYTES:
+            problem = f"{name}: longer than {_MAX_BYTES // 1000} kB, the rest is not read."
+        return Sidecar(one_line(text), lines, problem)
+    return Sidecar()
 
 
 def read_start(path: Path, limit: int) -> bytes | None:
@@ -73,31 +98,33 @@ def read_start(path: Path, limit: int) -> bytes | None:
 
 
 def decode_caption(data: bytes) -> str:
-    """One line of text from a caption file in any of the encodings that people's editors write."""
-    whole, data = len(data) <= _MAX_BYTES, data[:_MAX_BYTES]
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # Windows' Notepad, "Unicode"
-        return one_line(data.decode("utf-16", errors="replace"))
-    try:
-        # A cut may fall inside a character, which the incremental decoder leaves out.
-        return one_line(codecs.getincrementaldecoder("utf-8-sig")().decode(data, final=whole))
-    except UnicodeDecodeError:
-        return one_line(data.decode("cp1252", errors="replace"))  # Windows' Notepad, "ANSI"
+    """One line of text from a caption file. Raises DatasetError when its encoding is not certain, see `encodings`."""
+    text, _ = decode(data[:_MAX_BYTES], complete=len(data) <= _MAX_BYTES)
+    if text is None:
+        raise DatasetError(UNKNOWN_ENCODING)
+    return one_line(text)
 
 
 def read_table(data: bytes, name: str = TABLES[0]) -> dict[str, str]:
     """{file name: caption} of a metadata.jsonl or, by its name, a metadata.csv; rows that say neither are left out.
 
-    Raises DatasetError when it is longer than MAX_TABLE_BYTES.
+    Raises DatasetError when it is longer than MAX_TABLE_BYTES, in no known encoding, or has no caption in any row.
     """
     if len(data) > MAX_TABLE_BYTES:
         raise DatasetError(f"{name}: larger than {MAX_TABLE_BYTES // 10**6} MB, its captions are not read.")
-    text = data.decode("utf-8-sig", errors="replace")
-    table = {}
-    for row in _csv_rows(text) if name.endswith(".csv") else _json_rows(text):
+    text, _ = decode(data)
+    if text is None:
+        raise DatasetError(f"{name}: {UNKNOWN_ENCODING.replace('a caption', 'captions')}")
+    table: dict[str, str] = {}
+    rows = list(_csv_rows(text) if name.endswith(".csv") else _json_rows(text))
+    for row in rows:
         file = row.get("file_name")
         captions = (row[key] for key in _TEXT_KEYS if isinstance(row.get(key), str))
         if isinstance(file, str) and is_whole(file) and (caption := next(captions, None)) is not None:
             table[file.removeprefix("./")] = one_line(caption)
+    if rows and not table:
+        keys = ", ".join(_TEXT_KEYS[:-1])
+        raise DatasetError(f"{name}: no row has both file_name and one of {keys} or {_TEXT_KEYS[-1]}, nothing is read.")
     return table
 
 
@@ -131,7 +158,7 @@ class Tables:
         self.problems: list[str] = []
 
     def caption(self, path: Path) -> str:
-        """The picture's caption in the tables of its folder or of one above, up to the root; "" when there is none."""
+        """The image's caption in the tables of its folder or of one above, up to the root; "" when there is none."""
         for folder in path.parents:
             caption = self._of(folder).get(path.relative_to(folder).as_posix())
             if caption is not None:
@@ -139,6 +166,16 @@ class Tables:
             if folder == self._root:
                 break
         return ""
+
+    def without_image(self, images: Collection[Path]) -> list[str]:
+        """A line for each table that was read and has rows for images that are not among these."""
+        lines = []
+        for folder, table in self._read.items():
+            missing = [name for name in table if folder / name not in images]
+            if missing:
+                many = f"{missing[0]} and {len(missing) - 1:,} more rows" if len(missing) > 1 else missing[0]
+                lines.append(f"{'/'.join((*folder.relative_to(self._root).parts, 'metadata'))}: no image for {many}.")
+        return lines
 
     def _of(self, folder: Path) -> dict[str, str]:
         if folder not in self._read:

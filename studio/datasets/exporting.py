@@ -1,4 +1,4 @@
-"""Handing a set on: pictures and captions as new files, for other programs or another machine."""
+"""Handing a set on: images and captions as new files, for other programs or another machine."""
 
 import io
 import json
@@ -12,9 +12,8 @@ from pathlib import Path, PurePosixPath
 from PIL import ImageColor
 
 from studio.datasets.analysis import Progress
-from studio.datasets.folder import Dataset, Item
-from studio.datasets.moves import MASKS
-from studio.datasets.pictures import has_alpha, open_picture
+from studio.datasets.dataset import MASKS, Dataset, Item
+from studio.datasets.images import has_alpha, open_image
 from studio.errors import DatasetError
 
 KINDS = ("sidecars", "metadata.jsonl", "zip")
@@ -28,13 +27,13 @@ def export(
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> Path:
-    """Copy pictures, captions and masks to `target`; nothing there is ever written over. Returns the target.
+    """Copy images, captions and masks to `target`; nothing there is ever written over. Returns the target.
 
-    kind        "sidecars": a folder, each caption as `.txt` beside its picture; "metadata.jsonl": a folder, the
+    kind        "sidecars": a folder, each caption as `.txt` beside its image; "metadata.jsonl": a folder, the
                 captions in one file as Hugging Face's imagefolder has them; "zip": a zip with sidecars
-    background  a colour such as "white" or "#808080" that transparent pictures are laid on, which makes them PNG;
-                "": pictures are copied byte by byte
-    progress    told (done, total, name) after each picture
+    background  a colour such as "white" or "#808080" that transparent images are laid on, which makes them PNG;
+                "": images are copied byte by byte
+    progress    told (done, total, name) after each image
     stop        ends it early: what was written until then is taken away again
 
     It is made under a hidden name beside the target (see `workspace.sweep`) and renamed when it is whole. Raises
@@ -106,9 +105,9 @@ def _write(
     for done, (file, item) in enumerate(dataset.by_file().items(), 1):
         if stop is not None and stop.is_set():
             raise DatasetError("The export was stopped, nothing was kept of it.")
-        name, data = _picture(file, item, background)
+        name, data = _image(file, item, background)
         path, count = PurePosixPath(name), 1
-        while name in names:  # a.gif and a.webp, both on a colour and so both a.png
+        while {name, str(PurePosixPath(name).with_suffix(".txt"))} & names:  # two of one stem would share a caption
             count += 1
             name = str(path.with_stem(f"{path.stem}-{count}"))
         put(name, data)
@@ -117,9 +116,9 @@ def _write(
             item.mask_file,
             str(PurePosixPath(name).with_name(f"{PurePosixPath(name).stem}{MASKS[0]}.png")),
         )
-        if kind == "sidecars" and item.caption and sidecar not in names:  # two pictures of one stem share a caption
+        if kind == "sidecars" and item.caption:
             put(sidecar, f"{item.caption}\n".encode())
-        if mask is not None and mask_name not in names and mask.resolve().is_relative_to(dataset.folder):
+        if mask is not None and mask.resolve().is_relative_to(dataset.folder):
             put(mask_name, mask.read_bytes())
         names |= {name, sidecar, mask_name}
         table.append({"file_name": name, "text": item.caption})
@@ -129,7 +128,7 @@ def _write(
         put(kind, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table).encode())
 
 
-def _picture(file: str, item: Item, background: str) -> tuple[str, bytes]:
+def _image(file: str, item: Item, background: str) -> tuple[str, bytes]:
     """(name, content) of what goes out."""
     try:
         if not (background and has_alpha(item.path)):
@@ -137,5 +136,5 @@ def _picture(file: str, item: Item, background: str) -> tuple[str, bytes]:
     except FileNotFoundError as error:
         raise DatasetError(f"{file}: the file is gone, open the dataset again.") from error
     stream = io.BytesIO()
-    open_picture(item.path, background=background).save(stream, "PNG")
+    open_image(item.path, background=background).save(stream, "PNG")
     return str(PurePosixPath(file).with_suffix(".png")), stream.getvalue()

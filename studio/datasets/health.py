@@ -5,22 +5,23 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from studio.datasets.analysis import Progress, Seen, analyse, image_hash, twins
-from studio.datasets.buckets import MOST_EXTREME, frame_of
+from studio.datasets.analysis import Analysis, Progress, analyse, image_hash, near_duplicates
+from studio.datasets.buckets import MAX_ASPECT, frame_of
 from studio.datasets.bulk import tag_counts
 from studio.datasets.captions import has_trigger
-from studio.datasets.folder import Dataset, orphans_in
-from studio.datasets.known import Facts
+from studio.datasets.dataset import Dataset
+from studio.datasets.image_index import ImageInfo
+from studio.datasets.listing import list_folder
 
 CountTokens = Callable[[str], tuple[int, str]]  # caption: (its tokens, the text that the encoder does not read)
 
 BLURRED = 30.0  # variance of the Laplacian; sharp photos and drawings have 50 to 5,000, a blur of 1.5 pixels below 30
 _STEP = 8  # what the sides of a bucket divide by at least
-_ENLARGED = 1.02  # a picture that is so much too small is not worth a word
-_FEW = 5  # pictures: in a smaller set a tag on all of them says nothing
+_ENLARGED = 1.02  # an image that is so much too small is not worth a word
+_FEW = 5  # images: in a smaller set a tag on all of them says nothing
 
 # Remedies by name. What each does is in `remedies`.
-REMOVE = "remove the pictures"
+REMOVE = "remove the images"
 KEEP_LARGEST = "keep the largest of each"
 TRIGGER = "put the trigger in front"
 CLEAR = "clear the captions"
@@ -39,7 +40,7 @@ class Finding:
     files     names in the dataset
     remedies  names for `remedy`, the best first
     details   {file: a few words on it}; for "too long" the text that is cut off
-    groups    of near-duplicates, the largest first in each; of pictures with the same caption
+    groups    of near-duplicates, the largest first in each; of images with the same caption
     subject   the trigger or the tag that it is about
     """
 
@@ -64,17 +65,17 @@ def examine(
 
     resolution    what will be trained at: the side of a square, in pixels
     count_tokens  of the base model's own tokenizer; None: the length of captions is not looked at
-    progress      told (done, total, name) for each picture that is looked at
-    stop          ends the look at pictures early; the findings are then about those that were seen
+    progress      told (done, total, name) for each image that is looked at
+    stop          ends the look at images early; the findings are then about those that were seen
     """
     seen = analyse(dataset, progress, stop)
-    found = [*_pictures(seen, resolution), *_captions(dataset, trigger.strip()), *_tokens(dataset, count_tokens)]
-    if orphans := orphans_in(dataset.folder):
+    found = [*_images(seen, resolution), *_captions(dataset, trigger.strip()), *_tokens(dataset, count_tokens)]
+    if orphans := list_folder(dataset.folder).orphans:
         found.append(
             _finding(
                 "orphan captions",
                 orphans,
-                "{} caption file has no picture|{} caption files have no picture",
+                "{} caption file has no image|{} caption files have no image",
                 [SET_ASIDE],
             )
         )
@@ -83,7 +84,7 @@ def examine(
     return [one for one in found if one.files or one.kind == "hint"]
 
 
-def _pictures(seen: Seen, resolution: int) -> list[Finding]:
+def _images(seen: Analysis, resolution: int) -> list[Finding]:
     small, blurred, extreme = {}, {}, {}
     for file, facts in sorted(seen.facts.items()):
         width, height = facts.width, facts.height
@@ -93,38 +94,38 @@ def _pictures(seen: Seen, resolution: int) -> list[Finding]:
             small[file] = f"{size}, to be enlarged {enlarged:.1f} times"
         if facts.sharpness < BLURRED:
             blurred[file] = f"sharpness {facts.sharpness:.0f}, from {BLURRED:.0f} on is good"
-        if max(width, height) > MOST_EXTREME * min(width, height):
+        if max(width, height) > MAX_ASPECT * min(width, height):
             extreme[file] = f"{size}, {max(width, height) / min(width, height):.1f} : 1"
-    groups = tuple(twins(seen.facts))
+    groups = tuple(near_duplicates(seen.facts))
     near = [file for group in groups for file in group]
     return [
         _finding("unreadable", seen.problems, "{} file can't be opened|{} files can't be opened", [REMOVE]),
         _finding(
-            "near-duplicates", near, "|{} pictures are the same as another, or nearly so", [KEEP_LARGEST], groups=groups
+            "near-duplicates", near, "|{} images are the same as another, or nearly so", [KEEP_LARGEST], groups=groups
         ),
         _finding(
             "too small",
             small,
-            f"{{}} picture is too small for {resolution} pixels|{{}} pictures are too small for {resolution} pixels",
+            f"{{}} image is too small for {resolution} pixels|{{}} images are too small for {resolution} pixels",
             [REMOVE],
         ),
         _finding(
             "blurred",
             blurred,
-            "{} picture is blurred or nearly empty|{} pictures are blurred or nearly empty",
+            "{} image is blurred or nearly empty|{} images are blurred or nearly empty",
             [REMOVE],
         ),
         _finding(
             "extreme aspect",
             extreme,
-            "{} picture is longer than 3 : 1 and loses its ends|{} pictures are longer than 3 : 1 and lose their ends",
+            "{} image is longer than 3 : 1 and loses its ends|{} images are longer than 3 : 1 and lose their ends",
             [REMOVE],
         ),
     ]
 
 
-def _enlarged(facts: Facts, resolution: int) -> float:
-    """By what factor the picture has to grow to fill its bucket; 1 or less when it is large enough."""
+def _enlarged(facts: ImageInfo, resolution: int) -> float:
+    """By what factor the image has to grow to fill its bucket; 1 or less when it is large enough."""
     frame = frame_of(facts.width, facts.height, resolution, _STEP, upscale=True)
     return max(frame.size[0] / facts.width, frame.size[1] / facts.height)
 
@@ -142,11 +143,11 @@ def _captions(dataset: Dataset, trigger: str) -> list[Finding]:
         _finding(
             "missing captions",
             missing,
-            "{} picture has no caption|{} pictures have no caption",
+            "{} image has no caption|{} images have no caption",
             [TRIGGER] if trigger else [],
             trigger,
         ),
-        _finding("duplicate captions", doubles, "|{} pictures share a caption with another", [CLEAR], groups=groups),
+        _finding("duplicate captions", doubles, "|{} images share a caption with another", [CLEAR], groups=groups),
     ]
     if trigger:
         absent = [file for file, caption in captions.items() if caption and not has_trigger(caption, trigger)]

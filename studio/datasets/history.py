@@ -1,4 +1,4 @@
-"""Every change of captions and pictures, undoable, also after a restart.
+"""Every change of captions and images, undoable, also after a restart.
 
 A change is first written to the journal and then made, under a lock. If something cuts it short, the next opening of
 the dataset makes it whole. Undo takes back the newest change that stands; a file that was changed outside the studio
@@ -9,17 +9,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from studio.datasets import phrases
-from studio.datasets.captions import Tables, one_line, put_caption, read_caption
+from studio.datasets.captions import Tables, one_line, put_caption, read_caption, read_sidecar
+from studio.datasets.dataset import Dataset
+from studio.datasets.file_moves import Moves, move, moved_back
 from studio.datasets.journal import CHANGE, REDO, UNDO, Entry, all_done, append, mark_done, read_journal
-from studio.datasets.moves import Moves, move, moved_back
-from studio.datasets.side import locked, unwritable, within
+from studio.datasets.meta_dir import locked, unwritable, within
 from studio.errors import DatasetError
-
-if TYPE_CHECKING:
-    from studio.datasets.folder import Dataset
 
 _FLUSH_EACH = 20  # captions; more are left to the system to flush, as the journal holds them all on the disk
 
@@ -48,14 +45,14 @@ class Step:
 
 
 def write_captions(
-    dataset: "Dataset",
+    dataset: Dataset,
     captions: Mapping[str, str],
     label: str,
     author: str = phrases.PERSON,
     batch: str = "",
     expected: Mapping[str, str] | None = None,
 ) -> Change:
-    """Write {file: caption} into the pictures' `.txt` as one change; an empty caption removes the sidecar.
+    """Write {file: caption} into the images' `.txt` as one change; an empty caption removes the sidecar.
 
     author    "person", "model:NAME" or "rule:NAME"
     batch     changes of one batch that follow each other are undone together, for work that is written as it goes
@@ -66,15 +63,22 @@ def write_captions(
     items = dataset.by_file()
     for file in captions:
         if file not in items:
-            raise DatasetError(f"There is no picture called {file[:60]!r} in {dataset.name}: open the dataset again.")
+            raise DatasetError(f"There is no image called {file[:60]!r} in {dataset.name}: open the dataset again.")
     with _writing(dataset.folder):
         tables, changes, left = Tables(dataset.folder), {}, []
         for file, caption in captions.items():
             path, text = items[file].path, one_line(caption)
             if not path.is_file():
-                left.append(f"{file}: the picture is gone.")
+                left.append(f"{file}: the image is gone.")
                 continue
-            before, table = read_caption(path), tables.caption(path)
+            if items[file].shares_stem:
+                left.append(f"{file}: its caption file would be another image's of the same name, rename it.")
+                continue
+            sidecar, table = read_sidecar(path), tables.caption(path)
+            if sidecar.text is None and sidecar.problem:
+                left.append(f"{sidecar.problem.rstrip('.')}; it is left as it is.")
+                continue
+            before = sidecar.text
             now = table if before is None else before
             if expected is not None and file in expected and one_line(expected[file]) not in (now, text):
                 left.append(f"{file}: its caption was changed meanwhile, it is left as it is.")
@@ -97,25 +101,25 @@ def write_captions(
     return Change(entry.id, label, list(changes), left)
 
 
-def move_pictures(dataset: "Dataset", plan: Moves, label: str, author: str, left: Iterable[str] = ()) -> Change:
-    """Move files as one change; plan(id) says which. Use `remove_pictures` and `restore_pictures`."""
+def move_images(dataset: Dataset, plan: Moves, label: str, author: str, left: Iterable[str] = ()) -> Change:
+    """Move files as one change; plan(id) says which. Use `remove_images` and `restore_images`."""
     with _writing(dataset.folder):
         entry = append(dataset.folder, lambda number, time: Entry(number, time, label, author, moved=plan(number)))
         left = [*left, *_perform(dataset.folder, entry)]
     return Change(entry.id, label, list(entry.moved), left)
 
 
-def undo(dataset: "Dataset") -> Change:
+def undo(dataset: Dataset) -> Change:
     """Take back the newest change that stands. Raises DatasetError when there is none."""
     return _turn(dataset, UNDO)
 
 
-def redo(dataset: "Dataset") -> Change:
+def redo(dataset: Dataset) -> Change:
     """Make again what was undone last. Raises DatasetError when there is nothing, or something was changed since."""
     return _turn(dataset, REDO)
 
 
-def history(dataset: "Dataset") -> list[Step]:
+def history(dataset: Dataset) -> list[Step]:
     """All that was done, newest first; the parts of a batch that follow each other are one step."""
     entries, _ = read_journal(dataset.folder)
     standing = {entry.id for group in _stacks(entries)[0] for entry in group}
@@ -132,7 +136,7 @@ def history(dataset: "Dataset") -> list[Step]:
     return steps[::-1]
 
 
-def can_undo(dataset: "Dataset") -> tuple[str, str]:
+def can_undo(dataset: Dataset) -> tuple[str, str]:
     """(label of what undo would take back, label of what redo would make again); "" where there is nothing."""
     done, undone = _stacks(read_journal(dataset.folder)[0])
     return done[-1][-1].label if done else "", undone[-1][-1].label if undone else ""
@@ -176,7 +180,7 @@ def _perform(folder: Path, entry: Entry, again: bool = False) -> list[str]:
             continue
         try:
             if again and not path.is_file():
-                left.append(f"{file}: the picture is gone.")
+                left.append(f"{file}: the image is gone.")
             elif not again or read_caption(path) == before:
                 put_caption(path, after, lasting=len(entry.captions) <= _FLUSH_EACH)
             elif read_caption(path) != after:
@@ -192,7 +196,7 @@ def _perform(folder: Path, entry: Entry, again: bool = False) -> list[str]:
     return left
 
 
-def _turn(dataset: "Dataset", kind: str) -> Change:
+def _turn(dataset: Dataset, kind: str) -> Change:
     folder = dataset.folder
     with _writing(folder):
         stack = _stacks(read_journal(folder)[0])[kind == REDO]
@@ -216,7 +220,7 @@ def _turn(dataset: "Dataset", kind: str) -> Change:
                 path = within(folder, file)
                 now = read_caption(path)
                 if not path.is_file():
-                    left.append(f"{file}: the picture is gone.")
+                    left.append(f"{file}: the image is gone.")
                 elif now == is_now:
                     changes[file] = (now, to)
                 elif now != to:

@@ -1,4 +1,4 @@
-"""Bringing pictures in: samples, dropped files, zips, folders. What comes in is a copy; nothing outside is changed."""
+"""Bringing images in: samples, dropped files, zips, folders. What comes in is a copy; nothing outside is changed."""
 
 import shutil
 import tempfile
@@ -7,9 +7,10 @@ from pathlib import Path, PurePosixPath
 
 from studio.datasets.analysis import Progress, in_parallel
 from studio.datasets.captions import put_caption
-from studio.datasets.folder import KOHYA, MASKS, Dataset, open_dataset
-from studio.datasets.pictures import FORMATS, SUFFIXES, format_of, open_picture
-from studio.datasets.side import unwritable
+from studio.datasets.dataset import KOHYA, MASKS, Dataset
+from studio.datasets.folder import open_dataset
+from studio.datasets.images import FORMATS, SUFFIXES, format_of, open_image
+from studio.datasets.meta_dir import unwritable
 from studio.datasets.sources import Captions, File, contents, count_in
 from studio.errors import DatasetError, WorkspaceError
 from studio.workspace import ASSETS, Workspace, safe_name, write_whole
@@ -49,17 +50,17 @@ def copy_sample(workspace: Workspace, name: str) -> Dataset:
     return open_dataset(target)
 
 
-def import_pictures(
+def import_images(
     workspace: Workspace,
     name: str,
     paths: list[Path],
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> tuple[Dataset, list[str]]:
-    """Copy pictures, zips and folders of pictures, with captions and masks, into the dataset `name` (made if missing).
+    """Copy images, zips and folders of images, with captions and masks, into the dataset `name` (made if missing).
 
     What a file is is known by its content, not by its name. Folders called like kohya's `10_name` are kept as folders.
-    progress is told (done, total, name); stop ends it early, and what was copied stays. Pictures wait in a hidden
+    progress is told (done, total, name); stop ends it early, and what was copied stays. Images wait in a hidden
     folder until all captions are known, so that none is ever there without its own.
 
     Returns the dataset and one line for each file left out. Raises DatasetError when nothing could be taken or the
@@ -102,12 +103,12 @@ def import_pictures(
     stopped = stop is not None and stop.is_set()
     skipped += ["Stopped, the rest was not added."] if stopped else captions.unclaimed()
     if not taken:
-        raise DatasetError(f"No picture could be added. {skipped[0] if skipped else 'The files hold none.'}")
+        raise DatasetError(f"No image could be added. {skipped[0] if skipped else 'The files hold none.'}")
     return open_dataset(folder), skipped
 
 
 class _Masks:
-    """Masks that came along, kept on the disk until their pictures are known."""
+    """Masks that came along, kept on the disk until their images are known."""
 
     def __init__(self, aside: Path):
         self._aside = aside
@@ -116,29 +117,29 @@ class _Masks:
     def take(self, file: File, data: bytes, skipped: list[str]) -> None:
         stem, kind, _ = str(file.inside.with_suffix("")).rpartition(MASKS[0])
         if not kind:
-            skipped.append(f"{file.inside.name}: a control picture, those are not used.")
+            skipped.append(f"{file.inside.name}: a control image, those are not used.")
             return
         place = self._aside / f"{len(self._kept)}.png"
         if format_of(data, file.inside.name) != "PNG":
-            open_picture(data, file.inside.name).save(place)
+            open_image(data, file.inside.name).save(place)
         else:
             place.write_bytes(data)
         for source in file.sources:
             self._kept[source, stem] = (file.inside.name, place)
 
     def put(self, target: Path, file: File) -> None:
-        """Write the picture's mask beside it, under its name."""
+        """Write the image's mask beside it, under its name."""
         found = [self._kept.pop((source, file.stem), None) for source in file.sources]
         for _, place in filter(None, found[:1] if found[0] else found):
             write_whole(target.with_name(f"{target.stem}{MASKS[0]}.png"), place.read_bytes(), lasting=False)
 
     def unclaimed(self) -> list[str]:
         names = dict.fromkeys(name for (source, _), (name, _) in self._kept.items() if source)
-        return [f"{name}: a mask of no picture here." for name in names]
+        return [f"{name}: a mask of no image here." for name in names]
 
 
 def _look(thing: tuple[File, bytes]) -> str | None:
-    """The suffix that fits the picture's content, one line on why it can't be taken, or None: it holds captions."""
+    """The suffix that fits the image's content, one line on why it can't be taken, or None: it holds captions."""
     file, data = thing
     if Captions.is_one(file):
         return None
@@ -149,7 +150,7 @@ def _look(thing: tuple[File, bytes]) -> str | None:
 
 
 def _target(folder: Path, stems: dict[Path, set[str]], file: File, suffix: str) -> Path:
-    """Where the picture goes: into the dataset, or into a folder of it that says how often to show it."""
+    """Where the image goes: into the dataset, or into a folder of it that says how often to show it."""
     parent = file.inside.parent.name
     if KOHYA.match(parent):
         folder = folder / safe_name(parent)
@@ -159,23 +160,23 @@ def _target(folder: Path, stems: dict[Path, set[str]], file: File, suffix: str) 
 
 
 def _suffix_of(data: bytes, inside: PurePosixPath) -> str:
-    """The suffix that fits the content; the picture is decoded once to know that it is whole."""
+    """The suffix that fits the content; the image is decoded once to know that it is whole."""
     suffix = inside.suffix.lower()
     try:
         form = format_of(data, inside.name)
     except DatasetError as error:
         if data.startswith(b"PK\x03\x04"):
             raise DatasetError(f"{inside.name}: a zip inside, unpack it or add it by itself.") from error
-        if suffix in SUFFIXES or "not a picture" not in str(error):
+        if suffix in SUFFIXES or "not an image" not in str(error):
             raise
-        raise DatasetError(f"{inside.name}: not a picture or a zip (use {', '.join(FORMATS)}).") from error
-    open_picture(data, inside.name, at_least=64)
+        raise DatasetError(f"{inside.name}: not an image or a zip (use {', '.join(FORMATS)}).") from error
+    open_image(data, inside.name, at_least=64)
     fitting = _SUFFIXES_OF.get(form, (f".{form.lower()}",))
     return suffix if suffix in fitting else fitting[0]
 
 
 def _free_stem(stems: set[str], wanted: str) -> str:
-    """A stem that no file there has, whatever its suffix: two pictures with one stem would share a caption."""
+    """A stem that no file there has, whatever its suffix: two images with one stem would share a caption."""
     stem = free = _usable(wanted)
     count = 1
     while free.lower() in stems:
@@ -192,4 +193,4 @@ def _usable(stem: str) -> str:
     try:
         return safe_name(stem)
     except (WorkspaceError, UnicodeEncodeError):
-        return safe_name(f"picture-{stem.encode('ascii', 'ignore').decode()}")
+        return safe_name(f"image-{stem.encode('ascii', 'ignore').decode()}")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from studio.datasets.side import MAX_BYTES, SIDE, side_folder, unwritable
+from studio.datasets.meta_dir import MAX_BYTES, META_DIR, meta_folder, unwritable
 from studio.errors import DatasetError
 from studio.workspace import is_whole
 
@@ -31,7 +31,7 @@ class Entry:
     author    "person", "model:NAME" or "rule:NAME"
     kind      CHANGE, UNDO or REDO
     captions  {file: (sidecar before, after)}; None where there was or will be no sidecar
-    moved     {file: ((from, to), …)}: a picture, then its sidecars and masks, which go where it goes
+    moved     {file: ((from, to), …)}: an image, then its sidecars and masks, which go where it goes
     gains     who wrote the phrases that the change brings, where it was not a person
     losses    who had written those that it takes away
     batch     changes of one batch that follow each other are undone together
@@ -55,14 +55,14 @@ class Entry:
 
 def append(folder: Path, make: Callable[[int, str], Entry]) -> Entry:
     """Write make(id, time) at the end, on the disk before this returns. Raises DatasetError when it can't."""
-    place = side_folder(folder, make=True) / _FILE
+    place = meta_folder(folder, make=True) / _FILE
     entry = make(_next_id(folder), datetime.now(UTC).isoformat(timespec="seconds"))
     _write(folder, place, asdict(entry), lasting=True)
     return entry
 
 
 def mark_done(folder: Path, entry: Entry) -> None:
-    _write(folder, side_folder(folder) / _FILE, {"done": entry.id}, lasting=False)
+    _write(folder, meta_folder(folder) / _FILE, {"done": entry.id}, lasting=False)
 
 
 def all_done(folder: Path) -> bool:
@@ -76,7 +76,7 @@ def read_journal(folder: Path) -> tuple[list[Entry], set[int]]:
 
     Raises DatasetError when the file is too large to be ours.
     """
-    place = folder / SIDE / _FILE
+    place = folder / META_DIR / _FILE
     try:
         if place.is_symlink() or place.parent.is_symlink() or not place.is_file():
             return [], set()
@@ -111,7 +111,7 @@ def _next_id(folder: Path) -> int:
 
 def _tail(folder: Path) -> bytes | None:
     """The last bytes of the file; None when there is none."""
-    place = folder / SIDE / _FILE
+    place = folder / META_DIR / _FILE
     try:
         if place.is_symlink() or place.parent.is_symlink() or not place.is_file():
             return None

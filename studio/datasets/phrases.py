@@ -5,7 +5,7 @@ a sentence ends in it and they have more than 2. Tags are its phrases when it is
 prose, and a trigger word set in front of prose is a phrase of its own.
 
 `.studio/phrases.json` names the author of a phrase where that is not a person. What is not named there was written by a
-person: edits made outside the studio and captions that came with the pictures are as safe as typed ones.
+person: edits made outside the studio and captions that came with the images are as safe as typed ones.
 """
 
 import re
@@ -13,16 +13,13 @@ from collections.abc import Collection, Iterable, Mapping
 from difflib import SequenceMatcher
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from studio.datasets.captions import one_line
+from studio.datasets.dataset import Dataset
 from studio.datasets.journal import Authors
-from studio.datasets.side import SIDE, read_notes, write_notes
+from studio.datasets.meta_dir import META_DIR, read_meta, write_meta
 from studio.errors import DatasetError
 from studio.workspace import is_whole
-
-if TYPE_CHECKING:
-    from studio.datasets.folder import Dataset
 
 PERSON = "person"
 _FILE = "phrases.json"
@@ -67,20 +64,20 @@ def tags_of(caption: str) -> tuple[str, ...]:
     return phrases[:1] if len(phrases) > 1 and len(phrases[0].split()) <= 2 and not _ENDED.search(phrases[0]) else ()
 
 
-def authors(dataset: "Dataset", file: str) -> list[tuple[str, str]]:
+def authors(dataset: Dataset, file: str) -> list[tuple[str, str]]:
     """(phrase, author) in the order of the caption as it is on the disk now.
 
-    author: "person", "model:NAME" or "rule:NAME". Raises DatasetError when there is no such picture.
+    author: "person", "model:NAME" or "rule:NAME". Raises DatasetError when there is no such image.
     """
     item = dataset.by_file().get(file)
     if item is None:
-        raise DatasetError(f"There is no picture called {file[:60]!r} in {dataset.name}: open the dataset again.")
+        raise DatasetError(f"There is no image called {file[:60]!r} in {dataset.name}: open the dataset again.")
     known = read_authors(dataset.folder).get(file, {})
     return [(phrase, known.get(phrase, PERSON)) for phrase in split(item.caption_now())]
 
 
-def all_authors(dataset: "Dataset") -> dict[str, list[tuple[str, str]]]:
-    """What `authors` says of every picture, from the captions as they were when the dataset was opened."""
+def all_authors(dataset: Dataset) -> dict[str, list[tuple[str, str]]]:
+    """What `authors` says of every image, from the captions as they were when the dataset was opened."""
     known = read_authors(dataset.folder)
     return {
         file: [(phrase, known.get(file, {}).get(phrase, PERSON)) for phrase in split(item.caption)]
@@ -117,7 +114,7 @@ def merge(
 
 def read_authors(folder: Path) -> Authors:
     """{file: {phrase: author}} of the phrases that no person wrote."""
-    notes = read_notes(folder / SIDE / _FILE)
+    notes = read_meta(folder / META_DIR / _FILE)
     files = notes.get("files") if isinstance(notes, dict) and notes.get("version") == 1 else None
     sound: Authors = {}
     for file, names in files.items() if isinstance(files, dict) else ():
@@ -148,7 +145,7 @@ def keep_authors(folder: Path, changes: Mapping[str, tuple[str, str]], gains: Au
         else:
             notes.pop(file, None)
     if changed:
-        write_notes(folder, _FILE, {"version": 1, "files": notes}, lasting=False)
+        write_meta(folder, _FILE, {"version": 1, "files": notes}, lasting=False)
 
 
 def gained(before: str, after: str, known: Mapping[str, str], author: str) -> dict[str, str]:

@@ -3,10 +3,10 @@
 from studio.datasets import health
 from studio.datasets.bulk import remove_tag
 from studio.datasets.captions import with_trigger
-from studio.datasets.folder import Dataset
+from studio.datasets.dataset import Dataset
 from studio.datasets.health import Finding
 from studio.datasets.history import Change, write_captions
-from studio.datasets.moves import remove_pictures
+from studio.datasets.removal import remove_images
 from studio.errors import DatasetError
 
 
@@ -22,12 +22,12 @@ def remedy(dataset: Dataset, finding: Finding, name: str) -> Change:
         raise DatasetError(f"{name[:40]!r} does not help against {finding.kind}: {known}.")
     files = set(finding.files)
     if name == health.REMOVE:
-        return remove_pictures(dataset, finding.files, f"Remove {_count(files)}: {finding.kind}")
+        return remove_images(dataset, finding.files, f"Remove {_count(files)}: {finding.kind}")
     if name == health.SET_ASIDE:
-        return remove_pictures(dataset, finding.files, f"Set {len(files)} caption files aside")
+        return remove_images(dataset, finding.files, f"Set {len(files)} caption files aside")
     if name == health.KEEP_LARGEST:
         smaller = [file for group in finding.groups for file in group[1:] if file in files and group[0] in files]
-        return remove_pictures(dataset, smaller, f"Remove {_count(smaller)}: near-duplicates")
+        return remove_images(dataset, smaller, f"Remove {_count(smaller)}: near-duplicates")
     if name == health.TRIGGER:
         trigger = finding.subject
         label = f"Put {trigger!r} in front"
@@ -52,4 +52,4 @@ def _write(dataset: Dataset, finding: Finding, label: str, author: str, change) 
 
 
 def _count(files) -> str:
-    return "1 picture" if len(files) == 1 else f"{len(files)} pictures"
+    return "1 image" if len(files) == 1 else f"{len(files)} images"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from studio.datasets.captions import CAPTION_SUFFIXES, TABLES, decode_caption, read_caption, read_table
-from studio.datasets.folder import visible_in
+from studio.datasets.listing import visible_in
 from studio.datasets.zips import MAX_FILE_BYTES, unzip
 from studio.errors import DatasetError
 
@@ -60,7 +60,7 @@ def count_in(paths: list[Path]) -> int:
 
 
 class Captions:
-    """The captions that came with the pictures, found again by where they lay and by name."""
+    """The captions that came with the images, found again by where they lay and by name."""
 
     def __init__(self):
         self._sidecars: dict[tuple[str, str], str] = {}  # (source, "folder/stem.txt"): caption
@@ -84,11 +84,16 @@ class Captions:
                 self._tables.setdefault((source, str(file.inside.parent)), {}).update(table)
         else:
             key = str(file.inside.with_suffix(suffix))
-            self._sidecars |= {(source, key): decode_caption(data) for source in file.sources}
+            try:
+                caption = decode_caption(data)
+            except DatasetError as error:
+                skipped.append(f"{file.inside.name}: {error}")
+                return
+            self._sidecars |= {(source, key): caption for source in file.sources}
             self._unclaimed[file.stem] = file.inside.name
 
     def of(self, file: File) -> str:
-        """The caption of a picture, "" when it has none."""
+        """The caption of an image, "" when it has none."""
         self._unclaimed.pop(file.stem, None)
         for key in (file.stem + suffix for suffix in CAPTION_SUFFIXES):
             for source in (file.source, ""):
@@ -102,7 +107,7 @@ class Captions:
         return (read_caption(file.loose) if file.loose else None) or ""
 
     def unclaimed(self) -> list[str]:
-        return [f"{name}: a caption of no picture here." for name in self._unclaimed.values()]
+        return [f"{name}: a caption of no image here." for name in self._unclaimed.values()]
 
 
 def _folder(root: Path, source: str, skipped: list[str]) -> Iterator[tuple[File, bytes]]:
@@ -120,7 +125,7 @@ def _folder(root: Path, source: str, skipped: list[str]) -> Iterator[tuple[File,
         except (OSError, RuntimeError):
             leads_out = True
         if leads_out:
-            skipped.append(f"{entry.name}: a link to another place, copy the picture here instead.")
+            skipped.append(f"{entry.name}: a link to another place, copy the image here instead.")
         elif (data := _read(path, skipped)) is not None:
             yield File(source, PurePosixPath(root.name, *parts)), data
 

@@ -1,18 +1,18 @@
-"""Small copies of pictures for a grid, made once."""
+"""Small copies of images for a grid, made once."""
 
 import hashlib
 import io
 from pathlib import Path
 
-from studio.datasets.pictures import open_picture
+from studio.datasets.images import open_image
 from studio.errors import DatasetError
 from studio.workspace import write_whole
 
 
 def thumbnail(path: Path, cache_folder: Path, side: int = 192) -> Path:
-    """A WebP copy of the picture in `cache_folder`, at most `side` pixels wide and high; made again when it changes.
+    """A WebP copy of the image in `cache_folder`, at most `side` pixels wide and high; made again when it changes.
 
-    Raises DatasetError when the picture can't be opened.
+    Raises DatasetError when the image can't be opened.
     """
     try:
         stat = path.stat()
@@ -21,8 +21,8 @@ def thumbnail(path: Path, cache_folder: Path, side: int = 192) -> Path:
     key = f"{path.resolve()}|{stat.st_mtime_ns}|{stat.st_size}|{side}"
     target = Path(cache_folder) / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.webp"
     if not target.exists():
-        picture, stream = open_picture(path, at_least=side), io.BytesIO()
-        picture.thumbnail((side, side))
-        picture.save(stream, "WEBP", quality=88, method=2)
+        image, stream = open_image(path, at_least=side), io.BytesIO()
+        image.thumbnail((side, side))
+        image.save(stream, "WEBP", quality=88, method=2)
         write_whole(target, stream.getvalue(), lasting=False)
     return target

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 MAX_FILES = 20_000
 MAX_FILE_BYTES = 200_000_000
 MAX_ZIP_BYTES = 8_000_000_000  # unpacked
-FLAT_BYTES = 50_000_000  # a flat picture packs better than any ratio; below this, size alone is no danger
-MAX_RATIO = 200  # unpacked to packed, of one entry; pictures are compressed already and stay near 1
+FLAT_BYTES = 50_000_000  # a flat image packs better than any ratio; below this, size alone is no danger
+MAX_RATIO = 200  # unpacked to packed, of one entry; images are compressed already and stay near 1
 
 
 def unzip(path: Path, skipped: list[str]) -> Iterator[tuple[PurePosixPath, bytes]]:

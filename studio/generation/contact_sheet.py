@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from studio.datasets.pictures import open_picture
+from studio.datasets.images import open_image
 from studio.errors import DatasetError, GenerationError
 from studio.generation.grids import KINDS, MAX_CELLS, NUMBERS, Axis
 from studio.generation.image_metadata import save_image, texts_in
@@ -230,7 +230,7 @@ def _cell(path: Path | None, size: tuple[int, int]) -> Image.Image:
     """The image, or an empty place."""
     if path is not None:
         with suppress(DatasetError):  # it went away or bad meanwhile
-            image = open_picture(path)
+            image = open_image(path)
             image.thumbnail(size, Image.Resampling.LANCZOS)
             cell = Image.new("RGB", size, _PAPER)
             cell.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from PIL import Image
 
-from studio.datasets.pictures import format_of, open_picture, size_of
+from studio.datasets.images import format_of, open_image, size_of
 from studio.errors import DatasetError
 
 KEY = "modelspec.thumbnail"
@@ -39,7 +39,7 @@ def read_cover(metadata: Mapping[str, str]) -> Image.Image | None:
         width, height = size_of(data)
         if format_of(data) not in _FORMATS or width * height > _MOST:
             return None
-        image = open_picture(data, at_least=SIDE)
+        image = open_image(data, at_least=SIDE)
     except (binascii.Error, ValueError, DatasetError):
         return None
     image.thumbnail((SIDE, SIDE))

@@ -17,7 +17,7 @@ from studio import devices
 from studio.adapters.layer_adapters import active_state
 from studio.basemodels import Family, load_base
 from studio.basemodels.family import Conditioning
-from studio.datasets import open_picture
+from studio.datasets import open_image
 from studio.errors import DatasetError, GenerationError
 from studio.generation import timing
 from studio.generation.adapter_cache import cache_of
@@ -159,7 +159,7 @@ def _encode(base: Family, recipe: Recipe, rows: int) -> PromptPair:
 def _opened(path: Path, recipe: Recipe, mode: str) -> Image.Image:
     """The image cut to the recipe's shape and resized to its size."""
     try:
-        image = open_picture(path)
+        image = open_image(path)
     except DatasetError as error:
         raise GenerationError(str(error)) from error
     return ImageOps.fit(image.convert(mode), (recipe.width, recipe.height), Image.Resampling.LANCZOS)

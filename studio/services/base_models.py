@@ -252,13 +252,13 @@ def refuse_what_does_not_fit(line: str, width: Any, height: Any, scheduler: str 
         raise StudioError(f"{card.title} does not go with {scheduler}: choose {', '.join((OWN, *FLOW))}.")
 
 
-def size_line(workspace: Workspace, name: str, adapter: dict[str, Any]) -> str:
+def parameter_line(workspace: Workspace, name: str, adapter: dict[str, Any]) -> str:
     """How many numbers a run would train. adapter: settings of AdapterConfig as they stand in the form."""
     from studio.training.config import config_from
-    from studio.training.size import size_line
+    from studio.training.parameter_count import parameter_line
 
     given = {f"adapter.{key}": value for key, value in adapter.items()}
-    return size_line(config_from({"data.folder": "-", **given}).adapter, line_of(workspace, name))
+    return parameter_line(config_from({"data.folder": "-", **given}).adapter, line_of(workspace, name))
 
 
 def counter(workspace: Workspace, name: str | None = None) -> "TokenCounter":

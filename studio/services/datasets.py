@@ -180,12 +180,12 @@ def import_images(
 
 def import_files(workspace: Workspace, name: str, paths: list, progress=None, stop: threading.Event | None = None):
     """Images, zips and folders into the dataset `name`, made if missing: (the dataset, lines on what was skipped)."""
-    from studio.datasets import import_pictures
+    from studio.datasets import import_images as copy_in
 
     workspace.refuse_if_full()
     if not paths:
         raise DatasetError("There are no files to add: drop images or a zip first.")
-    return import_pictures(workspace, safe_name(name or "my-pictures"), list(map(expanded, paths)), progress, stop)
+    return copy_in(workspace, safe_name(name or "my-pictures"), list(map(expanded, paths)), progress, stop)
 
 
 def start_import(workspace: Workspace, name: str, paths: list, folder: str = "") -> Job:
@@ -342,17 +342,17 @@ def turn_back(workspace: Workspace, dataset: str, kind: str) -> "Change":
 @operation(answer=lambda workspace, change: change_answer(change), aliases=("remove_pictures",))
 def remove_images(workspace: Workspace, dataset: DatasetName, files: Files) -> "Change":
     """Remove images from the dataset, undoably."""
-    from studio.datasets import remove_pictures
+    from studio.datasets import remove_images as take_out
 
-    return remove_pictures(view(workspace, dataset), files)
+    return take_out(view(workspace, dataset), files)
 
 
 @operation(answer=lambda workspace, change: change_answer(change))
 def restore_images(workspace: Workspace, dataset: DatasetName, files: Files) -> "Change":
     """Put removed images back, undoably."""
-    from studio.datasets import restore_pictures
+    from studio.datasets import restore_images as put_back
 
-    return restore_pictures(view(workspace, dataset), files)
+    return put_back(view(workspace, dataset), files)
 
 
 def new_batch() -> str:

@@ -209,7 +209,7 @@ def _list(workspace: Workspace) -> list[File]:
 
 
 def _is_picture(name: str) -> bool:
-    from studio.datasets.pictures import SUFFIXES
+    from studio.datasets.images import SUFFIXES
 
     return os.path.splitext(name)[1].lower() in SUFFIXES
 

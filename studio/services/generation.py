@@ -275,10 +275,10 @@ def strip(recipe, index: int, stop: threading.Event, progress=None) -> list[tupl
 
 def keep_source(workspace: Workspace, path: str | Path) -> Path:
     """An image to begin from, kept as PNG by content beside the images: a recipe names it, to be drawn again."""
-    from studio.datasets import open_picture
+    from studio.datasets import open_image
 
     try:
-        image = open_picture(Path(path)).convert("RGB")
+        image = open_image(Path(path)).convert("RGB")
     except DatasetError as error:
         raise GenerationError(str(error)) from error
     return _keep(workspace, image)

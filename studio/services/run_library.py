@@ -15,7 +15,7 @@ from studio.services.parameters import List, RunName
 from studio.services.runs import QUEUED, current_run, list_run_names
 from studio.services.thumbnails import folder as thumbnails_folder
 from studio.services.thumbnails import thumbnail
-from studio.training import keeping
+from studio.training import run_notes, trash
 from studio.workspace import Workspace, checked_name
 
 STATES = ("running", "paused", "queued", "finished", "stopped", "interrupted", "failed")
@@ -59,7 +59,7 @@ def all_runs(workspace: Workspace, text: str = "", state: str = "", sort: str = 
 
 def _says(workspace: Workspace, run, words: list[str]) -> bool:
     """Whether every word, in small letters, stands in what is said of the run or noted beside it."""
-    said = f"{run.name} {run.base} {run.dataset} {run.verdict} {keeping.note_of(workspace, run.name)}".lower()
+    said = f"{run.name} {run.base} {run.dataset} {run.verdict} {run_notes.note_of(workspace, run.name)}".lower()
     return all(word in said for word in words)
 
 
@@ -77,7 +77,7 @@ def rows(workspace: Workspace, runs: list[Any]) -> list[Row]:
     for run in runs:
         file = workspace.runs / run.name / run.preview if run.preview else None
         picture = thumbnail(workspace, file) if file and file.is_file() else None
-        made.append(Row(run, keeping.note_of(workspace, run.name), picture))
+        made.append(Row(run, run_notes.note_of(workspace, run.name), picture))
     return made
 
 
@@ -87,7 +87,7 @@ def list_stamp(workspace: Workspace) -> tuple:
     part = (id(job), job.paused, 100 * job.done // max(1, job.total)) if job else None
     binned = 0
     with suppress(OSError):
-        binned = (workspace.root / keeping.BIN).stat().st_mtime_ns
+        binned = (workspace.root / trash.BIN).stat().st_mtime_ns
     return tuple(list_run_names(workspace)), part, run_queue.queue_stamp(workspace), binned
 
 
@@ -154,7 +154,7 @@ def film(workspace: Workspace, name: str, course: Any, beside: int = 1) -> list[
 
 
 def note_of(workspace: Workspace, name: str) -> str:
-    return keeping.note_of(workspace, checked_name(name, "run"))
+    return run_notes.note_of(workspace, checked_name(name, "run"))
 
 
 @operation()
@@ -164,13 +164,13 @@ def note_run(
     note: Annotated[str, Field(max_length=20_000, description="The note; empty removes it.")] = "",
 ) -> str:
     """Keep a note beside a run; empty removes it. Answers the note."""
-    keeping.write_note(workspace, checked_name(run, "run"), note)
+    run_notes.write_note(workspace, checked_name(run, "run"), note)
     return note_of(workspace, run)
 
 
 def settings_file(workspace: Workspace, name: str) -> Path:
     """run.toml under the run's name, in a folder that the browser may read."""
-    return keeping.settings_file(workspace, checked_name(name, "run"), workspace.cache / "downloads")
+    return run_notes.settings_file(workspace, checked_name(name, "run"), workspace.cache / "downloads")
 
 
 def folder_of(workspace: Workspace, name: str) -> str:
@@ -182,10 +182,10 @@ def folder_of(workspace: Workspace, name: str) -> str:
 @operation()
 def delete_run(workspace: Workspace, run: RunName) -> str:
     """Move a run into the trash. Answers the key that restore_run takes."""
-    return throw_away(workspace, [run])[0]
+    return move_to_trash(workspace, [run])[0]
 
 
-def throw_away(workspace: Workspace, names: list[str]) -> list[str]:
+def move_to_trash(workspace: Workspace, names: list[str]) -> list[str]:
     """Move runs into the bin; returns their keys there. One that goes on is refused, before any is moved."""
     from studio.services.run_order import dequeue
 
@@ -195,13 +195,13 @@ def throw_away(workspace: Workspace, names: list[str]) -> list[str]:
         raise RunError(f"{current_run()} is going on: stop it first, then delete it.")
     keys = []
     for name in names:
-        keys.append(keeping.throw_away(workspace, checked_name(name, "run")))
+        keys.append(trash.move_to_trash(workspace, checked_name(name, "run")))
         dequeue(workspace, name)
     return keys
 
 
 def in_the_bin(workspace: Workspace) -> list[Any]:
-    return keeping.thrown(workspace)
+    return trash.list_trash(workspace)
 
 
 @operation()
@@ -209,9 +209,9 @@ def restore_run(
     workspace: Workspace, key: Annotated[str, Field(max_length=300, description="As delete_run answered it.")]
 ) -> str:
     """Bring a run back from the trash. Answers its name."""
-    return keeping.bring_back(workspace, checked_name(key, "run"))
+    return trash.restore(workspace, checked_name(key, "run"))
 
 
-def empty_bin(workspace: Workspace) -> int:
+def empty_trash(workspace: Workspace) -> int:
     """Returns the bytes that are free now."""
-    return keeping.empty_bin(workspace)
+    return trash.empty_trash(workspace)

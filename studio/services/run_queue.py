@@ -125,14 +125,14 @@ def leave_queue(workspace: Workspace, run: RunName) -> bool:
     """Take a run out of the queue. One that never began goes into the trash; one that did stays as it is."""
     name = run
     from studio.services.run_order import dequeue, waiting
-    from studio.training.keeping import throw_away
     from studio.training.reading import LOG
+    from studio.training.trash import move_to_trash
 
     if checked_name(name, "run") not in waiting(workspace):
         raise RunError(f"{name} does not wait any more.")
     dequeue(workspace, name)
     if not (workspace.runs / name / LOG).exists() and name != runs.current_run():
-        throw_away(workspace, name)
+        move_to_trash(workspace, name)
     return True
 
 

@@ -398,10 +398,12 @@ def _answer(workspace: Workspace, view: Any) -> dict[str, Any]:
     fields = ("name", "state", "step", "steps", "rate", "seconds_left", "message", "setup")
     return {name: getattr(view, name) for name in fields} | {
         "losses": [list(row) for row in view.losses[-50:]],
-        "looks": [asdict(look) for look in view.looks],  # step, loss, base_loss, spread, bands, base_bands, verdict
-        "verdict": view.looks[-1].verdict if view.looks else "",
+        "looks": [
+            asdict(look) for look in view.validations
+        ],  # step, loss, base_loss, spread, bands, base_bands, verdict
+        "verdict": view.validations[-1].verdict if view.validations else "",
         "warnings": [{"step": step, "message": message} for step, message in view.warnings],
-        "certificate": asdict(view.certificate) if view.certificate else None,
+        "certificate": asdict(view.export_check) if view.export_check else None,
         "hardest": [
             {"file": item.path.name, "caption": item.caption, "times_usual": hard}
             for item, hard in hardest_of(workspace, view.name)

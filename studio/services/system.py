@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from studio.services import adapter_library, gallery, run_library
 from studio.services.jobs import Job, jobs, latest, running
 from studio.services.operations import operation
-from studio.training import keeping
+from studio.training import trash
 from studio.workspace import FOLDERS, Workspace, remove_whole, size_of
 
 ASIDE = "set aside"  # beside FOLDERS, in a Report
@@ -80,24 +80,24 @@ def _places(workspace: Workspace) -> dict[str, Path]:
     return {
         "picture": workspace.outputs / gallery.REMOVED,
         "adapter": workspace.adapters / adapter_library.REMOVED,
-        "run": workspace.root / keeping.BIN,
+        "run": workspace.root / trash.BIN,
     }
 
 
 def set_aside(workspace: Workspace) -> Aside:
-    """What `empty_bin` would delete."""
+    """What `empty_trash` would delete."""
     places = _places(workspace)
     counts = {what: len([one for one in folder.glob("*") if one.name[0] != "."]) for what, folder in places.items()}
     return Aside(counts, sum(map(size_of, places.values())))
 
 
-def empty_bin(workspace: Workspace) -> int:
+def empty_trash(workspace: Workspace) -> int:
     """Delete for good what was deleted on the page and can be taken back; answers its bytes.
 
     No job uses any of it: what is set aside has left the place where jobs read it.
     """
     before = set_aside(workspace).size
-    run_library.empty_bin(workspace)
+    run_library.empty_trash(workspace)
     remove_whole(workspace.outputs / gallery.REMOVED)
     remove_whole(workspace.adapters / adapter_library.REMOVED)
     return before - set_aside(workspace).size

@@ -1,6 +1,6 @@
-"""What was encoded once, kept on disk: latents by a picture's content, text states by a caption's words.
+"""What was encoded once, kept on disk: latents by an image's content, text states by a caption's words.
 
-A file's name is the hash of everything it was made of, so that an edited picture, another crop or another base model
+A file's name is the hash of everything it was made of, so that an edited image, another crop or another base model
 is another file and nothing stale can be read. Each file holds a checksum: a torn one is made again, not trusted.
 """
 
@@ -21,7 +21,7 @@ Tensors = dict[str, Tensor]
 
 
 class Cache:
-    """A folder of small safetensors files, and what is known of each picture file (content hash, size in pixels)."""
+    """A folder of small safetensors files, and what is known of each image file (content hash, size in pixels)."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -29,19 +29,23 @@ class Cache:
         self._changed = False
 
     def facts(self, item: Item) -> tuple[str, int, int]:
-        """(content hash, width, height), remembered until the file's size or time changes. Raises DatasetError."""
-        stat = item.path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
-        known = self._known.get(str(item.path))
-        if not (isinstance(known, list) and known[:2] == stamp):
-            with item.path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            known = self._known[str(item.path)] = [*stamp, digest, *size_of(item.path)]
+        """(SHA-256 of the file, width, height), kept until the file changes. Raises DatasetError, OSError."""
+        known, stamp = self._known.get(str(item.path)), _stamp(item.path)
+        if not (isinstance(known, list) and len(known) == 6 and known[:3] == stamp):
+            known = self._known[str(item.path)] = [*stamp, _sha256(item.path), *size_of(item.path)]
             self._changed = True
-        return known[2], known[3], known[4]
+        return known[3], known[4], known[5]
+
+    def digest(self, path: Path) -> str:
+        """SHA-256 of a file that is no image of its own, such as a mask; kept as for `facts`. Raises OSError."""
+        known, stamp = self._known.get(str(path)), _stamp(path)
+        if not (isinstance(known, list) and len(known) == 4 and known[:3] == stamp):
+            known = self._known[str(path)] = [*stamp, _sha256(path)]
+            self._changed = True
+        return known[3]
 
     def keep_facts(self) -> None:
-        """Write down what is known of the pictures, for the next run to start in seconds."""
+        """Write down what is known of the images, for the next run to start in seconds."""
         if self._changed:
             write_whole(self.folder / "pictures.json", json.dumps(self._known))
             self._changed = False
@@ -72,6 +76,17 @@ class Cache:
 def key_of(*facts: object) -> str:
     """One name for everything that something was made of."""
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and times of a file. A copy may keep size and time of change; the status time it can't keep."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _checksum(tensors: Tensors) -> int:

@@ -10,7 +10,7 @@ import torch
 
 from studio.workspace import remove_whole, write_whole
 
-STATES = 2  # how many keep their optimiser's state: the newest, and one more should that be torn
+STATES = 2  # how many keep their optimizer's state: the newest, and one more should that be torn
 
 
 def pack(state: dict) -> bytes:

@@ -1,6 +1,8 @@
 """RunConfig: the one schema of a run. The form, the TOML file, `--set` and the help all come from it. No torch here."""
 
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +10,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from studio.errors import ConfigError
-from studio.schema import explain
+from studio.schema import explain, settings_of
+from studio.training.aliases import Report, resolve
 
 Optimizer = Literal["adamw", "adamw-8bit", "adafactor", "lion", "prodigy", "schedule-free-adamw"]
 Schedule = Literal["constant", "cosine", "cosine-restarts", "linear", "polynomial", "one-cycle"]
@@ -19,70 +22,108 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    folder: str = Field(description="The folder of pictures and captions.")
-    trigger: str = Field("", max_length=80, description="A word put before every caption that lacks it.")
-    held_out: str = Field("", description="A folder of pictures never trained on, to measure on. Empty: a share is.")
-    resolution: int = Field(0, ge=0, le=4096, description="Side in pixels to train at. 0: the base model's own.")
-    buckets: bool = Field(True, description="Keep each picture's shape, near to it. Off: cut all to squares.")
-    upscale: bool = Field(False, description="Enlarge pictures that are smaller than the resolution.")
-    repeats: int = Field(1, ge=1, le=1000, description="Times each picture is shown a round; 10_name folders say 10.")
-    flip: bool = Field(False, description="Also train on mirrored pictures. Not for text or one-sided things.")
-    caption_dropout: float = Field(0.05, ge=0, le=1, description="Share of pictures shown without their caption.")
-    shuffle_tags: bool = Field(False, description="Show the tags between commas in another order each time.")
-    keep_tags: int = Field(1, ge=0, le=100, description="Tags in front that stay there when the others are shuffled.")
-    regularisation: str = Field("", description="A folder of ordinary pictures of the kind, so that it stays known.")
-    regularisation_weight: float = Field(1.0, ge=0, le=100, description="How much those count in the loss.")
-    masks: bool = Field(False, description="Learn where NAME-masklabel.png, or the picture's alpha, is bright.")
-    outside: float = Field(0.1, ge=0, le=1, description="How much the loss counts outside a mask.")
+    folder: str = Field(description="Folder of images and captions.")
+    trigger: str = Field("", max_length=80, description="Trigger word, put in front of every caption that lacks it.")
+    held_out: str = Field(
+        "", description="Validation folder: images never trained on. Empty: a share of the data is held out."
+    )
+    resolution: int = Field(
+        0, ge=0, le=4096, description="Training resolution: side in pixels. 0: the base model's own."
+    )
+    buckets: bool = Field(
+        True, description="Aspect-ratio buckets: keep each image near its shape. Off: center-crop all to squares."
+    )
+    upscale: bool = Field(False, description="Enlarge images that are smaller than their bucket.")
+    repeats: int = Field(
+        1, ge=1, le=1000, description="Repeats of each image per epoch; folders called 10_name set 10."
+    )
+    flip: bool = Field(False, description="Horizontal flip augmentation. Not for text or asymmetric subjects.")
+    caption_dropout: float = Field(
+        0.05, ge=0, le=1, description="Caption dropout: share of images trained without their caption."
+    )
+    shuffle_tags: bool = Field(False, description="Shuffle the tags between commas.")
+    keep_tags: int = Field(1, ge=0, le=100, description="Keep first N tags in place when the others are shuffled.")
+    regularisation: str = Field(
+        "", description="Folder of regularization images (prior preservation), as many of which are shown as own ones."
+    )
+    regularisation_weight: float = Field(
+        1.0, ge=0, le=100, description="Prior-preservation weight: how much regularization images count in the loss."
+    )
+    masks: bool = Field(
+        False, description="Masked training: learn where NAME-masklabel.png, or the image's alpha channel, is bright."
+    )
+    outside: float = Field(0.1, ge=0, le=1, description="Unmasked weight: how much the loss counts outside a mask.")
 
 
 class AdapterConfig(_Section):
     kind: Literal["lora", "dora", "tucker", "loha", "lokr"] = Field(
-        "lora", description="LoRA; DoRA (length learned apart from direction); Tucker, LoHa, LoKr (other products)."
+        "lora",
+        description="Adapter type: LoRA; DoRA (magnitude apart from direction); Tucker, LoHa, LoKr (other products).",
     )
-    rank: int = Field(16, ge=1, le=256, description="Size of the adapter: more learns more detail, and more by heart.")
-    alpha: float | None = Field(None, gt=0, description="The update is scaled by alpha / rank. Empty: as the rank.")
+    rank: int = Field(16, ge=1, le=256, description="Capacity: higher ranks pick up more detail but overfit sooner.")
+    alpha: float | None = Field(
+        None, gt=0, description="The update is scaled by alpha / rank. Empty: equal to the rank."
+    )
     targets: Literal["attention", "attention+feed-forward", "all"] = Field(
-        "all", description="Which layers learn. All: convolutions too, which small bases need for style."
+        "all", description="Target modules. All: convolutions too, which small bases need for style."
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of inputs hidden from the adapter while it trains.")
-    text_encoder: bool = Field(False, description="Train the text encoder's attention and feed-forward layers too.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's inputs during training.")
+    text_encoder: bool = Field(False, description="Also train the text encoder's attention and feed-forward layers.")
 
 
 class TrainingConfig(_Section):
-    steps: int = Field(200, ge=1, le=1_000_000, description="How many times the adapter is adjusted.")
-    batch_size: int = Field(4, ge=1, le=1024, description="Pictures a step, on all devices together.")
-    accumulation: int = Field(1, ge=1, le=1024, description="Batches a step: as a larger batch, in less memory.")
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="How far each step goes. Too high: noise.")
-    text_encoder_rate: float | None = Field(None, gt=0, le=10, description="The text encoder's rate. Empty: a tenth.")
-    lora_plus: float = Field(1.0, ge=1, le=64, description="LoRA+: B learns this many times faster; 16 is usual.")
-    optimizer: Optimizer = Field("adamw", description="AdamW is safe; Prodigy finds its own rate (give it 1).")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="How strongly unused weights shrink.")
-    schedule: Schedule = Field("cosine", description="How the rate goes after the warm-up.")
-    warmup: int = Field(10, ge=0, le=100_000, description="Steps until the full learning rate.")
-    restarts: int = Field(3, ge=1, le=100, description="Waves of cosine-restarts.")
-    clip: float = Field(1.0, ge=0, le=1000, description="Longest gradient; longer ones are shortened. 0: off.")
+    steps: int = Field(200, ge=1, le=1_000_000, description="Training steps.")
+    batch_size: int = Field(4, ge=1, le=1024, description="Images per step, on all devices together.")
+    accumulation: int = Field(
+        1, ge=1, le=1024, description="Gradient accumulation: batches per step, like a larger batch in less memory."
+    )
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="How large each step is: too high gives noise.")
+    text_encoder_rate: float | None = Field(
+        None, gt=0, le=10, description="The text encoder's learning rate. Empty: a tenth of the learning rate."
+    )
+    lora_plus: float = Field(
+        1.0, ge=1, le=64, description="LoRA+ ratio: B gets this many times the learning rate; 16 is usual."
+    )
+    optimizer: Optimizer = Field(
+        "adamw", description="AdamW is safe; Prodigy finds its own learning rate (set it to 1)."
+    )
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Weight decay.")
+    schedule: Schedule = Field("cosine", description="Learning-rate schedule after the warm-up.")
+    warmup: int = Field(10, ge=0, le=100_000, description="Warm-up steps until the full learning rate.")
+    restarts: int = Field(3, ge=1, le=100, description="Restarts of cosine-restarts.")
+    clip: float = Field(1.0, ge=0, le=1000, description="Gradient clipping: maximum norm. 0: off.")
     seed: int = Field(0, ge=0, lt=2**31, description="The same seed gives the same run.")
-    loss: Literal["l2", "huber"] = Field("l2", description="Huber minds outliers less.")
-    huber_c: float = Field(0.1, gt=0, le=10, description="The error from which Huber grows slower.")
+    loss: Literal["l2", "huber"] = Field("l2", description="Loss function: Huber is less sensitive to outliers.")
+    huber_c: float = Field(0.1, gt=0, le=10, description="Huber c: the error from which Huber grows linearly.")
     min_snr_gamma: float = Field(0.0, ge=0, le=100, description="Min-SNR weighting; 5 is usual, 0 is off.")
-    noise_offset: float = Field(0.0, ge=0, le=1, description="For very dark or bright pictures; 0.05 is usual.")
-    input_perturbation: float = Field(0.0, ge=0, le=1, description="Extra noise on the input only; 0.1 is usual.")
+    noise_offset: float = Field(
+        0.0, ge=0, le=1, description="Noise offset, for very dark or bright images; 0.05 is usual."
+    )
+    input_perturbation: float = Field(
+        0.0, ge=0, le=1, description="Input perturbation: extra noise on the input only; 0.1 is usual."
+    )
     timesteps: Literal["auto", "uniform", "logit-normal"] = Field(
-        "auto", description="Which noise is trained at. Auto: as the base was; logit-normal: mostly mid noise."
+        "auto", description="Timestep sampling. Auto: as the base was trained; logit-normal: mostly mid noise."
     )
     shift: float | None = Field(
-        None, ge=0.1, le=20, description="Flow models: above 1, more of the training at much noise. Empty: the base's."
+        None,
+        ge=0.1,
+        le=20,
+        description="Timestep shift of flow models: above 1, more high-noise timesteps. Empty: the base's.",
     )
-    least_noise: float = Field(0.0, ge=0, lt=1, description="Share of the noise schedule where training begins.")
-    most_noise: float = Field(1.0, gt=0, le=1, description="Share of the noise schedule where training ends.")
-    ema: float = Field(0.0, ge=0, lt=1, description="Average the adapter over steps; 0.99 is usual, 0 is off.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Auto: what the device does well.")
-    gradient_checkpointing: bool = Field(False, description="Less memory, about a third slower.")
+    least_noise: float = Field(0.0, ge=0, lt=1, description="Min timestep, as a share of the noise schedule.")
+    most_noise: float = Field(1.0, gt=0, le=1, description="Max timestep, as a share of the noise schedule.")
+    ema: float = Field(0.0, ge=0, lt=1, description="EMA decay of the adapter's weights; 0.99 is usual, 0 is off.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Mixed precision. Auto: what the device does well."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Gradient checkpointing: less memory, about a third slower."
+    )
     compile: bool = Field(False, description="Compile the model's blocks: a slow start, then faster steps. For GPUs.")
     checkpoint_every: int = Field(100, ge=1, le=1_000_000, description="Steps between checkpoints.")
-    keep_checkpoints: int = Field(20, ge=1, le=10_000, description="How many checkpoints stay; the best is kept apart.")
-    tensorboard: bool = Field(False, description="Also write what TensorBoard reads.")
+    keep_checkpoints: int = Field(20, ge=1, le=10_000, description="Checkpoints to keep; the best one is kept apart.")
+    tensorboard: bool = Field(False, description="Also write TensorBoard logs.")
 
 
 class PreviewConfig(_Section):
@@ -90,11 +131,11 @@ class PreviewConfig(_Section):
     prompts: list[str] = Field(
         ["red apple, on a yellow background", "fish, on a pink background"],
         max_length=12,
-        description="What the previews show; one picture each. Ending in @0.5: at that strength.",
+        description="Preview prompts, one image each. Ending in @0.5: at that strength.",
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="The previews' seed: always the same, to compare.")
-    steps: int = Field(15, ge=1, le=200, description="Denoising steps of a preview.")
-    guidance: float = Field(4.0, ge=0, le=30, description="How closely a preview follows its prompt.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the previews: the same each time, to compare.")
+    steps: int = Field(15, ge=1, le=200, description="Sampling steps of a preview.")
+    guidance: float = Field(4.0, ge=0, le=30, description="CFG scale of a preview.")
 
     @field_validator("prompts")
     @classmethod
@@ -105,9 +146,16 @@ class PreviewConfig(_Section):
 
 
 class ValidationConfig(_Section):
-    every: int = Field(50, ge=0, le=1_000_000, description="Steps between looks at the held-out pictures. 0: none.")
-    fraction: float = Field(0.1, ge=0, le=0.5, description="Share held out when no folder is; at most 64 pictures.")
-    stop: bool = Field(False, description="Stop when the held-out loss rises for good; the best is kept anyway.")
+    every: int = Field(50, ge=0, le=1_000_000, description="Steps between validations on held-out images. 0: none.")
+    fraction: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="Share of the data held out when there is no validation folder; at most 64 images.",
+    )
+    stop: bool = Field(
+        False, description="Early stopping: stop when the held-out loss keeps rising; the best is kept anyway."
+    )
 
 
 class RunConfig(_Section):
@@ -127,7 +175,7 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _goes_together(self):
-        """Settings that contradict each other whatever the pictures and the machine are."""
+        """Settings that contradict each other whatever the images and the machine are."""
         training = self.training
         if training.least_noise >= training.most_noise:
             raise ValueError("training.least_noise must be below training.most_noise")
@@ -140,19 +188,37 @@ class RunConfig(_Section):
         if training.warmup and training.warmup >= training.steps > 10:
             raise ValueError("training.warmup must be shorter than training.steps")
         if self.validation.stop and not self.validation.every:
-            raise ValueError("validation.stop needs looks at held-out pictures: set validation.every above 0")
+            raise ValueError("validation.stop needs validations: set validation.every above 0")
         return self
 
 
-def config_from(values: dict[str, Any]) -> RunConfig:
+def config_from(values: Mapping[str, Any], report: Report | None = None) -> RunConfig:
     """A RunConfig from dotted settings; texts are read as what the setting needs, and empty ones as the default.
+
+    report: gets a line for each name of another program that was replaced, see `aliases`.
 
     Raises ConfigError with one line: "adapter.rank: must be at least 1 (you gave 0)."
     """
+    given: dict[str, Any] = {}
+    for key, value in resolve(values, _names(), report).items():
+        if value is not None and value != "":
+            given[key] = value
+    try:
+        return RunConfig.model_validate(_tree(given))
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from error
+
+
+@cache
+def _names() -> set[str]:
+    """Every setting by its dotted name."""
+    return {name for name, _, _ in settings_of(RunConfig)}
+
+
+def _tree(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"adapter.rank": 4} as {"adapter": {"rank": 4}}. Raises ConfigError where a setting is taken for a section."""
     tree: dict[str, Any] = {}
     for key, value in values.items():
-        if value is None or value == "":
-            continue
         *path, leaf = key.split(".")
         branch = tree
         for part in path:
@@ -160,10 +226,7 @@ def config_from(values: dict[str, Any]) -> RunConfig:
             if not isinstance(branch, dict):
                 raise ConfigError(f"{key}: is not a setting.")
         branch[leaf] = value
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(explain(error)) from error
+    return tree
 
 
 def dotted(config: RunConfig) -> dict[str, Any]:
@@ -178,12 +241,17 @@ def config_to_toml(config: RunConfig) -> str:
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
-def config_from_toml(path: str | Path) -> RunConfig:
-    """Read run.toml. Raises ConfigError."""
+def config_from_toml(path: str | Path, report: Report | None = None) -> RunConfig:
+    """Read run.toml, or a file with the names of another program, see `aliases`. Raises ConfigError."""
     try:
         tree = tomllib.loads(Path(path).read_text("utf-8"))
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{Path(path).name}: {explain(error)}") from error
+        flat: dict[str, Any] = {}
+        for key, value in tree.items():
+            inside = value if isinstance(value, dict) else {}
+            flat |= {f"{key}.{leaf}": inner for leaf, inner in inside.items()} or {key: value}
+        return RunConfig.model_validate(_tree(resolve(flat, _names(), report)))
+    except (ValidationError, ConfigError) as error:
+        said = explain(error) if isinstance(error, ValidationError) else str(error)
+        raise ConfigError(f"{Path(path).name}: {said}") from error
     except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError among them
         raise ConfigError(f"{Path(path).name} can't be read as TOML: {error}".splitlines()[0][:300]) from error

@@ -1,4 +1,4 @@
-"""Loss per picture: which ones the adapter finds hard, so that a person can look at them beside their captions."""
+"""Loss per image: which ones the adapter finds hard, so that a person can look at them beside their captions."""
 
 import json
 from pathlib import Path
@@ -10,35 +10,39 @@ PARTS = 10  # of the noise schedule: a loss is compared with others at about the
 
 
 class Difficulty:
-    """Running means: of the loss in each part of the schedule, and of each picture's loss divided by that."""
+    """Running means: of the loss in each part of the schedule, and of each image's loss divided by that."""
 
     def __init__(self) -> None:
+        self.content: dict[str, str] = {}  # name: hash of the image's file; what another one did is not counted
         self.parts = [[0, 0.0] for _ in range(PARTS)]  # count, mean
-        self.pictures: dict[str, list] = {}  # name: [times seen, mean of loss / usual loss]
+        self.images: dict[str, list] = {}  # name: [times seen, mean of loss / usual loss]
 
     def see(self, names: list[str], losses: list[float], shares: list[float]) -> None:
-        """One batch: the pictures, their losses, and where in the noise schedule (0..1) each was."""
+        """One batch: the images, their losses, and where in the noise schedule (0..1) each was."""
         for name, loss, share in zip(names, losses, shares):
             part = self.parts[min(PARTS - 1, int(share * PARTS))]
             _mean(part, loss)
             usual = part[1] or 1.0
-            _mean(self.pictures.setdefault(name, [0, 0.0]), loss / usual)
+            _mean(self.images.setdefault(name, [0, 0.0]), loss / usual)
 
     def state(self) -> dict:
-        return {"parts": self.parts, "pictures": self.pictures}
+        return {"parts": self.parts, "pictures": self.images, "content": self.content}
 
     def restore(self, state: dict) -> None:
         self.parts = [list(part) for part in state["parts"]]
-        self.pictures = {name: list(row) for name, row in state["pictures"].items()}
+        before = state.get("content", self.content)  # runs of before 0.2 did not say
+        self.images = {
+            name: list(row) for name, row in state["pictures"].items() if before.get(name) == self.content.get(name)
+        }
 
     def write(self, folder: Path) -> None:
         """pictures.json in the run folder: {name: [times seen, how hard (1 is usual)]}, the hardest first."""
-        rows = sorted(self.pictures.items(), key=lambda row: -row[1][1])
+        rows = sorted(self.images.items(), key=lambda row: -row[1][1])
         write_whole(folder / FILE, json.dumps({name: [n, round(mean, 4)] for name, (n, mean) in rows}), lasting=False)
 
 
 def hardest(folder: Path, count: int = 12) -> list[tuple[str, int, float]]:
-    """(picture, times seen, how hard) of a run, the hardest first; empty when none are known."""
+    """(image, times seen, how hard) of a run, the hardest first; empty when none are known."""
     try:
         found = json.loads((folder / FILE).read_text("utf-8"))
         return [(name, int(row[0]), float(row[1])) for name, row in found.items() if is_whole(name)][:count]

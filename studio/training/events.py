@@ -9,7 +9,7 @@ from studio.workspace import is_whole
 
 @dataclass(frozen=True)
 class Preparing:
-    """Pictures and captions are being encoded; before Started."""
+    """Images and captions are being encoded; before Started."""
 
     step: int
     done: int
@@ -23,7 +23,7 @@ class Started:
     process: int  # of the process that trains, with its start time: tells a running run from an interrupted one
     process_started: float
     parameters: str  # "trainable / total (share)"
-    setup: str = ""  # device, precision, pictures and buckets, in words
+    setup: str = ""  # device, precision, images and buckets, in words
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,23 @@ class Step:
     loss: float
     smoothed: float
     learning_rate: float
-    rate: float  # steps a second
+    steps_per_second: float
     seconds_left: float
     gradient_norm: float = 0.0  # before clipping
     memory: float = 0.0  # GB: held on the accelerator, else by the process
-    text_encoder_rate: float = 0.0
+    text_encoder_lr: float = 0.0
 
 
 @dataclass(frozen=True)
 class Validation:
     step: int
-    loss: float  # on held-out pictures, at the same noise and timesteps every time
+    loss: float  # on held-out images, at the same noise and timesteps every time
     base_loss: float  # the same without the adapter
-    spread: float = 0.0  # standard error of loss - base_loss over pictures and draws
+    spread: float = 0.0  # standard error of loss - base_loss over images and draws
     bands: list[float] = field(default_factory=list)  # loss by quarter of the noise schedule, least noise first
     base_bands: list[float] = field(default_factory=list)
     verdict: str = ""  # one of verdict.WORDS
+    held_out: str = ""  # names what was measured on; losses under another name can't be compared with these
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ class Warned:
 
 
 @dataclass(frozen=True)
-class Certified:
+class ExportChecked:
     """The saved file, loaded into a clean pipeline, against the adapter as it was trained."""
 
     step: int
-    difference: float  # mean over the pixels of a picture, in steps of 1/255
+    difference: float  # mean over the pixels of an image, in steps of 1/255
     unused: int  # keys of the file that found no place
     message: str
 
@@ -105,10 +106,12 @@ class Failed:
 
 
 Event = (
-    Preparing | Started | Step | Validation | Preview | Checkpoint | RolledBack | Warned | Certified | Finished
+    Preparing | Started | Step | Validation | Preview | Checkpoint | RolledBack | Warned | ExportChecked | Finished
     | Stopped | Failed
 )  # fmt: skip
 KINDS: dict[str, type] = {cls.__name__: cls for cls in Event.__args__}
+_OLD_KINDS = {"Certified": "ExportChecked"}
+_OLD_FIELDS = {"Step": {"rate": "steps_per_second", "text_encoder_rate": "text_encoder_lr"}}
 MOST = 2**63  # of a number: what is larger was never written here, and breaks whoever draws with it
 
 
@@ -117,9 +120,16 @@ def to_dict(event: Event) -> dict:
 
 
 def from_dict(values: dict) -> Event:
-    """Raises KeyError or TypeError on what is no event, or holds other things than one does."""
+    """Raises KeyError or TypeError on what is no event, or holds other things than one does.
+
+    Logs of before 0.2 are read by their own names.
+    """
     values = dict(values)
-    kind = KINDS[values.pop("event")]
+    name = values.pop("event")
+    kind = KINDS[_OLD_KINDS.get(name, name)]
+    for old, new in _OLD_FIELDS.get(name, {}).items():
+        if old in values:
+            values[new] = values.pop(old)
     for name, value in values.items():
         if not _FITS[kind][name](value):
             raise TypeError(f"{name} of {kind.__name__}")

@@ -1,6 +1,6 @@
-"""From picture files to what a step learns from: latents and text states, made once, in batches, and kept on disk.
+"""From image files to what a step learns from: latents and text states, made once, in batches, and kept on disk.
 
-A batch is read from the disk's cache when it is needed, so that a run's memory does not grow with its pictures.
+A batch is read from the disk's cache when it is needed, so that a run's memory does not grow with its images.
 """
 
 import os
@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -23,21 +23,23 @@ from studio.basemodels import Family
 from studio.basemodels.family import Size
 from studio.datasets import Frame, Item, frame_of
 from studio.errors import DatasetError, RunError
+from studio.text import pluralize
 from studio.training.cache import Cache, Tensors, key_of
 from studio.training.config import DataConfig
-from studio.training.processes import Processes
+from studio.training.distributed import Distributed
 from studio.training.selection import caption_of, name_of, orders_of
 
-BATCH = 16  # pictures, or captions, at a time
-VERSION = 1  # of what is in a cache file; another number makes all of them again
-
+BATCH = 16  # images, or captions, at a time
+MUCH_LOST = 0.2  # share of an image that is cut off: more is said
+MUCH_ENLARGED = 2.0
+VERSION = 2  # of what is in a cache file; another number makes all of them again
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Example:
-    """One picture with its words: names of cache files, no tensors. name: as `selection.name_of` has it."""
+    """One image with its words: names of cache files, no tensors. name: as `selection.name_of` has it."""
 
     name: str
     item: Item
@@ -46,7 +48,15 @@ class Example:
     captions: tuple[str, ...]  # in each order of its tags
     repeats: int = 1
     weight: float = 1.0  # of its loss
+    regularization: bool = False
     original: tuple[int, int] = (0, 0)  # width and height in pixels, as it is on disk
+    digest: str = ""  # SHA-256 of the file
+    mask: str = ""  # "" for none, "alpha" for the image's own, else SHA-256 of the mask's file
+
+    @property
+    def enlarged(self) -> float:
+        """By what factor it is enlarged to fill its bucket; 1 or less where it is not."""
+        return max(self.frame.scaled[0] / self.original[0], self.frame.scaled[1] / self.original[1])
 
     @property
     def framing(self) -> tuple[Size, Size, Size]:
@@ -56,7 +66,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A picture that can't be decoded, and why."""
+    """An image that can't be decoded, and why."""
 
     path: Path
     message: str
@@ -64,7 +74,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Row:
-    """One place in a batch: which picture, whether mirrored, and in which words ("" for none)."""
+    """One place in a batch: which image, whether mirrored, and in which words ("" for none)."""
 
     example: Example
     mirrored: bool
@@ -73,9 +83,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """B pictures of one size, on the device.
+    """B images of one size, on the device.
 
-    mean, spread: (B, C, h, w) of the scaled latents, spread 0 where the codec gives none; weight: (B, 1, h, w) of the
+    mean, spread: (B, C, h, w) of the scaled latents, spread 0 where the VAE gives none; weight: (B, 1, h, w) of the
     loss; conditions: each (B, …), empty when the text encoder trains.
     """
 
@@ -87,17 +97,17 @@ class Batch:
 
 
 def list_examples(
-    items: list[Item], base: Family, cache: Cache, data: DataConfig, seed: int, ordinary: bool = False,
+    items: list[Item], base: Family, cache: Cache, data: DataConfig, seed: int, regularization: bool = False,
     stop: threading.Event | None = None,
 ) -> tuple[list[Example], list[str]]:  # fmt: skip
-    """(examples, one line for each picture that is left out). Reads headers only; nothing is encoded yet.
+    """(examples, one line for each image that is left out). Reads headers only; nothing is encoded yet.
 
     Ends early on `stop`: a disk may be slow.
     """
     examples, problems = [], []
     resolution = data.resolution or base.resolution
     step = max(base.multiple, 64 if resolution >= 512 else 0)
-    model = base.identity("vae")
+    model = _vae_identity(base)
     for item in items:
         if stop is not None and stop.is_set():
             break
@@ -107,44 +117,83 @@ def list_examples(
             problems.append(f"Left out: {error if isinstance(error, DatasetError) else item.path.name + ' is gone.'}")
             continue
         frame = frame_of(width, height, resolution, step, data.buckets, data.upscale)
-        mask = _mask_stamp(item) if data.masks else None
+        if not data.upscale and (width < frame.size[0] or height < frame.size[1]):
+            least = " × ".join(map(str, frame.size))
+            problems.append(
+                f"Left out: {item.path.name} has {width} × {height} pixels, fewer than the smallest bucket of {least}: "
+                "use a larger copy, or set data.upscale to true."
+            )
+            continue
+        mask = _mask_of(item, cache) if data.masks else ""
         made_of = (VERSION, model, digest, frame.size, frame.scaled, mask)
-        caption = item.caption.strip() if ordinary else caption_of(item, data.trigger)
+        caption = item.caption.strip() if regularization else caption_of(item, data.trigger)
         captions = orders_of(caption, data.keep_tags, seed) if data.shuffle_tags else [caption]
         mirrored = (False, True) if data.flip else (False,)
-        name = name_of(item, data.regularisation if ordinary else "")
+        name = name_of(item, data.regularisation if regularization else "")
         examples.append(
             Example(
-                name, item, frame, tuple(key_of(*made_of, m) for m in mirrored), tuple(captions),
-                item.repeats * data.repeats, data.regularisation_weight if ordinary else 1.0, (width, height),
+                name,
+                item,
+                frame,
+                latents=tuple(key_of(*made_of, m) for m in mirrored),
+                captions=tuple(captions),
+                repeats=item.repeats * data.repeats,
+                weight=data.regularisation_weight if regularization else 1.0,
+                regularization=regularization,
+                original=(width, height),
+                digest=digest,
+                mask=mask,
             )
-        )  # fmt: skip
+        )
     return examples, problems
 
 
-def balanced(examples: list[Example], ordinary: list[Example]) -> list[Example]:
-    """Both together, the ordinary ones repeated so that about as many of them are seen (arXiv:2208.12242, sec. 3.2)."""
-    if not ordinary:
-        return examples
-    shown = sum(example.repeats for example in examples)
-    return examples + [replace(example, repeats=max(1, round(shown / len(ordinary)))) for example in ordinary]
+def about_frames(examples: list[Example]) -> list[str]:
+    """A line on images that lose much by cutting, and one on those that are enlarged much."""
+    lines = []
+    cut = sorted((e for e in examples if e.frame.lost > MUCH_LOST), key=lambda e: -e.frame.lost)
+    if cut:
+        lines.append(
+            f"{pluralize(len(cut), 'image')} cut by more than {MUCH_LOST:.0%} to fit a bucket, {cut[0].name} the most: "
+            f"{cut[0].frame.lost:.0%} of it is lost."
+        )
+    grown = sorted((e for e in examples if e.enlarged > MUCH_ENLARGED), key=lambda e: -e.enlarged)
+    if grown:
+        lines.append(
+            f"{pluralize(len(grown), 'image')} enlarged more than {MUCH_ENLARGED:g} times, {grown[0].name} the most: "
+            f"{grown[0].enlarged:.1f} times."
+        )
+    return lines
+
+
+def about_tokens(examples: list[Example], base: Family) -> list[str]:
+    """A line on captions that are longer than the text encoder reads."""
+    lost = {caption: base.tokens(caption)[1] for caption in {c for e in examples for c in e.captions}}
+    cut = [(e.name, lost[e.captions[0]]) for e in examples if lost[e.captions[0]]]
+    if not cut:
+        return []
+    name, rest = cut[0]
+    return [
+        f"{pluralize(len(cut), 'caption')} longer than the text encoder of {base.title} reads: of {name}, "
+        f"{rest[:60]!r} is not trained."
+    ]
 
 
 def encode_missing(
-    examples: list[Example], base: Family, cache: Cache, processes: Processes, stop: threading.Event,
+    examples: list[Example], base: Family, cache: Cache, distributed: Distributed, stop: threading.Event,
     data: DataConfig, texts: bool = True,
 ) -> Iterator[tuple[int, int] | Unreadable]:  # fmt: skip
-    """Encode what the cache does not hold, yielding (done, total), and each picture that can't be decoded.
+    """Encode what the cache does not hold, yielding (done, total), and each image that can't be decoded.
 
-    Pictures are decoded on every core while others are encoded; each process does its share. Ends early on `stop`: what
+    Images are decoded on every core while others are encoded; each process does its share. Ends early on `stop`: what
     is done stays done.
     """
-    model = base.identity(*base.text_parts)
+    model = _text_identity(base)
     captions = sorted({caption for e in examples for caption in e.captions} | {""}) if texts else []
-    words = [c for c in captions[processes.rank :: processes.count] if not cache.has(_text_key(model, c))]
-    pictures = [e for e in examples if not all(cache.has(key) for key in e.latents)]
-    pictures = sorted(pictures, key=lambda e: e.frame.size)[processes.rank :: processes.count]
-    total, done, told = len(words) + len(pictures), 0, 0.0
+    words = [c for c in captions[distributed.rank :: distributed.count] if not cache.has(_text_key(model, c))]
+    images = [e for e in examples if not all(cache.has(key) for key in e.latents)]
+    images = sorted(images, key=lambda e: e.frame.size)[distributed.rank :: distributed.count]
+    total, done, told = len(words) + len(images), 0, 0.0
     if total:
         yield 0, total
     for start in range(0, len(words), BATCH):
@@ -161,7 +210,7 @@ def encode_missing(
             told = time.monotonic()
             yield done, total
     with ThreadPoolExecutor(os.cpu_count() or 1, "decode") as pool:
-        groups = list(_same_size(pictures))
+        groups = list(_same_size(images))
         decode = partial(_decode, masks=data.masks)
         waiting = [pool.map(decode, group) for group in groups[:2]]
         for number, group in enumerate(groups):
@@ -186,13 +235,13 @@ def encode_missing(
                 yield done, total
 
 
-class Reader:
+class BatchLoader:
     """Reads batches from the cache."""
 
     def __init__(self, base: Family, cache: Cache, data: DataConfig, texts: bool = True):
         """texts: whether conditions are read; not when the text encoder trains."""
-        self.cache, self.device, self.outside, self.texts = cache, base.device, data.outside, texts
-        self._model = base.identity(*base.text_parts)
+        self.cache, self.device, self.data, self.texts = cache, base.device, data, texts
+        self._model = _text_identity(base)
 
     def read(self, rows: list[Row]) -> Batch:
         """Raises RunError when a cache file is gone or damaged."""
@@ -215,9 +264,9 @@ class Reader:
         return found
 
     def _weight(self, found: Tensors) -> Tensor:
-        if "mask" not in found:
+        if not self.data.masks or "mask" not in found:
             return torch.ones(1, *found["mean"].shape[1:])
-        return self.outside + (1 - self.outside) * found["mask"]
+        return self.data.outside + (1 - self.data.outside) * found["mask"]
 
     def _stack(self, tensors: list[Tensor]) -> Tensor:
         return torch.stack(tensors).to(self.device, non_blocking=True)
@@ -234,10 +283,10 @@ def _decode(example: Example, masks: bool) -> tuple[Image.Image, Image.Image | N
 
 
 def _encode(decoded: list[tuple[Example, tuple[Image.Image, Image.Image | None]]], base: Family, cache: Cache) -> None:
-    """Encode pictures of one size and keep them; mirrored as well where an example has a second key."""
+    """Encode images of one size and keep them; mirrored as well where an example has a second key."""
     for mirrored in range(max(len(example.latents) for example, _ in decoded)):
-        turn = ImageOps.mirror if mirrored else (lambda picture: picture)
-        mean, spread = base.encode_image([turn(picture) for _, (picture, _) in decoded])
+        turn = ImageOps.mirror if mirrored else (lambda image: image)
+        mean, spread = base.encode_image([turn(image) for _, (image, _) in decoded])
         for row, (example, (_, mask)) in enumerate(decoded):
             kept = {"mean": mean[row].clone()}
             if spread is not None:
@@ -252,9 +301,22 @@ def _text_key(model: str, caption: str) -> str:
     return key_of(VERSION, model, caption)
 
 
-def _mask_stamp(item: Item) -> list | None:
+def _vae_identity(base: Family) -> str:
+    """The VAE and the precision it computes in."""
+    return key_of(base.identity("vae"), str(base.pipeline.vae.dtype), base.choice.variant, base.choice.family)
+
+
+def _text_identity(base: Family) -> str:
+    """The text encoders, each with the precision it computes in: large ones follow the denoiser's."""
+    modules = base.modules()
+    dtypes = [str(modules[name].dtype) for name in base.text_encoders if name in modules]
+    return key_of(base.identity(*base.text_parts), dtypes, base.choice.variant, base.choice.family)
+
+
+def _mask_of(item: Item, cache: Cache) -> str:
+    """What the mask is made of: the content of its own file, else the image's alpha channel."""
     file = item.mask_file
-    return [file.stat().st_size, file.stat().st_mtime_ns] if file else None
+    return cache.digest(file) if file else "alpha"
 
 
 def _together(rows: list[T], base: Family) -> Iterator[list[T]]:

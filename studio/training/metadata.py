@@ -7,7 +7,7 @@ from pathlib import Path
 from studio.basemodels import base_folder
 from studio.basemodels.weights import weights_hash
 from studio.datasets import Item
-from studio.datasets.folder import KOHYA
+from studio.datasets.dataset import KOHYA
 from studio.training.config import RunConfig
 from studio.training.selection import caption_of
 
@@ -15,7 +15,7 @@ from studio.training.selection import caption_of
 def adapter_metadata(
     config: RunConfig, items: list[Item], resolution: int, step: int, held_out: tuple[float, float] | None
 ) -> dict[str, str]:
-    """held_out: the loss on the held-out pictures with this adapter and with the base alone."""
+    """held_out: the loss on the held-out images with this adapter and with the base alone."""
     data, training = config.data, config.training
     parts: dict[str, list[Item]] = {}  # by kohya's folders, where there are some
     for item in items:

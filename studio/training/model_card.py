@@ -1,16 +1,12 @@
 """The model card of an adapter: README.md as the Hugging Face Hub reads it."""
 
-from __future__ import annotations
-
 from html import escape
-from typing import TYPE_CHECKING
 
 from studio.hub import is_hub_id
 from studio.training.config import RunConfig, config_from, dotted
+from studio.training.preview_prompts import prompt_and_strength
+from studio.training.publication import Publication
 from studio.training.reading import RunView
-
-if TYPE_CHECKING:
-    from studio.training.publishing import Publication
 
 ALWAYS = (
     "training.steps", "training.batch_size", "training.learning_rate", "training.optimizer", "training.schedule",
@@ -26,15 +22,13 @@ def model_card(
     view: RunView,
     config: RunConfig,
     wanted: Publication,
-    pictures: list[tuple[int, str, str]],
+    images: list[tuple[int, str, str]],
     before: dict[str, str],
 ) -> str:
-    """The whole text. config: without paths; pictures: (step, prompt, file); before: {prompt: the base's picture}."""
+    """The whole text. config: without paths; images: (step, prompt, file); before: {prompt: the base's image}."""
     from huggingface_hub import ModelCardData
 
-    from studio.training.previews import prompt_and_strength  # brings torch
-
-    newest = {prompt: (step, file) for step, prompt, file in pictures}
+    newest = {prompt: (step, file) for step, prompt, file in images}
     facts: dict = {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
@@ -60,7 +54,7 @@ def model_card(
     if wanted.triggers:
         words = ", ".join(f"`{_code(word)}`" for word in wanted.triggers)
         parts.append(f"## Trigger words\n\nUse {words} in the prompt to call what was learned.")
-    parts.append(_pictures(newest, before))
+    parts.append(_images(newest, before))
     parts.append(_use(view.name, config, wanted))
     parts.append(_settings(config))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -70,18 +64,18 @@ def _about(view: RunView, config: RunConfig) -> str:
     base = "the starter model of LoRA Studio" if config.base == "starter" else f"`{_code(config.base)}`"
     kind, rank = KINDS[config.adapter.kind], config.adapter.rank
     said = f"{kind} of rank {rank} for {base}, trained for {view.step:,} steps."
-    looks = [look for look in view.looks if look.step and look.base_loss]
+    looks = [look for look in view.validations if look.step and look.base_loss]
     if not looks:
         return said
     best = min(looks, key=lambda look: look.loss)
     change = f"{100 * (best.loss / best.base_loss - 1):+.0f} %".replace("-", "−")
     return (
-        f"{said} On held-out pictures its loss is {best.loss:.4f}, the base model's {best.base_loss:.4f} ({change}), "
+        f"{said} On held-out images its loss is {best.loss:.4f}, the base model's {best.base_loss:.4f} ({change}), "
         "at the same noise and timesteps."
     )
 
 
-def _pictures(newest: dict[str, tuple[int, str]], before: dict[str, str]) -> str:
+def _images(newest: dict[str, tuple[int, str]], before: dict[str, str]) -> str:
     if not newest:
         return ""
     rows = ["| prompt | base model | with the adapter |", "| --- | --- | --- |"]
@@ -114,7 +108,7 @@ def _settings(config: RunConfig) -> str:
 
 
 def _plain(text: str) -> str:
-    """A person's text in a line of Markdown: no HTML, no cell of a table, no picture or link of its own."""
+    """A person's text in a line of Markdown: no HTML, no cell of a table, no image or link of its own."""
     text = escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{letter}" if letter in "\\`*_[]|#!" else letter for letter in text)
 

@@ -14,20 +14,30 @@ import torch
 from studio import devices
 from studio.basemodels import Family, load_base
 from studio.datasets import has_trigger
-from studio.datasets.pictures import has_alpha
-from studio.errors import RunError, out_of_memory
-from studio.training.batches import Plan
+from studio.datasets.images import has_alpha
+from studio.errors import ConfigError, RunError, out_of_memory
+from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache
 from studio.training.config import RunConfig, config_from, dotted
-from studio.training.examples import Example, Reader, Unreadable, encode_missing, list_examples
-from studio.training.learner import Learner
+from studio.training.distributed import Distributed
+from studio.training.effects import foreign_defaults, refuse, without_effect
+from studio.training.examples import (
+    BatchLoader,
+    Example,
+    Unreadable,
+    about_frames,
+    about_tokens,
+    encode_missing,
+    list_examples,
+)
 from studio.training.machine import PeakMemory, precision_of
-from studio.training.optimisers import missing_for
-from studio.training.pieces import DoesNotFit
+from studio.training.micro_batches import DoesNotFit
+from studio.training.optimizers import missing_for
+from studio.training.parameter_count import parameter_line
+from studio.training.preview_prompts import foreign_options
 from studio.training.previews import draw_previews
-from studio.training.processes import Processes
 from studio.training.selection import Selection, split
-from studio.training.size import size_line
+from studio.training.train_step import TrainStep
 from studio.workspace import Workspace
 
 STEPS = 3  # measured; the first one, which also warms up, is not counted
@@ -64,19 +74,30 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
 
     Writes nothing but cache files, which the run will use. Raises StudioError where a run could not even begin.
     """
-    chosen = split(config)
-    findings = [Finding("warn", line) for line in chosen.warnings]
+    cache = Cache(workspace.cache / "encoded")
+    chosen = split(config, lambda item: cache.facts(item)[0])
+    findings = [Finding("note", line) for line in chosen.accounts]
+    findings += [Finding("warn", line) for line in chosen.warnings]
     findings += _about_captions(config, chosen) + _about_settings(config)
     precision = precision_of(config.training)
     base = load_base(config.base, precision=precision)
-    cache = Cache(workspace.cache / "encoded")
-    examples, problems = list_examples(chosen.items, base, cache, config.data, config.training.seed)
+    seed = config.training.seed
+    examples, problems = list_examples(chosen.items, base, cache, config.data, seed)
+    regularization, more = list_examples(chosen.regularization, base, cache, config.data, seed, regularization=True)
+    problems += more
     cache.keep_facts()
     findings += [Finding("warn", problem) for problem in problems] + [Finding("note", base.placed())]
-    findings.append(Finding("note", size_line(config.adapter, config.base)))
+    findings.append(Finding("note", parameter_line(config.adapter, config.base)))
     if not examples:
-        raise RunError(f"No picture can be learnt from. {problems[0]}")
-    findings += _about_words(examples, base) + _about_pictures(config, examples, cache, base)
+        raise RunError(f"No image can be learnt from. {problems[0]}")
+    try:
+        refuse(config, base)
+    except ConfigError as error:
+        findings.append(Finding("stop", str(error)))
+    said = without_effect(config, base) + foreign_defaults(config, base) + foreign_options(config.preview.prompts)
+    said += about_tokens(examples + regularization, base) + about_frames(examples + regularization)
+    findings += [Finding("warn", line) for line in said]
+    findings += _about_images(config, examples, cache, base) + _about_balance(config, examples, regularization)
     if any(finding.level == "stop" for finding in findings):
         return Report(findings)
     measured = _measure(config, examples, base, cache, stop or threading.Event())
@@ -84,8 +105,8 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     if isinstance(measured.failure, str):
         return Report([*findings, Finding("stop", measured.failure)], proposal=measured.proposal)
     looks = config.training.steps // config.preview.every if config.preview.every else 0
-    pictures = len([line for line in config.preview.prompts if line.strip()])
-    total = config.training.steps * measured.step + looks * pictures * measured.preview
+    images = len([line for line in config.preview.prompts if line.strip()])
+    total = config.training.steps * measured.step + looks * images * measured.preview
     return Report(
         findings, measured.step, measured.preview, measured.memory, measured.available, total, measured.proposal
     )
@@ -101,9 +122,9 @@ def _about_captions(config: RunConfig, chosen: Selection) -> list[Finding]:
             out.append(Finding("note", f"{trigger!r} is missing in {many}: it is put in front."))
     same = Counter(filter(None, captions)).most_common(1)
     if same and same[0][1] > 2 and same[0][1] > len(items) / 2:
-        out.append(Finding("warn", f"{same[0][1]} pictures share the caption {same[0][0][:60]!r}."))
+        out.append(Finding("warn", f"{same[0][1]} images share the caption {same[0][0][:60]!r}."))
     if not chosen.held_out:
-        out.append(Finding("warn", "No pictures are held out: the run can't say whether it learns or memorises."))
+        out.append(Finding("warn", "No images are held out: the run can't say whether it learns or memorises."))
     return out
 
 
@@ -123,38 +144,41 @@ def _about_settings(config: RunConfig) -> list[Finding]:
     if training.loss == "huber" and training.min_snr_gamma:
         out.append(Finding("note", "Huber loss and min-SNR both play down hard timesteps."))
     if config.data.regularisation and not config.data.trigger:
-        out.append(Finding("warn", "Regularisation pictures are there, but no trigger word tells yours from them."))
+        out.append(Finding("warn", "Regularization images are there, but no trigger word tells yours from them."))
     return out
 
 
-def _about_words(examples: list[Example], base: Family) -> list[Finding]:
-    cut = [(e.name, base.tokens(e.captions[0])[1]) for e in examples]
-    cut = [(name, lost) for name, lost in cut if lost]
-    if not cut:
-        return []
-    name, lost = cut[0]
-    return [Finding("warn", f"{_are(len(cut), 'caption')} too long for the text encoder: of {name}, {lost!r} is cut.")]
-
-
-def _about_pictures(config: RunConfig, examples: list[Example], cache: Cache, base: Family) -> list[Finding]:
+def _about_images(config: RunConfig, examples: list[Example], cache: Cache, base: Family) -> list[Finding]:
     out, batch = [], config.training.batch_size
     side = config.data.resolution or base.resolution
-    twins = Counter(cache.facts(e.item)[0] for e in examples)
-    again = sum(count - 1 for count in twins.values())
+    near_duplicates = Counter(cache.facts(e.item)[0] for e in examples)
+    again = sum(count - 1 for count in near_duplicates.values())
     if again:
-        out.append(Finding("warn", f"{_are(again, 'picture')} there twice, byte for byte."))
+        out.append(Finding("warn", f"{_are(again, 'image')} there twice, byte for byte."))
     small = [e.name for e in examples if min(e.frame.size) < side * 0.5]
     if small and not config.data.upscale:
-        out.append(Finding("note", f"{_are(len(small), 'picture')} smaller than {side} pixels, like {small[0]}."))
+        out.append(Finding("note", f"{_are(len(small), 'image')} smaller than {side} pixels, like {small[0]}."))
     sizes = Counter(e.frame.size for e in examples)
     few = [f"{w} × {h} ({count})" for (w, h), count in sizes.items() if count < batch]
     if few and len(examples) >= batch:
-        out.append(Finding("note", f"Buckets with fewer pictures than a batch repeat them in it: {', '.join(few)}."))
+        out.append(Finding("note", f"Buckets with fewer images than a batch repeat them in it: {', '.join(few)}."))
     if config.data.masks and not any(e.item.mask_file or has_alpha(e.item.path) for e in examples[:200]):
-        out.append(Finding("warn", "data.masks is on, but no picture has an alpha channel or a -masklabel.png."))
-    seen = config.training.steps * batch * config.training.accumulation / sum(e.repeats for e in examples)
-    if seen < 5:
-        out.append(Finding("warn", f"Each picture is seen {seen:.1f} times: more steps will be needed."))
+        out.append(Finding("warn", "data.masks is on, but no image has an alpha channel or a -masklabel.png."))
+    return out
+
+
+def _about_balance(config: RunConfig, examples: list[Example], regularization: list[Example]) -> list[Finding]:
+    """How often the run shows each image, counted as its batches are made."""
+    training = config.training
+    plan = BatchSampler(examples + regularization, training.batch_size, training.seed, config.data)
+    own, other = plan.times_seen(training.steps * training.batch_size * training.accumulation)
+    line = f"{len(examples)} images, each seen {own:.1f} times"
+    if regularization:
+        line += f"; {len(regularization)} regularization images, each seen {other:.1f} times"
+    repeated = len({e.repeats for e in examples}) > 1
+    out = [Finding("note", line + (" on average (folders repeat some)." if repeated else "."))]
+    if own < 5:
+        out.append(Finding("warn", f"Each image is seen {own:.1f} times: more steps will be needed."))
     return out
 
 
@@ -172,12 +196,12 @@ class _Measured:
 def _measure(
     config: RunConfig, examples: list[Example], base: Family, cache: Cache, stop: threading.Event
 ) -> _Measured:
-    """Steps on the pictures of the largest bucket; when memory runs out, again with checkpointing, then smaller."""
+    """Steps on the images of the largest bucket; when memory runs out, again with checkpointing, then smaller."""
     largest = max((e.frame.size for e in examples), key=lambda size: size[0] * size[1])
     few = [e for e in examples if e.frame.size == largest][: config.training.batch_size]
     texts = not config.adapter.text_encoder
     unreadable = [
-        said for said in encode_missing(few, base, cache, Processes(), stop, config.data, texts)
+        said for said in encode_missing(few, base, cache, Distributed(), stop, config.data, texts)
         if isinstance(said, Unreadable)
     ]  # fmt: skip
     few = [e for e in few if e.item.path not in {said.path for said in unreadable}]
@@ -212,16 +236,16 @@ def _try(
 ) -> tuple[float, float, float, int]:
     """(seconds a step, GB at the most, seconds a preview, bytes of the adapter). Raises RunError."""
     with PeakMemory(base.device) as peak:
-        learner = Learner(config, base, Processes())
+        train_step = TrainStep(config, base, Distributed())
         try:
-            plan = Plan(few, config.training.batch_size, config.training.seed, config.data)
-            reader = Reader(base, cache, config.data, texts=not learner.trains_text)
+            plan = BatchSampler(few, config.training.batch_size, config.training.seed, config.data)
+            reader = BatchLoader(base, cache, config.data, texts=not train_step.trains_text)
             took = []
             for step in range(1, STEPS + 1):
                 if stop.is_set():
                     raise RunError("The check was stopped.")
                 began = time.monotonic()
-                reading = learner.step(step, plan, reader, 1.0)
+                reading = train_step.step(step, plan, reader, 1.0)
                 if reading.said:
                     raise DoesNotFit(reading.said)
                 float(reading.norm)
@@ -229,17 +253,17 @@ def _try(
             began, drawn = time.monotonic(), 0.0
             if config.preview.every:
                 with TemporaryDirectory() as folder:
-                    next(draw_previews(0, base, learner, config, Path(folder)), None)
+                    next(draw_previews(0, base, train_step, config, Path(folder)), None)
                 drawn = time.monotonic() - began
-            size = sum(p.numel() * p.element_size() for p in learner.parameters)
+            size = sum(p.numel() * p.element_size() for p in train_step.parameters)
         finally:
-            for adapter in learner.adapters.values():
+            for adapter in train_step.adapters.values():
                 adapter.detach()
     return min(took[1:]), peak.gigabytes, drawn, size
 
 
 def _smaller(config: RunConfig) -> list[dict[str, Any]]:
-    """The run as it is, then in ever less memory with the same pictures a step."""
+    """The run as it is, then in ever less memory with the same images a step."""
     out: list[dict[str, Any]] = [{}]
     training = config.training
     if not training.gradient_checkpointing:
@@ -267,7 +291,7 @@ def _available(device: torch.device) -> float:
 
 
 def _about_disk(config: RunConfig, workspace: Workspace, examples: list[Example], measured: _Measured) -> list[Finding]:
-    """Checkpoints hold the adapter, two of them its optimiser; a picture and its caption take about a megabyte."""
+    """Checkpoints hold the adapter, two of them its optimizer; an image and its caption take about a megabyte."""
     count = min(config.training.keep_checkpoints, config.training.steps // config.training.checkpoint_every + 1)
     needed = (count + 8) * measured.checkpoint / 4 + len(examples) * 1e-3
     free = shutil.disk_usage(workspace.root).free / 1e9
@@ -279,7 +303,7 @@ def _about_disk(config: RunConfig, workspace: Workspace, examples: list[Example]
 
 
 def _are(count: int, what: str) -> str:
-    """ "1 picture is", "2 pictures are"."""
+    """ "1 image is", "2 images are"."""
     return f"{count} {what}{'s are' if count > 1 else ' is'}"
 
 

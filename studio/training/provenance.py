@@ -1,54 +1,66 @@
-"""What a run was made of, in made_of.json of its folder: with the same, the same run.toml gives the same bits.
+"""What a run was made of: with the same, the same run.toml gives the same bits. It stands in made_of.json."""
 
-{"versions": {program: version}, "base": {file: sha256}, "weights": one hash of what the base draws with,
- "data": sha256 of all pictures and words, "pictures": how many, "adapter": sha256 of adapter.safetensors, once it is
- written}
-"""
-
-import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from studio import __version__
 from studio.basemodels import Family
+from studio.basemodels.vae import vae_files
 from studio.basemodels.weights import weights_hash
 from studio.datasets import Item
 from studio.errors import DatasetError, RunError
+from studio.training import made_of
 from studio.training.cache import Cache, key_of
-from studio.workspace import sha256_of, write_whole
+from studio.training.examples import Example
+from studio.training.made_of import short
+from studio.training.selection import Selection
+from studio.workspace import sha256_of
 
-FILE = "made_of.json"
 PROGRAMS = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "pillow")
+_CHANGED = {
+    "base": "The base model's files are not those that this run began with.",
+    "data": "The images or their captions are not those that this run began with.",
+    "held_out": "The held-out images are not those that this run began with.",
+    "regularization": "The regularization images are not those that this run began with.",
+    "masks": "The masks are not those that this run began with.",
+    "versions": "This run began with other versions of the programs: its losses may differ in the last digits.",
+}
 
 
-def keep(folder: Path, base: Family, cache: Cache, items: list[Item]) -> list[str]:
-    """Write down what the run is made of when it begins; a line for each thing that is another one when it goes on."""
+def keep(
+    folder: Path, base: Family, cache: Cache, chosen: Selection, examples: Sequence[Example],
+    held_out: Sequence[Example],
+) -> list[str]:  # fmt: skip
+    """Write down what the run is made of when it begins; a line for each thing that is another one when it goes on.
+
+    examples: what is trained on, regularization images included; held_out: what is measured on.
+    """
     now = {
         "versions": {"studio": __version__, "python": platform.python_version()} | _versions(),
-        "base": {name: sha256_of(file) for name, file in _weights(base)},
+        "base": base_files(base),
         "weights": weights_hash(base.folder),
-        "data": data_hash(cache, items),
-        "pictures": len(items),
+        "data": data_hash(cache, chosen.items),
+        "held_out": data_hash(cache, chosen.held_out),
+        "regularization": data_hash(cache, chosen.regularization),
+        "masks": key_of(sorted({(e.digest, e.mask) for e in examples if e.mask not in ("", "alpha")})),
+        "pictures": len(chosen.items),
     }
-    before = read(folder)
-    if not before:
-        write_whole(folder / FILE, json.dumps(now, indent=1, ensure_ascii=False))
-        return []
-    words = {
-        "base": "The base model's files are not those that this run began with.",
-        "data": "The pictures or their captions are not those that this run began with.",
-        "versions": "This run began with other versions of the programs: its losses may differ in the last digits.",
-    }
-    return [said for key, said in words.items() if before.get(key) not in (None, now[key])]
+    before = made_of.read(folder)
+    record = made_of.image_record(folder) or made_of.ImageRecord()
+    trained = record.trained | {short(e.digest) for e in examples}
+    images = {"trained": sorted(trained), "held_out": sorted({short(e.digest) for e in held_out})}
+    made_of.update(folder, {**now, **before, "images": images})
+    return [said for key, said in _CHANGED.items() if before.get(key) not in (None, now[key])]
 
 
 def refuse_other_weights(folder: Path, base: Family) -> None:
     """A run goes on with the weights that it began with, or not at all. Raises RunError."""
-    before = read(folder)
+    before = made_of.read(folder)
     same = before.get("weights") == weights_hash(base.folder)
     if isinstance(old := before.get("base"), dict) and "weights" not in before:  # written by release 0.1
-        now = {name: sha256_of(file) for name, file in _weights(base)}
+        now = base_files(base)
         same = all(now.get(name) == hash_ for name, hash_ in old.items() if not name.startswith("image_encoder"))
     if before and not same:
         raise RunError(
@@ -59,7 +71,7 @@ def refuse_other_weights(folder: Path, base: Family) -> None:
 
 def begun_under(folder: Path) -> str:
     """The studio's version that the run began under: this one where it has not begun, "0" where nothing says it."""
-    found = read(folder).get("versions")
+    found = made_of.read(folder).get("versions")
     if isinstance(found, dict) and isinstance(found.get("studio"), str):
         return found["studio"]
     return "0" if (folder / "checkpoints").is_dir() else __version__
@@ -67,21 +79,11 @@ def begun_under(folder: Path) -> str:
 
 def keep_adapter(folder: Path) -> None:
     """Add the hash of the run's result."""
-    known = read(folder) | {"adapter": sha256_of(folder / "adapter.safetensors")}
-    write_whole(folder / FILE, json.dumps(known, indent=1, ensure_ascii=False))
+    made_of.update(folder, {"adapter": sha256_of(folder / "adapter.safetensors")})
 
 
-def read(folder: Path) -> dict:
-    """What is written there; {} when there is nothing, or it is damaged."""
-    try:
-        found = json.loads((folder / FILE).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def data_hash(cache: Cache, items: list[Item]) -> str:
-    """One hash of every picture's bytes, its caption and how often it is seen, whatever the files are called."""
+def data_hash(cache: Cache, items: Sequence[Item]) -> str:
+    """One hash of every image's bytes, its caption and how often it is seen, whatever the files are called."""
     facts = []
     for item in items:
         try:
@@ -91,10 +93,14 @@ def data_hash(cache: Cache, items: list[Item]) -> str:
     return key_of(sorted(facts))
 
 
-def _weights(base: Family) -> list[tuple[str, Path]]:
+def base_files(base: Family) -> dict[str, str]:
+    """{file: SHA-256} of the base's weights, and of a VAE that was chosen in place of its own."""
     if base.folder.is_file():
-        return [(base.folder.name, base.folder)]
-    return [(file.relative_to(base.folder).as_posix(), file) for file in sorted(base.folder.rglob("*.safetensors"))]
+        files = {base.folder.name: base.folder}
+    else:
+        files = {file.relative_to(base.folder).as_posix(): file for file in base.folder.rglob("*.safetensors")}
+    files |= {f"?vae={file.name}": file for file in vae_files(base.choice.vae) if file.suffix == ".safetensors"}
+    return {name: sha256_of(file) for name, file in sorted(files.items())}
 
 
 def _versions() -> dict[str, str]:

@@ -13,7 +13,6 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from studio.basemodels.choice import BaseChoice
@@ -21,6 +20,7 @@ from studio.errors import RunError
 from studio.hub import is_hub_id, is_token
 from studio.training.config import RunConfig, config_from_toml, config_to_toml
 from studio.training.model_card import model_card
+from studio.training.publication import Publication
 from studio.training.reading import RunView
 from studio.training.runs import read_run
 from studio.workspace import Workspace, remove_whole
@@ -33,17 +33,6 @@ _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
 BLOCK = 2**20  # bytes between two looks at `stop`
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
-
-
-@dataclass(frozen=True)
-class Publication:
-    """What a person says about the model. triggers: words that call what was learned; about: Markdown."""
-
-    repo: str = ""  # owner/name
-    licence: str = ""  # as the hub names them; "" for none said
-    triggers: tuple[str, ...] = ()
-    about: str = ""
-    private: bool = True
 
 
 class PublishingStopped(Exception):
@@ -68,9 +57,9 @@ def prepare(workspace: Workspace, name: str, wanted: Publication) -> Path:
     try:
         made.chmod(0o755)
         _copy_adapter(view.adapter, made / f"{name}.safetensors", config.base)
-        pictures = _copy_previews(view, made)
+        images = _copy_previews(view, made)
         (made / "run.toml").write_text(config_to_toml(config), encoding="utf-8")
-        card = model_card(view, config, wanted, pictures, _starting_points(pictures))
+        card = model_card(view, config, wanted, images, _starting_points(images))
         (made / "README.md").write_text(card, encoding="utf-8")
         remove_whole(target)
         made.rename(target)
@@ -178,8 +167,8 @@ def _copy_previews(view: RunView, folder: Path) -> list[tuple[int, str, str]]:
         if file.is_file() and not file.is_symlink():
             ends[prompt] = [*ends.get(prompt, [])[:1], (step, file)]
     found = []
-    for number, (prompt, pictures) in enumerate(ends.items()):
-        for step, file in pictures:
+    for number, (prompt, images) in enumerate(ends.items()):
+        for step, file in images:
             target = folder / "images" / f"{number:02d}-{step:06d}.png"
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, target)
@@ -187,9 +176,9 @@ def _copy_previews(view: RunView, folder: Path) -> list[tuple[int, str, str]]:
     return sorted(found, key=lambda row: row[0])
 
 
-def _starting_points(pictures: list[tuple[int, str, str]]) -> dict[str, str]:
+def _starting_points(images: list[tuple[int, str, str]]) -> dict[str, str]:
     """Of each prompt, what the base model drew before the first step."""
-    return {prompt: file for step, prompt, file in pictures if step == 0}
+    return {prompt: file for step, prompt, file in images if step == 0}
 
 
 # The hub ------------------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 
 from studio.training.events import (
-    Certified,
     Event,
+    ExportChecked,
     Failed,
     Finished,
     Preparing,
@@ -44,22 +44,22 @@ class RunView:
     step: int = 0
     steps: int = 0
     losses: list[tuple[int, float, float]] = field(default_factory=list)  # step, loss, smoothed
-    looks: list[Validation] = field(default_factory=list)  # at the held-out pictures
-    rate: float = 0.0  # steps a second
+    validations: list[Validation] = field(default_factory=list)  # on the held-out images
+    steps_per_second: float = 0.0
     seconds_left: float = 0.0
     previews: list[tuple[int, str, Path]] = field(default_factory=list)  # step, prompt, file
     message: str = ""  # the last thing said in words
     warnings: list[tuple[int, str]] = field(default_factory=list)  # step, what
-    setup: str = ""  # device, precision, pictures and buckets
-    preparing: tuple[int, int] | None = None  # pictures and captions encoded, of how many
+    setup: str = ""  # device, precision, images and buckets
+    preparing: tuple[int, int] | None = None  # images and captions encoded, of how many
     last: Step | None = None
-    certificate: Certified | None = None
+    export_check: ExportChecked | None = None
     adapter: Path | None = None
 
     @property
     def validation(self) -> list[tuple[int, float, float]]:
-        """(step, loss on the held-out pictures, the base's)."""
-        return [(look.step, look.loss, look.base_loss) for look in self.looks]
+        """(step, loss on the held-out images, the base's)."""
+        return [(one.step, one.loss, one.base_loss) for one in self.validations]
 
 
 def read_events(folder: Path) -> list[Event]:
@@ -79,14 +79,14 @@ def read_run_folder(folder: Path, after: int = 0) -> RunView:
         _kept.move_to_end(key)
         while len(_kept) > KEPT:
             _kept.popitem(last=False)
-    return log.look(after)
+    return log.poll(after)
 
 
 def skim_run_folder(folder: Path) -> RunView:
     """The run in `folder` once, for what is told of many: of a long log, some of the losses are left out."""
     with _lock:
         log = _kept.get(str(folder))
-    return (log or Log(folder, skim=True)).look()
+    return (log or Log(folder, skim=True)).poll()
 
 
 @contextmanager
@@ -115,14 +115,18 @@ class Log:
         self.stamp: tuple | None = None
         self.read, self.tail = 0, b""
 
-    def look(self, after: int = 0) -> RunView:
+    def poll(self, after: int = 0) -> RunView:
         """The run as it is now; what is returned is the caller's own."""
         with self._lock:
             self._catch_up()
             view = self.view
             losses = [row for row in view.losses if row[0] > after] if after else view.losses[:]
             copy = replace(
-                view, losses=losses, looks=view.looks[:], previews=view.previews[:], warnings=view.warnings[:]
+                view,
+                losses=losses,
+                validations=view.validations[:],
+                previews=view.previews[:],
+                warnings=view.warnings[:],
             )
             started = self.started
         if started:
@@ -178,7 +182,7 @@ def _tell(view: RunView, event: Event, folder: Path) -> None:
     view.step = event.step
     match event:
         case Step():
-            view.rate, view.seconds_left, view.last = event.rate, event.seconds_left, event
+            view.steps_per_second, view.seconds_left, view.last = event.steps_per_second, event.seconds_left, event
             view.losses.append((event.step, event.loss, event.smoothed))
         case Preparing():
             view.preparing = (event.done, event.total)
@@ -190,9 +194,13 @@ def _tell(view: RunView, event: Event, folder: Path) -> None:
             view.warnings.append((event.step, event.message))
             _forget_after(view, event.step)
         case Validation():
-            if view.looks and event.step <= view.looks[-1].step:  # broken off between this look and its checkpoint
-                view.looks = [look for look in view.looks if look.step < event.step]
-            view.looks.append(event)
+            # Losses on other images can't be compared, and a step that is done again is measured again.
+            last = view.validations[-1] if view.validations else None
+            if last and (event.held_out != last.held_out or event.step <= last.step):
+                view.validations = [
+                    one for one in view.validations if one.held_out == event.held_out and one.step < event.step
+                ]
+            view.validations.append(event)
         case Preview() if is_inside(event.file):
             row = (event.step, event.prompt, folder / event.file)
             if view.previews and event.step <= view.previews[-1][0]:
@@ -201,8 +209,8 @@ def _tell(view: RunView, event: Event, folder: Path) -> None:
         case Warned():
             view.message = event.message
             view.warnings.append((event.step, event.message))
-        case Certified():
-            view.certificate = event
+        case ExportChecked():
+            view.export_check = event
         case Finished() | Stopped() | Failed():
             view.state, view.message, view.seconds_left = type(event).__name__.lower(), event.message, 0.0
         case _:
@@ -218,9 +226,9 @@ def is_inside(file: str) -> bool:
 def _forget_after(view: RunView, step: int) -> None:
     """What a run does again replaces what it did before."""
     view.losses = [row for row in view.losses if row[0] <= step]
-    view.looks = [look for look in view.looks if look.step <= step]
+    view.validations = [one for one in view.validations if one.step <= step]
     view.previews = [row for row in view.previews if row[0] <= step]
-    view.certificate = None
+    view.export_check = None
 
 
 def _skimmed(lines: list[bytes]) -> list[bytes]:
@@ -271,6 +279,6 @@ def _alive(started: Started, folder: Path) -> bool:
 
 
 _STEP = b'{"event": "Step"'  # how the line of a step begins
-_kept: "OrderedDict[str, Log]" = OrderedDict()  # the one that was looked at last stands last
+_kept: "OrderedDict[str, Log]" = OrderedDict()  # the one that was polled last stands last
 _at_work: set[tuple[int, str]] = set()  # process, run folder
 _lock = threading.Lock()

@@ -21,9 +21,9 @@ def new_run(config: RunConfig, workspace: Workspace) -> Path:
     """Make the run's folder. Raises RunError when the name is taken, DatasetError when there is nothing to learn,
     BaseModelError when there is no such base, ConfigError when the machine lacks what the settings ask for.
     """
-    from studio.training.optimisers import missing_for  # brings torch
+    from studio.training.optimizers import missing_for  # brings torch
 
-    split(config)  # a bad folder, base or optimiser is said before anything is made
+    split(config)  # a bad folder, base or optimizer is said before anything is made
     base_folder(config.base)
     complaint = missing_for(config.training)
     if complaint:
@@ -68,7 +68,7 @@ def list_runs(workspace: Workspace) -> list[str]:
     """Names of the runs, newest first."""
     found: dict[str, int] = {}
     for folder in workspace.runs.iterdir():
-        with suppress(OSError):  # no run, or thrown away meanwhile
+        with suppress(OSError):  # no run, or moved to the trash meanwhile
             facts = (folder / "run.toml").stat()
             if stat.S_ISREG(facts.st_mode):
                 found[folder.name] = facts.st_mtime_ns

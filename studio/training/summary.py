@@ -48,7 +48,7 @@ class Course:
     """How a run went, in at most POINTS points a line."""
 
     trained: list[tuple[int, float]] = field(default_factory=list)  # step, training loss, smoothed
-    held_out: list[tuple[int, float]] = field(default_factory=list)  # step, loss on held-out pictures
+    held_out: list[tuple[int, float]] = field(default_factory=list)  # step, loss on held-out images
     base: list[tuple[int, float]] = field(default_factory=list)  # step, the base model's loss on them
     previews: list[tuple[int, str, str]] = field(default_factory=list)  # step, prompt, file in the run folder
 
@@ -108,7 +108,7 @@ def _make(workspace: Workspace, name: str, stamp: tuple) -> tuple[Summary, Cours
     config = config_from_toml(folder / "run.toml")
     fresh = time.time() - stamp[1] / 1e9 < FRESH
     view = read_run_folder(folder) if fresh else skim_run_folder(folder)
-    looks = [look for look in view.looks if look.step]
+    looks = [look for look in view.validations if look.step]
     best = min(looks, key=lambda look: look.loss) if looks else None
     made = Summary(
         name, view.state, config.base, Path(config.data.folder).name, view.step, view.steps or config.training.steps,
@@ -117,8 +117,8 @@ def _make(workspace: Workspace, name: str, stamp: tuple) -> tuple[Summary, Cours
     )  # fmt: skip
     line = Course(
         thin([(step, smooth) for step, _, smooth in view.losses]),
-        thin([(look.step, look.loss) for look in view.looks]),
-        thin([(look.step, look.base_loss) for look in view.looks]),
+        thin([(look.step, look.loss) for look in view.validations]),
+        thin([(look.step, look.base_loss) for look in view.validations]),
         _inside(view, folder),
     )
     if view.state != "running":

@@ -1,7 +1,7 @@
-"""Config in, events out: the path of a run, from its pictures to its certificate.
+"""Config in, events out: the path of a run, from its images to its certificate.
 
-Every step draws its pictures, noise and timesteps from generators seeded with the run's seed and the step's number, so
-that a run that goes on from a checkpoint, or on more processes, is the run that never stopped.
+Every step draws its images, noise and timesteps from generators seeded with the run's seed and the step's number, so
+that a run that goes on from a checkpoint, or on more distributed, is the run that never stopped.
 """
 
 import logging
@@ -16,17 +16,17 @@ from studio import devices
 from studio.basemodels import load_base
 from studio.errors import RunError, StudioError, user_message
 from studio.generation.adapter_cache import cache_of
-from studio.training import checkpoints, provenance, runs, tensorboard, verdict
-from studio.training.batches import Plan
-from studio.training.cache import Cache
-from studio.training.certificate import certify
+from studio.training import checkpoints, made_of, provenance, runs, tensorboard, verdict
+from studio.training.batch_sampler import BatchSampler
+from studio.training.cache import Cache, key_of
 from studio.training.changes import as_begun
 from studio.training.config import RunConfig
 from studio.training.difficulty import Difficulty
+from studio.training.distributed import Distributed
 from studio.training.events import (
-    Certified,
     Checkpoint,
     Event,
+    ExportChecked,
     Failed,
     Finished,
     RolledBack,
@@ -35,19 +35,20 @@ from studio.training.events import (
     Stopped,
     Warned,
 )  # fmt: skip
-from studio.training.examples import Example, Reader
-from studio.training.learner import Learner, Reading
+from studio.training.examples import BatchLoader, Example
+from studio.training.export_check import check_export
 from studio.training.machine import Clock, memory_used, precision_of
-from studio.training.memorising import Memory
+from studio.training.made_of import short
+from studio.training.memorization import MemorizationCheck
 from studio.training.metadata import adapter_metadata
-from studio.training.optimisers import rate_now
-from studio.training.pieces import DoesNotFit
+from studio.training.micro_batches import DoesNotFit
+from studio.training.optimizers import current_lr
 from studio.training.preparing import prepare
 from studio.training.previews import draw_previews
-from studio.training.processes import Processes
 from studio.training.reading import at_work
 from studio.training.selection import split
-from studio.training.validation import HeldOut
+from studio.training.train_step import StepResult, TrainStep
+from studio.training.validation import Validator
 from studio.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -69,19 +70,19 @@ def train(
     To pause, don't ask for the next event. Under `accelerate launch` only the first process yields.
     Raises StudioError for what a person can mend; the folder's last event is then Failed.
     """
-    processes = Processes()
+    distributed = Distributed()
     if folder is None:
-        folder = Path(processes.agree(str(runs.new_run(config, workspace)) if processes.first else ""))
+        folder = Path(distributed.broadcast(str(runs.new_run(config, workspace)) if distributed.is_main else ""))
     trace = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     log.addHandler(trace)
-    step, run = 0, _Run(config, workspace, Path(folder), processes, stop, save)
+    step, run = 0, _Run(config, workspace, Path(folder), distributed, stop, save)
     run.leaving.enter_context(at_work(folder))
     try:
-        watched = config.training.tensorboard and processes.first
+        watched = config.training.tensorboard and distributed.is_main
         tell = run.leaving.enter_context(tensorboard.told(folder)) if watched else None
         for event in run.events():
             step = event.step
-            if processes.first:
+            if distributed.is_main:
                 with run.clock.away():
                     runs.append(folder, event)
                     if tell:
@@ -91,7 +92,7 @@ def train(
         if not isinstance(error, StudioError):
             log.exception("step %d", step)
         event = Failed(step, (user_message(error) or str(error) or type(error).__name__).splitlines()[0])
-        if processes.first:
+        if distributed.is_main:
             _try_to_append(folder, event)
             yield event
         raise
@@ -111,75 +112,88 @@ def _try_to_append(folder: Path, event: Event) -> None:
 class _Run:
     """One run under way."""
 
-    def __init__(self, config: RunConfig, workspace: Workspace, folder: Path, processes: Processes, stop, save):
+    def __init__(self, config: RunConfig, workspace: Workspace, folder: Path, distributed: Distributed, stop, save):
         config = config.model_copy(update={"name": folder.name})
         self.config, self.changed = as_begun(config, provenance.begun_under(folder))
-        self.workspace, self.folder, self.processes = workspace, folder, processes
+        self.workspace, self.folder, self.distributed = workspace, folder, distributed
         self.stop, self.save = stop or threading.Event(), save or threading.Event()
         self.clock = Clock()
         self.smoothed: float | None = None
         self.best: dict | None = None  # {"step", "loss", "base_loss", "values"} of the lowest held-out loss
         self.slower, self.rollbacks = 1.0, 0  # a factor on the learning rate, halved at each rollback
         self.difficulty = Difficulty()
-        self.memory: Memory | None = None
-        self.held: HeldOut | None = None
+        self.memory: MemorizationCheck | None = None
+        self.held: Validator | None = None
+        self.measured_elsewhere = False  # whether the checkpoint's held-out losses are of other images
         self.leaving = ExitStack()  # takes the adapters off the base, which others may use
         self.begun = max((int(f.name) for f in checkpoints.every(folder)), default=0)
 
     def events(self) -> Iterator[Event]:
         """Prepare, learn, conclude."""
-        config, chosen = self.config, split(self.config)
+        config = self.config
+        self.distributed.share([None] * config.training.batch_size)  # refuses a batch that can't be dealt out
+        cache = Cache(self.workspace.cache / "encoded")
+        chosen = split(config, lambda item: cache.facts(item)[0], made_of.image_record(self.folder))
         self.precision = precision_of(config.training)
         # What is compiled draws a little otherwise, so nobody else may get it.
         base = load_base(config.base, not config.training.compile, self.precision)
         if self.begun:
             provenance.refuse_other_weights(self.folder, base)
-        cache = Cache(self.workspace.cache / "encoded")
         examples, held_out, warnings = yield from prepare(
-            config, chosen, base, cache, self.processes, self.stop, self.begun
+            config, chosen, base, cache, self.distributed, self.stop, self.begun
         )
         if self.stop.is_set() and not examples:
-            yield Stopped(self.begun, "Stopped while the pictures were being encoded; what is done is kept.")
+            yield Stopped(self.begun, "Stopped while the images were being encoded; what is done is kept.")
             return
         self.base, self.chosen = base, chosen
-        self.learner = Learner(config, base, self.processes)
-        self.leaving.enter_context(cache_of(base).training(self.folder / "adapter.safetensors", self.learner.adapters))
-        reader = Reader(base, cache, config.data, texts=not self.learner.trains_text)
-        self.plan, self.reader = Plan(examples, config.training.batch_size, config.training.seed, config.data), reader
-        self.processes.share(self.plan.rows(0))  # refuses a batch that can't be dealt out
+        self.train_step = TrainStep(config, base, self.distributed)
+        self.leaving.enter_context(
+            cache_of(base).training(self.folder / "adapter.safetensors", self.train_step.adapters)
+        )
+        reader = BatchLoader(base, cache, config.data, texts=not self.train_step.trains_text)
+        self.plan, self.reader = (
+            BatchSampler(examples, config.training.batch_size, config.training.seed, config.data),
+            reader,
+        )
+        self.difficulty.content = {e.name: short(e.digest) for e in examples}
         if held_out:
-            self.held = HeldOut(held_out, base, reader, self.processes, self.learner.conditions)
-            self.learner.strength = 0.0
+            weights = self.distributed.broadcast(
+                key_of(provenance.base_files(base)) if self.distributed.is_main else ""
+            )
+            self.held = Validator(held_out, base, reader, self.distributed, self.train_step.conditions, weights)
+            self.train_step.strength = 0.0
             self.held.base_rows = self.held.measure()
-            self.learner.strength = 1.0
-        if config.preview.every and self.processes.first:
-            self.memory = Memory.of(examples, base)
-        if self.processes.first:
-            warnings += provenance.keep(self.folder, base, cache, chosen.items)
-        base.offload_encoders(text=not self.learner.trains_text)
+            self.train_step.strength = 1.0
+        if config.preview.every and self.distributed.is_main:
+            self.memory = MemorizationCheck.of(examples, base)
+        if self.distributed.is_main:
+            warnings += provenance.keep(self.folder, base, cache, chosen, examples, held_out)
+        base.offload_encoders(text=not self.train_step.trains_text)
         first = self._restore(checkpoints.newest(self.folder))
-        yield Started(first, config.training.steps, *runs.here(), self.learner.summary(), self._setup(examples))
+        yield Started(first, config.training.steps, *runs.here(), self.train_step.summary(), self._setup(examples))
         for message in self.changed + warnings:
             yield Warned(first, message)
+        if self.measured_elsewhere:
+            yield from self._measure_anew(first)
         if first == 0:
-            yield from self._look(0)
+            yield from self._validate(0)
             yield from self._preview(0)
         yield from self._learn(first)
 
     def _learn(self, step: int) -> Iterator[Event]:
         settings, wanted = self.config.training, self.config
         good = (step, checkpoints.pack(self._state(step)))
-        waiting: list[Reading] = []
+        waiting: list[StepResult] = []
         self.clock.start()
         while step < settings.steps:
             step += 1
             try:
-                waiting.append(self.learner.step(step, self.plan, self.reader, self.slower))
+                waiting.append(self.train_step.step(step, self.plan, self.reader, self.slower))
             except DoesNotFit as error:
                 yield from map(self._take, waiting)
                 raise RunError(f"{error} " + (yield from self._keep_before_giving_up(step - 1))) from error
             self.clock.tick()
-            stop, save = self.processes.agree((self.stop.is_set(), self.save.is_set()))
+            stop, save = self.distributed.broadcast((self.stop.is_set(), self.save.is_set()))
             last = step == settings.steps
             look = last or _due(step, wanted.validation.every)
             preview = last or _due(step, wanted.preview.every)
@@ -206,7 +220,7 @@ class _Run:
                 yield RolledBack(step, f"{fault} Back to step {step}, with the learning rate times {slower:g}.")
                 continue
             if look:
-                yield from self._look(step)
+                yield from self._validate(step)
                 stop = stop or self._has_turned()
             if preview:
                 yield from self._preview(step)
@@ -218,69 +232,92 @@ class _Run:
                 break
         yield from self._conclude(step)
 
-    def _take(self, reading: Reading) -> Step:
+    def _take(self, reading: StepResult) -> Step:
         """Read a step back from the device."""
         losses = reading.losses.tolist()
         loss = sum(losses) / len(losses)
         self.smoothed = loss if self.smoothed is None else 0.95 * self.smoothed + 0.05 * loss
         self.difficulty.see(reading.names, losses, reading.shares.tolist())
         left = (self.config.training.steps - reading.step) * self.clock.seconds
-        optimizer, speed = self.learner.optimizer, round(1 / self.clock.seconds, 4)
+        optimizer, speed = self.train_step.optimizer, round(1 / self.clock.seconds, 4)
         return Step(
-            reading.step, loss, self.smoothed, rate_now(optimizer, self.base.denoiser), speed,
+            reading.step, loss, self.smoothed, current_lr(optimizer, self.base.denoiser), speed,
             round(left, 2), float(reading.norm), round(memory_used(self.base.device), 3),
-            rate_now(optimizer, "text_encoder"),
+            current_lr(optimizer, "text_encoder"),
         )  # fmt: skip
 
-    def _fault(self, reading: Reading) -> str | None:
+    def _fault(self, reading: StepResult) -> str | None:
         """What is wrong when a loss or a gradient is not a number any more."""
         fine = torch.isfinite(reading.losses)
-        overflow = self.learner.scaler.is_enabled()  # in fp16 the scaler steps over these by itself
+        overflow = self.train_step.scaler.is_enabled()  # in fp16 the scaler steps over these by itself
         if fine.all() and (overflow or torch.isfinite(reading.norm)):
             return None
         bad = [name for name, ok in zip(reading.names, fine.tolist()) if not ok] or reading.names
         names = ", ".join(sorted(set(bad))[:4])
         return f"The loss was not a number any more at step {reading.step}, with {names}."
 
-    def _look(self, step: int) -> Iterator[Event]:
-        """Measure on the held-out pictures, and remember the weights when they are the best so far."""
+    def _validate(self, step: int) -> Iterator[Event]:
+        """Measure on the held-out images, and remember the weights when they are the best so far."""
         if not self.held:
             return
-        with self.learner.judged():
-            event = self.held.look(step)
+        with self.train_step.evaluation_weights():
+            event = self.held.validate(step)
             if step and (self.best is None or event.loss < self.best["loss"]):
                 self.best = {
-                    "step": step, "loss": event.loss, "base_loss": event.base_loss, "values": self.learner.values(),
+                    "step": step, "loss": event.loss, "base_loss": event.base_loss, "values": self.train_step.values(),
                 }  # fmt: skip
         yield event
-        turned = event.verdict == verdict.OVERFITTING and self.held.words[-2:-1] != [verdict.OVERFITTING]
+        turned = event.verdict == verdict.OVERFITTING and self.held.verdicts[-2:-1] != [verdict.OVERFITTING]
         if turned and self.best:
             yield Warned(step, f"Over-fitting: the held-out loss was lowest at step {self.best['step']}; it is kept.")
 
+    def _measure_anew(self, step: int) -> Iterator[Event]:
+        """The checkpoint's held-out losses are of other images: the best weights and these are measured on what is
+        held out now, so that nothing is compared across the two.
+        """
+        if not self.held:
+            self.best = None
+            yield Warned(step, "Nothing is held out any more: the run keeps its last step, not an earlier best one.")
+            return
+        yield Warned(
+            step, "What is held out is not what this run was measured on before: its best and its present weights are "
+            "measured anew, and earlier held-out losses are not compared with.",
+        )  # fmt: skip
+        if self.best and self.best["step"] < step:
+            now = self.train_step.values()
+            self.train_step.put(self.best["values"])
+            event = self.held.validate(self.best["step"])
+            self.train_step.put(now)
+            self.best |= {"loss": event.loss, "base_loss": event.base_loss}
+            yield event
+        else:
+            self.best = None
+        yield from self._validate(step)
+
     def _has_turned(self) -> bool:
         """Whether the run is to stop by itself."""
-        words = self.held.words if self.held else []
-        return self.config.validation.stop and words[-2:] == [verdict.OVERFITTING] * 2
+        verdicts = self.held.verdicts if self.held else []
+        return self.config.validation.stop and verdicts[-2:] == [verdict.OVERFITTING] * 2
 
     def _preview(self, step: int) -> Iterator[Event]:
-        if not self.config.preview.every or not self.processes.first:
+        if not self.config.preview.every or not self.distributed.is_main:
             return
-        with self.learner.judged():
-            for event, number, picture in draw_previews(step, self.base, self.learner, self.config, self.folder):
+        with self.train_step.evaluation_weights():
+            for event, number, image in draw_previews(step, self.base, self.train_step, self.config, self.folder):
                 yield event
-                said = self.memory.look(number, picture, step, self.base) if self.memory else None
+                said = self.memory.look(number, image, step, self.base) if self.memory else None
                 if said:
                     yield Warned(step, said)
-        self.base.offload_encoders(text=not self.learner.trains_text)
+        self.base.offload_encoders(text=not self.train_step.trains_text)
 
     def _checkpoint(self, step: int, packed: bytes) -> Iterator[Event]:
-        if not self.processes.first:
+        if not self.distributed.is_main:
             return
         try:
-            with self.learner.judged():
+            with self.train_step.evaluation_weights():
                 metadata = self._metadata(step, None)
                 path = checkpoints.save(
-                    self.folder, step, packed, lambda file: self.learner.save(file, metadata),
+                    self.folder, step, packed, lambda file: self.train_step.save(file, metadata),
                     self.config.training.keep_checkpoints,
                 )  # fmt: skip
             self.difficulty.write(self.folder)
@@ -304,7 +341,7 @@ class _Run:
         stopped = step < self.config.training.steps
         message = self._sentence(kept, step)
         by_itself = stopped and not self.stop.is_set() and self._has_turned()
-        if self.processes.first:
+        if self.distributed.is_main:
             if not stopped or by_itself:
                 yield self._certificate(step)
             if by_itself:
@@ -313,13 +350,13 @@ class _Run:
                 yield Stopped(step, f"Stopped at step {step}; it can go on from there. {message}")
             else:
                 yield Finished(step, kept, f"Finished. {message}")
-        self.processes.wait()
+        self.distributed.wait()
 
-    def _certificate(self, step: int) -> Certified | Warned:
+    def _certificate(self, step: int) -> ExportChecked | Warned:
         """The proof of the file; without one the run has ended well all the same."""
         file = self.folder / "adapter.safetensors"
         try:
-            return certify(step, self.config, self.learner, self.precision, file)
+            return check_export(step, self.config, self.train_step, self.precision, file)
         except Exception as error:  # the base is gone from the disk, or there is no memory for a second one
             said = user_message(error)
             if said is None:
@@ -330,15 +367,15 @@ class _Run:
     def _save_result(self, step: int) -> int:
         """adapter.safetensors: the best of the run, else its last step. Returns the step that it holds."""
         if self.best:
-            self.learner.put(self.best["values"])
+            self.train_step.put(self.best["values"])
             step = self.best["step"]
         else:
-            with self.learner.judged():
-                values = self.learner.values()
-            self.learner.put(values)
-        if self.processes.first:
+            with self.train_step.evaluation_weights():
+                values = self.train_step.values()
+            self.train_step.put(values)
+        if self.distributed.is_main:
             try:
-                self.learner.save(self.folder / "adapter.safetensors", self._metadata(step, self.best))
+                self.train_step.save(self.folder / "adapter.safetensors", self._metadata(step, self.best))
                 provenance.keep_adapter(self.folder)
             except OSError as error:
                 raise RunError(
@@ -360,7 +397,7 @@ class _Run:
         which = f"its best, step {kept}" if kept != step else "the last step, which was the best"
         against = f"{change:+.0f} %".replace("-", "−")
         said = f"Held-out loss {against} against the base; adapter.safetensors holds {which}."
-        return f"{said} Verdict: {self.held.words[-1]}. {self.held.in_words()}"
+        return f"{said} Verdict: {verdict.of_finished(self.held.verdicts[-1])}. {self.held.describe()}"
 
     def _metadata(self, step: int, best: dict | None) -> dict[str, str]:
         losses = (best["loss"], best["base_loss"]) if best else None
@@ -368,16 +405,22 @@ class _Run:
         return adapter_metadata(self.config, self.chosen.items, resolution, step, losses)
 
     def _setup(self, examples: list[Example]) -> str:
-        count = len({e.item.path for e in examples})
-        buckets = ", ".join(f"{w} × {h}: {len(found)}" for (w, h), found in sorted(self.plan.buckets.items()))
-        many = f" on {self.processes.count} processes" if self.processes.count > 1 else ""
-        return f"{count} pictures ({buckets}){many}. {self.base.placed()}"
+        own, other = (
+            len({e.item.path for e in examples if e.regularization is kind}) for kind in (False, True)
+        )  # fmt: skip
+        buckets = ", ".join(
+            f"{w} × {h}: {len(self.plan.own[w, h]) + len(self.plan.regularization[w, h])}" for w, h in self.plan.places
+        )
+        beside = f" and as often {other} regularization images" if other else ""
+        many = f" on {self.distributed.count} processes" if self.distributed.count > 1 else ""
+        account = " ".join(self.chosen.accounts)
+        return f"{own} images{beside} ({buckets}){many}. {account} {self.base.placed()}"
 
     def _state(self, step: int) -> dict:
         """All that a run needs to go on as if it had never stopped."""
         return {
             "step": step, "smoothed": self.smoothed, "best": self.best, "slower": self.slower,
-            "rollbacks": self.rollbacks, "difficulty": self.difficulty.state(), "learner": self.learner.state(),
+            "rollbacks": self.rollbacks, "difficulty": self.difficulty.state(), "train_step": self.train_step.state(),
             "held": self.held.state() if self.held else None, "memory": self.memory.state() if self.memory else None,
         }  # fmt: skip
 
@@ -385,12 +428,12 @@ class _Run:
         """Go back to a state; returns its step, 0 for none."""
         if state is None:
             return 0
-        self.learner.restore(state["learner"])
+        self.train_step.restore(state["train_step"] if "train_step" in state else state["learner"])  # before 0.2
         self.smoothed, self.best = state["smoothed"], state["best"]
         self.slower, self.rollbacks = state["slower"], state["rollbacks"]
         self.difficulty.restore(state["difficulty"])
-        if self.held and state["held"]:
-            self.held.restore(state["held"])
+        same = self.held.restore(state["held"]) if self.held and state["held"] else not state["held"]
+        self.measured_elsewhere = not same
         if self.memory and state["memory"]:
             self.memory.restore(state["memory"])
         return state["step"]

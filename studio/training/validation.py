@@ -1,4 +1,4 @@
-"""Honest loss: held-out pictures at the same noise and timesteps every time, beside the base model's own figure."""
+"""Honest loss: held-out images at the same noise and timesteps every time, beside the base model's own figure."""
 
 import math
 from collections.abc import Callable
@@ -7,38 +7,45 @@ import torch
 from torch import Tensor
 
 from studio.basemodels import Family
+from studio.training.cache import key_of
+from studio.training.distributed import Distributed
 from studio.training.events import Validation
-from studio.training.examples import Batch, Example, Reader, Row
+from studio.training.examples import Batch, BatchLoader, Example, Row
 from studio.training.objective import loss_of
-from studio.training.processes import Processes
-from studio.training.verdict import BANDS, in_words, judge
+from studio.training.verdict import BANDS, describe, judge
 
-TOGETHER = 8  # pictures a forward pass
+TOGETHER = 8  # images a forward pass
 
 
-class HeldOut:
-    """Measures an adapter on pictures that it never learns from; remembers the base's figure and the best one."""
+class Validator:
+    """Measures an adapter on images that it never learns from; remembers the base's figure and the best one."""
 
     def __init__(
-        self, examples: list[Example], base: Family, reader: Reader, processes: Processes,
-        conditions: Callable[[Batch], dict[str, Tensor]],
+        self, examples: list[Example], base: Family, reader: BatchLoader, distributed: Distributed,
+        conditions: Callable[[Batch], dict[str, Tensor]], base_hash: str = "",
     ):  # fmt: skip
+        """base_hash: names the base's weights by their content."""
         self.examples = sorted(examples, key=lambda e: e.frame.size)
-        self.base, self.reader, self.processes, self.conditions = base, reader, processes, conditions
-        # Several draws a picture, more where there are few pictures, as many in each quarter of the schedule.
+        # What the losses are of: those of another key are never compared with them.
+        self.key = key_of(
+            base_hash, reader.data.outside if reader.data.masks else None,
+            [(e.name, e.digest, e.frame.size, e.frame.scaled, e.mask, e.captions[0]) for e in self.examples],
+        )[:16]  # fmt: skip
+        self.base, self.reader, self.distributed, self.conditions = base, reader, distributed, conditions
+        # Several draws an image, more where there are few images, as many in each quarter of the schedule.
         self.draws = BANDS * math.ceil(max(8, 32 / max(1, len(examples))) / BANDS)
         self.base_rows: Tensor | None = None
         self.best_rows: Tensor | None = None
         self.last_rows: Tensor | None = None
         self.history: list[tuple[int, float]] = []  # step, loss
-        self.words: list[str] = []  # a verdict for each of them
+        self.verdicts: list[str] = []  # a verdict for each of them
 
     @torch.no_grad()
     def measure(self) -> Tensor:
-        """(pictures, draws) losses, CPU, of the base model as it is now, with what hangs on it."""
+        """(images, draws) losses, CPU, of the base model as it is now, with what hangs on it."""
         at = [((d + 0.5) / self.draws) for d in range(self.draws)]
         cells = [(e, d) for e in range(len(self.examples)) for d in range(self.draws)]
-        mine = cells[self.processes.rank :: self.processes.count]
+        mine = cells[self.distributed.rank :: self.distributed.count]
         found = torch.zeros(len(self.examples), self.draws)
         for part in _of_one_size(mine, self.examples):
             rows = [Row(self.examples[e], False, self.examples[e].captions[0]) for e, _ in part]
@@ -52,9 +59,9 @@ class HeldOut:
             )
             for (e, d), loss in zip(part, losses.cpu()):
                 found[e, d] = loss
-        return self.processes.gather(found.to(self.base.device)[None]).sum(0).cpu()
+        return self.distributed.gather(found.to(self.base.device)[None]).sum(0).cpu()
 
-    def look(self, step: int) -> Validation:
+    def validate(self, step: int) -> Validation:
         """Measure the adapter and say how it does. The base must have been measured into `base_rows` before."""
         assert self.base_rows is not None
         rows = self.last_rows = self.measure()
@@ -63,22 +70,29 @@ class HeldOut:
             self.best_rows = rows
         self.history.append((step, loss))
         word = judge(self.history, rows, self.best_rows, self.base_rows)
-        self.words.append(word)
+        self.verdicts.append(word)
         spread = (rows - self.base_rows).std().item() / math.sqrt(rows.numel())
-        return Validation(step, loss, base_loss, spread, _bands(rows), _bands(self.base_rows), word)
+        return Validation(step, loss, base_loss, spread, _bands(rows), _bands(self.base_rows), word, self.key)
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Where in the noise schedule it got better, and where worse again."""
         if self.last_rows is None or self.best_rows is None or self.base_rows is None:
             return ""
-        return in_words(self.last_rows, self.best_rows, self.base_rows)
+        return describe(self.last_rows, self.best_rows, self.base_rows)
 
     def state(self) -> dict:
-        return {"best": self.best_rows, "last": self.last_rows, "history": self.history, "words": self.words}
+        return {
+            "key": self.key, "best": self.best_rows, "last": self.last_rows, "history": self.history,
+            "verdicts": self.verdicts,
+        }  # fmt: skip
 
-    def restore(self, state: dict) -> None:
-        self.best_rows, self.last_rows, self.words = state["best"], state["last"], list(state["words"])
+    def restore(self, state: dict) -> bool:
+        """Go on from `state()`. False, and nothing of it is taken, where it was measured on other images."""
+        if state.get("key") != self.key:
+            return False
+        self.best_rows, self.last_rows, self.verdicts = state["best"], state["last"], list(state["verdicts"])
         self.history = [tuple(row) for row in state["history"]]
+        return True
 
 
 def _bands(rows: Tensor) -> list[float]:

@@ -1,6 +1,6 @@
 """Is it learning? What the held-out losses say, in words.
 
-Losses of two moments are compared cell by cell (the same picture, noise and timestep in both), so that the luck of the
+Losses of two moments are compared cell by cell (the same image, noise and timestep in both), so that the luck of the
 draw cancels; a difference counts when it is larger than twice its standard error.
 """
 
@@ -21,7 +21,7 @@ SMALL = 0.01  # of the base's loss: less is no change
 
 
 def judge(history: list[tuple[int, float]], now: Tensor, best: Tensor, base: Tensor) -> str:
-    """One of WORDS. history: (step, loss) with this look last; now, best, base: (pictures, draws) losses."""
+    """One of WORDS. history: (step, loss) with this look last; now, best, base: (images, draws) losses."""
     small = SMALL * base.mean().item()
     at = min(range(len(history)), key=lambda i: history[i][1])
     since_best = len(history) - 1 - at
@@ -32,6 +32,11 @@ def judge(history: list[tuple[int, float]], now: Tensor, best: Tensor, base: Ten
     if gain < max(2 * error, small):
         return LEARNING if len(history) < PATIENCE else NOTHING
     return LEARNING if _fell(history, small) else PLATEAU
+
+
+def of_finished(word: str) -> str:
+    """The verdict on a run that is over."""
+    return "learned" if word == LEARNING else word
 
 
 def difference(one: Tensor, other: Tensor) -> tuple[float, float]:
@@ -46,7 +51,7 @@ def _fell(history: list[tuple[int, float]], small: float) -> bool:
     return not before or min(loss for _, loss in lately) < min(loss for _, loss in before) - small
 
 
-def in_words(now: Tensor, best: Tensor, base: Tensor) -> str:
+def describe(now: Tensor, best: Tensor, base: Tensor) -> str:
     """Where in the noise schedule the adapter is better than the base, and where it has turned worse again."""
     better, worse = [], []
     for name, n, b, o in zip(BAND_NAMES, now.chunk(BANDS, 1), best.chunk(BANDS, 1), base.chunk(BANDS, 1)):

@@ -123,7 +123,7 @@ def about_tab(
     @show_errors
     def empty_it():
         """Updates for cleared, sure, emptied."""
-        freed = system.empty_bin(workspace)
+        freed = system.empty_trash(workspace)
         begin()
         return note(f"{size(freed)} freed, {time.strftime('%H:%M')}."), gr.update(visible=False), time.time()
 

@@ -12,7 +12,7 @@ from studio.adapters import AdapterSpec, attach, attach_file, read_adapter
 from studio.basemodels import load_base
 from studio.generation import draw
 from studio.training import config_from, train
-from studio.training.events import Certified, Finished
+from studio.training.events import ExportChecked, Finished
 from studio.workspace import Workspace
 from tests.basemodels.test_training import RECIPE, settings
 from tests.basemodels.tiny import MAKERS
@@ -123,5 +123,5 @@ def test_an_offloaded_base_gives_the_same_gradients(folders, name, kind, checkpo
 def test_a_whole_run_goes_on_an_offloaded_base(folders, image, tmp_path, name):
     config = settings(f"{folders(name)}?offload=true", image, **{"training.steps": 3, "training.warmup": 1})
     events = list(train(config_from(config), Workspace.open(tmp_path)))
-    proof = next(event for event in events if isinstance(event, Certified))
+    proof = next(event for event in events if isinstance(event, ExportChecked))
     assert isinstance(events[-1], Finished) and proof.difference < 1 and not proof.unused

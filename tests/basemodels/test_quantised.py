@@ -11,7 +11,7 @@ from studio.basemodels import load_base, quantising
 from studio.errors import BaseModelError
 from studio.generation import draw
 from studio.training import config_from, train
-from studio.training.events import Certified, Finished
+from studio.training.events import ExportChecked, Finished
 from studio.workspace import Workspace
 from tests.basemodels.test_training import RECIPE, settings
 from tests.basemodels.tiny import MAKERS
@@ -74,7 +74,7 @@ def test_a_whole_run_goes_on_a_base_in_eight_bits(folders, image, tmp_path):
         **{"training.steps": 3, "training.warmup": 1, "training.precision": "bf16"},
     )  # fmt: skip
     events = list(train(config_from(config), Workspace.open(tmp_path)))
-    proof = next(event for event in events if isinstance(event, Certified))
+    proof = next(event for event in events if isinstance(event, ExportChecked))
     assert isinstance(events[-1], Finished) and not proof.unused
     assert any("in 8 bits" in getattr(event, "setup", "") for event in events)
 

@@ -15,9 +15,9 @@ from studio.basemodels.tokens import token_counter
 from studio.errors import BaseModelError
 from studio.generation import Recipe, draw
 from studio.training.config import config_from
-from studio.training.learner import Learner
-from studio.training.processes import Processes
-from studio.training.size import TARGETS, size_line
+from studio.training.distributed import Distributed
+from studio.training.parameter_count import TARGETS, parameter_line
+from studio.training.train_step import TrainStep
 from tests.basemodels.test_training import RECIPE
 from tests.basemodels.tiny import MAKERS
 
@@ -59,18 +59,18 @@ def test_the_numbers_that_are_said_are_those_that_are_trained(bases, folders, na
     wanted = {"data.folder": "x", "adapter.kind": kind, "adapter.rank": 3, "adapter.text_encoder": name != "z-image"}
     state = torch.get_rng_state()
     said = {
-        targets: size_line(config_from(wanted | {"adapter.targets": targets}).adapter, str(folders(name)))
+        targets: parameter_line(config_from(wanted | {"adapter.targets": targets}).adapter, str(folders(name)))
         for targets in TARGETS
     }
     assert torch.equal(torch.get_rng_state(), state)  # a run that goes on meanwhile draws what it would have drawn
     counts = []
     for targets in TARGETS:
-        learner = Learner(config_from(wanted | {"adapter.targets": targets}), bases(name), Processes())
+        learner = TrainStep(config_from(wanted | {"adapter.targets": targets}), bases(name), Distributed())
         counts.append(sum(p.numel() for p in learner.parameters))
         layers = sum(len(list(adapter.items())) for adapter in learner.adapters.values())
         for adapter in learner.adapters.values():
             adapter.detach()
-        assert said[targets].startswith(f"{counts[-1] / 1e3:,.0f} k numbers are trained, in {layers} layers.")
+        assert said[targets].startswith(f"{counts[-1] / 1e3:,.0f} k trainable parameters in {layers} layers.")
     assert counts == sorted(counts) and len(set(counts)) == 3
     assert ("text encoder" in said["all"]) == (name != "z-image")
 

@@ -11,8 +11,8 @@ from PIL import Image, ImageChops
 from studio.adapters import attach_file, read_adapter
 from studio.basemodels import load_base
 from studio.generation import Recipe, draw
-from studio.training import config_from, learner, train
-from studio.training.events import Certified, Finished, Step, Stopped
+from studio.training import config_from, train, train_step
+from studio.training.events import ExportChecked, Finished, Step, Stopped
 from studio.workspace import Workspace
 from tests.basemodels.test_drawing import drawn_by, without
 from tests.basemodels.tiny import MAKERS, SIDE
@@ -45,7 +45,7 @@ def test_one_image_is_learnt_and_its_adapter_goes_out_into_diffusers(bases, fold
     assert isinstance(more[-1], Finished)
     found = losses(seen) + losses(more)
     assert len(found) == 30 and sum(found[-8:]) / 8 < 0.85 * sum(found[:3]) / 3, found
-    proof = next(event for event in more if isinstance(event, Certified))
+    proof = next(event for event in more if isinstance(event, ExportChecked))
     assert proof.difference < 1 and not proof.unused
 
     file, base = tmp_path / "runs" / "run" / "adapter.safetensors", bases(name)
@@ -87,13 +87,13 @@ def test_text_encoders_train_and_are_read_by_diffusers(folders, image, tmp_path,
 
 
 def test_a_step_draws_latents_anew_from_the_distribution_that_the_codec_gives(folders, image, tmp_path, monkeypatch):
-    whole, seen = learner.loss_of, []
+    whole, seen = train_step.loss_of, []
 
     def watched(base, latents, *more, **rest):
         seen.append(latents)
         return whole(base, latents, *more, **rest)
 
-    monkeypatch.setattr(learner, "loss_of", watched)
+    monkeypatch.setattr(train_step, "loss_of", watched)
     config = settings(folders("sd1"), image, **{"training.steps": 4, "training.warmup": 0})
     assert isinstance(list(train(config_from(config), Workspace.open(tmp_path)))[-1], Finished)
     with Image.open(image / "one.png") as opened:

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from studio.captioning import caption_dataset
-from studio.datasets import bulk, examine, import_pictures, open_dataset, undo
+from studio.datasets import bulk, examine, import_images, open_dataset, undo
 from studio.services import captions, datasets
 from studio.services.thumbnails import thumbnail
 from studio.web.dataset.images import PAGE
@@ -55,7 +55,7 @@ def throughput(source: Path, workspace: Workspace) -> None:
     all_at_once()  # the files are in the system's memory for all of them
     floor = rate("Pillow decoding, one thread", len(files), one_by_one)
     rate(f"Pillow decoding, {os.cpu_count()} threads", len(files), all_at_once, floor)
-    rate("import", len(files), lambda: import_pictures(workspace, "many", [source]), floor)
+    rate("import", len(files), lambda: import_images(workspace, "many", [source]), floor)
     dataset = open_dataset(workspace.datasets / "many")
     rate("built-in tagger", len(files), lambda: caption_dataset(dataset, mode="overwrite"), floor)
     rate("health check, first", len(files), lambda: examine(dataset, 512), floor)

@@ -45,7 +45,7 @@ def main() -> None:
         seconds = time.monotonic() - began
         view = read_run(workspace, given.style)
         step, loss, base_loss = min(view.validation, key=lambda row: row[1])
-        print(f"{given.steps} steps in {seconds:.0f} s, {view.rate:.2f} steps/s")
+        print(f"{given.steps} steps in {seconds:.0f} s, {view.steps_per_second:.2f} steps/s")
         print(f"held-out loss {base_loss:.4f} -> {loss:.4f} ({100 * (loss / base_loss - 1):+.1f} %) at step {step}")
         sheet = given.sheet or ASSETS.parent / "docs" / "images" / f"{given.style}-sheet.png"
         sheet.parent.mkdir(exist_ok=True)

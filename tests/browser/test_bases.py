@@ -35,7 +35,7 @@ def test_a_base_in_a_folder_is_looked_at_trained_on_and_drawn_with(page, folder,
     expect(page.locator("#preset input")).to_have_value("SDXL, style")
     expect(page.locator("#training-steps input")).to_have_value("2000")
     expect(page.locator("#adapter-rank input")).to_have_value("32")
-    expect(page.locator("#numbers")).to_contain_text("numbers are trained, in 80 layers")
+    expect(page.locator("#numbers")).to_contain_text("trainable parameters in 80 layers")
 
     clicks.fill(page, "adapter-rank", "2")
     expect(page.locator("#numbers")).not_to_contain_text("250 k")

@@ -25,7 +25,8 @@ from studio.generation import Recipe, read_recipe, save_image
 from studio.services.run_order import dequeue, enqueue, move, waiting
 from studio.training import checkpoints, config_from, config_to_toml, list_runs, new_run, read_run, train
 from studio.training.events import Checkpoint, Finished
-from studio.training.keeping import bring_back, empty_bin, note_of, throw_away, thrown, write_note
+from studio.training.run_notes import note_of, write_note
+from studio.training.trash import empty_trash, list_trash, move_to_trash, restore
 from studio.workspace import ASSETS, Workspace
 from tests.chaos.children import Say
 from tests.training.test_exact_resume import BUSY, same
@@ -264,7 +265,7 @@ def keep_runs(root: Path, say: Say, doomed: bool) -> None:
 def kept(workspace: Workspace) -> dict[str, Any]:
     """All that a person would find again."""
     runs = {name: note_of(workspace, name) for name in sorted(list_runs(workspace))}
-    return {"runs": runs, "queue": waiting(workspace), "bin": sorted(one.name for one in thrown(workspace))}
+    return {"runs": runs, "queue": waiting(workspace), "bin": sorted(one.name for one in list_trash(workspace))}
 
 
 def _next(state: dict, chance: random.Random) -> list:
@@ -288,11 +289,11 @@ def _do(workspace: Workspace, step: list) -> None:
         case ["back", name, _]:
             move(workspace, name, 1)
         case ["throw", name, _]:
-            throw_away(workspace, name)
+            move_to_trash(workspace, name)
         case ["bring", name, _]:
-            bring_back(workspace, next(one.key for one in thrown(workspace) if one.name == name))
+            restore(workspace, next(one.key for one in list_trash(workspace) if one.name == name))
         case ["empty", _]:
-            empty_bin(workspace)
+            empty_trash(workspace)
 
 
 def check_kept(root: Path, said: list[Any], known: dict) -> list[str]:

@@ -15,10 +15,10 @@ from studio.captioning import captioner_settings
 from studio.datasets import (
     bulk,
     captions,
-    import_pictures,
+    import_images,
     open_dataset,
-    pictures,
 )
+from studio.datasets import images as image_files
 from studio.errors import DatasetError
 from studio.generation import Recipe, contact_sheet, grids, image_metadata, prompts
 from studio.schema import explain
@@ -97,7 +97,7 @@ def save(path: Path, data: bytes) -> Path:
 def pictures_of_each_format() -> list[bytes]:
     grey = Image.radial_gradient("L").resize((24, 18))
     image, exif, found = Image.merge("RGBA", [grey, grey.rotate(90), grey, grey]), Image.Exif(), []
-    exif[pictures.ORIENTATION] = 6
+    exif[image_files.ORIENTATION] = 6
     kinds = [("PNG", "RGBA"), ("JPEG", "RGB"), ("WEBP", "RGBA"), ("GIF", "P"), ("BMP", "RGB"), ("TIFF", "CMYK")]
     for form, mode in [*kinds, *[("AVIF", "RGB")] * features.check("avif"), ("PNG", "I;16"), ("JPEG", "CMYK")]:
         stream = io.BytesIO()
@@ -121,8 +121,8 @@ def of_pictures(workspace: Workspace, place: Path) -> list[Reader]:
 
     def picture(data: bytes):
         path = save(place / "a.png", data)
-        seen = pictures.size_of(data), pictures.format_of(data), pictures.has_alpha(path)
-        return *seen, pictures.open_picture(data, at_least=64).size, pictures.open_alpha(path) and 1
+        seen = image_files.size_of(data), image_files.format_of(data), image_files.has_alpha(path)
+        return *seen, image_files.open_image(data, at_least=64).size, image_files.open_alpha(path) and 1
 
     def source(data: bytes):
         kept = generation.keep_source(workspace, save(place / "b.jpg", data))
@@ -131,7 +131,7 @@ def of_pictures(workspace: Workspace, place: Path) -> list[Reader]:
 
     def archive(data: bytes):
         shutil.rmtree(workspace.datasets / "zip", ignore_errors=True)
-        dataset, skipped = import_pictures(workspace, "zip", [save(place / "a.zip", data)])
+        dataset, skipped = import_images(workspace, "zip", [save(place / "a.zip", data)])
         return [dataset.file_of(item) for item in dataset.items], skipped, dataset.problems
 
     def said(data: bytes):

@@ -20,7 +20,7 @@ from studio.datasets import (
     authors,
     history,
     open_dataset,
-    removed_pictures,
+    removed_images,
     undo,
 )
 from studio.generation import contact_sheet, votes
@@ -28,8 +28,9 @@ from studio.services import adapter_library, base_models, evaluation, gallery, g
 from studio.services.run_order import enqueue, waiting
 from studio.training import config_from, config_from_toml, config_to_toml, read_events, summary
 from studio.training.difficulty import hardest
-from studio.training.keeping import note_of, thrown
 from studio.training.reading import Log, skim_run_folder
+from studio.training.run_notes import note_of
+from studio.training.trash import list_trash
 from studio.web.components import loss_chart
 from studio.web.train import status
 from studio.workspace import ASSETS, Workspace
@@ -49,7 +50,7 @@ EVENTS = [
     '{"event": "Checkpoint", "step": 2, "folder": "checkpoints/000002"}',
     '{"event": "RolledBack", "step": 1, "message": "back"}',
     '{"event": "Warned", "step": 2, "message": "careful"}',
-    '{"event": "Certified", "step": 2, "difference": 0.1, "unused": 0, "message": "it draws"}',
+    '{"event": "ExportChecked", "step": 2, "difference": 0.1, "unused": 0, "message": "it draws"}',
     '{"event": "Finished", "step": 2, "kept": 2, "message": "done"}',
     '{"event": "Stopped", "step": 2, "message": "stopped"}',
     '{"event": "Failed", "step": 2, "message": "failed"}',
@@ -81,7 +82,7 @@ def of_runs(workspace: Workspace) -> list[Reader]:
         save(folder / "events.jsonl", data)
         view, _ = Log(folder).look(), (read_events(folder), skim_run_folder(folder))
         page = [status.run_status(view), status.warnings_list(view.warnings)]
-        page += [loss_chart.loss_chart(view.losses, view.looks, view.steps), str(view.certificate)]
+        page += [loss_chart.loss_chart(view.losses, view.validations, view.steps), str(view.export_check)]
         short, course = summary.summary(workspace, "run"), summary.course(workspace, "run")
         film = run_library.film(workspace, "run", course)
         assert all(path.is_relative_to(workspace.cache) for _, frames in film for _, path in frames)
@@ -103,7 +104,7 @@ def of_runs(workspace: Workspace) -> list[Reader]:
 
     def noted(data: bytes):
         save(folder / "note.txt", data)
-        return note_of(workspace, "run"), thrown(workspace)
+        return note_of(workspace, "run"), list_trash(workspace)
 
     def hard(data: bytes):
         return hardest(save(folder / "pictures.json", data).parent)
@@ -139,7 +140,7 @@ def of_notes(workspace: Workspace) -> list[Reader]:
             save(folder / "a.txt", b"b\n")
             save(folder / ".studio" / name, data)
             dataset = open_dataset(folder)
-            seen = [dataset.problems, history(dataset), authors(dataset, "a.png"), removed_pictures(dataset)]
+            seen = [dataset.problems, history(dataset), authors(dataset, "a.png"), removed_images(dataset)]
             return seen, undo(dataset).left if name == "history.jsonl" else dataset.items[0].size
 
         return read

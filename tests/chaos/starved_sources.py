@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from studio.captioning import caption_dataset
-from studio.datasets import open_dataset, pictures
+from studio.datasets import images, open_dataset
 from studio.training import list_runs, read_run
 from studio.training.events import Finished, Preparing, Step, Warned
 from studio.workspace import ASSETS
@@ -53,7 +53,7 @@ def dataset_vanishes_while_it_is_captioned(root: Path) -> str:
 
 def slow_dataset_is_left_when_told(root: Path) -> str:
     """Opening a picture takes 0.3 s, as on a network disk far away: a stop is heard within a few of them."""
-    workspace, load = space(root, encoded=False), pictures.Image.open
+    workspace, load = space(root, encoded=False), images.Image.open
 
     def slow(*arguments: Any, **options: Any) -> Any:
         time.sleep(0.3)
@@ -68,11 +68,11 @@ def slow_dataset_is_left_when_told(root: Path) -> str:
         return time.monotonic() - told[0]
 
     dataset = open_dataset(workspace.datasets / "silhouette")
-    pictures.Image.open = slow
+    images.Image.open = slow
     listing = waited(lambda stop: list(run(workspace, stop)), 9)  # 7 s go by until the pictures are known
     decoding = waited(lambda stop: list(run(workspace, stop)), 17)
     captioning = waited(lambda stop: caption_dataset(dataset, mode="overwrite", stop=stop), 2)
-    pictures.Image.open = load
+    images.Image.open = load
     assert max(listing, decoding, captioning) < 6, (listing, decoding, captioning)
     ends_well(workspace)
     return f"stopped {listing:.1f}, {decoding:.1f} s (training) and {captioning:.1f} s (captioning) after it was told"
@@ -122,8 +122,8 @@ def clock_goes_back_during_a_run(root: Path) -> str:
 def files_come_from_the_future(root: Path) -> str:
     """A workspace that was used under a clock a year ahead: what is made now is shown, and no older copy of it."""
     from studio.services.runs import download_copy
-    from studio.training.keeping import bring_back, throw_away, thrown
     from studio.training.summary import summary
+    from studio.training.trash import list_trash, move_to_trash, restore
 
     workspace = space(root)
     list(run(workspace, **{"training.steps": 2}))
@@ -136,8 +136,8 @@ def files_come_from_the_future(root: Path) -> str:
     second = download_copy(workspace, "run").read_bytes()
     assert second == (workspace.runs / "run" / "adapter.safetensors").read_bytes() != first
     assert summary(workspace, "run").step == 6
-    bring_back(workspace, throw_away(workspace, "run"))
-    assert not thrown(workspace) and list_runs(workspace) == ["run"]
+    restore(workspace, move_to_trash(workspace, "run"))
+    assert not list_trash(workspace) and list_runs(workspace) == ["run"]
     return "nothing: the newest is shown"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from studio.captioning import caption_dataset
-from studio.datasets import copy_sample, import_pictures, open_dataset
+from studio.datasets import copy_sample, import_images, open_dataset
 from studio.generation import Recipe, generate, read_recipe, save_image
 from studio.training import checkpoints, config_from, extend_run, list_runs, new_run, read_run, train
 from studio.training.events import Event, Finished, Step
@@ -155,10 +155,10 @@ def captioning_on_a_full_disk(root: Path) -> str:
 def importing_on_a_full_disk(root: Path) -> str:
     workspace = space(root)
     fill(root, leave=60_000)
-    said = refused(lambda: import_pictures(workspace, "mine", [SAMPLE]))
+    said = refused(lambda: import_images(workspace, "mine", [SAMPLE]))
     assert not broken_files(workspace.datasets)
     free(root)
-    dataset, _ = import_pictures(workspace, "again", [SAMPLE])
+    dataset, _ = import_images(workspace, "again", [SAMPLE])
     assert len(dataset.items) == 24 and all(item.caption for item in dataset.items)
     return said
 
@@ -200,7 +200,7 @@ def captioning_in_a_read_only_workspace(root: Path) -> str:
 def importing_into_a_read_only_workspace(root: Path) -> str:
     workspace = space(root)
     read_only(root)
-    return refused(lambda: import_pictures(workspace, "mine", [SAMPLE]))
+    return refused(lambda: import_images(workspace, "mine", [SAMPLE]))
 
 
 def saving_a_picture_in_a_read_only_workspace(root: Path) -> str:
@@ -248,8 +248,8 @@ def importing_without_memory(root: Path) -> str:
     workspace = space(root)
     large = root / "large.png"
     Image.effect_noise((2500, 2500), 60).save(large)
-    said = tried(MARGINS, megabytes, lambda more: import_pictures(workspace, f"mine{more}", [large]))
-    assert len(import_pictures(workspace, "mine", [large])[0].items) == 1
+    said = tried(MARGINS, megabytes, lambda more: import_images(workspace, f"mine{more}", [large]))
+    assert len(import_images(workspace, "mine", [large])[0].items) == 1
     return said
 
 
@@ -277,8 +277,8 @@ def captioning_without_file_handles(root: Path) -> str:
 
 def importing_without_file_handles(root: Path) -> str:
     workspace = space(root)
-    said = tried(HANDLES, few_files, lambda more: import_pictures(workspace, f"mine{more}", [SAMPLE]))
-    assert len(import_pictures(workspace, "mine", [SAMPLE])[0].items) == 24 and not broken_files(workspace.datasets)
+    said = tried(HANDLES, few_files, lambda more: import_images(workspace, f"mine{more}", [SAMPLE]))
+    assert len(import_images(workspace, "mine", [SAMPLE])[0].items) == 24 and not broken_files(workspace.datasets)
     return said
 
 

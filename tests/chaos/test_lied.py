@@ -14,7 +14,7 @@ from studio.basemodels.choice import BaseChoice
 from studio.basemodels.hub_cache import missing_parts
 from studio.basemodels.single_file import kind_of
 from studio.captioning import captioner_settings
-from studio.datasets import history, import_pictures, open_dataset, read_caption, set_caption
+from studio.datasets import history, import_images, open_dataset, read_caption, set_caption
 from studio.errors import AdapterError, BaseModelError, ConfigError, GenerationError, NotAllowedError
 from studio.generation import contact_sheet, grids, image_metadata, prompts
 from studio.server.permissions import REACHED
@@ -193,7 +193,7 @@ def test_a_name_that_is_no_text_is_told_in_a_line_that_a_page_can_hold(workspace
     line = "caf?.png: its name is not written in UTF-8, rename it."
     dataset = open_dataset(tmp_path / "set")
     assert [item.path.name for item in dataset.items] == ["good.png"] and dataset.problems == [line]
-    assert line in import_pictures(workspace, "copy", [tmp_path / "set"])[1]
+    assert line in import_images(workspace, "copy", [tmp_path / "set"])[1]
 
 
 def test_a_history_of_half_characters_or_of_endless_numbers_is_passed_over(tmp_path):

@@ -66,8 +66,8 @@ def test_wrong_arguments_are_one_line(capsys, space, arguments):
 
 def test_an_empty_folder_is_refused(capsys, space, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "No pictures" in refusal(capsys, "train", "--data", str(tmp_path / "empty"))
-    assert "No pictures" in refusal(capsys, "caption", str(tmp_path / "empty"))
+    assert "No images" in refusal(capsys, "train", "--data", str(tmp_path / "empty"))
+    assert "No images" in refusal(capsys, "caption", str(tmp_path / "empty"))
 
 
 def test_a_text_file_called_png_is_refused(capsys, space, tmp_path):

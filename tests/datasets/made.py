@@ -1,4 +1,4 @@
-"""Pictures and zips as bytes, good ones and one made to do harm."""
+"""Images and zips as bytes, good ones and one made to do harm."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def encoded(form: str = "PNG", colour: str = "red") -> bytes:
-    """A picture of 12 x 8 pixels."""
+    """An image of 12 x 8 pixels."""
     stream = io.BytesIO()
     Image.new("RGB", (12, 8), colour).save(stream, form)
     return stream.getvalue()

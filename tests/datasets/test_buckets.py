@@ -1,4 +1,4 @@
-"""Aspect-ratio buckets: every picture keeps its shape as nearly as the step allows, and no pixel is invented."""
+"""Aspect-ratio buckets: every image keeps its shape as nearly as the step allows, and no pixel is invented."""
 
 import random
 
@@ -22,7 +22,7 @@ def test_buckets_keep_the_area_and_divide_by_the_step():
     "size, bucket",
     [((1000, 1000), (512, 512)), ((1920, 1080), (640, 384)), ((1080, 1920), (384, 640)), ((4000, 600), (768, 320))],
 )
-def test_a_large_picture_goes_to_the_bucket_of_its_shape(size, bucket):
+def test_a_large_image_goes_to_the_bucket_of_its_shape(size, bucket):
     assert frame_of(*size, 512, 64).size == bucket
 
 
@@ -55,9 +55,9 @@ def test_the_cut_is_the_middle_and_what_is_lost_is_said():
 
 
 def test_the_pixels_are_those_inside_the_box():
-    picture = Image.new("RGB", (600, 300), "red")
-    picture.paste("blue", (150, 0, 450, 300))
+    image = Image.new("RGB", (600, 300), "red")
+    image.paste("blue", (150, 0, 450, 300))
     frame = frame_of(600, 300, 128, 32, buckets=False)
-    cut = frame.cut(picture)
+    cut = frame.cut(image)
     assert cut.size == frame.size == (128, 128)
     assert cut.getpixel((64, 64)) == cut.getpixel((3, 64)) == (0, 0, 255), "only the blue middle is kept"

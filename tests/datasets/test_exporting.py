@@ -11,7 +11,7 @@ import zipfile
 import pytest
 from PIL import Image
 
-from studio.datasets import export, import_pictures, open_dataset, set_caption, write_captions
+from studio.datasets import export, import_images, open_dataset, set_caption, write_captions
 from studio.errors import DatasetError
 from studio.workspace import Workspace, sweep
 
@@ -47,7 +47,7 @@ def test_the_table_is_imagefolders_and_comes_back_in(dataset, tmp_path):
         {"file_name": "10_cat/b.webp", "text": 'a "quoted", café'}, {"file_name": "a.jpg", "text": "red"},
     ]  # fmt: skip
     assert names_in(out) == {"a.jpg", "a-masklabel.png", "10_cat/b.webp", "metadata.jsonl"}
-    back, skipped = import_pictures(Workspace.open(tmp_path / "workspace"), "back", [out])
+    back, skipped = import_images(Workspace.open(tmp_path / "workspace"), "back", [out])
     assert [(back.file_of(i), i.caption, i.repeats) for i in back.items] == [
         (dataset.file_of(i), i.caption, i.repeats) for i in dataset.items
     ]
@@ -58,16 +58,16 @@ def test_a_zip_holds_the_same_and_comes_back_in(dataset, tmp_path):
     out = export(dataset, tmp_path / "out.zip", "zip")
     with zipfile.ZipFile(out) as archive:
         assert archive.testzip() is None and ".studio" not in " ".join(archive.namelist())
-    back, _ = import_pictures(Workspace.open(tmp_path / "workspace"), "back", [out])
+    back, _ = import_images(Workspace.open(tmp_path / "workspace"), "back", [out])
     assert [i.caption for i in back.items] == [i.caption for i in dataset.items]
 
 
-def test_transparent_pictures_are_laid_on_the_colour_that_was_asked_for(dataset, tmp_path):
+def test_transparent_images_are_laid_on_the_colour_that_was_asked_for(dataset, tmp_path):
     Image.new("RGBA", (8, 6), (0, 0, 0, 0)).save(dataset.folder / "10_cat" / "b.gif")
     out = export(open_dataset(dataset.folder), tmp_path / "out", background="#0000ff")
     for name in ("b.png", "b-2.png"):
-        with Image.open(out / "10_cat" / name) as picture:
-            assert picture.mode == "RGB" and picture.getpixel((0, 0)) == (0, 0, 255)
+        with Image.open(out / "10_cat" / name) as image:
+            assert image.mode == "RGB" and image.getpixel((0, 0)) == (0, 0, 255)
     assert (out / "a.jpg").read_bytes() == (dataset.folder / "a.jpg").read_bytes(), "it has nothing transparent"
 
 
@@ -108,7 +108,7 @@ def test_a_csv_of_captions_is_read_as_the_csv_module_wrote_it(dataset, tmp_path)
         csv.writer(stream).writerows([("id", "file_name", "text"), *((1, *row) for row in captions.items())])
     expected = {file: " ".join(caption.split()) for file, caption in captions.items()}
     assert {file: item.caption for file, item in open_dataset(place).by_file().items()} == expected
-    back, _ = import_pictures(Workspace.open(tmp_path / "workspace"), "back", [place])
+    back, _ = import_images(Workspace.open(tmp_path / "workspace"), "back", [place])
     assert {item.path.name: item.caption for item in back.items} == {
         file.split("/")[-1]: caption for file, caption in expected.items()
     }

@@ -1,4 +1,4 @@
-"""Opening a folder: what counts as a picture, what is named as a problem, and thumbnails of what is there."""
+"""Opening a folder: what counts as an image, what is named as a problem, and thumbnails of what is there."""
 
 import os
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.datasets import open_dataset, open_picture, thumbnail
+from studio.datasets import open_dataset, open_image, thumbnail
 from studio.errors import DatasetError
 
 
@@ -18,26 +18,27 @@ def folder(tmp_path):
     return place
 
 
-def test_hidden_files_and_masks_are_no_pictures_and_no_problems(folder):
+def test_hidden_files_and_masks_are_no_images(folder):
     for name in (".hidden.png", "a-masklabel.png", "a-condlabel.png"):
         Image.new("L", (8, 8)).save(folder / name)
     (folder / ".cache").mkdir()
     Image.new("L", (8, 8)).save(folder / ".cache" / "b.png")
     dataset = open_dataset(folder)
-    assert [item.path.name for item in dataset.items] == ["a.png"] and not dataset.problems
+    assert [item.path.name for item in dataset.items] == ["a.png"]
+    assert dataset.problems == ["a-condlabel.png: a control image, those are not used."]
 
 
 def test_text_renamed_png_is_a_problem_and_stays_where_it_is(folder):
     (folder / "notes.png").write_text("shopping list")
     dataset = open_dataset(folder)
-    assert len(dataset.items) == 1 and dataset.problems == ["notes.png: not a picture."]
+    assert len(dataset.items) == 1 and dataset.problems == ["notes.png: not an image."]
     assert (folder / "notes.png").read_text() == "shopping list"
 
 
 def test_a_folder_of_only_bad_files_says_which_in_one_sentence(tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("no")
-    with pytest.raises(DatasetError, match=r": a.png: not a picture and 1 more\.$"):
+    with pytest.raises(DatasetError, match=r": a.png: not an image and 1 more\.$"):
         open_dataset(tmp_path)
 
 
@@ -57,18 +58,18 @@ def test_links_to_outside_and_to_nowhere_are_named_and_not_followed(folder):
     assert [line.split(":")[0] for line in dataset.problems] == ["link.png", "loop.png"]
 
 
-def test_deep_pictures_keep_their_tones(tmp_path):
+def test_deep_images_keep_their_tones(tmp_path):
     Image.fromarray(np.full((4, 4), 200, np.uint16)).save(tmp_path / "dark.png")  # nearly black, although below 256
-    assert open_picture(tmp_path / "dark.png").getpixel((0, 0)) == (1, 1, 1)
+    assert open_image(tmp_path / "dark.png").getpixel((0, 0)) == (1, 1, 1)
     Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "float.tif")
-    assert open_picture(tmp_path / "float.tif").getpixel((0, 0)) == (128, 128, 128)
+    assert open_image(tmp_path / "float.tif").getpixel((0, 0)) == (128, 128, 128)
     Image.fromarray(np.full((4, 4), 32768, np.int32)).save(tmp_path / "long.tif")
-    assert open_picture(tmp_path / "long.tif").getpixel((0, 0)) == (128, 128, 128)
+    assert open_image(tmp_path / "long.tif").getpixel((0, 0)) == (128, 128, 128)
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow says much about each
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP"])
-def test_damaged_pictures_open_or_are_named(tmp_path, form):
+def test_damaged_images_open_or_are_named(tmp_path, form):
     path, draw = tmp_path / "x.png", np.random.default_rng(0)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -80,12 +81,12 @@ def test_damaged_pictures_open_or_are_named(tmp_path, form):
         for at in draw.integers(0, min(len(data), 400), 6):
             data[at] = draw.integers(0, 256)
         try:
-            assert open_picture(bytes(data), "x").mode == "RGB"
+            assert open_image(bytes(data), "x").mode == "RGB"
         except DatasetError as error:
             assert str(error).startswith("x: ") and "\n" not in str(error)
 
 
-def test_a_thumbnail_is_made_once_and_again_when_the_picture_changes(folder, tmp_path):
+def test_a_thumbnail_is_made_once_and_again_when_the_image_changes(folder, tmp_path):
     first = thumbnail(folder / "a.png", tmp_path / "cache")
     assert Image.open(first).size == (192, 96)
     made = first.stat().st_mtime_ns

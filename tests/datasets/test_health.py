@@ -11,15 +11,15 @@ import pytest
 from PIL import Image, ImageFilter
 
 from studio.datasets import analysis, copy_sample, examine, list_samples, open_dataset, remedy, set_caption, undo
-from studio.datasets.analysis import NEAR, analyse, look, sharpness, twins
+from studio.datasets.analysis import NEAR, analyse, look, near_duplicates, sharpness
 from studio.datasets.health import BLURRED
-from studio.datasets.known import Facts
+from studio.datasets.image_index import ImageInfo
 from studio.errors import DatasetError
 from studio.workspace import Workspace
 from tests.operations import growth
 
 
-def picture(seed: int, size=(320, 320)) -> Image.Image:
+def image(seed: int, size=(320, 320)) -> Image.Image:
     """Coarse and fine noise: no two seeds look alike."""
     draw = np.random.default_rng(seed)
     coarse = Image.fromarray(draw.integers(0, 255, (6, 6, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
@@ -29,11 +29,11 @@ def picture(seed: int, size=(320, 320)) -> Image.Image:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Four good pictures with captions."""
+    """Four good images with captions."""
     place = tmp_path / "set"
     place.mkdir()
     for number in range(4):
-        picture(number).save(place / f"good{number}.png")
+        image(number).save(place / f"good{number}.png")
         set_caption(place / f"good{number}.png", f"zsk, thing {number}")
     return place
 
@@ -55,13 +55,13 @@ def test_a_good_set_has_no_findings(folder, tmp_path):
         assert not kinds - {"tag everywhere"}, name
 
 
-def test_each_picture_trouble_is_found_and_removed_and_comes_back(folder):
-    picture(0).resize((160, 160)).save(folder / "near.jpg", quality=80)
+def test_each_image_trouble_is_found_and_removed_and_comes_back(folder):
+    image(0).resize((160, 160)).save(folder / "near.jpg", quality=80)
     (folder / "torn.png").write_bytes((folder / "good1.png").read_bytes()[:9000])
-    (folder / "text.png").write_text("not a picture")
-    picture(5, (100, 80)).save(folder / "small.png")
-    picture(6).filter(ImageFilter.GaussianBlur(4)).save(folder / "soft.png")
-    picture(7, (1600, 320)).save(folder / "long.png")
+    (folder / "text.png").write_text("not an image")
+    image(5, (100, 80)).save(folder / "small.png")
+    image(6).filter(ImageFilter.GaussianBlur(4)).save(folder / "soft.png")
+    image(7, (1600, 320)).save(folder / "long.png")
     for name in ("near", "small", "soft", "long", "torn"):
         (folder / f"{name}.txt").write_text(f"zsk, {name}")
     before, report = now(folder), found(folder)
@@ -73,7 +73,7 @@ def test_each_picture_trouble_is_found_and_removed_and_comes_back(folder):
         "extreme aspect": {"long.png"},
     }
     assert report["near-duplicates"].groups == (("good0.png", "near.jpg"),), "the larger one first"
-    assert report["blurred"].message == "1 picture is blurred or nearly empty."
+    assert report["blurred"].message == "1 image is blurred or nearly empty."
     for finding in report.values():
         remedy(open_dataset(folder), finding, finding.remedies[0])
         left = found(folder)
@@ -81,12 +81,12 @@ def test_each_picture_trouble_is_found_and_removed_and_comes_back(folder):
         undo(open_dataset(folder))
         assert now(folder) == before
     spared = dataclasses.replace(report["too small"], files=("small.png",))
-    assert remedy(open_dataset(folder), spared, "remove the pictures").files == ["small.png"]
+    assert remedy(open_dataset(folder), spared, "remove the images").files == ["small.png"]
 
 
 def test_each_caption_trouble_is_found_and_mended_and_comes_back(folder):
     for number, caption in enumerate(["", "zsk, same, thing", "zsk, Same, thing", "thing without"]):
-        picture(10 + number).save(folder / f"x{number}.png")
+        image(10 + number).save(folder / f"x{number}.png")
         set_caption(folder / f"x{number}.png", caption)
     (folder / "nobody.txt").write_text("a caption of nothing")
     before, report = now(folder), found(folder)
@@ -108,7 +108,7 @@ def test_each_caption_trouble_is_found_and_mended_and_comes_back(folder):
 
 
 def test_a_tag_on_everything_is_removed_everywhere(folder):
-    picture(9).save(folder / "last.png")
+    image(9).save(folder / "last.png")
     for item in open_dataset(folder).items:
         set_caption(item.path, f"zsk, {item.path.stem}, simple background")
     finding = found(folder)["tag everywhere"]
@@ -141,17 +141,17 @@ def test_a_remedy_for_something_else_is_refused(folder):
 def test_twins_are_those_that_imagehash_says_are_near(tmp_path):
     facts, hashes = {}, {}
     for seed in range(12):
-        for kind, made in (("", picture(seed)), ("small", picture(seed).resize((200, 200)))):
+        for kind, made in (("", image(seed)), ("small", image(seed).resize((200, 200)))):
             name = f"{seed}{kind}.png"
             made.save(tmp_path / name)
             facts[name] = look(tmp_path / name, imagehash)
             hashes[name] = imagehash.hex_to_hash(facts[name].likeness)
     near = {pair for pair in itertools.combinations(facts, 2) if hashes[pair[0]] - hashes[pair[1]] <= NEAR}
-    assert {tuple(group) for group in twins(facts)} == near and len(near) == 12
+    assert {tuple(group) for group in near_duplicates(facts)} == near and len(near) == 12
 
 
 def test_the_same_shape_in_another_colour_is_no_twin(folder):
-    Image.merge("RGB", picture(0).split()[::-1]).save(folder / "other-colour.png")
+    Image.merge("RGB", image(0).split()[::-1]).save(folder / "other-colour.png")
     set_caption(folder / "other-colour.png", "zsk, other")
     assert "near-duplicates" not in found(folder)
 
@@ -159,7 +159,7 @@ def test_the_same_shape_in_another_colour_is_no_twin(folder):
 def test_without_imagehash_only_the_same_file_is_found_and_that_is_said(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "imagehash", None)
     (folder / "twin.png").write_bytes((folder / "good0.png").read_bytes())
-    picture(0).resize((310, 310)).save(folder / "near.png")
+    image(0).resize((310, 310)).save(folder / "near.png")
     for name in ("twin", "near"):
         set_caption(folder / f"{name}.png", f"zsk, {name}")
     report = found(folder)
@@ -169,24 +169,24 @@ def test_without_imagehash_only_the_same_file_is_found_and_that_is_said(folder, 
     assert set(found(folder)["near-duplicates"].files) == {"good0.png", "near.png", "twin.png"}
 
 
-def test_a_picture_is_compared_with_all_others_in_one_step():
+def test_an_image_is_compared_with_all_others_in_one_step():
     """`python -m tests.benchmarks.dataset` times 5,000."""
     draw = np.random.default_rng(0)
     facts = {
-        f"{n}": Facts(1, 1, 10, 10, draw.bytes(16).hex(), draw.bytes(8).hex(), draw.bytes(48).hex(), 99.0)
+        f"{n}": ImageInfo(1, 1, 10, 10, draw.bytes(16).hex(), draw.bytes(8).hex(), draw.bytes(48).hex(), 99.0)
         for n in range(1000)
     }
     same = {name: dataclasses.replace(one, content="0" * 32) for name, one in facts.items()}
     alike = {n: dataclasses.replace(f, likeness="0" * 16, colours="0" * 96) for n, f in facts.items()}
-    assert twins(facts) == [] and len(twins(same)) == len(twins(alike)) == 1
+    assert near_duplicates(facts) == [] and len(near_duplicates(same)) == len(near_duplicates(alike)) == 1
     for pictures in (facts, same, alike):
-        assert growth(twins, dict([*pictures.items()][:500]), pictures) < 2.5
+        assert growth(near_duplicates, dict([*pictures.items()][:500]), pictures) < 2.5
 
 
 def test_sharpness_falls_with_blur_and_is_the_variance_of_the_laplacian():
     from scipy import ndimage
 
-    grey = picture(1).convert("L")
+    grey = image(1).convert("L")
     values = [sharpness(grey.filter(ImageFilter.GaussianBlur(radius))) for radius in (0, 1, 2, 4)]
     assert values == sorted(values, reverse=True) and values[0] > BLURRED > values[-1]
     laplacian = ndimage.laplace(np.asarray(grey, np.float64))[1:-1, 1:-1]
@@ -194,12 +194,12 @@ def test_sharpness_falls_with_blur_and_is_the_variance_of_the_laplacian():
     assert sharpness(Image.new("L", (2, 9))) == 0
 
 
-def test_pictures_are_looked_at_once_and_again_when_they_change(folder, monkeypatch):
+def test_images_are_looked_at_once_and_again_when_they_change(folder, monkeypatch):
     looked = []
     monkeypatch.setattr(analysis, "look", lambda path, module: looked.append(path.name) or look(path, module))
     found(folder), found(folder)
     assert sorted(looked) == [f"good{n}.png" for n in range(4)]
-    picture(20).save(folder / "good2.png")
+    image(20).save(folder / "good2.png")
     assert found(folder) == {} and looked[4:] == ["good2.png"]
 
 
@@ -208,7 +208,7 @@ def test_progress_is_told_and_a_stop_keeps_what_was_seen(folder):
     seen = analyse(open_dataset(folder), lambda *step: told.append(step))
     assert [step[:2] for step in told] == [(1, 4), (2, 4), (3, 4), (4, 4)] and not seen.stopped
     for number in range(40):
-        picture(number + 50, (64, 64)).save(folder / f"more{number}.png")
+        image(number + 50, (64, 64)).save(folder / f"more{number}.png")
     seen = analyse(open_dataset(folder), lambda *_: stop.set(), stop)
     assert seen.stopped and 4 < len(seen.facts) < 44
     assert not analyse(open_dataset(folder)).stopped

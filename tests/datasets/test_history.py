@@ -10,9 +10,9 @@ from studio.datasets import (
     history,
     open_dataset,
     redo,
-    remove_pictures,
-    removed_pictures,
-    restore_pictures,
+    remove_images,
+    removed_images,
+    restore_images,
     set_caption,
     undo,
     write_captions,
@@ -172,11 +172,11 @@ def test_a_caption_of_the_metadata_file_is_cleared_and_comes_back(folder):
 def test_removed_pictures_take_captions_and_masks_along_and_come_back(folder):
     Image.new("L", (8, 8)).save(folder / "a-masklabel.png")
     everything = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    change = remove_pictures(open_dataset(folder), ["a.png", "b.png"])
+    change = remove_images(open_dataset(folder), ["a.png", "b.png"])
     assert change.files == ["a.png", "b.png"] and now(folder) == {"c.png": "c"}
     assert sorted(path.name for path in folder.iterdir()) == [".studio", "c.png", "c.txt"]
-    assert [name for name, _ in removed_pictures(open_dataset(folder))] == ["a.png", "b.png"]
-    restore_pictures(open_dataset(folder), ["b.png"])
+    assert [name for name, _ in removed_images(open_dataset(folder))] == ["a.png", "b.png"]
+    restore_images(open_dataset(folder), ["b.png"])
     assert now(folder) == {"b.png": "b", "c.png": "c"}
     undo(open_dataset(folder))
     undo(open_dataset(folder))
@@ -185,29 +185,29 @@ def test_removed_pictures_take_captions_and_masks_along_and_come_back(folder):
     assert now(folder) == {"c.png": "c"}
 
 
-def test_a_caption_that_two_pictures_share_stays_for_the_other(folder):
+def test_a_caption_that_two_images_share_stays_for_the_other(folder):
     Image.new("RGB", (8, 8)).save(folder / "a.jpg")
-    remove_pictures(open_dataset(folder), ["a.png"])
+    remove_images(open_dataset(folder), ["a.png"])
     assert now(folder)["a.jpg"] == "a"
-    remove_pictures(open_dataset(folder), ["a.jpg"])
+    remove_images(open_dataset(folder), ["a.jpg"])
     assert not (folder / "a.txt").exists()
 
 
-def test_a_picture_whose_place_was_taken_stays_where_it_is_and_is_named(folder):
-    remove_pictures(open_dataset(folder), ["a.png"])
+def test_an_image_whose_place_was_taken_stays_where_it_is_and_is_named(folder):
+    remove_images(open_dataset(folder), ["a.png"])
     Image.new("RGB", (4, 4)).save(folder / "a.png")
     change = undo(open_dataset(folder))
     assert change.left == ["a.png: there is another file of this name by now."]
-    assert now(folder) == {"a.png": "", "b.png": "b", "c.png": "c"} and removed_pictures(open_dataset(folder))
+    assert now(folder) == {"a.png": "", "b.png": "b", "c.png": "c"} and removed_images(open_dataset(folder))
 
 
-def test_a_picture_that_is_not_of_the_set_or_gone_is_said(folder):
+def test_an_image_that_is_not_of_the_set_or_gone_is_said(folder):
     dataset = open_dataset(folder)
-    with pytest.raises(DatasetError, match="no picture called '../x.png'"):
+    with pytest.raises(DatasetError, match="no image called '../x.png'"):
         write_captions(dataset, {"../x.png": "evil"}, "Evil")
     for name in ("../x.png", "/etc/passwd", ".studio/history.jsonl", "", "a\0.png"):
         with pytest.raises(DatasetError):
-            remove_pictures(dataset, [name])
+            remove_images(dataset, [name])
     (folder / "a.png").unlink()
     change = write_captions(dataset, {"a.png": "x", "b.png": "y"}, "Edit")
-    assert change.left == ["a.png: the picture is gone."] and (folder / "a.txt").read_text() == "a\n"
+    assert change.left == ["a.png: the image is gone."] and (folder / "a.txt").read_text() == "a\n"

@@ -12,14 +12,14 @@ from studio.datasets import (
     authors,
     examine,
     history,
-    import_pictures,
+    import_images,
+    meta_dir,
     open_dataset,
     read_caption,
-    remove_pictures,
+    remove_images,
     undo,
     write_captions,
 )
-from studio.datasets import side as side_module
 from studio.errors import DatasetError
 from studio.workspace import Workspace
 from tests.datasets.made import bomb, encoded, zipped
@@ -50,7 +50,7 @@ def test_notes_that_are_a_link_to_another_folder_are_refused(folder, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (folder / ".studio").symlink_to(tmp_path / "elsewhere")
     dataset = open_dataset(folder)
-    for change in (lambda: write_captions(dataset, {"a.png": "x"}, "X"), lambda: remove_pictures(dataset, ["a.png"])):
+    for change in (lambda: write_captions(dataset, {"a.png": "x"}, "X"), lambda: remove_images(dataset, ["a.png"])):
         with pytest.raises(DatasetError, match="not a folder, move it away"):
             change()
     examine(dataset, 64)
@@ -144,11 +144,12 @@ def test_links_and_pipes_are_neither_followed_nor_waited_for(folder, workspace, 
     (folder / "e.png").symlink_to(tmp_path / "other" / "o.png")
     dataset = open_dataset(folder)
     assert {item.path.name: item.caption for item in dataset.items} == {"a.png": "a", "b.png": "", "c.png": ""}
-    assert [line.split(":")[0] for line in dataset.problems] == ["d.png", "e.png"]
+    assert [line.split(":")[0] for line in dataset.problems] == ["d.png", "e.png", "sub"]
+    assert len(dataset.warnings) == 2 and all("none that can be read" in line for line in dataset.warnings)
     write_captions(dataset, {"b.png": "mine"}, "Edit")
     assert (tmp_path / "secret.txt").read_text() == "secret" and read_caption(folder / "b.png") == "mine"
-    _, skipped = import_pictures(workspace, "copy", [folder])
-    assert [line.split(":")[0] for line in skipped] == ["c.txt", "d.png", "e.png", "metadata.jsonl", "sub"]
+    _, skipped = import_images(workspace, "copy", [folder])
+    assert [line.split(":")[0] for line in sorted(skipped)] == ["c.txt", "d.png", "e.png", "metadata.jsonl", "sub"]
     unreadable = next(found for found in examine(dataset, 16) if found.kind == "unreadable")
     assert unreadable.files == ("d.png",)
 
@@ -158,7 +159,7 @@ def test_zips_in_zips_and_bombs_cost_one_line_each_and_little_time(workspace, tm
     for _ in range(5):
         inner = zipped({f"{n}.zip": inner for n in range(10)})
     (tmp_path / "z.zip").write_bytes(zipped({"good.png": encoded(), "inner.zip": inner, "bomb.png": bomb()}))
-    dataset, skipped = import_pictures(workspace, "mine", [tmp_path / "z.zip"])
+    dataset, skipped = import_images(workspace, "mine", [tmp_path / "z.zip"])
     assert len(dataset.items) == 1 and skipped == [
         "inner.zip: a zip inside, unpack it or add it by itself.",
         "bomb.png: too large to open safely (at most 89 megapixels).",
@@ -179,7 +180,7 @@ def test_strange_names_live_through_captions_history_and_removal(folder, name):
     (folder / f"{name}.png").write_bytes(encoded())
     write_captions(open_dataset(folder), {f"{name}.png": "words"}, f"Caption of {name}")
     assert read_caption(folder / f"{name}.png") == "words" and name in history(open_dataset(folder))[0].label
-    remove_pictures(open_dataset(folder), [f"{name}.png"])
+    remove_images(open_dataset(folder), [f"{name}.png"])
     assert len(open_dataset(folder).items) == 1
     undo(open_dataset(folder))
     assert read_caption(folder / f"{name}.png") == "words"
@@ -191,17 +192,18 @@ def test_a_metadata_file_of_a_hundred_megabytes_or_of_foreign_things_is_one_line
         stream.truncate(100_000_000)
     dataset = open_dataset(folder)
     assert dataset.problems == ["metadata.jsonl: larger than 20 MB, its captions are not read."]
-    _, skipped = import_pictures(workspace, "mine", [folder])
+    _, skipped = import_images(workspace, "mine", [folder])
     assert skipped == dataset.problems
     rows = ['{"file_name": 3, "text": "x"}', '{"file_name": "b.png", "text": {}}', "[" * 100_000, '"x"', "9" * 9000]
     rows += ['{"file_name": "../a.png", "text": "out"}', '{"file_name": "b.png", "text": null, "caption": "good"}']
     (folder / "metadata.jsonl").write_text("\n".join(rows))
     (folder / "metadata.csv").write_bytes(b'file_name,text\n"a.png\0,"x\n' + b"y" * 200_000 + b",z\n")
     dataset = open_dataset(folder)
-    assert [item.caption for item in dataset.items] == ["a", "good"] and not dataset.problems
+    assert [item.caption for item in dataset.items] == ["a", "good"]
+    assert [line.split(":")[0] for line in dataset.problems] == ["metadata.csv"]
 
 
-def test_pictures_that_vanish_or_change_under_the_hands_are_named(folder):
+def test_images_that_vanish_or_change_under_the_hands_are_named(folder):
     (folder / "b.png").write_bytes(encoded())
     dataset = open_dataset(folder)
     (folder / "b.png").write_bytes(encoded()[:40])
@@ -218,10 +220,10 @@ def test_a_folder_that_is_read_only_is_opened_and_refuses_changes_in_one_line(fo
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(side_module.Path, "mkdir", refuse)
+    monkeypatch.setattr(meta_dir.Path, "mkdir", refuse)
     assert open_dataset(folder).items == dataset.items
     assert not [one for one in examine(dataset, 16) if one.kind == "unreadable"]
-    for change in (lambda: write_captions(dataset, {"a.png": "x"}, "X"), lambda: remove_pictures(dataset, ["a.png"])):
+    for change in (lambda: write_captions(dataset, {"a.png": "x"}, "X"), lambda: remove_images(dataset, ["a.png"])):
         with pytest.raises(DatasetError, match="^set can't be changed, its folder is read-only: copy it"):
             change()
     assert read_caption(folder / "a.png") == "a"

@@ -1,4 +1,4 @@
-"""Importing a mixed pile: each file is taken or named, captions find their pictures, one bad file spoils nothing."""
+"""Importing a mixed pile: each file is taken or named, captions find their images, one bad file spoils nothing."""
 
 import multiprocessing
 import os
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studio.datasets import copy_sample, import_pictures, importing, list_samples, open_dataset
+from studio.datasets import copy_sample, import_images, importing, list_samples, open_dataset
 from studio.errors import DatasetError
 from studio.workspace import Workspace, sweep
 from tests.datasets.made import encoded, zip_at
@@ -26,12 +26,12 @@ def captions_of(dataset):
     return {item.path.name: item.caption for item in dataset.items}
 
 
-def test_a_bad_zip_among_good_pictures_costs_one_line_and_no_caption(workspace, tmp_path):
+def test_a_bad_zip_among_good_images_costs_one_line_and_no_caption(workspace, tmp_path):
     (tmp_path / "good.png").write_bytes(encoded())
     (tmp_path / "good.txt").write_text("words")
     (tmp_path / "bad.zip").write_bytes(b"junk")
     evil = zip_at(tmp_path / "evil.zip", {"../x.png": encoded()})
-    dataset, skipped = import_pictures(
+    dataset, skipped = import_images(
         workspace, "mine", [tmp_path / "good.png", tmp_path / "good.txt", tmp_path / "bad.zip", evil]
     )
     assert captions_of(dataset) == {"good.png": "words"}
@@ -43,34 +43,34 @@ def test_a_damaged_entry_is_named_and_the_rest_comes_in(workspace, tmp_path):
     data = bytearray(archive.read_bytes())
     data[50:900] = b"\xff" * 850
     archive.write_bytes(data)
-    dataset, skipped = import_pictures(workspace, "mine", [archive])
+    dataset, skipped = import_images(workspace, "mine", [archive])
     assert list(captions_of(dataset)) == ["good.png"] and skipped == ["torn.bmp: can't be unpacked."]
 
 
 def test_content_decides_and_the_suffix_follows_it(workspace, tmp_path):
     files = {"scan.jfif": encoded("JPEG"), "really-webp.png": encoded("WEBP"), "photo": encoded(), "clip.heic": b"x"}
-    dataset, skipped = import_pictures(workspace, "mine", [zip_at(tmp_path / "z.zip", files)])
+    dataset, skipped = import_images(workspace, "mine", [zip_at(tmp_path / "z.zip", files)])
     assert set(captions_of(dataset)) == {"scan.jpg", "really-webp.webp", "photo.png"}
-    assert len(skipped) == 1 and skipped[0].startswith("clip.heic: not a picture")
+    assert len(skipped) == 1 and skipped[0].startswith("clip.heic: not an image")
 
 
-def test_pictures_that_share_a_stem_get_captions_of_their_own(workspace, tmp_path):
+def test_images_that_share_a_stem_get_captions_of_their_own(workspace, tmp_path):
     files = {"1/a.png": encoded(), "1/a.txt": b"one", "2/a.jpg": encoded("JPEG"), "2/a.txt": b"two", "A.bmp": b"BM"}
-    dataset, _ = import_pictures(workspace, "mine", [zip_at(tmp_path / "z.zip", files)])
+    dataset, _ = import_images(workspace, "mine", [zip_at(tmp_path / "z.zip", files)])
     assert captions_of(dataset) == {"a.png": "one", "a-2.jpg": "two"}
     (tmp_path / "a.webp").write_bytes(encoded("WEBP"))
-    dataset, _ = import_pictures(workspace, "mine", [tmp_path / "a.webp"])
+    dataset, _ = import_images(workspace, "mine", [tmp_path / "a.webp"])
     assert captions_of(dataset) == {"a.png": "one", "a-2.jpg": "two", "a-3.webp": ""}
 
 
-def test_a_caption_beside_the_picture_comes_along_unasked_and_from_another_folder_when_given(workspace, tmp_path):
+def test_a_caption_beside_the_image_comes_along_unasked_and_from_another_folder_when_given(workspace, tmp_path):
     for name in ("upload-1", "upload-2"):
         (tmp_path / name).mkdir()
     (tmp_path / "near.png").write_bytes(encoded())
     (tmp_path / "near.caption").write_text("beside it")
     (tmp_path / "upload-1" / "far.png").write_bytes(encoded())
     (tmp_path / "upload-2" / "far.TXT").write_text("dropped with it")
-    dataset, skipped = import_pictures(
+    dataset, skipped = import_images(
         workspace,
         "mine",
         [tmp_path / "near.png", tmp_path / "upload-1" / "far.png", tmp_path / "upload-2" / "far.TXT"],
@@ -88,15 +88,15 @@ def test_a_table_of_captions_in_a_zip_becomes_sidecars_and_the_rest_is_named(wor
         ".DS_Store": b"x",
         "__MACOSX/set/._p.png": b"x",
     }
-    dataset, skipped = import_pictures(workspace, "mine", [zip_at(tmp_path / "z.zip", files)])
+    dataset, skipped = import_images(workspace, "mine", [zip_at(tmp_path / "z.zip", files)])
     assert captions_of(dataset) == {"p.png": "from the table"}
-    assert skipped == ["q-masklabel.png: a mask of no picture here.", "readme.txt: a caption of no picture here."]
+    assert skipped == ["q-masklabel.png: a mask of no image here.", "readme.txt: a caption of no image here."]
     assert dataset.items[0].load_mask().getpixel((0, 0)) == 255, "the mask came along"
 
 
 @pytest.mark.parametrize("name", ["長" * 300 + ".png", "x" * 300 + ".png", "12:30.png", "???.png", "nul.png", "-.png"])
 def test_names_that_no_disk_takes_come_in_under_one_that_it_does(workspace, tmp_path, name):
-    dataset, _ = import_pictures(workspace, "mine", [zip_at(tmp_path / "z.zip", {"a/" + name: encoded()})])
+    dataset, _ = import_images(workspace, "mine", [zip_at(tmp_path / "z.zip", {"a/" + name: encoded()})])
     assert len(dataset.items) == 1 and dataset.items[0].path.parent == dataset.folder
 
 
@@ -106,14 +106,14 @@ def test_an_entry_that_understates_its_size_yields_no_more_than_it_said(workspac
     size, lie = (500_000 + len(encoded())).to_bytes(4, "little"), (100).to_bytes(4, "little")
     archive.write_bytes(data.replace(size, lie))
     with pytest.raises(DatasetError, match="a.png"):
-        import_pictures(workspace, "mine", [archive])
+        import_images(workspace, "mine", [archive])
     assert not (workspace.datasets / "mine").exists()
 
 
 def test_a_folder_or_a_missing_file_among_the_paths_is_named(workspace, tmp_path):
     (tmp_path / "good.png").write_bytes(encoded())
     (tmp_path / "folder").mkdir()
-    _, skipped = import_pictures(
+    _, skipped = import_images(
         workspace, "mine", [tmp_path / "good.png", tmp_path / "folder", tmp_path / "gone.png", tmp_path / "gone.zip"]
     )
     assert [line.split(":")[0] for line in skipped] == ["folder", "gone.png", "gone.zip"]
@@ -141,12 +141,12 @@ def test_a_kohya_tree_keeps_its_folders_and_repeats_from_a_folder_and_from_a_zip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
     for name, source in (("one", tmp_path / "img"), ("two", zip_at(tmp_path / "z.zip", tree))):
-        dataset, skipped = import_pictures(workspace, name, [source])
+        dataset, skipped = import_images(workspace, name, [source])
         assert {dataset.file_of(i): (i.caption, i.repeats) for i in dataset.items} == {
             "10_my-cat/a.png": ("ten times", 10), "1_dog/a.png": ("", 1), "a.png": ("", 1),
         }  # fmt: skip
         assert not skipped and dataset.by_file()["10_my-cat/a.png"].mask_file
-    dataset, _ = import_pictures(workspace, "one", [tmp_path / "img" / "10_my cat"])
+    dataset, _ = import_images(workspace, "one", [tmp_path / "img" / "10_my cat"])
     assert "10_my-cat/a-2.png" in dataset.by_file()
 
 
@@ -158,7 +158,7 @@ def test_what_phones_and_cameras_write_comes_in(workspace, tmp_path):
     two.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", (12, 8), "red")])
     clear = Image.new("RGBA", (12, 8), (1, 2, 3, 0))
     clear.save(tmp_path / "clear.png")
-    dataset, skipped = import_pictures(workspace, "mine", sorted(tmp_path.glob("*.*")))
+    dataset, skipped = import_images(workspace, "mine", sorted(tmp_path.glob("*.*")))
     seen = {item.path.name: item.load().getpixel((0, 0)) for item in dataset.items}
     assert set(seen) == {"phone.jpg", "new.avif", "moving.gif", "clear.png"} and not skipped
     assert seen["phone.jpg"][0] > 250 and seen["new.avif"][2] > 250 and seen["moving.gif"] == (0, 0, 255)
@@ -169,21 +169,21 @@ def test_what_phones_and_cameras_write_comes_in(workspace, tmp_path):
 def test_heic_without_its_package_says_what_to_install(workspace, tmp_path):
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     with pytest.raises(DatasetError, match="x.heic: HEIC, which needs one more package .pip install pillow-heif"):
-        import_pictures(workspace, "mine", [tmp_path / "x.heic"])
+        import_images(workspace, "mine", [tmp_path / "x.heic"])
 
 
 def test_progress_is_told_and_a_stop_keeps_what_came(workspace, tmp_path):
     archive = zip_at(tmp_path / "z.zip", {f"{n:03}.png": encoded() for n in range(60)} | {"000.txt": b"first"})
     told, stop = [], threading.Event()
-    dataset, _ = import_pictures(workspace, "all", [archive], progress=lambda *step: told.append(step))
+    dataset, _ = import_images(workspace, "all", [archive], progress=lambda *step: told.append(step))
     assert len(dataset.items) == 60 and told[0][:2] == (1, 61) and told[-1][:2] == (61, 61)
-    dataset, skipped = import_pictures(workspace, "part", [archive], lambda *_: stop.set(), stop)
+    dataset, skipped = import_images(workspace, "part", [archive], lambda *_: stop.set(), stop)
     assert 0 < len(dataset.items) < 60 and skipped == ["Stopped, the rest was not added."]
 
 
 @pytest.mark.parametrize("whole", [0, 1, 3])
-def test_a_killed_import_leaves_no_picture_without_its_caption(workspace, tmp_path, monkeypatch, whole):
-    """Killed while pictures still come in, and at the caption of the second and of the fourth of four."""
+def test_a_killed_import_leaves_no_image_without_its_caption(workspace, tmp_path, monkeypatch, whole):
+    """Killed while images still come in, and at the caption of the second and of the fourth of four."""
     files = {f"{n}.png": encoded() for n in range(4)} | {f"{n}.txt": b"words" for n in range(4)}
     archive, put = zip_at(tmp_path / "z.zip", files), importing.put_caption  # the captions come last
 
@@ -198,7 +198,7 @@ def test_a_killed_import_leaves_no_picture_without_its_caption(workspace, tmp_pa
     monkeypatch.setattr(importing, "put_caption", put_and_die)
     progress = None if whole else lambda done, *_: die() if done == 5 else None
     work = multiprocessing.get_context("fork").Process(
-        target=import_pictures, args=(workspace, "mine", [archive], progress)
+        target=import_images, args=(workspace, "mine", [archive], progress)
     )
     work.start()
     work.join(60)

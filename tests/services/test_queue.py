@@ -179,20 +179,20 @@ def test_a_run_whose_folder_is_gone_waits_no_more(workspace):
     (workspace.runs / "a" / "run.toml").write_text(config_to_toml(config))
     (workspace.root / FILE).write_text(json.dumps({"runs": ["gone", "a", "a"]}))
     assert waiting(workspace) == ["a"]
-    run_library.throw_away(workspace, ["a"])
+    run_library.move_to_trash(workspace, ["a"])
     assert waiting(workspace) == []
 
 
 def test_names_are_escaped_where_they_are_shown(workspace):
-    from studio.training.keeping import Thrown
     from studio.training.summary import Summary
+    from studio.training.trash import TrashedRun
 
     evil = "<img src=x onerror=alert(1)>"
     run = Summary(evil, evil, evil, evil, 1, 2, 0.1, 0.2, evil, 0.0, "", 5)
     said = [
         views.queue_list([run, run], True),
         views.run_list([run_library.Row(run, evil, None)], [evil], 1, 1, 0),
-        views.bin_line([Thrown("1-x", evil, 5), Thrown("2-x", evil, 5)], False),
+        views.bin_line([TrashedRun("1-x", evil, 5), TrashedRun("2-x", evil, 5)], False),
         views.settings_table([evil, "b"], [(evil, [evil, [evil]])], {}),
         views.film([(evil, [(evil, [(1, workspace.root / evil)])]), ("b", [(evil, [(1, workspace.root)])])]),
     ]

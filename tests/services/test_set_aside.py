@@ -20,7 +20,7 @@ def workspace(tmp_path):
         (workspace.runs / name / "run.toml").write_text(f'name = "{name}"\n')
     gallery.remove(workspace, pictures[0].name)
     adapter_library.remove(workspace, "file:old.safetensors")
-    run_library.throw_away(workspace, ["old"])
+    run_library.move_to_trash(workspace, ["old"])
     return workspace
 
 
@@ -37,7 +37,7 @@ def test_it_is_counted_apart_from_the_folders_that_it_lies_in(workspace):
 def test_emptying_the_bin_frees_its_bytes_touches_nothing_else_and_leaves_nothing_to_put_back(workspace):
     stamp, aside = run_library.list_stamp(workspace), system.set_aside(workspace)
     before = size_of(workspace.root)
-    assert system.empty_bin(workspace) == aside.size == before - size_of(workspace.root)
+    assert system.empty_trash(workspace) == aside.size == before - size_of(workspace.root)
     assert system.set_aside(workspace) == ({"picture": 0, "adapter": 0, "run": 0}, 0)
     assert len(gallery.newest_files(workspace)) == 1 and (workspace.adapters / "new.safetensors").is_file()
     assert (workspace.runs / "new" / "run.toml").is_file()
@@ -46,7 +46,7 @@ def test_emptying_the_bin_frees_its_bytes_touches_nothing_else_and_leaves_nothin
     for back in (gallery.put_back, lambda space: adapter_library.put_back(space, "old.safetensors")):
         with pytest.raises(StudioError):
             back(workspace)
-    assert system.empty_bin(workspace) == 0
+    assert system.empty_trash(workspace) == 0
     name = gallery.newest_files(workspace)[0][0]
     gallery.remove(workspace, name)  # there is a bin again
     assert gallery.put_back(workspace) == name

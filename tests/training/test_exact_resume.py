@@ -113,8 +113,8 @@ def test_a_run_killed_again_and_again_ends_bit_identical(workspace, quick):
     assert losses(workspace, "killed") == losses(workspace, "whole")
     one, two = state(workspace.runs / "killed"), state(workspace.runs / "whole")
     assert same(one, two)
-    said = [(look.step, look.loss, look.verdict) for look in read_run(workspace, "killed").looks]
-    assert said == [(look.step, look.loss, look.verdict) for look in read_run(workspace, "whole").looks]
+    said = [(look.step, look.loss, look.verdict) for look in read_run(workspace, "killed").validations]
+    assert said == [(look.step, look.loss, look.verdict) for look in read_run(workspace, "whole").validations]
 
 
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before(workspace, quick):

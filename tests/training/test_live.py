@@ -1,4 +1,4 @@
-"""A picture in the middle of a run: with the run's own weights or with others, and the run never knows."""
+"""An image in the middle of a run: with the run's own weights or with others, and the run never knows."""
 
 import gc
 import threading
@@ -23,7 +23,7 @@ BUSY = {"training.ema": 0.9, "adapter.dropout": 0.1, "validation.every": 3, "pre
 
 
 @pytest.mark.parametrize("text", [False, True])
-def test_losses_are_the_same_to_the_bit_with_and_without_pictures_in_between(workspace, quick, text):
+def test_losses_are_the_same_to_the_bit_with_and_without_images_in_between(workspace, quick, text):
     """Whatever is drawn: with the run's own weights, others' or none, a strip, or one that is broken off."""
     more = {"adapter.text_encoder": text, "preview.prompts": ["rocket"]}
     list(train(config_from(quick | BUSY | more | {"name": "alone"}), workspace))
@@ -46,8 +46,8 @@ def test_losses_are_the_same_to_the_bit_with_and_without_pictures_in_between(wor
 
 
 @pytest.mark.parametrize("text", [False, True])
-def test_a_picture_shows_the_weights_as_they_are_now(workspace, quick, text):
-    """At each checkpoint the live picture is the one that the checkpoint's file draws later."""
+def test_an_image_shows_the_weights_as_they_are_now(workspace, quick, text):
+    """At each checkpoint the live image is the one that the checkpoint's file draws later."""
     live, file = {}, workspace.runs / "now" / "adapter.safetensors"
     fast = {"training.learning_rate": 0.05, "training.checkpoint_every": 3, "name": "now"}
     fast["adapter.text_encoder"] = text
@@ -55,10 +55,10 @@ def test_a_picture_shows_the_weights_as_they_are_now(workspace, quick, text):
         if isinstance(event, Checkpoint):
             live[event.step] = generate(Recipe(**WORDS, adapters=(AppliedAdapter(file=file, live=True),)))
     assert len(live) == 2
-    for step, picture in live.items():
+    for step, image in live.items():
         saved = file.parent / "checkpoints" / f"{step:06d}" / "adapter.safetensors"
         later = generate(Recipe(**WORDS, adapters=((saved, 1.0),)))
-        away = ImageChops.difference(picture, later).convert("L").getextrema()[1]
+        away = ImageChops.difference(image, later).convert("L").getextrema()[1]
         assert away <= 2, step  # the file is rounded
     assert ImageChops.difference(*live.values()).getbbox()
 
@@ -69,7 +69,7 @@ def how_many_denoisers() -> int:
     return sum(isinstance(thing, UNet2DConditionModel) for thing in gc.get_objects())
 
 
-def test_a_run_and_a_picture_share_one_base_and_the_run_leaves_it_clean(workspace, quick):
+def test_a_run_and_an_image_share_one_base_and_the_run_leaves_it_clean(workspace, quick):
     before, base = generate(Recipe(**WORDS)), load_base()
     own, denoisers, seen = set(base.model.modules()), how_many_denoisers(), 0
     for event in train(config_from(quick | {"name": "guest"}), workspace):

@@ -48,7 +48,7 @@ def test_min_snr_weights_are_those_of_diffusers_training_script(base, prediction
 
 
 @torch.no_grad()
-def test_plain_loss_is_the_mean_squared_error_of_each_picture(base, batch):
+def test_plain_loss_is_the_mean_squared_error_of_each_image(base, batch):
     latents, noise, t, conditions = batch
     scheduler = DDPMScheduler.from_config(base.pipeline.scheduler.config)
     noisy = scheduler.add_noise(latents, noise, t)

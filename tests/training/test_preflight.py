@@ -18,7 +18,7 @@ from studio.workspace import ASSETS
 
 @pytest.fixture
 def messy(tmp_path):
-    """Six pictures: one twice, one without caption, one with a caption far too long, one broken."""
+    """Six images: one twice, one without caption, one with a caption far too long, one broken."""
     folder = tmp_path / "messy"
     folder.mkdir()
     for file in sorted((ASSETS / "datasets" / "silhouette").glob("*.png"))[:5]:
@@ -28,7 +28,7 @@ def messy(tmp_path):
     shutil.copy(folder / names[0], folder / "zz-twin.png")
     (folder / names[1]).with_suffix(".txt").unlink()
     (folder / names[2]).with_suffix(".txt").write_text("cat " * 100 + "and a hidden ending")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     return folder, names
 
 
@@ -36,7 +36,7 @@ def test_a_messy_folder_is_told_all_at_once(workspace, quick, messy):
     folder, names = messy
     report = preflight(config_from(quick | {"data.folder": str(folder), "training.batch_size": 4}), workspace)
     said = "\n".join(finding.message for finding in report.findings)
-    assert "broken.png" in said and "1 picture is there twice, byte for byte" in said
+    assert "broken.png" in said and "1 image is there twice, byte for byte" in said
     assert f"No caption: {names[1]}" in said
     assert f"of {names[2]}" in said and "hidden ending" in said
     assert "held out" in said and report.ready
@@ -60,11 +60,11 @@ def test_settings_that_hurt_are_named(workspace, quick):
     changes = {"data.masks": True, "training.learning_rate": 0.5, "data.trigger": "zsk", "validation.every": 0}
     report = preflight(config_from(quick | changes), workspace)
     said = "\n".join(finding.message for finding in report.findings)
-    for words in ("no picture has an alpha channel", "very high", "'zsk' is missing in 24 captions", "held out"):
+    for words in ("no image has an alpha channel", "very high", "'zsk' is missing in 24 captions", "held out"):
         assert words in said
 
 
-def test_when_memory_runs_out_a_smaller_batch_with_the_same_pictures_is_proposed(workspace, quick, monkeypatch):
+def test_when_memory_runs_out_a_smaller_batch_with_the_same_images_is_proposed(workspace, quick, monkeypatch):
     predict = StableDiffusion.predict
 
     def small(self, noisy, t, conditions):
@@ -97,7 +97,7 @@ def test_an_empty_folder_is_an_error(workspace, quick, tmp_path):
         preflight(config_from(quick | {"data.folder": str(tmp_path / "nothing")}), workspace)
 
 
-def test_pictures_that_go_away_meanwhile_are_told_in_one_line(workspace, quick, tmp_path, monkeypatch):
+def test_images_that_go_away_meanwhile_are_told_in_one_line(workspace, quick, tmp_path, monkeypatch):
     shutil.copytree(ASSETS / "datasets" / "silhouette", tmp_path / "going")
 
     def gone(config):
@@ -106,29 +106,29 @@ def test_pictures_that_go_away_meanwhile_are_told_in_one_line(workspace, quick, 
         return chosen
 
     monkeypatch.setattr(module, "split", gone)
-    with pytest.raises(RunError, match=r"No picture can be learnt from. Left out: .* is gone."):
+    with pytest.raises(RunError, match=r"No image can be learnt from. Left out: .* is gone."):
         preflight(config_from(quick | {"data.folder": str(tmp_path / "going")}), workspace)
 
 
 def test_captions_that_are_all_the_same_and_lack_the_trigger_are_told_in_sentences(workspace, quick, tmp_path):
     folder = tmp_path / "same"
     shutil.copytree(ASSETS / "datasets" / "silhouette", folder)
-    pictures = sorted(folder.glob("*.png"))
-    for picture in pictures:
-        picture.with_suffix(".txt").write_text("a thing")
+    images = sorted(folder.glob("*.png"))
+    for image in images:
+        image.with_suffix(".txt").write_text("a thing")
     report = preflight(config_from(quick | {"data.folder": str(folder), "data.trigger": "zsk"}), workspace)
     said = [finding.message for finding in report.findings]
-    assert f"{len(pictures)} pictures share the caption 'a thing'." in said
-    assert f"'zsk' is missing in {len(pictures)} captions: it is put in front." in said
+    assert f"{len(images)} images share the caption 'a thing'." in said
+    assert f"'zsk' is missing in {len(images)} captions: it is put in front." in said
 
 
-def test_a_broken_picture_does_not_keep_masks_from_being_looked_for(workspace, quick, tmp_path):
+def test_a_broken_image_does_not_keep_masks_from_being_looked_for(workspace, quick, tmp_path):
     folder = tmp_path / "some"
     shutil.copytree(ASSETS / "datasets" / "silhouette", folder)
     whole = sorted(folder.glob("*.png"))[0]
     whole.write_bytes(whole.read_bytes()[:-200])
     report = preflight(config_from(quick | {"data.folder": str(folder), "data.masks": True}), workspace)
-    assert any("no picture has an alpha channel" in finding.message for finding in report.findings)
+    assert any("no image has an alpha channel" in finding.message for finding in report.findings)
 
 
 def test_check_prints_the_report_and_trains_nothing(workspace, capsys):

@@ -54,5 +54,5 @@ def test_versions_and_hashes_of_base_data_and_adapter_are_in_every_run(workspace
     caption.write_text("something else")
     more = config_from(settings | {"name": "one", "training.steps": 3})
     warned = [event.message for event in train(more, workspace, folder=folder) if isinstance(event, Warned)]
-    assert [line for line in warned if line.startswith("The pictures or their captions are not those")]
+    assert [line for line in warned if line.startswith("The images or their captions are not those")]
     assert json.loads((folder / "made_of.json").read_text())["adapter"] == sha256(folder / "adapter.safetensors")

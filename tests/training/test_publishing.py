@@ -110,8 +110,8 @@ def test_the_tensors_are_the_runs_and_the_settings_can_be_read(workspace, run):
         assert file.metadata() == {"studio.base": "old-anime", "ss_sd_model_name": "old-anime", "ss_output_name": "cat"}
     config = config_from_toml(folder / "run.toml")
     assert (config.base, config.data.folder, config.data.held_out) == ("old-anime", "my cats", "held")
-    pictures = sorted(path.name for path in (folder / "images").iterdir())
-    assert pictures == ["00-000000.png", "00-000040.png", "01-000000.png", "01-000040.png"]
+    images = sorted(path.name for path in (folder / "images").iterdir())
+    assert images == ["00-000000.png", "00-000040.png", "01-000000.png", "01-000040.png"]
 
 
 def test_no_path_of_this_machine_travels(workspace, run):

@@ -11,7 +11,7 @@ import pytest
 from studio.errors import StudioError
 from studio.training import config_from, config_to_toml, read_run
 from studio.training.events import (
-    Certified,
+    ExportChecked,
     Failed,
     Finished,
     Preview,
@@ -38,7 +38,7 @@ def workspace(tmp_path) -> Workspace:
 def make(workspace, name: str = "a", **settings):
     folder = workspace.runs / name
     folder.mkdir(parents=True)
-    config = config_from({"name": name, "data.folder": "/pictures/cats"} | settings)
+    config = config_from({"name": name, "data.folder": "/images/cats"} | settings)
     (folder / "run.toml").write_text(config_to_toml(config), encoding="utf-8")
     return folder
 
@@ -62,7 +62,7 @@ def story(chance: random.Random) -> list:
         elif kind == "w":
             events.append(Warned(at, "carefully"))
         elif kind == "c":
-            events.append(Certified(at, 0.1, 0, "as trained"))
+            events.append(ExportChecked(at, 0.1, 0, "as trained"))
         elif kind in "rR":
             at = chance.randint(0, at)
             events.append(Started(at, 100, 1, 0.0, "1") if kind == "r" else RolledBack(at, "back"))
@@ -90,8 +90,8 @@ def test_a_log_read_in_pieces_of_any_size_tells_what_the_whole_tells(workspace, 
             piece = data[place : place + chance.randint(1, 400)]
             stream.write(piece)
             place += len(piece)
-            assert growing.look() == Log(folder).look()
-    view = growing.look()
+            assert growing.poll() == Log(folder).poll()
+    view = growing.poll()
     told: list[int] = []
     for event in events:
         if isinstance(event, Step):
@@ -146,7 +146,7 @@ def test_a_look_that_is_taken_again_after_a_kill_counts_once(workspace):
         append(folder, Validation(0, 0.5, 0.5))
         append(folder, Preview(0, "fish", "previews/000000-0.png"))
     view = read_run(workspace, "a")
-    assert len(view.looks) == 1 and len(view.previews) == 1
+    assert len(view.validations) == 1 and len(view.previews) == 1
 
 
 def long_log(folder, steps: int) -> None:
@@ -189,7 +189,7 @@ def test_a_skimmed_log_leaves_out_losses_and_nothing_else(workspace):
     folder = make(workspace)
     long_log(folder, 30_000)
     append(folder, step(30_001))  # broken off after it went on
-    skimmed, whole = skim_run_folder(folder), Log(folder).look()
+    skimmed, whole = skim_run_folder(folder), Log(folder).poll()
     assert 1000 < len(skimmed.losses) < 10_000 and set(skimmed.losses) < set(whole.losses)
     assert skimmed.losses[-1] == whole.losses[-1]
     assert replace(skimmed, losses=[]) == replace(whole, losses=[])

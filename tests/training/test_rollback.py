@@ -1,4 +1,4 @@
-"""A loss that is not a number: back to the last good state, slower, with the picture named; given up after three."""
+"""A loss that is not a number: back to the last good state, slower, with the image named; given up after three."""
 
 import pytest
 import torch
@@ -6,15 +6,15 @@ import torch
 from studio.adapters import read_adapter
 from studio.errors import RunError
 from studio.training import config_from, read_run, train
-from studio.training.examples import Reader
-from studio.training.learner import Learner
+from studio.training.examples import BatchLoader
+from studio.training.train_step import TrainStep
 
 MEASURED = {"validation.every": 3, "training.steps": 6}
 
 
 def poison(monkeypatch, when) -> list[str]:
-    """Make the latents of the first picture of a step NaN wherever `when(names poisoned so far)`; returns the names."""
-    read, bad = Reader.read, []
+    """Make the latents of the first image of a step NaN wherever `when(names poisoned so far)`; returns the names."""
+    read, bad = BatchLoader.read, []
 
     def poisoned(self, rows):
         batch = read(self, rows)
@@ -23,19 +23,19 @@ def poison(monkeypatch, when) -> list[str]:
             batch.mean[0] = float("nan")
         return batch
 
-    monkeypatch.setattr(Reader, "read", poisoned)
+    monkeypatch.setattr(BatchLoader, "read", poisoned)
     return bad
 
 
 def steps_of(monkeypatch) -> list[tuple[int, float]]:
-    """(step, factor on the rate) as the learner is asked for them."""
-    step, asked = Learner.step, []
+    """(step, factor on the rate) as the train_step is asked for them."""
+    step, asked = TrainStep.step, []
 
     def told(self, number, plan, reader, slower):
         asked.append((number, slower))
         return step(self, number, plan, reader, slower)
 
-    monkeypatch.setattr(Learner, "step", told)
+    monkeypatch.setattr(TrainStep, "step", told)
     return asked
 
 

@@ -12,16 +12,16 @@ from studio.workspace import ASSETS
 
 
 def test_a_disk_that_fills_while_a_checkpoints_adapter_is_written_does_not_end_the_run(workspace, quick, monkeypatch):
-    from studio.training import learner
+    from studio.training import train_step
 
-    write = learner.write_whole
+    write = train_step.write_whole
 
     def fails(path, data, lasting=True):
         if "000004" in str(path):
             raise OSError(28, "No space left on device", str(path))
         write(path, data, lasting)
 
-    monkeypatch.setattr(learner, "write_whole", fails)
+    monkeypatch.setattr(train_step, "write_whole", fails)
     events = list(train(config_from(quick | {"name": "full"}), workspace))
     assert isinstance(events[-1], Finished)
     assert [event.step for event in events if isinstance(event, Checkpoint)] == [2, 6]
@@ -40,7 +40,7 @@ def test_a_base_model_that_is_gone_at_the_end_leaves_a_finished_run_that_says_so
             shutil.rmtree(base)
     assert isinstance(events[-1], Finished)
     view = read_run(workspace, "gone")
-    assert view.state == "finished" and view.adapter and view.certificate is None
+    assert view.state == "finished" and view.adapter and view.export_check is None
     assert any("was not tried in a fresh copy of the base" in said for _, said in view.warnings)
     assert [folder.name for folder in checkpoints.every(workspace.runs / "gone")] == ["000002", "000003"]
 

@@ -1,4 +1,4 @@
-"""A run from config to adapter, on the starter model and real pictures."""
+"""A run from config to adapter, on the starter model and real images."""
 
 import json
 import shutil
@@ -84,16 +84,16 @@ def test_a_name_taken_is_refused_and_the_run_there_is_kept(workspace):
 
 def test_an_empty_folder_is_said_before_anything_is_made(workspace, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="No pictures"):
+    with pytest.raises(DatasetError, match="No images"):
         list(train(config_from(QUICK | {"data.folder": str(tmp_path / "empty")}), workspace))
     assert list_runs(workspace) == []
 
 
-def test_pictures_left_out_of_any_folder_of_the_run_are_named(workspace, tmp_path):
+def test_images_left_out_of_any_folder_of_the_run_are_named(workspace, tmp_path):
     folders = {"data.folder": "mine", "data.held_out": "held", "data.regularisation": "plain"}
     for key, name in folders.items():
         shutil.copytree(ASSETS / "datasets" / "silhouette", tmp_path / name)
-        (tmp_path / name / f"{name}-broken.png").write_bytes(b"no picture")
+        (tmp_path / name / f"{name}-broken.png").write_bytes(b"no image")
         folders[key] = str(tmp_path / name)
     warned = " ".join(split(config_from(QUICK | folders)).warnings)
     assert all(f"Left out: {name}-broken.png" in warned for name in ("mine", "held", "plain"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from studio.training.verdict import LEARNING, NOTHING, OVERFITTING, PLATEAU, in_words, judge
+from studio.training.verdict import LEARNING, NOTHING, OVERFITTING, PLATEAU, describe, judge
 
 BASE = 0.4 + 0.1 * torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -39,6 +39,6 @@ def test_a_wobble_within_the_noise_is_not_called_over_fitting():
 def test_words_name_the_part_of_the_schedule_that_got_better_and_the_one_that_got_worse():
     best, now = BASE * 0.8, BASE * 0.8
     now = torch.cat([BASE[:, :2] * 1.1, now[:, 2:]], 1)  # least noise: worse than the base and than at its best
-    said = in_words(now, best, BASE)
+    said = describe(now, best, BASE)
     assert "composition (−20 %)" in said and said.endswith("Worse than at its best in fine detail.")
-    assert in_words(BASE, BASE, BASE) == "Nowhere clearly better than the base."
+    assert describe(BASE, BASE, BASE) == "Nowhere clearly better than the base."

@@ -1,4 +1,4 @@
-"""What a run says of itself: held-out loss, previews by heart, hard pictures, the certificate, TensorBoard."""
+"""What a run says of itself: held-out loss, previews by heart, hard images, the certificate, TensorBoard."""
 
 import json
 import random
@@ -17,10 +17,10 @@ from studio.training import config_from, read_run, train
 from studio.training.cache import Cache
 from studio.training.config import DataConfig
 from studio.training.difficulty import Difficulty, hardest
-from studio.training.events import Certified, Finished, Step, Validation
+from studio.training.events import ExportChecked, Finished, Step, Validation
 from studio.training.examples import list_examples
-from studio.training.memorising import Memory
-from studio.training.previews import prompt_and_strength
+from studio.training.memorization import MemorizationCheck
+from studio.training.preview_prompts import prompt_and_strength
 from studio.workspace import ASSETS
 
 SILHOUETTES = ASSETS / "datasets" / "silhouette"
@@ -39,7 +39,7 @@ def test_held_out_loss_at_step_0_is_exactly_the_bases_and_falls_when_it_learns(w
     finished = next(event for event in events if isinstance(event, Finished))
     assert "Verdict: learning" in finished.message and "Better than the base in" in finished.message
     steps = [event for event in events if isinstance(event, Step)]
-    assert all(event.gradient_norm > 0 and event.memory > 0.1 and event.rate > 0 for event in steps)
+    assert all(event.gradient_norm > 0 and event.memory > 0.1 and event.steps_per_second > 0 for event in steps)
 
 
 def test_held_out_loss_is_the_same_however_the_run_is_seeded_or_batched(workspace, quick):
@@ -55,21 +55,21 @@ def test_held_out_loss_is_the_same_however_the_run_is_seeded_or_batched(workspac
 
 def test_the_saved_file_is_proven_in_a_clean_pipeline(workspace, quick):
     config = config_from(quick | {"name": "proof", "training.learning_rate": 0.01, "adapter.text_encoder": True})
-    (said,) = [event for event in train(config, workspace) if isinstance(event, Certified)]
+    (said,) = [event for event in train(config, workspace) if isinstance(event, ExportChecked)]
     assert said.unused == 0 and said.difference < 0.5 and "draws what was trained" in said.message
 
 
 def test_a_file_that_does_not_hold_what_was_trained_is_found_out(workspace, quick, monkeypatch):
-    from studio.training import learner
+    from studio.training import train_step
 
-    whole = learner.adapter_bytes
+    whole = train_step.adapter_bytes
 
     def half(title, updates, **more):
         return whole(title, dict(list(updates.items())[::2]), **more)
 
-    monkeypatch.setattr(learner, "adapter_bytes", half)
+    monkeypatch.setattr(train_step, "adapter_bytes", half)
     config = config_from(quick | {"name": "bad", "training.learning_rate": 0.05})
-    (said,) = [event for event in train(config, workspace) if isinstance(event, Certified)]
+    (said,) = [event for event in train(config, workspace) if isinstance(event, ExportChecked)]
     assert said.difference > 0.5 and "draws something else" in said.message
 
 
@@ -78,10 +78,10 @@ def memory(tmp_path_factory):
     base = load_base("starter", shared=False)
     cache, data = Cache(tmp_path_factory.mktemp("cache")), DataConfig(folder=str(SILHOUETTES))
     examples, _ = list_examples(open_dataset(SILHOUETTES).items, base, cache, data, 0)
-    return base, Memory.of(examples, base)
+    return base, MemorizationCheck.of(examples, base)
 
 
-def test_a_preview_that_is_a_training_picture_is_called_memorised(memory):
+def test_a_preview_that_is_a_training_image_is_called_memorised(memory):
     base, known = memory
     assert known.look(0, Image.new("RGB", (128, 128), "gray"), 0, base) is None
     item = open_dataset(SILHOUETTES).items[3]
@@ -96,12 +96,12 @@ def test_an_ordinary_preview_is_not_called_memorised(memory):
         assert known.look(number, Image.open(file).convert("RGB"), 100, base) is None
 
 
-def test_hard_pictures_come_first_whatever_noise_they_were_seen_at(tmp_path):
+def test_hard_images_come_first_whatever_noise_they_were_seen_at(tmp_path):
     known, chance = Difficulty(), random.Random(0)
     for _ in range(400):
         names = chance.sample([f"p{i}" for i in range(10)], 4)
         shares = [chance.random() for _ in names]
-        usual = [0.1 + share for share in shares]  # a loss depends on the noise far more than on the picture
+        usual = [0.1 + share for share in shares]  # a loss depends on the noise far more than on the image
         known.see(names, [u * (1.5 if n == "p7" else 1.0) for n, u in zip(names, usual)], shares)
     known.write(tmp_path)
     (first, seen, hard), *rest = hardest(tmp_path)
@@ -109,7 +109,7 @@ def test_hard_pictures_come_first_whatever_noise_they_were_seen_at(tmp_path):
     assert all(value == pytest.approx(0.95, abs=0.12) for _, _, value in rest)
 
 
-def test_a_runs_folder_tells_its_hardest_pictures(workspace, quick):
+def test_a_runs_folder_tells_its_hardest_images(workspace, quick):
     for _ in train(config_from(quick | {"name": "hard"}), workspace):
         pass
     found = hardest(workspace.runs / "hard")
@@ -133,7 +133,7 @@ def test_previews_keep_the_strength_that_their_prompt_names(workspace, quick):
 def test_best_weights_are_kept_and_their_step_is_named(workspace, quick):
     settings = {"name": "best", "training.steps": 8, "training.learning_rate": 0.05, "validation.every": 2}
     *_, last = train(config_from(quick | settings), workspace)
-    measured = {look.step: look.loss for look in read_run(workspace, "best").looks if look.step}
+    measured = {look.step: look.loss for look in read_run(workspace, "best").validations if look.step}
     assert last.kept == min(measured, key=measured.get)
     assert read_adapter(workspace.runs / "best" / "adapter.safetensors").metadata["studio.step"] == str(last.kept)
 
@@ -187,13 +187,13 @@ def test_averaged_weights_are_what_is_saved(workspace, quick):
 
     state = checkpoints.newest(workspace.runs / "ema")
     saved = read_adapter(workspace.runs / "ema" / "adapter.safetensors")
-    averaged = sum(float(value.abs().sum()) for value in state["learner"]["average"]["values"])
-    live = sum(float(v.abs().sum()) for v in state["learner"]["adapters"]["unet"].values())
+    averaged = sum(float(value.abs().sum()) for value in state["train_step"]["average"]["values"])
+    live = sum(float(v.abs().sum()) for v in state["train_step"]["adapters"]["unet"].values())
     kept = sum(float(part.abs().sum()) for update in saved.layers.values() for part in update.parts.values())
     assert kept == pytest.approx(averaged, rel=1e-4) and abs(kept - live) > 1e-3 * live
 
 
-def test_pictures_of_one_name_in_two_folders_are_told_apart_among_the_hard_ones(workspace, quick):
+def test_images_of_one_name_in_two_folders_are_told_apart_among_the_hard_ones(workspace, quick):
     data = workspace.datasets / "two"
     sources = {"10_a/x.png": "moth", "1_b/x.png": "rose", "ordinary/1_b/x.png": "lamp"}
     for (name, caption), file in zip(sources.items(), sorted(SILHOUETTES.glob("*.png"))):
@@ -211,7 +211,7 @@ def test_pictures_of_one_name_in_two_folders_are_told_apart_among_the_hard_ones(
     assert shown == [("rose", 1.4), ("lamp", 1.2), ("moth", 0.9)]
 
 
-def test_hard_pictures_of_an_older_run_that_wrote_bare_names_are_still_found(workspace, quick):
+def test_hard_images_of_an_older_run_that_wrote_bare_names_are_still_found(workspace, quick):
     data = workspace.datasets / "set"
     (data / "10_a").mkdir(parents=True)
     for file in sorted(SILHOUETTES.glob("*.png"))[:2]:
@@ -227,8 +227,8 @@ def test_hard_pictures_of_an_older_run_that_wrote_bare_names_are_still_found(wor
     assert shown == [first, second]
 
 
-def test_a_base_of_more_pixels_than_a_picture_may_have_is_previewed_within_them(workspace, quick, monkeypatch):
-    from studio.training import certificate, previews
+def test_a_base_of_more_pixels_than_an_image_may_have_is_previewed_within_them(workspace, quick, monkeypatch):
+    from studio.training import export_check, previews
 
     seen = []
 
@@ -237,7 +237,7 @@ def test_a_base_of_more_pixels_than_a_picture_may_have_is_previewed_within_them(
         return Image.new("RGB", (8, 8))
 
     monkeypatch.setattr(previews, "draw", drawn)
-    monkeypatch.setattr(certificate, "draw", drawn)
+    monkeypatch.setattr(export_check, "draw", drawn)
     more = {"name": "vast", "base": "starter?resolution=4096", "data.resolution": 128, "training.steps": 1}
     *_, last = train(config_from(quick | more | {"preview.every": 1, "preview.prompts": ["rocket"]}), workspace)
     assert isinstance(last, Finished) and seen == [(2048, 2048)] * 4  # step 0, step 1, and both sides of the proof

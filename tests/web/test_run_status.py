@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from studio.training.events import Certified, Step, Validation
+from studio.training.events import ExportChecked, Step, Validation
 from studio.training.runs import RunView
 from studio.training.verdict import BAND_NAMES
 from studio.web.train import status
@@ -21,7 +21,7 @@ def test_encoding_shows_how_far_it_is_and_only_while_it_goes_on():
 
 def test_held_out_loss_carries_the_newest_verdict_and_each_noise_band():
     look = Validation(5, 0.4, 0.5, 0.01, [0.4, 0.5, 0.6, 0.0], [0.5, 0.5, 0.5, 0.0], "plateau")
-    html = status.run_status(view(looks=[Validation(0, 0.5, 0.5, verdict="learning"), look]))
+    html = status.run_status(view(validations=[Validation(0, 0.5, 0.5, verdict="learning"), look]))
     assert "−20 %" in html and "plateau</i>" in html and "learning</i>" not in html
     assert all(name in html for name in BAND_NAMES) and html.count('class="band worse"') == 1
 
@@ -29,7 +29,13 @@ def test_held_out_loss_carries_the_newest_verdict_and_each_noise_band():
 def test_certificate_memory_and_setup_are_told():
     last = Step(5, 0.5, 0.5, 1e-3, 2.0, 3.0, memory=1.25)
     html = status.run_status(
-        view(state="finished", last=last, rate=2.0, certificate=Certified(5, 0.0, 0, "as trained"), setup="9 pictures")
+        view(
+            state="finished",
+            last=last,
+            steps_per_second=2.0,
+            export_check=ExportChecked(5, 0.0, 0, "as trained"),
+            setup="9 pictures",
+        )
     )
     assert "as trained" in html and "9 pictures" in html and "1.2 GB" in html and "2.0 steps a second" in html
 
@@ -60,7 +66,7 @@ def test_nothing_that_a_person_made_is_html():
     )
     said = [
         status.run_status(view(name=EVIL, state="failed", message=EVIL, setup=EVIL)),
-        status.run_status(view(looks=[Validation(1, 1.0, 1.0, verdict=EVIL)])),
+        status.run_status(view(validations=[Validation(1, 1.0, 1.0, verdict=EVIL)])),
         status.warnings_list([(1, EVIL)]),
         status.check_report(SimpleNamespace(state="done", result=report), {}),
         status.check_report(SimpleNamespace(state="running", title=EVIL), {}),

@@ -17,7 +17,7 @@ from studio.workspace import Workspace
 NOTHING = empty("Not checked yet", "The check looks at every picture and caption; it changes nothing by itself.")
 WELL = empty("All is well", "No broken, doubled, small or blurred picture, and every caption is there.")
 REMEDIES = {
-    "remove the pictures": "Remove them",
+    "remove the images": "Remove them",
     "keep the largest of each": "Keep the largest of each",
     "put the trigger in front": "Put the trigger in front",
     "clear the captions": "Clear these captions",

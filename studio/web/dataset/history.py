@@ -50,7 +50,7 @@ def past_board(workspace: Workspace, choice: gr.Dropdown, revision: gr.State) ->
     board = clickable.board("past", NOTHING)
 
     def show(dataset):
-        from studio.datasets import history, removed_pictures
+        from studio.datasets import history, removed_images
 
         try:
             opened = datasets.view(workspace, dataset) if dataset else None
@@ -58,7 +58,7 @@ def past_board(workspace: Workspace, choice: gr.Dropdown, revision: gr.State) ->
             opened = None
         if opened is None:
             return NOTHING
-        steps, gone = history(opened), removed_pictures(opened)
+        steps, gone = history(opened), removed_images(opened)
         pictures = [(file, _link(workspace, path)) for file, path in gone[: clickable.MOST]]
         return (
             clickable.past(steps, pictures + [(file, None) for file, _ in gone[clickable.MOST :]]) if steps else NOTHING
@@ -77,7 +77,7 @@ def past_board(workspace: Workspace, choice: gr.Dropdown, revision: gr.State) ->
 
 
 def _link(workspace: Workspace, path) -> str | None:
-    from studio.datasets.pictures import SUFFIXES
+    from studio.datasets.images import SUFFIXES
 
     return clickable.picture_link(thumbnail(workspace, path)) if path.suffix.lower() in SUFFIXES else None
 

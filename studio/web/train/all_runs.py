@@ -109,9 +109,9 @@ def runs_board(workspace: Workspace, tab: gr.Tab, others: list[gr.Tab]) -> gr.Te
         steps: dict[str, Callable] = {
             "clear": lambda: now.update(ticked=[]),
             "more": lambda: now.update(shown=now["shown"] + PAGE),
-            "delete": lambda: run_library.throw_away(workspace, ticked),
+            "delete": lambda: run_library.move_to_trash(workspace, ticked),
             "undo": lambda: run_library.restore_run(workspace, arg),
-            "really": lambda: run_library.empty_bin(workspace),
+            "really": lambda: run_library.empty_trash(workspace),
         }
         now["sure"] = did == "empty"
         if did == "open":

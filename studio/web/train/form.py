@@ -253,7 +253,7 @@ def _size(workspace: Workspace, demo: gr.Blocks, form: TrainForm, shown: gr.HTML
     def count(base, *values):
         given = dict(zip((key.split(".")[1] for key in SIZED), values))
         try:
-            return note(base_models.size_line(workspace, base, given))
+            return note(base_models.parameter_line(workspace, base, given))
         except StudioError as error:
             return note(str(error), bad=True)
 

@@ -63,14 +63,14 @@ def note_and_files(workspace: Workspace, run: gr.Dropdown) -> None:
         return before | {"note": text}
 
     @show_errors
-    def throw_away(name):
-        run_library.throw_away(workspace, [name] if name else [])
+    def move_to_trash(name):
+        run_library.move_to_trash(workspace, [name] if name else [])
         gr.Info(escape(f"{name} is in the bin: All runs has it, with Undo."), title="Deleted", duration=8)
 
     quiet = {**NO_PROGRESS, **PRIVATE}
     run.change(load, run, [loaded, words, place, export], **quiet)
     words.blur(save, [words, loaded], loaded, **quiet)
-    delete.click(throw_away, run, None, **quiet)
+    delete.click(move_to_trash, run, None, **quiet)
 
 
 def publish_form(workspace: Workspace, run: gr.Dropdown, demo: gr.Blocks) -> None:

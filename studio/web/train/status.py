@@ -27,8 +27,8 @@ def run_status(view) -> str:
         return title + progress_bar(0, 1) + note("Loading the base model.")
     cells = "".join(f"<div><span>{escape(label)}</span><b>{html}</b></div>" for label, html in _facts(view, active))
     said = "" if active or not view.message else note(view.message, bad=view.state == "failed")
-    if view.certificate and not active:
-        said += note(f"Certificate: {view.certificate.message}")
+    if view.export_check and not active:
+        said += note(f"Certificate: {view.export_check.message}")
     setup = f'<div class="note small">{escape(view.setup)}</div>' if view.setup else ""
     return f'{title}{progress_bar(view.step, view.steps)}<div class="facts">{cells}</div>{_bands(view)}{said}{setup}'
 
@@ -38,15 +38,14 @@ def _facts(view, active: bool) -> list[tuple[str, str]]:
     facts = [("step", f"{view.step:,} of {view.steps:,}")]
     if view.losses:
         facts.append(("loss", f"{view.losses[-1][2]:.4f}"))
-    look = view.looks[-1] if view.looks else None
+    look = view.validations[-1] if view.validations else None
     if look and look.step and look.base_loss:
         pill = f' <i class="pill {verdict_kind(look.verdict)}">{escape(look.verdict)}</i>' if look.verdict else ""
         facts.append(("held-out against base", f"{percent(look.loss / look.base_loss - 1)}{pill}"))
-    if view.rate:
-        facts.append(
-            ("speed", f"{view.rate:.1f} steps a second" if view.rate >= 1 else f"{1 / view.rate:.1f} s a step")
-        )
-    if active and view.rate:
+    speed = view.steps_per_second
+    if speed:
+        facts.append(("speed", f"{speed:.1f} steps a second" if speed >= 1 else f"{1 / speed:.1f} s a step"))
+    if active and speed:
         facts.append(("time left", duration(view.seconds_left)))
     if view.last and view.last.memory:
         facts.append(("memory", f"{view.last.memory:.1f} GB"))
@@ -60,7 +59,7 @@ def verdict_kind(verdict: str) -> str:
 
 def _bands(view) -> str:
     """The newest look at the held-out pictures, by noise: the loss as a share of the base's."""
-    look = view.looks[-1] if view.looks else None
+    look = view.validations[-1] if view.validations else None
     if not look or not look.step or not look.bands or len(look.bands) != len(look.base_bands):
         return ""
     from studio.training.verdict import BAND_NAMES

@@ -192,7 +192,7 @@ def train_tab(workspace: Workspace, demo: gr.Blocks, timer: Beat) -> TrainTab:
         if names != last.get("runs") or current != chosen:
             updates[run] = gr.update(choices=names, value=current, visible=True)
         updates[shown] = status.run_status(view)
-        updates[chart] = gr.update(value=loss_chart(view.losses, view.looks, view.steps), visible=True)
+        updates[chart] = gr.update(value=loss_chart(view.losses, view.validations, view.steps), visible=True)
         ready, idle = bool(view.adapter) and view.state not in ("running", "paused"), job is None
         updates[onward] = gr.update(visible=ready)
         updates[download] = gr.update(

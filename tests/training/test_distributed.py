@@ -45,7 +45,7 @@ def test_two_processes_make_the_run_that_one_makes(workspace, settings):
     one, two = read_run(workspace, "one"), read_run(workspace, "two")
     assert two.state == "finished"
     assert [loss for _, loss, _ in two.losses] == pytest.approx([loss for _, loss, _ in one.losses], abs=1e-5)
-    assert [look.loss for look in two.looks] == pytest.approx([look.loss for look in one.looks], abs=1e-5)
+    assert [look.loss for look in two.validations] == pytest.approx([look.loss for look in one.validations], abs=1e-5)
     kinds = [type(event).__name__ for event in read_events(workspace.runs / "two")]
     assert kinds.count("Step") == 6 and kinds.count("Started") == 1 and kinds.count("Preview") == 2
     assert "on 2 processes" in two.setup

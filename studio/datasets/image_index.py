@@ -1,4 +1,4 @@
-"""What is known of each picture of a dataset, so that opening it and examining it again cost little.
+"""What is known of each image of a dataset, so that opening it and examining it again cost little.
 
 Kept in `.studio/pictures.json`, and believed only while the file's size and time of change are the same. Losing it
 costs time and nothing else, so a folder that can't be written is no error.
@@ -9,14 +9,14 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from studio.datasets.side import SIDE, read_notes, write_notes
+from studio.datasets.meta_dir import META_DIR, read_meta, write_meta
 from studio.errors import DatasetError
 
 _FILE = "pictures.json"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ImageInfo:
     """bytes, changed: of the file, its size and its time of change in nanoseconds, as they were then.
 
     width, height   as it is seen, in pixels
@@ -37,21 +37,26 @@ class Facts:
 
     def still(self, stat: os.stat_result) -> bool:
         """Whether the file is the one that these facts are about."""
-        return self.bytes == stat.st_size and self.changed == stat.st_mtime_ns
+        return self.bytes == stat.st_size and self.changed == changed_at(stat)
 
 
-def read_known(folder: Path) -> dict[str, Facts]:
+def changed_at(stat: os.stat_result) -> int:
+    """When a file changed, in nanoseconds: a copy may keep the time of its content, not that of its status."""
+    return max(stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def read_index(folder: Path) -> dict[str, ImageInfo]:
     """{name in the dataset: facts}; whatever does not look like ours is left out."""
-    notes = read_notes(folder / SIDE / _FILE)
+    notes = read_meta(folder / META_DIR / _FILE)
     rows = notes.get("pictures") if isinstance(notes, dict) and notes.get("version") == 1 else None
-    return {file: Facts(*row) for file, row in rows.items() if _sound(row)} if isinstance(rows, dict) else {}
+    return {file: ImageInfo(*row) for file, row in rows.items() if _sound(row)} if isinstance(rows, dict) else {}
 
 
-def write_known(folder: Path, known: dict[str, Facts]) -> None:
+def write_index(folder: Path, known: dict[str, ImageInfo]) -> None:
     """Keep the facts for the next time; in a folder that can't be written, don't."""
     with suppress(DatasetError):
         rows = {file: astuple(facts) for file, facts in known.items()}
-        write_notes(folder, _FILE, {"version": 1, "pictures": rows}, lasting=False)
+        write_meta(folder, _FILE, {"version": 1, "pictures": rows}, lasting=False)
 
 
 def _sound(row: object) -> bool:

@@ -1,4 +1,4 @@
-"""How many numbers a run trains, said before its base is loaded."""
+"""How many parameters a run trains, known before its base is loaded."""
 
 from dataclasses import replace
 from typing import Any, get_args
@@ -19,7 +19,7 @@ def specs_of(wanted: AdapterConfig, base: Any) -> dict[str, AdapterSpec]:
     return {base.denoiser: spec} | (dict.fromkeys(base.trained_encoders, text) if wanted.text_encoder else {})
 
 
-def size_line(wanted: AdapterConfig, base: str) -> str:
+def parameter_line(wanted: AdapterConfig, base: str) -> str:
     """What trains, and what each other choice of layers would come to. base: a line as for `load_base`.
 
     Raises BaseModelError.
@@ -44,7 +44,7 @@ def size_line(wanted: AdapterConfig, base: str) -> str:
     if family.trained_encoders:
         both, alone = (wanted.model_copy(update={"text_encoder": on}) for on in (True, False))
         others.append(f"text encoder {_millions(count(both)[1] - count(alone)[1])} more")
-    return f"{_millions(numbers)} numbers are trained, in {layers:,} layers. By layers: {', '.join(others)}."
+    return f"{_millions(numbers)} trainable parameters in {layers:,} layers. By layers: {', '.join(others)}."
 
 
 def _millions(count: int) -> str:

@@ -9,7 +9,7 @@ from studio.training import config_from, extend_run, train
 from studio.training.checkpoints import newest
 from studio.training.config import TrainingConfig
 from studio.training.events import Checkpoint, Failed, Finished, Step, Warned
-from studio.training.pieces import DoesNotFit, Pieces
+from studio.training.micro_batches import DoesNotFit, MicroBatcher
 from studio.workspace import Workspace
 from tests.basemodels import tiny
 from tests.basemodels.test_training import settings
@@ -21,7 +21,7 @@ def base_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     for number, colour in enumerate(["red", "green", "blue", "white", "black"]):
         Image.new("RGB", (64, 64), colour).save(folder / f"{number}.png")
@@ -31,12 +31,12 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture
 def room(monkeypatch):
-    """room(pictures, calls): from that call on, a backward pass through more pictures runs out of memory halfway."""
-    from studio.training import learner
+    """room(images, calls): from that call on, a backward pass through more images runs out of memory halfway."""
+    from studio.training import train_step
 
-    whole = learner.loss_of
+    whole = train_step.loss_of
 
-    def limit(pictures, after=0, error=torch.OutOfMemoryError):
+    def limit(images, after=0, error=torch.OutOfMemoryError):
         calls = []
 
         class Halfway(torch.autograd.Function):
@@ -50,20 +50,20 @@ def room(monkeypatch):
 
         def loss_of(base, latents, *more, **rest):
             calls.append(len(latents))
-            if len(calls) > after and len(latents) > pictures:  # what is behind it has its gradient by then
+            if len(calls) > after and len(latents) > images:  # what is behind it has its gradient by then
                 latents = Halfway.apply(latents.requires_grad_())
             return whole(base, latents, *more, **rest)
 
-        monkeypatch.setattr(learner, "loss_of", loss_of)
+        monkeypatch.setattr(train_step, "loss_of", loss_of)
         return calls
 
     return limit
 
 
-def run(base_folder, pictures, tmp_path, **more):
+def run(base_folder, images, tmp_path, **more):
     config = config_from(
         settings(
-            base_folder, pictures, **{"training.steps": 4, "training.batch_size": 5, "training.accumulation": 2, **more}
+            base_folder, images, **{"training.steps": 4, "training.batch_size": 5, "training.accumulation": 2, **more}
         )
     )
     return list(train(config, Workspace.open(tmp_path)))
@@ -73,34 +73,34 @@ def losses(events):
     return torch.tensor([[e.loss, e.gradient_norm] for e in events if isinstance(e, Step)], dtype=torch.float64)
 
 
-def test_a_divided_step_is_the_whole_step_and_the_run_says_so(base_folder, pictures, tmp_path, room):
-    whole = losses(run(base_folder, pictures, tmp_path / "whole"))
+def test_a_divided_step_is_the_whole_step_and_the_run_says_so(base_folder, images, tmp_path, room):
+    whole = losses(run(base_folder, images, tmp_path / "whole"))
     calls = room(2, after=2)  # from the second step on
-    events = run(base_folder, pictures, tmp_path / "divided")
+    events = run(base_folder, images, tmp_path / "divided")
     assert torch.allclose(losses(events), whole, atol=1e-6, rtol=0)
     assert calls[:2] == [5, 5] and calls[2:5] == [5, 3, 2] and calls[-6:] == [2, 2, 1, 2, 2, 1]
-    said = [event for event in events if isinstance(event, Warned) and "Memory" in event.message]
+    said = [event for event in events if isinstance(event, Warned) and "Memory ran" in event.message]
     assert [event.step for event in said] == [2] and "from here on 2 at a time" in said[0].message
     assert isinstance(events[-1], Finished)
 
 
-def test_a_run_that_goes_on_keeps_to_the_smaller_pieces(base_folder, pictures, tmp_path, room):
+def test_a_run_that_goes_on_keeps_to_the_smaller_pieces(base_folder, images, tmp_path, room):
     room(2)
-    config = config_from(settings(base_folder, pictures, **{"training.steps": 2, "training.batch_size": 4,
+    config = config_from(settings(base_folder, images, **{"training.steps": 2, "training.batch_size": 4,
                                                             "training.warmup": 1}))  # fmt: skip
     list(train(config, Workspace.open(tmp_path)))
     folder = tmp_path / "runs" / "run"
-    assert newest(folder)["learner"]["pieces"] == 2
+    assert newest(folder)["train_step"]["pieces"] == 2
     calls = room(2)
     list(train(extend_run(folder, 3), Workspace.open(tmp_path), folder=folder))
     assert calls == [2, 2]
 
 
-def test_one_picture_too_many_stops_the_run_with_a_checkpoint_and_advice(base_folder, pictures, tmp_path, room):
+def test_one_image_too_many_stops_the_run_with_a_checkpoint_and_advice(base_folder, images, tmp_path, room):
     room(0, after=4)
     events = []
-    with pytest.raises(RunError, match="single picture") as error:
-        config = config_from(settings(base_folder, pictures, **{"training.accumulation": 2}))
+    with pytest.raises(RunError, match="single image") as error:
+        config = config_from(settings(base_folder, images, **{"training.accumulation": 2}))
         for event in train(config, Workspace.open(tmp_path)):
             events.append(event)
     assert "\n" not in str(error.value) and "gradient_checkpointing" in str(error.value)
@@ -110,10 +110,10 @@ def test_one_picture_too_many_stops_the_run_with_a_checkpoint_and_advice(base_fo
     assert events[-2].step == 2 and (kept / "adapter.safetensors").is_file()
 
 
-def test_other_errors_are_not_taken_for_it(base_folder, pictures, tmp_path, room):
+def test_other_errors_are_not_taken_for_it(base_folder, images, tmp_path, room):
     room(2, error=lambda _: RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="mat1"):
-        run(base_folder, pictures, tmp_path)
+        run(base_folder, images, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_every_device_says_it_in_its_own_words(said):
 
 
 def test_pieces_halve_down_to_one():
-    pieces, found = Pieces(), []
+    pieces, found = MicroBatcher(), []
     for _ in range(4):
         found.append([rows.stop - rows.start for rows in pieces.of(slice(4, 11))])
         try:

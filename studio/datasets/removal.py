@@ -1,36 +1,28 @@
-"""Taking pictures out of a set and putting them back, with their captions and masks. Nothing is deleted.
+"""Taking images out of a dataset and putting them back, with their captions and masks. Nothing is deleted.
 
 What is taken out lies in `.studio/removed/NUMBER/`, the number being that of the change in the history.
 """
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from studio.datasets.captions import CAPTION_SUFFIXES
+from studio.datasets.dataset import MASKS, Dataset
+from studio.datasets.file_moves import Pairs, moved_back
+from studio.datasets.history import Change, move_images
+from studio.datasets.images import SUFFIXES
 from studio.datasets.journal import read_journal
-from studio.datasets.pictures import SUFFIXES
-from studio.datasets.side import SIDE, unwritable, within
+from studio.datasets.meta_dir import META_DIR, within
 from studio.errors import DatasetError
 
-if TYPE_CHECKING:
-    from studio.datasets.folder import Dataset
-    from studio.datasets.history import Change
 
-MASKS = ("-masklabel", "-condlabel")  # OneTrainer's masks are no pictures of their own
-Pairs = tuple[tuple[str, str], ...]
-Moves = Callable[[int], dict[str, Pairs]]
+def remove_images(dataset: Dataset, files: Collection[str], label: str = "", author: str = "person") -> Change:
+    """Take images (or stray caption files) out of the set as one undoable change, with captions and masks.
 
-
-def remove_pictures(dataset: "Dataset", files: Collection[str], label: str = "", author: str = "person") -> "Change":
-    """Take pictures (or stray caption files) out of the set as one undoable change, with captions and masks.
-
-    Also for files that are no good as pictures and so not among the dataset's items. Raises DatasetError when none of
+    Also for files that are no good as images and so not among the dataset's items. Raises DatasetError when none of
     the files is there, a name leads out of the folder, or the folder can't be written.
     """
-    from studio.datasets.history import move_pictures
-
     folder, left, going = dataset.folder, [], []
     for file in dict.fromkeys(files):
         path = within(folder, file)
@@ -44,7 +36,7 @@ def remove_pictures(dataset: "Dataset", files: Collection[str], label: str = "",
         raise DatasetError(f"There is nothing to remove from {dataset.name}: {left[0] if left else 'no file chosen.'}")
 
     def plan(number: int) -> dict[str, Pairs]:
-        place = f"{SIDE}/removed/{number}"
+        place = f"{META_DIR}/removed/{number}"
         taken = set(going)
         moves = {}
         listings: dict[Path, set[str]] = {}
@@ -54,52 +46,22 @@ def remove_pictures(dataset: "Dataset", files: Collection[str], label: str = "",
             moves[file] = tuple((name, f"{place}/{name}") for name in mine)
         return moves
 
-    return move_pictures(dataset, plan, label or f"Remove {_count(going)}", author, left)
+    return move_images(dataset, plan, label or f"Remove {_count(going)}", author, left)
 
 
-def restore_pictures(dataset: "Dataset", files: Collection[str], label: str = "", author: str = "person") -> "Change":
-    """Put removed pictures back as one undoable change. Raises DatasetError when none of them is there."""
-    from studio.datasets.history import move_pictures
-
+def restore_images(dataset: Dataset, files: Collection[str], label: str = "", author: str = "person") -> Change:
+    """Put removed images back as one undoable change. Raises DatasetError when none of them is there."""
     there = _removed(dataset.folder)
     back = {file: moved_back(there[file]) for file in dict.fromkeys(files) if file in there}
-    left = [f"{file}: not among the removed pictures." for file in files if file not in there]
+    left = [f"{file}: not among the removed images." for file in files if file not in there]
     if not back:
         raise DatasetError(f"There is nothing to put back into {dataset.name}.")
-    return move_pictures(dataset, lambda _: back, label or f"Put back {_count(list(back))}", author, left)
+    return move_images(dataset, lambda _: back, label or f"Put back {_count(list(back))}", author, left)
 
 
-def removed_pictures(dataset: "Dataset") -> list[tuple[str, Path]]:
+def removed_images(dataset: Dataset) -> list[tuple[str, Path]]:
     """(name in the dataset, where it lies now) of what was taken out, newest first."""
     return [(file, dataset.folder / pairs[0][1]) for file, pairs in _removed(dataset.folder).items()]
-
-
-def move(folder: Path, file: str, pairs: Pairs, again: bool = False) -> list[str]:
-    """Move a picture and what goes with it. again: it may be done in part already. A line for what can't be moved."""
-    left: list[str] = []
-    for number, (source, target) in enumerate(pairs):
-        try:
-            here, there = within(folder, source), within(folder, target)
-        except DatasetError as error:
-            return [*left, str(error)]
-        is_here, is_there = os.path.lexists(here), os.path.lexists(there)
-        if is_here and not is_there:
-            try:
-                there.parent.mkdir(parents=True, exist_ok=True)
-                os.rename(here, there)
-            except OSError as error:
-                raise unwritable(folder, error) from error
-        elif is_here:
-            left.append(f"{target}: there is another file of this name by now.")
-        elif not (again and is_there):
-            left.append(f"{source}: it is gone.")
-        if left and not number:
-            break  # its captions and masks stay where they are, with it
-    return left
-
-
-def moved_back(pairs: Pairs) -> Pairs:
-    return tuple((target, source) for source, target in pairs)
 
 
 def _removed(folder: Path) -> dict[str, Pairs]:
@@ -108,7 +70,7 @@ def _removed(folder: Path) -> dict[str, Pairs]:
     for entry in reversed(read_journal(folder)[0]):
         for file, pairs in entry.moved.items():
             target = pairs[0][1] if pairs else ""
-            if file not in found and target.startswith(f"{SIDE}/removed/") and _inside(folder, target):
+            if file not in found and target.startswith(f"{META_DIR}/removed/") and _inside(folder, target):
                 found[file] = pairs
     return found
 
@@ -121,7 +83,7 @@ def _inside(folder: Path, file: str) -> bool:
 
 
 def _company(folder: Path, file: str, going: set[str], listings: dict[Path, set[str]]) -> list[str]:
-    """The captions and masks of a picture, unless another picture of the same name without suffix still needs them."""
+    """The captions and masks of an image, unless another image of the same name without suffix still needs them."""
     path = folder / file
     if path.suffix.lower() not in SUFFIXES:
         return []
@@ -138,4 +100,4 @@ def _company(folder: Path, file: str, going: set[str], listings: dict[Path, set[
 
 
 def _count(files: list[str]) -> str:
-    return files[0] if len(files) == 1 else f"{len(files)} pictures"
+    return files[0] if len(files) == 1 else f"{len(files)} images"

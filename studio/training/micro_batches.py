@@ -16,27 +16,27 @@ from studio.training.examples import Row
 
 
 class DoesNotFit(RunError):
-    """One picture alone takes more memory than there is."""
+    """One image alone takes more memory than there is."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A batch of B pictures and all that is random in it, on the CPU."""
+class NoisedBatch:
+    """A batch of B images and all that is random in it, on the CPU."""
 
     rows: list[Row]
     mine: slice  # this process's rows
     shares: Tensor  # (B,) where in the noise schedule, 0..1
     noise: Tensor  # (B, C, h, w)
-    fresh: Tensor  # (B, C, h, w) what the codec's spread is multiplied by
+    fresh: Tensor  # (B, C, h, w) what the VAE's spread is multiplied by
     perturbation: Tensor | None  # (B, C, h, w) noise that only the input gets
 
 
-class Pieces:
-    """How many pictures go through the base at once; all of a batch, until memory runs out."""
+class MicroBatcher:
+    """How many images go through the base at once; all of a batch, until memory runs out."""
 
     def __init__(self) -> None:
         self.size: int | None = None
-        self._tried = 0  # pictures in the largest piece of the last batch
+        self._tried = 0  # images in the largest piece of the last batch
 
     def of(self, rows: slice) -> Iterator[slice]:
         """The batch's rows, piece by piece."""
@@ -46,13 +46,13 @@ class Pieces:
             yield slice(start, min(start + size, rows.stop))
 
     def smaller(self, settings: TrainingConfig, device: torch.device) -> str:
-        """Halve the pieces, and say so. Raises DoesNotFit with advice when they are of one picture."""
+        """Halve the pieces, and say so. Raises DoesNotFit with advice when they are of one image."""
         devices.empty_cache()
         if self._tried <= 1:
-            raise DoesNotFit(f"Memory ran out with a single picture: {_advice(settings)}.")
+            raise DoesNotFit(f"Memory ran out with a single image: {_advice(settings)}.")
         self.size = (self._tried + 1) // 2
         return (
-            f"Memory ran out with {self._tried} pictures at once: from here on {self.size} at a time, and as many a "
+            f"Memory ran out with {self._tried} images at once: from here on {self.size} at a time, and as many a "
             "step as before. The result is the same; each step takes a little longer."
         )
 

@@ -1,4 +1,4 @@
-"""The export certificate: is the saved file what was trained? It is loaded into a clean pipeline and compared."""
+"""The export check: is the saved file what was trained? It is loaded into a clean pipeline and compared."""
 
 from pathlib import Path
 
@@ -10,25 +10,26 @@ from studio.basemodels import Family, load_base
 from studio.building import building
 from studio.generation import Recipe, draw
 from studio.training.config import RunConfig
-from studio.training.events import Certified
-from studio.training.learner import Learner
-from studio.training.previews import prompt_and_strength, side_of
+from studio.training.events import ExportChecked
+from studio.training.preview_prompts import prompt_and_strength
+from studio.training.previews import side_of
+from studio.training.train_step import TrainStep
 
 STEPS = 8
 ALIKE = 2.0  # steps of 1/255, mean over the pixels: rounding in half precision stays below it
 
 
 def trial(config: RunConfig, base: Family) -> Recipe:
-    """The picture that both sides draw."""
-    prompts = [line for line in config.preview.prompts if line.strip()] or ["a picture"]
+    """The image that both sides draw."""
+    prompts = [line for line in config.preview.prompts if line.strip()] or ["an image"]
     prompt, _ = prompt_and_strength(prompts[0])
     side, seed = side_of(base), config.preview.seed
     return Recipe(prompt=prompt, seed=seed, steps=STEPS, guidance=config.preview.guidance, width=side, height=side)
 
 
-def certify(step: int, config: RunConfig, learner: Learner, precision: str, file: Path) -> Certified:
-    """Compare the live adapters with `file` in a pipeline from the disk. The learner's base waits beside the device."""
-    base = learner.base
+def check_export(step: int, config: RunConfig, train_step: TrainStep, precision: str, file: Path) -> ExportChecked:
+    """Compare the live adapters with `file` in a pipeline from the disk. The run's own base leaves the device."""
+    base = train_step.base
     recipe = trial(config, base)
     live = draw(base, recipe)
     base.offload()
@@ -38,15 +39,15 @@ def certify(step: int, config: RunConfig, learner: Learner, precision: str, file
     loaded = draw(clean, recipe)
     away, unused = _apart(live, loaded), len(adapter.report.unused) if adapter.report else 0
     if away <= ALIKE and not unused:
-        message = f"{file.name} read back draws what was trained (difference {away:.2f} of 255, no key unused)."
+        message = f"{file.name} reproduces the trained model (difference {away:.2f} of 255, no key unused)."
     else:
         message = (
-            f"{file.name} read back draws something else than what was trained: difference {away:.1f} of 255, "
+            f"{file.name} does not reproduce the trained model: difference {away:.1f} of 255, "
             f"{unused} keys unused. Please report this; the checkpoints hold the trained weights."
         )
-    return Certified(step, round(away, 4), unused, message)
+    return ExportChecked(step, round(away, 4), unused, message)
 
 
 def _apart(one: Image.Image, other: Image.Image) -> float:
-    """Mean difference of two pictures, in steps of 1/255."""
+    """Mean difference of two images, in steps of 1/255."""
     return float(np.abs(np.asarray(one, np.float32) - np.asarray(other, np.float32)).mean())

@@ -1,4 +1,4 @@
-"""What a step changes: the adapters, their optimiser and their average. What a checkpoint holds is all here."""
+"""What a step changes: the adapters, their optimizer and their average. What a checkpoint holds is all here."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,34 +13,34 @@ from studio.adapters.files import adapter_bytes
 from studio.basemodels import Family
 from studio.building import building
 from studio.errors import out_of_memory
-from studio.training.batches import Plan
+from studio.training.batch_sampler import BatchSampler
 from studio.training.config import RunConfig
-from studio.training.examples import Batch, Reader
+from studio.training.distributed import Distributed
+from studio.training.examples import Batch, BatchLoader
+from studio.training.micro_batches import MicroBatcher, NoisedBatch
 from studio.training.objective import loss_of, offset_noise, stratified, timesteps
-from studio.training.optimisers import Average, make_optimizer, rate_factor, set_rates
-from studio.training.pieces import Drawn, Pieces
-from studio.training.processes import Processes
-from studio.training.size import specs_of
+from studio.training.optimizers import Average, lr_factor, make_optimizer, set_learning_rates
+from studio.training.parameter_count import specs_of
 from studio.workspace import write_whole
 
 
 @dataclass(frozen=True)
-class Reading:
+class StepResult:
     """What a step said, still on the device: reading it back waits for the device."""
 
     step: int
     names: list[str]
-    losses: Tensor  # (pictures of all processes and batches,)
+    losses: Tensor  # (images of all processes and batches,)
     shares: Tensor  # (the same,) where in the noise schedule each was, 0..1
     norm: Tensor  # of the gradient before clipping, a scalar
     said: str | None = None  # what the person should know of it
 
 
-class Learner:
+class TrainStep:
     """Adapters on a base, and how they are adjusted."""
 
-    def __init__(self, config: RunConfig, base: Family, processes: Processes):
-        self.config, self.base, self.processes = config, base, processes
+    def __init__(self, config: RunConfig, base: Family, distributed: Distributed):
+        self.config, self.base, self.distributed = config, base, distributed
         wanted, settings = config.adapter, config.training
         torch.manual_seed(settings.seed)
         modules = base.modules()
@@ -54,7 +54,7 @@ class Learner:
         half = base.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=half)
         self.trains_text = wanted.text_encoder
-        self.pieces = Pieces()
+        self.pieces = MicroBatcher()
         base.checkpoint_gradients(settings.gradient_checkpointing)
         if settings.compile:
             base.compile()
@@ -73,19 +73,19 @@ class Learner:
         words = batch.conditions or self.base.encode_prompt([row.caption for row in batch.rows])
         return words | self.base.size_conditioning([row.example.framing for row in batch.rows])
 
-    def step(self, step: int, plan: Plan, reader: Reader, slower: float) -> Reading:
+    def step(self, step: int, plan: BatchSampler, reader: BatchLoader, slower: float) -> StepResult:
         """Adjust the adapters once. slower: a factor on the learning rate, below 1 after a rollback.
 
         When memory runs out, the step is begun again in smaller pieces, and so are the steps after it. Raises
-        `DoesNotFit` when one picture alone is too much; the adapters are then what they were before the step.
+        `DoesNotFit` when one image alone is too much; the adapters are then what they were before the step.
         """
         settings, said = self.config.training, None
-        set_rates(self.optimizer, slower * rate_factor(step, settings))
+        set_learning_rates(self.optimizer, slower * lr_factor(step, settings))
         for adapter in self.adapters.values():
             adapter.train()
         while (parts := self._gradients(step, plan, reader)) is None:
             said = self.pieces.smaller(settings, self.base.device)
-        self.processes.sum_gradients(self.parameters)
+        self.distributed.sum_gradients(self.parameters)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip or float("inf"))
         self.scaler.step(self.optimizer)
@@ -96,13 +96,13 @@ class Learner:
         if self.average:
             self.average.take()
         names = [row.example.name for drawn, _ in parts for row in drawn.rows]
-        losses = torch.cat([self.processes.gather(losses) for _, losses in parts])
-        return Reading(step, names, losses, torch.cat([drawn.shares for drawn, _ in parts]), norm, said)
+        losses = torch.cat([self.distributed.gather(losses) for _, losses in parts])
+        return StepResult(step, names, losses, torch.cat([drawn.shares for drawn, _ in parts]), norm, said)
 
-    def _gradients(self, step: int, plan: Plan, reader: Reader) -> list[tuple[Drawn, Tensor]] | None:
+    def _gradients(self, step: int, plan: BatchSampler, reader: BatchLoader) -> list[tuple[NoisedBatch, Tensor]] | None:
         """Each batch of the step with this process's losses, their gradients summed; None when memory ran out."""
         settings, parts = self.config.training, []
-        # Summed over batches and processes, this is the mean over all pictures of the step.
+        # Summed over batches and processes, this is the mean over all images of the step.
         share_of_step = settings.batch_size * settings.accumulation
         try:
             for part in range(settings.accumulation):
@@ -120,7 +120,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)  # behind the except: its frames hold what is to be freed
         return None
 
-    def _draw(self, number: int, plan: Plan) -> Drawn:
+    def _draw(self, number: int, plan: BatchSampler) -> NoisedBatch:
         """All that is random in a batch.
 
         Every random number comes from a generator seeded with the batch's number, on the CPU and for the whole batch:
@@ -139,9 +139,9 @@ class Learner:
         if settings.noise_offset:
             noise = offset_noise(noise, settings.noise_offset, draw)
         perturbation = extra if settings.input_perturbation else None
-        return Drawn(rows, self.processes.share(rows), shares, noise, fresh, perturbation)
+        return NoisedBatch(rows, self.distributed.share(rows), shares, noise, fresh, perturbation)
 
-    def _losses(self, drawn: Drawn, rows: slice, reader: Reader) -> Tensor:
+    def _losses(self, drawn: NoisedBatch, rows: slice, reader: BatchLoader) -> Tensor:
         """(the rows',) losses, with gradients."""
         settings, base = self.config.training, self.base
 
@@ -156,9 +156,9 @@ class Learner:
         return loss_of(base, latents, self.conditions(batch), noise, t, batch.weight, settings, perturbation)
 
     @contextmanager
-    def judged(self) -> Iterator[None]:
+    def evaluation_weights(self) -> Iterator[None]:
         """The weights that would be saved now: averaged where the run averages. Training ones come back unchanged."""
-        evaluate = getattr(self.optimizer, "eval", None)  # schedule-free optimisers keep two sets
+        evaluate = getattr(self.optimizer, "eval", None)  # schedule-free optimizers keep two sets
         if not (self.average or evaluate):
             yield
             return

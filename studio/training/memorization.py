@@ -1,4 +1,4 @@
-"""Has it learnt a picture by heart? A preview nearer to a training picture than training pictures are to each other."""
+"""Has it learnt an image by heart? A preview nearer to a training image than training images are to each other."""
 
 import torch
 from PIL import Image
@@ -9,12 +9,12 @@ from studio.errors import DatasetError
 from studio.generation.evaluation import is_memorized, typical_nearness
 from studio.training.examples import Example
 
-MOST = 512  # training pictures that are compared with
+MOST = 512  # training images that are compared with
 TOGETHER = 16
 
 
-class Memory:
-    """The training pictures as the image encoder sees them."""
+class MemorizationCheck:
+    """The training images as the image encoder sees them."""
 
     def __init__(self, examples: list[Example], seen: Tensor):
         """seen: (N, width) unit vectors, a row for each example; N is at least 3."""
@@ -23,23 +23,23 @@ class Memory:
         self.before: dict[int, float] = {}  # preview: how near it was without the adapter
 
     @classmethod
-    def of(cls, examples: list[Example], base: Family) -> "Memory | None":
-        """None when the base has no image encoder, or when there are too few pictures to compare."""
+    def of(cls, examples: list[Example], base: Family) -> "MemorizationCheck | None":
+        """None when the base has no image encoder, or when there are too few images to compare."""
         examples = examples[:MOST]
         rows: list[Tensor] = []
         for start in range(0, len(examples), TOGETHER):
             try:
-                pictures = [e.frame.cut(e.item.load()) for e in examples[start : start + TOGETHER]]
+                images = [e.frame.cut(e.item.load()) for e in examples[start : start + TOGETHER]]
             except DatasetError:
                 return None
-            found = base.embed_images(pictures)
+            found = base.embed_images(images)
             if found is None:
                 return None
             rows.append(found.cpu())
         return cls(examples, torch.cat(rows)) if len(examples) > 2 else None
 
     def look(self, number: int, preview: Image.Image, step: int, base: Family) -> str | None:
-        """A warning when preview `number` is too near to a training picture, and nearer than at step 0."""
+        """A warning when preview `number` is too near to a training image, and nearer than at step 0."""
         found = base.embed_images([preview])
         assert found is not None
         near, which = (self.seen @ found[0].cpu()).max(0)
@@ -49,9 +49,9 @@ class Memory:
             return None
         name = self.examples[int(which)].name
         return (
-            f"Preview {number + 1} looks more like {name} (similarity {near.item():.2f}) than the training pictures "
+            f"Preview {number + 1} looks more like {name} (similarity {near.item():.2f}) than the training images "
             f"look like each other ({self.usual:.2f}): it may be learning them by heart. Fewer steps, or more "
-            "pictures, help."
+            "images, help."
         )
 
     def state(self) -> dict:

@@ -15,10 +15,10 @@ from torch import Tensor, distributed
 from studio import devices
 from studio.errors import RunError
 
-PATIENCE = timedelta(hours=6)  # others wait while the first draws previews or encodes its share of the pictures
+PATIENCE = timedelta(hours=6)  # others wait while the first draws previews or encodes its share of the images
 
 
-class Processes:
+class Distributed:
     """rank of count; `first` writes, draws and speaks."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Processes:
             self.count, self.rank, self.device = state.num_processes, state.process_index, state.device
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def share(self, rows: list) -> slice:
@@ -67,7 +67,7 @@ class Processes:
         distributed.all_gather_object(held, value)
         return held
 
-    def agree(self, value):
+    def broadcast(self, value):
         """The first process's value, on all of them. Any plain Python value."""
         if self.count == 1:
             return value

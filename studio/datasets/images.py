@@ -1,4 +1,4 @@
-"""Opening a picture from anywhere: checked before it is decoded, upright, RGB."""
+"""Opening an image from anywhere: checked before it is decoded, upright, RGB."""
 
 import io
 import warnings
@@ -19,18 +19,29 @@ with suppress(ImportError):
 _PILLOWS_OWN = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _HAVE_AVIF, _HAVE_HEIF = features.check("avif"), "HEIF" in Image.OPEN
 FORMATS = _PILLOWS_OWN + ("AVIF",) * bool(_HAVE_AVIF) + ("HEIF",) * _HAVE_HEIF
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif"}
+_REGISTERED = Image.registered_extensions()
+# HEIC and AVIF also where they can't be opened here: what is missing is then said of each file.
+SUFFIXES = frozenset({suffix for suffix, form in _REGISTERED.items() if form in (*FORMATS, "MPO")}) | {
+    ".avif", ".avifs", ".heic", ".heif", ".hif",
+}  # fmt: skip
+# Images and films that are not opened: Pillow's other formats, cameras' raw files, drawings.
+OTHER_SUFFIXES = (
+    frozenset(_REGISTERED) | {
+        ".svg", ".jxl", ".psd", ".xcf", ".kra", ".exr", ".hdr", ".ai", ".cdr", ".raw", ".dng", ".cr2", ".cr3", ".nef",
+        ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm",
+    }
+) - SUFFIXES - {".pdf", ".ps", ".eps", ".h5", ".hdf", ".bin"}  # fmt: skip
 ORIENTATION = 0x0112  # EXIF
 MAX_PIXELS = 89_478_485  # Pillow warns here and refuses at twice that; we refuse here
 
-# Once and for the whole process: catch_warnings around each picture would race with other threads.
+# Once and for the whole process: catch_warnings around each image would race with other threads.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def open_picture(
+def open_image(
     source: Path | bytes, name: str | None = None, at_least: int = 0, background: str = "white"
 ) -> Image.Image:
-    """The picture as upright RGB; alpha is laid on `background`, 16 bits become 8. By content, whatever its name.
+    """The image as upright RGB; alpha is laid on `background`, 16 bits become 8. By content, whatever its name.
 
     at_least: a side in pixels; a JPEG whose sides are both twice as long may come smaller, which is several times
     faster (its decoder leaves out the finest frequencies). 0: always whole.
@@ -45,14 +56,14 @@ def open_picture(
 
 
 def open_alpha(path: Path) -> Image.Image | None:
-    """The picture's alpha channel, upright; None when it has none. Raises DatasetError."""
+    """The image's alpha channel, upright; None when it has none. Raises DatasetError."""
     with _opened(path, None) as image:
         image.load()
         return _upright(image).convert("RGBA").getchannel("A") if _has_alpha(image) else None
 
 
 def has_alpha(path: Path) -> bool:
-    """Whether the picture has an alpha channel or a transparent colour. Raises DatasetError."""
+    """Whether the image has an alpha channel or a transparent colour. Raises DatasetError."""
     with _opened(path, None) as image:
         return _has_alpha(image)
 
@@ -60,6 +71,8 @@ def has_alpha(path: Path) -> bool:
 def size_of(source: Path | bytes, name: str | None = None) -> tuple[int, int]:
     """(width, height) as it will be seen, turned by its EXIF; from the header alone. Raises DatasetError."""
     with _opened(source, name) as image:
+        if image.format == "TIFF":  # Pillow has turned its size already, and will turn its pixels
+            return image.size
         try:
             turned = _header_exif(image).get(ORIENTATION, 1) in (5, 6, 7, 8)
         except Exception:  # damaged EXIF
@@ -87,15 +100,15 @@ def _header_exif(image: Image.Image) -> Image.Exif:
 
 
 def format_of(source: Path | bytes, name: str | None = None) -> str:
-    """One of FORMATS, from the header alone: cheap enough for each file of a folder. Raises like `open_picture`."""
+    """One of FORMATS, from the header alone: cheap enough for each file of a folder. Raises like `open_image`."""
     with _opened(source, name) as image:
         return image.format or ""
 
 
 @contextmanager
 def _opened(source: Path | bytes, name: str | None) -> Iterator[Image.Image]:
-    """The picture before it is decoded, its size checked; whatever goes wrong meanwhile is a DatasetError."""
-    name = name or (source.name if isinstance(source, Path) else "picture")
+    """The image before it is decoded, its size checked; whatever goes wrong meanwhile is a DatasetError."""
+    name = name or (source.name if isinstance(source, Path) else "image")
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -133,7 +146,7 @@ def _why_unknown(source: Path | bytes) -> str:
         return "AVIF, which this Pillow can't read, install a newer one"
     if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf") and not _HAVE_HEIF:
         return "HEIC, which needs one more package (pip install pillow-heif)"
-    return "not a picture"
+    return "not an image"
 
 
 def _has_alpha(image: Image.Image) -> bool:

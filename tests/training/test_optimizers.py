@@ -1,4 +1,4 @@
-"""Optimisers and schedules, against torch's and diffusers' own."""
+"""Optimizers and schedules, against torch's and diffusers' own."""
 
 import math
 
@@ -10,14 +10,14 @@ from torch import nn
 from studio.adapters import AdapterSpec, attach
 from studio.errors import ConfigError
 from studio.training import config_from
-from studio.training import optimisers as module
+from studio.training import optimizers as module
 from studio.training.config import TrainingConfig
-from studio.training.optimisers import Average, make_optimizer, rate_factor, set_rates
+from studio.training.optimizers import Average, lr_factor, make_optimizer, set_learning_rates
 
 
 def factors(**settings) -> list[float]:
     config = TrainingConfig(steps=200, **settings)
-    return [rate_factor(step, config) for step in range(1, 201)]
+    return [lr_factor(step, config) for step in range(1, 201)]
 
 
 def of_diffusers(name: str, **options) -> list[float]:
@@ -59,7 +59,7 @@ def test_one_cycle_rises_to_the_full_rate_and_falls_to_nothing():
 def test_no_schedule_stands_still_or_runs_away(schedule):
     for steps, warmup in ((1, 0), (2, 1), (11, 10), (1000, 0)):
         config = TrainingConfig(steps=steps, warmup=warmup, schedule=schedule)
-        found = [rate_factor(step, config) for step in range(1, steps + 1)]
+        found = [lr_factor(step, config) for step in range(1, steps + 1)]
         assert all(0 < x <= 1 and math.isfinite(x) for x in found)
 
 
@@ -86,7 +86,7 @@ def test_each_part_has_its_own_rate_and_b_its_multiple():
     unet, text = nn.Sequential(nn.Linear(4, 4)), nn.Sequential(nn.Linear(4, 4))
     adapters = {"unet": attach(unet, AdapterSpec(rank=2)), "text_encoder": attach(text, AdapterSpec(rank=2))}
     optimizer = make_optimizer(adapters, TrainingConfig(learning_rate=1e-3, text_encoder_rate=2e-4, lora_plus=16))
-    set_rates(optimizer, 0.5)
+    set_learning_rates(optimizer, 0.5)
     found = {(g["component"], tuple(p.shape[0] for p in g["params"])): g["lr"] for g in optimizer.param_groups}
     assert found == {
         ("unet", (2,)): pytest.approx(5e-4), ("unet", (4,)): pytest.approx(8e-3),

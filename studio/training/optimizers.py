@@ -1,4 +1,4 @@
-"""Optimisers from their packages, and how their rate goes over the steps.
+"""Optimizers from their packages, and how their rate goes over the steps.
 
 The rate is a pure function of the step, so that a resumed or extended run needs no scheduler's state.
 """
@@ -20,7 +20,7 @@ INSTALL = {"bitsandbytes": "pip install bitsandbytes", "pytorch_optimizer": "pip
 
 
 def missing_for(settings: TrainingConfig) -> str | None:
-    """What is missing for the run's optimiser, in one sentence; None when nothing is."""
+    """What is missing for the run's optimizer, in one sentence; None when nothing is."""
     package = NEEDS.get(settings.optimizer)
     if package and find_spec(package) is None:
         return f"The optimizer {settings.optimizer} needs the package {package}: {INSTALL[package]}, or use adamw."
@@ -30,7 +30,7 @@ def missing_for(settings: TrainingConfig) -> str | None:
 
 
 def make_optimizer(adapters: dict[str, Adapter], settings: TrainingConfig) -> torch.optim.Optimizer:
-    """The run's optimiser over its adapters' parameters; each group's full rate is kept as `group["peak"]`.
+    """The run's optimizer over its adapters' parameters; each group's full rate is kept as `group["peak"]`.
 
     adapters: {"unet" or "transformer": adapter, perhaps "text_encoder": adapter, …}.
     Raises ConfigError when a package is missing.
@@ -41,7 +41,7 @@ def make_optimizer(adapters: dict[str, Adapter], settings: TrainingConfig) -> to
     groups = []
     for component, adapter in adapters.items():
         text = component.startswith("text_encoder")
-        rate = text_encoder_rate(settings) if text else settings.learning_rate
+        rate = text_encoder_lr(settings) if text else settings.learning_rate
         for group in adapter.groups(rate, settings.lora_plus):
             groups.append({**group, "peak": group["lr"], "component": component})
     decay = settings.weight_decay
@@ -74,24 +74,24 @@ def make_optimizer(adapters: dict[str, Adapter], settings: TrainingConfig) -> to
             return ScheduleFreeAdamW(groups, weight_decay=decay)
 
 
-def text_encoder_rate(settings: TrainingConfig) -> float:
+def text_encoder_lr(settings: TrainingConfig) -> float:
     """The text encoder's full learning rate: a tenth of the UNet's where none is set; Prodigy's is one for all."""
     tenth = settings.learning_rate * (1 if settings.optimizer == "prodigy" else 0.1)
     return settings.text_encoder_rate or tenth
 
 
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
 
 
-def rate_now(optimizer: torch.optim.Optimizer, component: str) -> float:
+def current_lr(optimizer: torch.optim.Optimizer, component: str) -> float:
     """The component's learning rate at this step, with the size that Prodigy has found."""
     group = next((g for g in optimizer.param_groups if g["component"] == component), None)
     return float(group["lr"] * group.get("d", 1.0)) if group else 0.0
 
 
-def rate_factor(step: int, settings: TrainingConfig) -> float:
+def lr_factor(step: int, settings: TrainingConfig) -> float:
     """The share of the full rate at step 1..steps: a linear warm-up, then the schedule.
 
     cosine, linear and polynomial go down to a tenth, so that the last steps still teach; cosine-restarts does so in

@@ -1,9 +1,9 @@
-"""The studio's own notes on a dataset: the hidden folder `.studio` beside its pictures.
+"""The studio's own notes on a dataset: the hidden folder `.studio` beside its images.
 
-    history.jsonl    every change of captions and pictures, appended to and never rewritten
+    history.jsonl    every change of captions and images, appended to and never rewritten
     phrases.json     who wrote which phrase, where it was not a person
-    pictures.json    what is known of each picture; made again when it is lost
-    removed/         pictures taken out of the set
+    pictures.json    what is known of each image; made again when it is lost
+    removed/         images taken out of the set
 
 The folder may have come from anywhere, so what is read here is bounded and checked, and a name in it that leads out of
 the dataset is refused.
@@ -26,16 +26,16 @@ try:
 except ImportError:  # Windows: other programs are not kept out, threads of this one are
     fcntl = None  # type: ignore[assignment]
 
-SIDE = ".studio"
+META_DIR = ".studio"
 MAX_BYTES = 200_000_000  # of one file of notes
 _ours = threading.RLock()
 
 
-def side_folder(folder: Path, make: bool = False) -> Path:
+def meta_folder(folder: Path, make: bool = False) -> Path:
     """`folder/.studio`, made if asked. Raises DatasetError when it can't be made or is no folder of its own."""
-    place = folder / SIDE
+    place = folder / META_DIR
     if place.is_symlink() or (place.exists() and not place.is_dir()):
-        raise DatasetError(f"{folder.name}: {SIDE} in it is not a folder, move it away.")
+        raise DatasetError(f"{folder.name}: {META_DIR} in it is not a folder, move it away.")
     if make:
         try:
             place.mkdir(exist_ok=True)
@@ -51,7 +51,7 @@ def unwritable(folder: Path, error: OSError) -> DatasetError:
     return DatasetError(f"{folder.name} can't be changed ({error.strerror or error}).")
 
 
-def read_notes(path: Path) -> Any:
+def read_meta(path: Path) -> Any:
     """The JSON in a file of notes; None when it is missing, damaged, a link or too large to be ours."""
     try:
         if path.is_symlink() or path.parent.is_symlink() or path.stat().st_size > MAX_BYTES:
@@ -61,9 +61,9 @@ def read_notes(path: Path) -> Any:
         return None
 
 
-def write_notes(folder: Path, name: str, notes: Any, lasting: bool = True) -> None:
+def write_meta(folder: Path, name: str, notes: Any, lasting: bool = True) -> None:
     """Write `folder/.studio/name` whole. Raises DatasetError when the folder can't be written."""
-    place = side_folder(folder, make=True)
+    place = meta_folder(folder, make=True)
     try:
         write_whole(place / name, json.dumps(notes, separators=(",", ":")), lasting=lasting)
     except OSError as error:
@@ -96,7 +96,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
         taken = True
         try:
             if fcntl is not None:
-                place = side_folder(folder, make=True)
+                place = meta_folder(folder, make=True)
                 handle = os.open(place / "lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

@@ -1,0 +1,104 @@
+"""Which setting acts where: what a run would ignore is said before it, what it can't do is refused before it.
+
+A test compares this table with training itself, setting by setting.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from studio.basemodels import Family
+from studio.errors import ConfigError
+from studio.training.config import RunConfig, config_from, dotted
+
+Acts = Callable[[RunConfig, Family], bool]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """setting acts only where `acts` says so; needs: what it needs, in words."""
+
+    setting: str
+    needs: str
+    acts: Acts
+
+
+def _trains_text(config: RunConfig, base: Family) -> bool:
+    return config.adapter.text_encoder and bool(base.trained_encoders)
+
+
+def _previews(config: RunConfig, base: Family) -> bool:
+    return config.preview.every > 0 and any(line.strip() for line in config.preview.prompts)
+
+
+RULES = (
+    Rule("training.warmup", "a schedule other than one-cycle, which warms up over 30 % of the steps by itself",
+         lambda config, base: config.training.schedule != "one-cycle"),
+    Rule("training.restarts", "training.schedule = cosine-restarts",
+         lambda config, base: config.training.schedule == "cosine-restarts"),
+    Rule("training.huber_c", "training.loss = huber", lambda config, base: config.training.loss == "huber"),
+    Rule("training.shift", "a base that follows a flow, such as SD 3 or FLUX",
+         lambda config, base: base.prediction_type == "flow"),
+    Rule("training.lora_plus", "adapter.kind = lora, dora or tucker",
+         lambda config, base: config.adapter.kind in ("lora", "dora", "tucker")),
+    Rule("training.text_encoder_rate", "adapter.text_encoder = true, and another optimizer than prodigy",
+         lambda config, base: _trains_text(config, base) and config.training.optimizer != "prodigy"),
+    Rule("adapter.text_encoder", "a base whose text encoder adapters are made for",
+         lambda config, base: bool(base.trained_encoders)),
+    Rule("data.keep_tags", "data.shuffle_tags = true", lambda config, base: config.data.shuffle_tags),
+    Rule("data.outside", "data.masks = true", lambda config, base: config.data.masks),
+    Rule("data.regularisation_weight", "data.regularisation",
+         lambda config, base: bool(config.data.regularisation)),
+    Rule("data.held_out", "validation.every above 0", lambda config, base: config.validation.every > 0),
+    Rule("validation.fraction", "validation.every above 0 and no data.held_out",
+         lambda config, base: config.validation.every > 0 and not config.data.held_out),
+    *(
+        Rule(f"preview.{key}", "preview.every above 0 and a prompt", _previews)
+        for key in ("seed", "steps", "guidance", "prompts")
+    ),
+)  # fmt: skip
+
+
+def without_effect(config: RunConfig, base: Family) -> list[str]:
+    """A line for each setting that is not at its default and that this run ignores."""
+    given, usual = dotted(config), _defaults()
+    lines = [
+        f"{rule.setting} has no effect here: it needs {rule.needs}."
+        for rule in RULES
+        if given[rule.setting] != usual[rule.setting] and not rule.acts(config, base)
+    ]
+    training = config.training
+    if training.warmup >= training.steps and training.schedule != "one-cycle":
+        lines.append(
+            f"The full learning rate is never reached: training.warmup is {training.warmup}, of {training.steps} steps."
+        )
+    if config.data.repeats > 1:
+        lines.append(
+            "data.repeats has no effect: it repeats all images alike, and training.steps says how long the run is. "
+            "Folders called 10_name repeat some of them."
+        )
+    return lines
+
+
+def refuse(config: RunConfig, base: Family) -> None:
+    """Raises ConfigError for what this base can't be trained with, before anything is encoded."""
+    if config.training.min_snr_gamma and base.prediction_type == "flow":
+        raise ConfigError(f"Min-SNR weighting has no meaning for {base.title}: set training.min_snr_gamma to 0.")
+    side, step = config.data.resolution or base.resolution, base.multiple
+    if not config.data.buckets and side % step:
+        near = max(step, round(side / step) * step)
+        raise ConfigError(f"data.resolution must be a multiple of {step} for {base.title}: take {near}, not {side}.")
+
+
+def foreign_defaults(config: RunConfig, base: Family) -> list[str]:
+    """A line where a run has kept the defaults, which were made for the starter, and its base is another one."""
+    keys = ("training.learning_rate", "training.steps", "adapter.targets")
+    given, usual = dotted(config), _defaults()
+    if config.base == "starter" or any(given[key] != usual[key] for key in keys):
+        return []
+    said = ", ".join(f"{key} {given[key]}" for key in keys)
+    return [f"These are the starter's settings ({said}), and {base.title} is another model: choose a preset for it."]
+
+
+def _defaults() -> dict[str, Any]:
+    return dotted(config_from({"data.folder": "x"}))

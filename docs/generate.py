@@ -62,10 +62,16 @@ def _values(field: Mapping[str, Any]) -> str:
     field = _plain(field)
     if "enum" in field:
         return ", ".join(f"`{choice}`" if choice else "empty" for choice in field["enum"])
-    kind = {"boolean": "`true`, `false`", "string": "text", "array": "list", "integer": "whole number"}
+    kind = {
+        "boolean": "`true`, `false`",
+        "string": "text",
+        "array": "list",
+        "integer": "whole number",
+        "object": "table",
+    }
     words = kind.get(field.get("type", ""), "number" if field.get("type") == "number" else "")
-    low = f"from {field['minimum']:,g}" if "minimum" in field else ""
-    low = low or (f"above {field['exclusiveMinimum']:,g}" if "exclusiveMinimum" in field else "")
+    low = f"from {_big(field['minimum'])}" if "minimum" in field else ""
+    low = low or (f"above {_big(field['exclusiveMinimum'])}" if "exclusiveMinimum" in field else "")
     high = f"to {_big(field['maximum'])}" if "maximum" in field else ""
     high = high or (f"below {_big(field['exclusiveMaximum'])}" if "exclusiveMaximum" in field else "")
     if field.get("type") == "string" and "maxLength" in field:
@@ -76,7 +82,8 @@ def _values(field: Mapping[str, Any]) -> str:
 
 
 def _big(number: float) -> str:
-    return {2**31: "2^31", 2**63: "2^63"}.get(int(number), f"{number:,g}")
+    powers = {2**31: "2^31", 2**32: "2^32", 2**63: "2^63", 2**64: "2^64"}
+    return powers.get(int(number)) or (f"{int(number):,}" if number == int(number) else f"{number:g}")
 
 
 def _default(field: Mapping[str, Any], required: bool) -> str:
@@ -306,7 +313,7 @@ def endpoints() -> str:
 
     parts = []
     for name, operation in sorted(all_operations().items()):
-        lines = [f"### {name}", "", operation.summary, ""]
+        lines = [f"### {name}", "", " ".join(operation.summary.partition("\n\n")[0].split()), ""]
         if operation.fields:
             rows = schema_rows(operation.model)
             lines += [table(("parameter", "default", "values", "what it is"), rows)]

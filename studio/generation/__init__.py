@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from studio.generation.applied_adapter import AppliedAdapter
     from studio.generation.dispatch import generate, generate_all
     from studio.generation.drawing import draw
-    from studio.generation.image_metadata import FoundRecipe, read_recipe, save_image
+    from studio.generation.found_recipe import FoundRecipe
+    from studio.generation.image_metadata import read_recipe, save_image
     from studio.generation.recipe import Recipe
 
 __all__ = ["AppliedAdapter", "FoundRecipe", "Recipe", "draw", "generate", "generate_all", "read_recipe", "save_image"]
@@ -18,7 +19,8 @@ __all__ = ["AppliedAdapter", "FoundRecipe", "Recipe", "draw", "generate", "gener
 _HOMES = {
     **dict.fromkeys(("generate", "generate_all"), "dispatch"),
     "draw": "drawing",
-    **dict.fromkeys(("FoundRecipe", "read_recipe", "save_image"), "image_metadata"),
+    **dict.fromkeys(("read_recipe", "save_image"), "image_metadata"),
+    "FoundRecipe": "found_recipe",
     "Recipe": "recipe",
     "AppliedAdapter": "applied_adapter",
 }

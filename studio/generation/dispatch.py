@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from studio.generation.drawing import PreviewCallback, Progress, draw_all
+from studio.generation.prompts import refuse_adapter_tags
 from studio.generation.recipe import Recipe
 from studio.server import zero_gpu
 
@@ -30,6 +31,7 @@ def generate_all(
     On a ZeroGPU Space the callbacks are not called: the images are drawn in another process.
     Raises GenerationError when stopped, AdapterError when a file doesn't fit.
     """
+    refuse_adapter_tags(recipe.prompt)
     if zero_gpu.is_cpu_process():
         from studio.generation.zero_gpu_drawing import draw_on_gpu
 

@@ -21,7 +21,7 @@ from studio.datasets import open_image
 from studio.errors import DatasetError, GenerationError
 from studio.generation import timing
 from studio.generation.adapter_cache import cache_of
-from studio.generation.prompts import parse
+from studio.generation.prompts import MAX_CHUNKS, Part, parse, too_many_chunks
 from studio.generation.recipe import Recipe
 from studio.generation.sampling import sample
 from studio.generation.schedulers import make_scheduler
@@ -144,13 +144,21 @@ def encode_prompts(base: Family, recipe: Recipe, rows: int = 1) -> PromptPair:
 def _encode(base: Family, recipe: Recipe, rows: int) -> PromptPair:
     prompt = parse(recipe.prompt)
     if recipe.guidance <= 1 or base.guidance_embedded:
-        return base.encode_parts([prompt] * rows, clip_skip=recipe.clip_skip, chunks=base.chunks(prompt)), None
+        return base.encode_parts([prompt] * rows, clip_skip=recipe.clip_skip, chunks=_chunks(base, prompt)), None
     negative = parse(recipe.negative_prompt)
-    chunks = max(base.chunks(prompt), base.chunks(negative))
+    chunks = max(_chunks(base, prompt), _chunks(base, negative))
     return (
         base.encode_parts([prompt] * rows, clip_skip=recipe.clip_skip, chunks=chunks),
         base.encode_parts([negative] * rows, True, recipe.clip_skip, chunks),
     )
+
+
+def _chunks(base: Family, parts: list[Part]) -> int:
+    """How many chunks of tokens a prompt makes. Raises GenerationError for more than MAX_CHUNKS."""
+    count = base.chunks(parts)
+    if count > MAX_CHUNKS:
+        raise GenerationError(too_many_chunks(count))
+    return count
 
 
 # From an image ------------------------------------------------------------------------------------------------------

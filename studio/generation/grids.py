@@ -19,7 +19,7 @@ from typing import Any
 from studio.errors import GenerationError, StudioError
 from studio.generation.applied_adapter import MAX_STRENGTH as STRONGEST
 from studio.generation.applied_adapter import AppliedAdapter
-from studio.generation.prompts import take_adapters
+from studio.generation.prompts import read_prompt
 from studio.generation.recipe import Recipe
 from studio.generation.schedulers import NAMES
 
@@ -95,7 +95,7 @@ def parse_values(kind: str, text: str) -> tuple[Any, ...]:
         raise GenerationError(f"There are no values for {kind}: write some, or take the axis away.")
     if kind == "words" and len(values) < 2:
         raise GenerationError("Words need the one to look for and at least one to put in its place: red, green.")
-    if kind in ("prompt", "words") and any(take_adapters(value)[1] for value in values):
+    if kind in ("prompt", "words") and any(read_prompt(value).adapters for value in values):
         raise GenerationError("Adapters are named in the form's prompt, not in a grid's: choose the axis Adapter.")
     if kind == "scheduler":
         values = tuple(map(_scheduler, values))

@@ -172,7 +172,7 @@ def of_pictures(workspace: Workspace, place: Path) -> list[Reader]:
 def of_what_is_typed(workspace: Workspace, place: Path) -> list[Reader]:
     def prompt(data: bytes):
         recipe = generation.compose(workspace, [], prompt=typed(data))
-        return recipe, prompts.parse(recipe.prompt), prompts.take_adapters(typed(data))
+        return recipe, prompts.parse(recipe.prompt), prompts.read_prompt(typed(data))
 
     def values(data: bytes):
         kind = grids.KINDS[len(data) % len(grids.KINDS)]

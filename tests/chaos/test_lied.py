@@ -17,6 +17,7 @@ from studio.captioning import captioner_settings
 from studio.datasets import history, import_images, open_dataset, read_caption, set_caption
 from studio.errors import AdapterError, BaseModelError, ConfigError, GenerationError, NotAllowedError
 from studio.generation import contact_sheet, grids, image_metadata, prompts
+from studio.generation.foreign_text import read_parameters
 from studio.server.permissions import REACHED
 from studio.services import base_models, captioning, datasets, generation
 from studio.services.run_order import waiting
@@ -130,8 +131,8 @@ def test_a_setting_with_a_strange_name_is_named_in_a_line():
 
 def test_spaces_without_end_take_no_time():
     with at_most(2):
-        prompts.take_adapters("<" + " " * 300_000 + "x")
-        image_metadata.read_parameters("a fish\nSteps: 20," + " " * 190_000 + "x")
+        prompts.read_prompt("<" + " " * 300_000 + "x")
+        read_parameters("a fish\nSteps: 20," + " " * 190_000 + "x")
         with pytest.raises(GenerationError):
             grids.parse_values("words", " " * 19_000 + "x")
 

@@ -18,6 +18,7 @@ from studio.datasets import read_caption, set_caption
 from studio.datasets.captions import one_line
 from studio.errors import AdapterError, StudioError
 from studio.generation import Recipe, image_metadata, prompts, save_image
+from studio.generation.foreign_text import read_parameters
 from studio.generation.grids import parse_values, values_text
 from studio.generation.schedulers import NAMES
 from studio.training import config_from, config_from_toml, config_to_toml
@@ -115,9 +116,9 @@ def a_recipe_in_a_png(values):
 def a_recipe_as_other_programs_write_it(values):
     """Numbers, scheduler and strengths; the words up to what the text form can't hold."""
     values["adapters"] = tuple(use | {"file": Path("ink")} for use in values.get("adapters", ()))
-    assume(not prompts.take_adapters(values["prompt"])[1])
+    assume(not prompts.read_prompt(values["prompt"]).adapters)
     recipe = Recipe(**values | {"negative_prompt": ""})
-    found = image_metadata.read_parameters(image_metadata.parameters_text(recipe))
+    found = read_parameters(image_metadata.parameters_text(recipe))
     assert {key: found.values[key] for key in ("seed", "steps", "width", "height")} == {
         "seed": recipe.seed, "steps": recipe.steps, "width": recipe.width, "height": recipe.height,
     }  # fmt: skip
@@ -142,7 +143,7 @@ AXIS = st.sampled_from(list(VALUES)).flatmap(
 @given(AXIS)
 def the_values_of_a_grid(axis):
     kind, values = axis
-    assume(not any(prompts.take_adapters(str(value))[1] for value in values))
+    assume(not any(prompts.read_prompt(str(value)).adapters for value in values))
     assert parse_values(kind, values_text(kind, values)) == tuple(values)
 
 

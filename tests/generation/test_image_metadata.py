@@ -9,7 +9,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from studio.errors import GenerationError
 from studio.generation import Recipe, read_recipe, save_image
-from studio.generation.image_metadata import FOREIGN, KEY, parameters_text, read_parameters
+from studio.generation.foreign_text import read_parameters
+from studio.generation.image_metadata import FOREIGN, KEY, parameters_text
 from tests.datasets.made import chunk
 
 FORGE = (

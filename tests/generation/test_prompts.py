@@ -5,7 +5,10 @@ import pytest
 import torch
 
 from studio.basemodels import load_base
-from studio.generation.prompts import parse, take_adapters
+from studio.errors import GenerationError
+from studio.generation import Recipe, generate
+from studio.generation.foreign_text import adapter_tag
+from studio.generation.prompts import MAX_CHUNKS, parse, read_prompt
 from tests.operations import growth
 
 
@@ -20,6 +23,9 @@ from tests.operations import growth
         (r"\(red\) \\", [("(red) \\", 1.0)]),
         ("red) (blue", [("red) ", 1.0), ("blue", 1.1)]),  # an open bracket counts to the end, a stray one is itself
         ("a: b", [("a: b", 1.0)]),
+        ("(x [y:1.3)", [("x ", 1.3), ("y", 1.181818)]),  # each kind of bracket has its own stack
+        ("(a [b) c]", [("a ", 1.1), ("b", 1.0), (" c", 0.909091)]),
+        ("[a (b] c)", [("a ", 0.909091), ("b", 1.0), (" c", 1.1)]),
         ("one BREAK two", [("one", 1.0), ("BREAK", -1.0), ("two", 1.0)]),
         ("", [("", 1.0)]),
     ],
@@ -28,18 +34,97 @@ def test_brackets_weigh_as_in_a1111(prompt, parts):
     assert parse(prompt) == parts
 
 
-def test_adapters_are_taken_out_of_the_prompt():
-    prompt, named = take_adapters("a cat <lora:ink:0.8:0.2>, <lora:my file> blue <LORA:x:abc>")
-    assert prompt == "a cat ,  blue"
-    assert [(one.name, one.strength, one.text_strength) for one in named] == [
-        ("ink", 0.8, 0.2), ("my file", 1.0, None), ("x", 1.0, None),
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("tag", "text", "unet"),  # strengths on the text encoder and the rest, by A1111's extra_networks_lora
+    [
+        ("<lora:ink>", 1, 1), ("<lora:ink:0.8>", 0.8, 0.8), ("<lora:ink:0:1>", 0, 1), ("<lora:ink:0.5:0.8>", 0.5, 0.8),
+        ("<lora:ink:te=0:unet=1>", 0, 1), ("<lora:ink:unet=1:te=0>", 0, 1), ("<lora:ink:te=0.5>", 0.5, 0.5),
+        ("<lora:ink:unet=0.5>", 1, 0.5), ("<lora:ink:0.3:0.4:te=0.5>", 0.5, 0.4), ("<lora:ink:0.3:te=0.5>", 0.5, 0.5),
+        ("<LORA:ink: .5 >", 0.5, 0.5), ("<lyco:ink:-1>", -1, -1), ("<lora:ink:1e0>", 1, 1),
+    ],
+)  # fmt: skip
+def test_strengths_are_those_of_a1111(tag, text, unet):
+    found = read_prompt(f"a cat {tag}, blue")
+    (adapter,) = found.adapters
+    assert found.text == "a cat , blue" and not found.problems and not found.errors and adapter.name == "ink"
+    assert (adapter.strength if adapter.text_strength is None else adapter.text_strength, adapter.strength) == (
+        text,
+        unet,
+    )
+    assert read_prompt(adapter_tag(adapter)).adapters == (adapter,)
+
+
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [
+        ("<lora:ink:0.8:dyn=16>", "dynamic rank"), ("<lora:ink:1:1:16>", "dynamic rank"),
+        ("<lora:ink:1:lbw=" + ",".join("1" * 26) + ">", "block weights (lbw)"), ("<lora:ink:1:lbw=MIDD>", "(lbw)"),
+        ("<lora:ink:1,5>", "1,5 was read as 1.5"), ("<lora:ink:1:step=0-20>", "step=0-20 has no effect"),
+        ("<lora:ink:1:1:16:7>", "7 has no effect"), ("<hypernet:ink:1>", "is not supported"),
+    ],
+)  # fmt: skip
+def test_what_has_no_effect_in_a_tag_is_said_and_the_rest_is_taken(tag, said):
+    found = read_prompt(f"a cat {tag}")
+    assert found.text == "a cat" and not found.errors and any(said in line for line in found.problems)
+    assert [one.name for one in found.adapters] == ["ink"] * (not tag.startswith("<hyper"))
+
+
+@pytest.mark.parametrize("tag", ["<lora:ink:15>", "<lora:ink:-10.1>", "<lora:ink:x>", "<lora:ink:nan>",
+                                 "<lora::1>", "<lora:ink:te=>", "<lora:ink:1,5,2>", "<lora:ink:0x1>"])  # fmt: skip
+def test_a_tag_that_can_not_be_read_is_an_error(tag):
+    found = read_prompt(f"a cat {tag}")
+    assert found.text == "a cat" and not found.adapters and len(found.errors) == 1
+    with pytest.raises(GenerationError, match="^<lora:"):
+        found.refuse()
+
+
+def test_adapters_in_a_negative_prompt_are_said():
+    found = read_prompt("fog <lora:ink:1>", negative=True)
+    assert found.text == "fog" and not found.adapters and "negative prompt" in found.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("[cat:dog:0.5]", "prompt editing"), ("a [cat::5]", "prompt editing"), ("[cat:0.5]", "prompt editing"),
+        ("[a:[b:c:0.2]:0.5]", "prompt editing"), ("[cat|dog]", "alternation"), ("a cat AND a dog", "composable"),
+        ("{a|b} cat", "wildcards"), ("a __color__ cat", "a wildcard"), ("{{masterpiece}}, cat", "NovelAI"),
+        ("embedding:bad, cat", "embedding"), ('("a", "b").and()', "Compel"), ("a (cat)++", "Compel"),
+        ("cat++, a", "Compel"),
+    ],
+)  # fmt: skip
+def test_syntax_of_other_programs_is_named(prompt, said):
+    assert [said in line for line in read_prompt(prompt).problems] == [True]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a cat, 1:2, well-known, [blue] (red:1.2), a:b [c:d]", r"\[cat:dog:0.5\] \(a\)", "BRAND ANDES and", "C++-like",
+     "a -- b", "5 > 3: yes", "<b>", "one BREAK two", "snake_case __init", "R&D AND"],
+)  # fmt: skip
+def test_plain_text_is_not_complained_of(prompt):
+    found = read_prompt(prompt)
+    assert not found.problems and not found.errors and found.text == prompt
+
+
+def test_the_number_of_chunks_is_bounded_in_one_sentence(monkeypatch):
+    assert read_prompt("cat BREAK " * 60).errors == ()
+    assert "661 chunks" in read_prompt("BREAK " * 660).errors[0]
+    base = load_base()
+    monkeypatch.setattr(base, "encode_parts", lambda *_, **__: pytest.fail("encoded"))
+    with pytest.raises(GenerationError, match=f"chunks of tokens, and {MAX_CHUNKS} are the most"):
+        generate(Recipe(prompt="BREAK " * 660, steps=1))
+
+
+def test_python_is_told_of_adapters_that_only_a_prompt_names():
+    with pytest.raises(GenerationError, match="names the adapter 'ink'"):
+        generate(Recipe(prompt="red apple <lora:ink:1>", steps=1))
 
 
 def test_hostile_prompts_end_in_finite_weights():
     for prompt in ("(" * 50_000, "(" * 20_000 + "x" + ")" * 20_000, "[(x:9e99)" * 5000, "(x:0)" * 5000, "\\" * 50_001):
         assert all(np.isfinite(part.weight) and abs(part.weight) <= 10 for part in parse(prompt))
-        take_adapters(prompt + "<lora:" * 20_000)
+        read_prompt(prompt + "<lora:" * 20_000)
 
 
 @pytest.mark.parametrize("piece", ["(", "[(x:9e99)", "(x:0)", "\\", "a)"])

@@ -17,7 +17,8 @@ PREDICTS = {"epsilon": "predicts the noise", "v_prediction": "predicts v", "flow
 class Card:
     """family: its name here; title: the version, where the file shows it. prediction_type: "epsilon", "v_prediction" or
     "flow". resolution: side in pixels. multiple, step: what sides divide by in training, and at the least in drawing.
-    chosen: which of these the person set differently from the files.
+    chosen: which of these the person set differently from the files. weighted_prompts: whether attention weights, BREAK
+    and clip skip have an effect. guidance_embedded: whether it takes guidance as an input and no negative prompt.
     """
 
     family: str
@@ -29,6 +30,8 @@ class Card:
     chosen: tuple[str, ...]
     size: Estimate
     placement: str
+    weighted_prompts: bool = True
+    guidance_embedded: bool = False
 
     @property
     def about(self) -> str:
@@ -72,4 +75,5 @@ def describe_base(name: str, precision: str | None = None) -> Card:
     return Card(
         family.title, title, said, side, multiple, step, chosen,
         estimate(place, precision, choice.quantise), placement(device, precision, choice),
+        family.reads_on, family.embeds_guidance(denoiser),
     )  # fmt: skip

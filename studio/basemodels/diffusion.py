@@ -67,10 +67,10 @@ class Diffusion(Family):
         """(B,) signal-to-noise ratio a / (1 - a)."""
         return self.alphas[t] / (1 - self.alphas[t])
 
-    @property
-    def guidance_embedded(self) -> bool:
+    @classmethod
+    def embeds_guidance(cls, config: Mapping[str, Any]) -> bool:
         """Latent consistency models do (arXiv:2310.04378)."""
-        return self.model.config.time_cond_proj_dim is not None
+        return config.get("time_cond_proj_dim") is not None
 
     def guided(self, conditions: Conditioning, guidance: float) -> Conditioning:
         """LCM: {"guidance": (B, 1)}, as the pipeline counts it, from 1 for none."""

@@ -275,10 +275,18 @@ class Family(ABC):
         """
         return {}
 
+    @classmethod
+    def embeds_guidance(cls, config: Mapping[str, Any]) -> bool:
+        """Whether guidance is an input of the denoiser (distilled), in one prediction without a negative prompt.
+
+        config: the denoiser's.
+        """
+        return False
+
     @property
     def guidance_embedded(self) -> bool:
-        """Whether guidance is an input of the denoiser (distilled), in one prediction without a negative prompt."""
-        return False
+        """See `embeds_guidance`."""
+        return self.embeds_guidance(self.model.config)
 
     def guided(self, conditions: Conditioning, guidance: float) -> Conditioning:
         """The conditions with the guidance among them, for families with embedded guidance."""

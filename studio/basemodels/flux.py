@@ -5,7 +5,7 @@ is guidance-distilled. Training gives it a guidance of 1, as the public script a
 leaves the distilled guidance alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -36,8 +36,8 @@ class Flux(Flow):
     def channels(self) -> int:
         return self.model.config.in_channels // self.patch**2
 
-    @property
-    def guidance_embedded(self) -> bool:
+    @classmethod
+    def embeds_guidance(cls, config: Mapping[str, Any]) -> bool:
         """Dev takes its guidance as an input, schnell has a fixed one."""
         return True
 

@@ -47,9 +47,13 @@ def generate(
     ]
     from studio.generation import generate_all, save_image
     from studio.generation.drawing import singles
-    from studio.services.generation import compose
+    from studio.services.generation import compose, prompt_problems
 
     recipe = compose(space, uses, line=base, prompt=prompt, **given)
+    for problem in prompt_problems(
+        space, prompt, recipe.negative_prompt, recipe.base, recipe.guidance, recipe.clip_skip
+    ):
+        say(problem)
     if target and recipe.count > 1:
         raise GenerationError("--out names one file: leave it out for several images.")
     images = generate_all(recipe, progress=lambda step, total: say(f"step {step} of {total}"))

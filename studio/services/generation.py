@@ -6,9 +6,10 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
@@ -18,7 +19,7 @@ from studio.services import base_models
 from studio.services.adapter_files import adapter_choices, adapter_path, checked_key, key_of
 from studio.services.jobs import Job, jobs, latest, running
 from studio.services.operations import Expanded, operation
-from studio.services.parameters import ImageName, List, Table
+from studio.services.parameters import BaseName, ImageName, List, Table
 from studio.text import pluralize
 from studio.workspace import Workspace, checked_name, is_file, write_whole
 
@@ -88,30 +89,68 @@ def compose(workspace: Workspace, uses: list[dict[str, Any]], line: str = "", **
     as the command line names it, instead. Raises StudioError.
     """
     from studio.generation import Recipe
-    from studio.generation.prompts import take_adapters
+    from studio.generation.prompts import read_prompt
 
     given = {name: value for name, value in fields.items() if value not in (None, "")}
     if not str(given.get("prompt", "")).strip():
         raise GenerationError("The prompt is empty: write what the image should show.")
-    prompt, named = take_adapters(given["prompt"])
-    for one in named:
+    found = read_prompt(str(given["prompt"]))
+    found.refuse()
+    for one in found.adapters:
         uses = [*uses, {"file": _by_name(workspace, one.name), "strength": one.strength,
                         "text_strength": one.text_strength}]  # fmt: skip
     given["base"] = line or base_models.line_of(workspace, given.get("base"))
     base_models.refuse_what_does_not_fit(given["base"], given.get("width"), given.get("height"), given.get("scheduler"))
     if given.get("seed") == -1:
         given["seed"] = random.randint(0, MAX_SEED)
-    recipe = Recipe(**given | {"prompt": prompt, "adapters": tuple(uses)})
+    recipe = Recipe(**given | {"prompt": found.text, "adapters": tuple(uses)})
     workspace.allows.check_picture(recipe)
     return recipe
+
+
+@operation()
+def check_prompt(
+    workspace: Workspace,
+    prompt: Annotated[str, Field(max_length=4000, description="What the image shows.")],
+    negative: Annotated[str, Field(max_length=4000, description="What to avoid.")] = "",
+    base: BaseName = "starter",
+    guidance: Annotated[float, Field(ge=0, le=30, description="How closely it follows the prompt.")] = 4.0,
+    clip_skip: Annotated[int, Field(ge=1, le=12, description="As in generate.")] = 1,
+) -> list[str]:
+    """What of a prompt is not understood or has no effect on this base, a sentence each."""
+    return prompt_problems(workspace, prompt, negative, base_models.line_of(workspace, base), guidance, clip_skip)
+
+
+def prompt_problems(
+    workspace: Workspace,
+    prompt: str,
+    negative: str = "",
+    line: str = "",
+    guidance: float | None = None,
+    clip_skip: int = 1,
+) -> list[str]:
+    """As `check_prompt`. line: the base; without one, what depends on it is left out."""
+    from studio.generation.prompts import read_prompt
+    from studio.generation.recipe_check import recipe_problems
+
+    traits: dict[str, Any] = {}
+    if line:
+        with suppress(StudioError):  # a base that is gone is said where it is chosen
+            card = base_models.look_at(line)
+            traits = {name: getattr(card, name) for name in ("title", "weighted_prompts", "guidance_embedded")}
+    problems = recipe_problems(prompt, negative, guidance=guidance, clip_skip=clip_skip, **traits)
+    missing = [one.name for one in read_prompt(prompt).adapters if key_of(workspace, one.name) is None]
+    return problems + [_not_here(name) for name in dict.fromkeys(missing)]
+
+
+def _not_here(name: str) -> str:
+    return f"The prompt names the adapter {name[:60]!r}, which is not here: drop its file or correct it."
 
 
 def _by_name(workspace: Workspace, name: str) -> Path:
     key = key_of(workspace, name)
     if key is None:
-        raise AdapterError(
-            f"The prompt names the adapter {name[:60]!r}, which is not here: drop its file or correct it."
-        )
+        raise AdapterError(_not_here(name))
     return adapter_path(workspace, key)
 
 

@@ -116,7 +116,7 @@ def a_recipe_in_a_png(values):
 def a_recipe_as_other_programs_write_it(values):
     """Numbers, scheduler and strengths; the words up to what the text form can't hold."""
     values["adapters"] = tuple(use | {"file": Path("ink")} for use in values.get("adapters", ()))
-    assume(not prompts.read_prompt(values["prompt"]).adapters)
+    assume(prompts.take_adapters(values["prompt"]) == prompts.ParsedPrompt(values["prompt"]))
     recipe = Recipe(**values | {"negative_prompt": ""})
     found = read_parameters(image_metadata.parameters_text(recipe))
     assert {key: found.values[key] for key in ("seed", "steps", "width", "height")} == {

@@ -1,6 +1,7 @@
 """The form of the Generate tab: everything of a recipe but its adapters."""
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -8,9 +9,11 @@ import gradio as gr
 from studio.errors import StudioError
 from studio.services import base_models, runs
 from studio.services.base_models import DEFAULT_SIZE
+from studio.services.generation import prompt_problems
 from studio.text import pluralize
 from studio.web.components.base_model_picker import base_chooser
 from studio.web.components.fields import NO_PROGRESS, PRIVATE, setting
+from studio.web.components.html import html_list
 from studio.web.components.mask_painter import painter
 from studio.web.errors import show_errors, show_warning
 from studio.workspace import Workspace
@@ -59,6 +62,7 @@ def make_form(workspace: Workspace, demo: gr.Blocks, incoming: gr.Textbox) -> Fo
         label="Prompt", lines=3, max_lines=8, placeholder="red apple, on a blue background", elem_id="prompt"
     )
     tokens = gr.HTML(elem_id="prompt-tokens")
+    problems = gr.HTML(elem_id="prompt-problems")
     negative = gr.Textbox(label="Negative prompt", info="What to keep away from.", max_lines=3, elem_id="negative")
     with gr.Group(), gr.Row():
         seed = gr.Number(label="Seed", value=0, elem_id="seed", **number)
@@ -127,7 +131,21 @@ def make_form(workspace: Workspace, demo: gr.Blocks, incoming: gr.Textbox) -> Fo
             said = f": only {counter.room} are read"
         return f'<div class="note small">{pluralize(many, "token")}{said}</div>'
 
+    def say_problems(*typed):
+        """What of the prompt is not understood or has no effect, under it."""
+        text, negative_prompt, base, scale, skipped = typed
+        try:
+            line = base_models.line_of(workspace, base)
+            found = prompt_problems(
+                workspace, (text or "")[:4000], (negative_prompt or "")[:4000], line, scale, int(skipped or 1)
+            )
+        except StudioError as error:
+            found = [str(error)]
+        return html_list([escape(one) for one in found if (text or "").strip()], "bad")
+
     quiet = {**NO_PROGRESS, **PRIVATE}
+    read = [prompt, negative, chooser.choice, guidance, skip]
+    gr.on([part.change for part in read], say_problems, read, problems, trigger_mode="always_last", **quiet)
     chooser.when_chosen(follow, [], brought)
     chooser.choice.change(suit, [chooser.choice, scheduler], [scheduler, width, height], **quiet)
     incoming.change(come, [incoming, chooser.choice], [chooser.choice, *brought], **quiet)

@@ -37,6 +37,7 @@ NOT_ON_THE_PAGE = {
     "list_adapters": "generation.shelf, with labels and the live run",
     "add_adapter": "add_adapter_file",
     "generate": "start_pictures, in the background",
+    "check_prompt": "prompt_problems, of the base in the form",
     "image_recipe": "generation.restored",
     "inspect_adapter": "look_inside, in the background",
     "merge_adapters": "export_adapters merges what the form holds",

@@ -95,7 +95,8 @@ class Place:
 GOOD = {  # so that a call comes as far as the text that is tried
     "dataset": "set", "run": "run", "prompt": "a fish", "steps": 1, "captioner": "starter", "operation": "tidy",
     "layout": "kohya", "adapter": {"file": "ink.safetensors"}, "file": "a.png", "rank": 2, "seeds": 1, "remedy": "x",
-    "axes": [{"kind": "seed", "text": "1-2"}], "picture": "none.png", "width": 64, "height": 64,
+    "axes": [{"kind": "seed", "text": "1-2"}], "key": "x", "by": 1, "runs": ["run"], "place": "x", "base": "starter",
+    "files": ["a.png"], "captioners": ["starter"], "adapters": [], "picture": "none.png", "width": 64, "height": 64,
     "more": {"preview.every": 0, "validation.every": 0, "training.batch_size": 1},
 }  # fmt: skip
 DRAWS = ("generate", "draw_grid", "export_adapters", "measure_adapter")  # their `more` is a recipe's
@@ -104,13 +105,13 @@ LEFT_OUT = ("doctor", "start_queue")  # nothing can be said to them
 
 def inside_json(name: str, text: str) -> list[Any]:
     """The text where a value of this parameter would have it."""
-    if name == "adapters":
+    if name in ("adapters", "compare"):
         return [[{"file": text}], [{"run": text}], [{"file": "ink.safetensors", "blocks": text}]]
     if name == "adapter":
         return [{"file": text}, {"run": text}]
     if name == "axes":
         return [[{"kind": "adapter", "picks": [{"file": text}]}], [{"kind": "prompt", "text": text}], [{"kind": text}]]
-    if name in ("files", "runs"):
+    if name in ("files", "runs", "captioners"):
         return [[text]]
     if name == "filter":
         return [{"has": text}, {"pattern": text}, {text: 1}]
@@ -175,7 +176,7 @@ def png(colour: str) -> bytes:
 
 
 class Asker:
-    """Somebody who sends what no page would send; in public mode with a cookie of their own."""
+    """A client that sends what no page would send; in public mode with a cookie of their own."""
 
     def __init__(self, url: str):
         self.http = httpx.Client(base_url=url, timeout=PATIENCE)
@@ -255,30 +256,27 @@ def own_folder(place: Place, public: bool) -> Path:
 
 
 def _name(parameter: dict, endpoint: str) -> str:
-    """What GOOD calls it: by the first word of its label, since several endpoints share a field."""
-    name = parameter["label"].partition(":")[0].partition(",")[0].partition(" ")[0].lower()
-    if name == "more":
-        return "none" if endpoint.strip("/") in DRAWS else "more"
-    return name
+    """What GOOD calls it."""
+    name = parameter["parameter_name"]
+    return "none" if name == "more" and endpoint.strip("/") in DRAWS else name
 
 
 def tries(place: Place, parameter: dict, endpoint: str, most: int | None) -> Iterator[tuple[str, Any]]:
     """(kind of prying, value) for one parameter."""
-    component = parameter["component"]
-    if component == "Textbox":
+    if parameter["component"] == "File":
+        for kind, files in place.files.items():
+            yield from ((kind, value) for value in files)
+            yield from ((kind, [value]) for value in files)
+    elif parameter["python_type"]["type"] == "str":
         for kind, texts in place.texts.items():
             yield from ((kind, text) for text in texts[:most])
-    elif component == "JSON":
+    elif parameter["python_type"]["type"] not in ("int", "float", "bool"):
         name = _name(parameter, endpoint)
         for kind, texts in place.texts.items():
             for text in texts[: most or 2]:
                 yield from ((kind, value) for value in inside_json(name, text)[:most])
         for kind, files in place.files.items():
             yield from ((kind, value) for value in files[:most])
-    elif component == "File":
-        for kind, files in place.files.items():
-            yield from ((kind, value) for value in files)
-            yield from ((kind, [value]) for value in files)
 
 
 # Links, and addresses of files --------------------------------------------------------------------------------------
@@ -308,10 +306,10 @@ def follow_links(place: Place, public: bool) -> Told:
                 if answer.status_code == 200:
                     told.broke[f"served {str(path).removeprefix(str(place.root))}"] += 1
         watch.opened.clear()
-        names = (("open_dataset", "set"), ("delete_picture", "link.png"), ("list_pictures", ""),
-                 ("picture_recipe", "link.png"), ("export_dataset", "set"))  # fmt: skip
+        names = (("open_dataset", "set"), ("delete_image", "link.png"), ("list_images", ""),
+                 ("image_recipe", "link.png"), ("export_dataset", "set"))  # fmt: skip
         for endpoint, name in names:
-            values = [name, *[0] * (endpoint == "list_pictures"), *[""] * (endpoint == "export_dataset")]
+            values = [name, *[0] * (endpoint == "list_images"), *[""] * (endpoint == "export_dataset")]
             told.calls += 1
             state, said = asker.ask(f"/{endpoint}", values)
             told.refused += state == "refused"

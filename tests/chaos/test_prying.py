@@ -15,9 +15,9 @@ FEW = (
     "open_dataset",
     "save_caption",
     "add_adapter",
-    "import_pictures",
+    "import_images",
     "inspect_adapter",
-    "picture_recipe",
+    "image_recipe",
     "add_base",
 )
 

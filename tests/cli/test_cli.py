@@ -110,6 +110,31 @@ def test_a_damaged_adapter_is_refused(capsys, space, tmp_path, content):
     assert not (tmp_path / "a.png").exists()
 
 
+@pytest.mark.parametrize("command", [("resize", "--rank", "1"), ("convert", "--layout", "kohya")], ids=lambda c: c[0])
+def test_numbers_that_are_not_finite_are_refused_in_one_line(capsys, space, tmp_path, command):
+    import torch
+    from safetensors.torch import save_file
+
+    path, out = tmp_path / "nan.safetensors", tmp_path / "out.safetensors"
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    save_file({f"{name}.lora_A.weight": torch.full((2, 8), torch.nan), f"{name}.lora_B.weight": torch.ones(8, 2)}, path)
+    assert "not finite" in refusal(capsys, command[0], str(path), str(out), *command[1:])
+    assert not out.exists()
+
+
+def test_every_setting_and_every_field_is_a_flag(capsys):
+    from studio.generation import Recipe
+    from studio.schema import settings
+    from studio.training.config import RunConfig
+
+    other = {"data.folder": "data", "adapters": "adapter"}
+    for command, model in (("train", RunConfig), ("generate", Recipe)):
+        assert main.main([command, "--help"]) == main.DONE
+        shown = capsys.readouterr().out
+        for one in settings(model):
+            assert f"--{other.get(one.name, one.name).replace('_', '-')}" in shown, (command, one.name)
+
+
 def test_an_endless_prompt_is_refused(capsys, space, tmp_path):
     line = refusal(capsys, "generate", "--prompt", "x" * 10_000, "--out", str(tmp_path / "a.png"))
     assert "prompt" in line.lower()
@@ -152,6 +177,16 @@ def test_a_finished_run_may_be_named(space):
     path.parent.mkdir()
     path.touch()
     assert named_adapter("style:0.5", space) == (path, 0.5)
+
+
+def test_what_lies_in_the_workspace_may_be_named(space):
+    dropped, step = space.adapters / "ink.safetensors", space.runs / "style" / "checkpoints" / "000002"
+    step.mkdir(parents=True)
+    for path in (dropped, step / "adapter.safetensors", space.runs / "style" / "run.toml"):
+        path.touch()
+    assert named_adapter("ink:0.5", space) == (dropped, 0.5)
+    assert named_adapter("ink.safetensors", space) == (dropped, 1.0)
+    assert named_adapter("style@2:0.5", space) == (step / "adapter.safetensors", 0.5)
 
 
 @pytest.mark.parametrize("text", ["style.safetensors:strong", "style.safetensors:nan", "style.safetensors:inf"])

@@ -15,9 +15,11 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
+from pydantic import AliasChoices, Field
 
 from studio.captioning.batching import Batches
 from studio.captioning.loading import opened
@@ -67,7 +69,7 @@ class SweepScores:
     """Numbers of the images of one seed, one for each strength; the last three are empty without a training set."""
 
     seed: int
-    images: tuple[str, ...]  # names of their files
+    images: Annotated[tuple[str, ...], Field(validation_alias=AliasChoices("images", "pictures"))]  # names of files
     prompt: tuple[float, ...]
     likeness: tuple[float, ...] = ()
     nearest: tuple[float, ...] = ()

@@ -13,7 +13,7 @@ from studio.services import adapter_files, datasets, generation
 from studio.services.adapter_files import AdapterName, adapter_name
 from studio.services.generation import RecipeFields
 from studio.services.jobs import Job, fetching, jobs, latest, remember
-from studio.services.operations import Expanded, operation
+from studio.services.operations import Expanded, operation, plain
 from studio.services.parameters import Seeds
 from studio.text import duration
 from studio.workspace import Workspace, checked_name, write_whole
@@ -48,7 +48,13 @@ def measure_adapter(
     return start_measuring(workspace, generation.composed(workspace, fields), adapter, wanted, seeds)
 
 
-@operation(answer=lambda workspace, found: found or {})
+def _measured_answer(workspace: Workspace, found: "Measured | None") -> dict[str, Any]:
+    """With "pictures" beside "images", as version 0.1 answered."""
+    table = plain(found) if found else {}
+    return table | {"strips": [strip | {"pictures": strip["images"]} for strip in table["strips"]]} if table else {}
+
+
+@operation(answer=_measured_answer)
 def measured(workspace: Workspace) -> "Measured | None":
     """What was measured last: a row for each strength, and the range that is suggested."""
     return newest(workspace)

@@ -6,6 +6,7 @@ A call is an endpoint, its arguments by name, and what else there is to know of 
     pick     {name: [key, value, other key]}: the same for a part of it, where one of its tables has that value
     keep     a name for its answer, which later arguments may use as "@NAME@"
     maps     places in the answer whose tables have data for keys
+    full     whether it takes seconds, so that only the full tests make it
     starter  whether it may be refused, in one line, once the starter's weights are others
 """
 
@@ -116,6 +117,15 @@ PICTURES = [
     call("delete_picture", picture="@picture@"),
 ]  # fmt: skip
 CALLS = DATASETS + RUNS + PICTURES
+LONG_ONES = {
+    "caption_dataset", "stop_captioning", "score_captions", "resume_training", "extend_training", "check_settings",
+    "check_report", "start_training", "queue_training", "pause_training", "stop_training", "start_queue", "delete_run",
+    "restore_run", "publish_run", "publish_result", "convert_adapter", "resize_adapter", "export_adapters",
+    "draw_grid", "grid_result", "measure_adapter", "job_status",
+}  # fmt: skip
+for one in CALLS:
+    if one["endpoint"] in LONG_ONES or "until" in one:
+        one["full"] = True
 
 # Command lines that end well; between them they have every flag of 0.1. FOLDER is the fixture's root.
 FINISHED, DROPPED = "@ROOT@/workspace/runs/finished/adapter.safetensors", "@ROOT@/workspace/adapters/baked.safetensors"

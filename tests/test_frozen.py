@@ -145,7 +145,7 @@ def test_a_picture_tells_its_recipe_and_is_drawn_anew(root, workspace):
 def test_grids_their_axes_and_votes(workspace):
     from studio.generation import contact_sheet, votes
 
-    grid = contact_sheet.newest(workspace.outputs)
+    grid = contact_sheet.newest_grid(workspace.outputs)
     assert [(side.kind, len(side.labels)) for side in grid.sides] == [("strength", 3), ("seed", 2)]
     assert all(grid.images) and grid.sheet.is_file()
     assert [axis.values for axis in contact_sheet.read_axes(grid.sheet)] == [(0, 0.5, 1), (1, 2)]

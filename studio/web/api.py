@@ -41,14 +41,14 @@ def _endpoint(workspace: Workspace, operation: Operation, name: str) -> None:
     }
     if operation.device:
         options["concurrency_id"] = "device"
-    called = _called(workspace, operation)
+    called = _called(workspace, operation, name)
     if not operation.file and not operation.upload:
         gr.api(called, **options)
         return
     gr.Button(visible=False).click(called, _inputs(operation), _outputs(operation), **options)  # files need components
 
 
-def _called(workspace: Workspace, operation: Operation) -> Callable[..., Any]:
+def _called(workspace: Workspace, operation: Operation, name: str) -> Callable[..., Any]:
     """The operation as Gradio calls it: plain arguments in, JSON out, a user's mistake as one line."""
 
     def call(*args: Any) -> Any:
@@ -59,7 +59,7 @@ def _called(workspace: Workspace, operation: Operation) -> Callable[..., Any]:
                 raise
             raise gr.Error(one_line(error), print_exception=False) from None
 
-    call.__name__ = operation.name
+    call.__name__ = name  # also the MCP tool's, which would else get a number for a name
     hints = {name: _hint(field) for name, field in operation.fields.items()}
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [
@@ -149,4 +149,5 @@ def _outputs(operation: Operation) -> list[gr.components.Component]:
     if operation.file == "image":
         image = gr.Image(label="image", type="filepath", format="png")
         return [image, gr.Textbox(label="recipe")] if operation.device else [image]
-    return [gr.JSON(label="answer")]
+    says_text = operation.function.__annotations__.get("return") is str
+    return [gr.Textbox(label="answer") if says_text else gr.JSON(label="answer")]

@@ -395,15 +395,18 @@ def run_status(workspace: Workspace, run: AnyRun = "") -> dict[str, Any]:
 
 
 def _answer(workspace: Workspace, view: Any) -> dict[str, Any]:
-    fields = ("name", "state", "step", "steps", "rate", "seconds_left", "message", "setup")
+    fields = ("name", "state", "step", "steps", "steps_per_second", "seconds_left", "message", "setup")
+    validations = [asdict(one) for one in view.validations]
+    export_check = asdict(view.export_check) if view.export_check else None
     return {name: getattr(view, name) for name in fields} | {
         "losses": [list(row) for row in view.losses[-50:]],
-        "looks": [
-            asdict(look) for look in view.validations
-        ],  # step, loss, base_loss, spread, bands, base_bands, verdict
+        "validations": validations,
+        "export_check": export_check,
+        "rate": view.steps_per_second,  # this and the next two are version 0.1's names
+        "looks": validations,
+        "certificate": export_check,
         "verdict": view.validations[-1].verdict if view.validations else "",
         "warnings": [{"step": step, "message": message} for step, message in view.warnings],
-        "certificate": asdict(view.export_check) if view.export_check else None,
         "hardest": [
             {"file": item.path.name, "caption": item.caption, "times_usual": hard}
             for item, hard in hardest_of(workspace, view.name)

@@ -1,5 +1,6 @@
 """The documentation: how long README is, whether links resolve, commands exist and generated parts are current."""
 
+import ast
 import functools
 import re
 import shlex
@@ -126,6 +127,21 @@ def test_the_reading_order_names_modules_that_exist():
     assert rows
     missing = [f"{folder}{name}" for folder, text in rows for name in re.findall(r"`(\w+)`", text)]
     assert not [name for name in missing if not (ROOT / f"{name}.py").is_file()]
+
+
+def test_the_walks_name_functions_that_exist():
+    steps = re.findall(r"`(studio/[\w/]+\.py):([\w.]+)`", prose(DOCS / "dev" / "architecture.md"))
+    assert len(steps) > 20
+    lacking = []
+    for file, name in steps:
+        tree = ast.parse((ROOT / file).read_text("utf-8")) if (ROOT / file).is_file() else ast.Module([], [])
+        for part in name.split("."):  # Class.method, or a function wherever it stands in the file
+            kinds = (ast.FunctionDef, ast.ClassDef)
+            tree = next((node for node in ast.walk(tree) if isinstance(node, kinds) and node.name == part), None)
+            if tree is None:
+                lacking.append(f"{file}:{name}")
+                break
+    assert not lacking
 
 
 def test_settings_in_commands_exist():

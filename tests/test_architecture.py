@@ -129,3 +129,29 @@ def test_no_file_is_longer_than_a_reader_bears(folder):
     long = {file.name: count for file in (ROOT / folder).rglob("*.py")
             if (count := len(file.read_text("utf-8").splitlines())) >= 500}  # fmt: skip
     assert not long
+
+
+def test_no_function_is_longer_than_80_lines():
+    long = {
+        f"{file.relative_to(ROOT)}: {node.name}": node.end_lineno - node.lineno + 1
+        for file in (ROOT / "studio").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= 80
+    }
+    assert not long
+
+
+def test_every_part_of_the_page_is_built_from_its_context():
+    """`build(context)` stands in every file of a tab that builds components, and builders have no other shape."""
+    wrong = []
+    for file in (ROOT / "studio" / "web").rglob("*.py"):
+        tree = ast.parse(file.read_text("utf-8"))
+        builds = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build"]
+        names = [one.arg for node in builds for one in node.args.args]
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        wires = any(isinstance(one, ast.FunctionDef) and one.name == "wire" for node in classes for one in node.body)
+        if builds and file.name != "app.py" and names not in (["context"], ["context", "prefix"]):
+            wrong.append(f"{file.name}: build({', '.join(names)})")
+        if wires and not builds:
+            wrong.append(f"{file.name} has no build(context)")
+    assert not wrong

@@ -194,7 +194,10 @@ def attach_file(
         file.refuse_if_damaged()
     placed, unused = place_layers(file, modules)
     if not placed:
-        raise AdapterError(f"This adapter was made for another base model: 0 of {len(file.layers)} layers fit.")
+        raise AdapterError(
+            f"{file.name} was made for another base model: 0 of its {len(file.layers)} layers fit. Choose that base "
+            "model, or remove the adapter."
+        )
     report = MatchReport(len(file.layers) - len(unused), len(file.layers), unused + list(file.unknown.items()))
     layers = {}
     for (component, path), update in placed.items():

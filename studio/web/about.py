@@ -12,20 +12,20 @@ from studio.server.visitors import LIFE
 from studio.services import system
 from studio.services.jobs import jobs
 from studio.text import pluralize, size
-from studio.web.components.fields import NO_PROGRESS, PRIVATE
+from studio.web.components.context import PageContext
+from studio.web.components.fields import QUIET
 from studio.web.components.html import note
-from studio.web.components.polling import Beat
 from studio.web.errors import show_errors
 from studio.workspace import Workspace
 
 FOLDERS = {
-    "datasets": "pictures and captions, with their history",
-    "runs": "what was trained, with previews and checkpoints",
-    "outputs": "pictures that were drawn",
-    "adapters": "adapter files that were dropped",
-    "exports": "zips and folders that were written",
-    "cache": "encoded pictures and thumbnails, made again when needed",
-    system.ASIDE: "deleted pictures, adapters and runs, which can be taken back",
+    "datasets": "images and captions, with their history",
+    "runs": "trained adapters, with previews and checkpoints",
+    "outputs": "generated images",
+    "adapters": "adapter files that were added",
+    "exports": "exported zips and folders",
+    "cache": "encoded images and thumbnails, made again when needed",
+    system.ASIDE: "deleted images, adapters and runs, which can be restored",
 }
 LICENCES = (
     "The studio's code and its starter model are under the Apache License 2.0. The art in the samples keeps its own "
@@ -34,11 +34,12 @@ LICENCES = (
 )
 SWITCH_JS = """() => {
   const dark = document.body.classList.toggle('dark');
-  try { localStorage.studioLook = dark ? 'dark' : 'light'; } catch {}
+  try { localStorage.studioTheme = dark ? 'dark' : 'light'; } catch {}
 }"""
-LOOK_JS = """() => {
+THEME_JS = """() => {
   try {
-    if (localStorage.studioLook) document.body.classList.toggle('dark', localStorage.studioLook === 'dark');
+    const theme = localStorage.studioTheme || localStorage.studioLook;  // the latter by version 0.1
+    if (theme) document.body.classList.toggle('dark', theme === 'dark');
   } catch {}
 }"""
 # The clipboard proper is kept from pages that come over plain http.
@@ -51,93 +52,118 @@ COPY_JS = """() => {
 }"""
 
 
-def about_tab(
-    workspace: Workspace, settings: Settings, tab: gr.Tab, demo: gr.Blocks, timer: Beat, emptied: gr.Number
-) -> None:
-    """Build the tab inside the caller's gr.Tab. The machine is looked at when the tab is opened, not before.
+class About:
+    """The tab. The machine is examined when the tab is opened, not before."""
 
-    emptied: hidden, given another number when what was deleted is gone for good
-    """
-    seen = gr.State(None)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=6, min_width=320):
-            gr.Markdown("### This machine", elem_classes="heading")
-            report = gr.HTML(_lines("Looking at this machine …"), padding=False, elem_id="machine")
-            with gr.Row(elem_classes="tools"):
-                copy = gr.Button("Copy", size="md", elem_id="machine-copy", min_width=90, scale=0)
-                again = gr.Button("Look again", size="md", elem_id="machine-again", min_width=120, scale=0)
-        with gr.Column(scale=5, min_width=320):
-            gr.Markdown("### Workspace", elem_classes="heading")
-            gr.HTML(note(_where(workspace, settings)), padding=False, elem_id="workspace")
-            sizes = gr.HTML(_table(dict.fromkeys(FOLDERS)), padding=False, elem_id="sizes")
-            with gr.Row(elem_classes="tools"):
-                clear = gr.Button("Clear the cache", size="md", elem_id="clear-cache", min_width=140, scale=0)
-                empty = gr.Button(
-                    "Empty the bin", size="md", interactive=False, elem_id="empty-bin", min_width=140, scale=0
-                )
-            cleared = gr.HTML(
-                note("Nothing you made is in the cache: the next look and the next run take a little longer."),
-                padding=False, elem_id="cleared",
-            )  # fmt: skip
-            with gr.Column(visible=False) as sure:
-                question = gr.HTML(padding=False, elem_id="sure")
+    def __init__(self, context: PageContext):
+        self.context, self.workspace = context, context.workspace
+        with (
+            gr.Tab("About", id="about", elem_id="tab-about", render_children=True) as self.tab,
+            gr.Row(equal_height=False),
+        ):
+            self.seen = gr.State(None)
+            with gr.Column(scale=6, min_width=320):
+                gr.Markdown("### This machine", elem_classes="heading")
+                self.report = gr.HTML(_lines("Checking this machine …"), padding=False, elem_id="machine")
                 with gr.Row(elem_classes="tools"):
-                    really = gr.Button("Delete", variant="primary", size="md", elem_id="really", min_width=140, scale=0)
-                    keep = gr.Button("Keep them", size="md", elem_id="keep-them", min_width=120, scale=0)
-            gr.Markdown("### Light and dark", elem_classes="heading")
-            look = gr.Button("Switch", size="md", elem_id="look", min_width=120, scale=0)
-            gr.Markdown("### Licences", elem_classes="heading")
-            gr.Markdown(f"LoRA Studio {__version__}. {LICENCES}", elem_classes="about-text")
+                    self.copy = _button("Copy", "machine-copy", 90)
+                    self.again = _button("Check again", "machine-again", 120)
+            with gr.Column(scale=5, min_width=320):
+                self._workspace_part()
+                gr.Markdown("### Theme", elem_classes="heading")
+                self.theme = _button("Light or dark", "theme", 140)
+                gr.Markdown("### Licences", elem_classes="heading")
+                gr.Markdown(f"LoRA Studio {__version__}. {LICENCES}", elem_classes="about-text")
 
-    def begin():
-        system.start_report(workspace)
+    def _workspace_part(self) -> None:
+        gr.Markdown("### Workspace", elem_classes="heading")
+        gr.HTML(note(_where(self.workspace, self.context.settings)), padding=False, elem_id="workspace")
+        self.sizes = gr.HTML(_table(dict.fromkeys(FOLDERS)), padding=False, elem_id="sizes")
+        with gr.Row(elem_classes="tools"):
+            self.clear = _button("Clear cache", "clear-cache", 140)
+            self.empty = _button("Empty trash", "empty-trash", 140, interactive=False)
+        self.cleared = gr.HTML(
+            note("The cache holds nothing you made: without it the next page and the next run take a little longer."),
+            padding=False, elem_id="cleared",
+        )  # fmt: skip
+        with gr.Column(visible=False) as self.sure:
+            self.question = gr.HTML(padding=False, elem_id="sure")
+            with gr.Row(elem_classes="tools"):
+                self.really = _button("Delete", "really", 140, variant="primary")
+                self.keep = _button("Keep them", "keep-them", 120)
 
-    def watch(last):
+    def wire(self) -> None:
+        context = self.context
+        self.tab.select(self.begin, None, None, **QUIET)
+        self.again.click(self.begin, None, None, **QUIET)
+        context.poller.watch(self.watch, self.seen, [self.seen, self.report, self.sizes, self.empty])
+        self.clear.click(self.clear_cache, None, self.cleared, **QUIET)
+        self.empty.click(self.ask, None, [self.question, self.sure, self.really, self.empty], **QUIET)
+        self.keep.click(self.spare, None, [self.sure, self.empty], **QUIET)
+        self.really.click(self.empty_trash, None, [self.cleared, self.sure, context.trash_emptied], **QUIET)
+        self.copy.click(None, None, None, js=COPY_JS, **QUIET)
+        self.theme.click(None, None, None, js=SWITCH_JS, **QUIET)
+        context.demo.load(None, None, None, js=THEME_JS, **QUIET)
+
+    def begin(self):
+        system.start_report(self.workspace)
+
+    def watch(self, last):
         job = jobs.beside.get("about")
         state = job and (id(job), job.state)
         if job is None or state == last or job.state == "running":
-            return [gr.skip()] * 4
+            return gr.skip()
         if job.result is None:
-            return state, note(job.error or "", bad=True), gr.skip(), gr.skip()
+            return {self.seen: state, self.report: note(job.error or "", bad=True)}
         sizes = job.result.sizes
-        return state, _lines(job.result.lines), _table(sizes), gr.update(interactive=sizes[system.ASIDE] > 0)
+        return {
+            self.seen: state, self.report: _lines(job.result.lines), self.sizes: _table(sizes),
+            self.empty: gr.update(interactive=sizes[system.ASIDE] > 0),
+        }  # fmt: skip
 
     @show_errors
-    def wipe():
-        freed = system.clear_cache(workspace)
-        begin()
-        return note(f"{size(freed)} freed, {time.strftime('%H:%M')}.")
+    def clear_cache(self):
+        freed = system.clear_cache(self.workspace)
+        self.begin()
+        return _freed(freed)
 
-    def ask():
-        """Updates for question, sure, really, empty: nothing is deleted before it is said how much that is."""
-        found = system.set_aside(workspace)
+    def ask(self):
+        """Nothing is deleted before its size is shown."""
+        found = system.set_aside(self.workspace)
         parts = [pluralize(count, what) for what, count in found.counts.items() if count]
         if not parts:
-            return gr.skip(), gr.update(visible=False), gr.skip(), gr.update(interactive=False)
+            return {self.sure: gr.update(visible=False), self.empty: gr.update(interactive=False)}
         words = f"Delete {' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))} for good?"
-        return note(words), gr.update(visible=True), f"Delete {size(found.size)}", gr.update(interactive=False)
+        return {
+            self.question: note(words), self.sure: gr.update(visible=True),
+            self.really: f"Delete {size(found.size)}", self.empty: gr.update(interactive=False),
+        }  # fmt: skip
 
-    def spare():
-        return gr.update(visible=False), gr.update(interactive=True)
+    def spare(self):
+        return {self.sure: gr.update(visible=False), self.empty: gr.update(interactive=True)}
 
     @show_errors
-    def empty_it():
-        """Updates for cleared, sure, emptied."""
-        freed = system.empty_trash(workspace)
-        begin()
-        return note(f"{size(freed)} freed, {time.strftime('%H:%M')}."), gr.update(visible=False), time.time()
+    def empty_trash(self):
+        freed = system.empty_trash(self.workspace)
+        self.begin()
+        return {
+            self.cleared: _freed(freed), self.sure: gr.update(visible=False), self.context.trash_emptied: time.time()
+        }  # fmt: skip
 
-    quiet = {**NO_PROGRESS, **PRIVATE}
-    tab.select(begin, None, None, **quiet)
-    again.click(begin, None, None, **quiet)
-    timer.tick(watch, seen, [seen, report, sizes, empty])
-    clear.click(wipe, None, cleared, **quiet)
-    empty.click(ask, None, [question, sure, really, empty], **quiet)
-    keep.click(spare, None, [sure, empty], **quiet)
-    really.click(empty_it, None, [cleared, sure, emptied], **quiet)
-    copy.click(None, None, None, js=COPY_JS, **quiet)
-    look.click(None, None, None, js=SWITCH_JS, **quiet)
-    demo.load(None, None, None, js=LOOK_JS, **quiet)
+
+def build(context: PageContext) -> About:
+    """The tab, inside the caller's gr.Tabs."""
+    part = About(context)
+    part.wire()
+    return part
+
+
+def _button(text: str, name: str, width: int, **options) -> gr.Button:
+    return gr.Button(text, size="md", elem_id=name, min_width=width, scale=0, **options)
+
+
+def _freed(count: int) -> str:
+    return note(f"{size(count)} freed, {time.strftime('%H:%M')}.")
 
 
 def _where(workspace: Workspace, settings: Settings) -> str:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: nothing is sent anywhere
-# After every event Gradio sums up the last 10,000 in a table, which nobody reads here.
+# After every event Gradio sums up the last 10,000 in a table, which is not used here.
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 
@@ -26,15 +26,15 @@ from studio.server.settings import HOME, Settings  # noqa: E402
 from studio.server.visitors import LIFE, Visitors, VisitorsWorkspace  # noqa: E402
 from studio.services.datasets import dataset_choices  # noqa: E402
 from studio.services.jobs import jobs  # noqa: E402
-from studio.web.about import about_tab  # noqa: E402
+from studio.web import about  # noqa: E402
 from studio.web.api import endpoints  # noqa: E402
-from studio.web.components.fields import NO_PROGRESS, PRIVATE  # noqa: E402
-from studio.web.components.jobs_bar import jobs_bar  # noqa: E402
-from studio.web.components.polling import Beat  # noqa: E402
-from studio.web.dataset.tab import dataset_tab  # noqa: E402
-from studio.web.generate.tab import generate_tab  # noqa: E402
+from studio.web.components import jobs_bar  # noqa: E402
+from studio.web.components.context import page_context  # noqa: E402
+from studio.web.components.fields import QUIET  # noqa: E402
+from studio.web.dataset import tab as dataset_tab  # noqa: E402
+from studio.web.generate import tab as generate_tab  # noqa: E402
 from studio.web.theme import CSS, theme  # noqa: E402
-from studio.web.train.tab import train_tab  # noqa: E402
+from studio.web.train import tab as train_tab  # noqa: E402
 from studio.workspace import ASSETS, FOLDERS, SERVED, Workspace, sweep  # noqa: E402
 
 AWAKE = 5  # seconds
@@ -46,48 +46,45 @@ def build(settings: Settings) -> gr.Blocks:
     if zero_gpu.on_zero_gpu():
         import studio.generation.zero_gpu_drawing  # noqa: F401  (a ZeroGPU Space looks for it before the first page)
     workspace = _workspace(settings)
-    # Parts that look into the workspace while they are built find an empty one: no visitor is there yet.
+    # Parts that read the workspace while they are built find an empty one: there is no visitor yet.
     with owners.acting("nobody") if settings.public else nullcontext():
         return _build(settings, workspace)
 
 
 def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
-    kept = LIFE if settings.public else 48 * 3600  # seconds that what was sent is kept, and looked for half as often
+    kept = LIFE if settings.public else 48 * 3600  # seconds that uploads are kept
     with gr.Blocks(title="LoRA Studio", analytics_enabled=False, delete_cache=(kept // 2, kept)) as demo:
-        timer = Beat()
+        context = page_context(workspace, settings, demo)
         gr.HTML(
-            "<h1>LoRA Studio</h1><p>Teach a picture model something new from a few pictures.</p>", elem_id="masthead"
+            "<h1>LoRA Studio</h1><p>Teach an image model your style or subject from a few images.</p>",
+            elem_id="masthead",
         )
         endpoints(workspace)  # first, so that their names are taken as they are
-        jobs_bar(demo, timer)
+        jobs_bar.build(context)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Dataset", id="dataset", elem_id="tab-dataset"):
-                data = dataset_tab(workspace, demo, timer, local=workspace.allows.folders)
-            with gr.Tab("Train", id="train", elem_id="tab-train", render_children=True):
-                train = train_tab(workspace, demo, timer)
-            with gr.Tab("Generate", id="generate", elem_id="tab-generate", render_children=True):
-                generate = generate_tab(workspace, demo)
-            with gr.Tab("About", id="about", elem_id="tab-about", render_children=True) as about:
-                about_tab(workspace, settings, about, demo, timer, generate.emptied)
-        timer.start()
+            data = dataset_tab.build(context)
+            train = train_tab.build(context)
+            generate = generate_tab.build(context)
+            about.build(context)
+        context.poller.start()
 
         def go_train(name):
-            return gr.Tabs(selected="train"), gr.update(choices=dataset_choices(workspace), value=name)
+            chosen = gr.update(choices=dataset_choices(workspace), value=name)
+            return {tabs: gr.Tabs(selected="train"), train.dataset: chosen}
 
         def go_generate(run):
-            return gr.Tabs(selected="generate"), f"run:{run}"
+            return {tabs: gr.Tabs(selected="generate"), generate.incoming: f"run:{run}"}
 
-        # When the server closes its stream while an event is being sent, Gradio's client hears nothing until another
+        # When the server closes its stream while an event is being sent, Gradio's client receives nothing until another
         # one is sent; and timers send none while theirs are pending. This one always does.
-        awake = {"trigger_mode": "multiple", "concurrency_limit": None, **NO_PROGRESS, **PRIVATE}
-        gr.Timer(AWAKE).tick(lambda: None, None, None, **awake)
-        data.onward.click(go_train, data.choice, [tabs, train.dataset], **NO_PROGRESS, **PRIVATE)
-        train.onward.click(go_generate, train.run, [tabs, generate.incoming], **NO_PROGRESS, **PRIVATE)
+        gr.Timer(AWAKE).tick(lambda: None, None, None, trigger_mode="multiple", concurrency_limit=None, **QUIET)
+        data.onward.click(go_train, data.choice, [tabs, train.dataset], **QUIET)
+        train.onward.click(go_generate, train.run, [tabs, generate.incoming], **QUIET)
     return demo
 
 
 def launch_options(settings: Settings) -> dict:
-    """What `launch` gets: this machine only, and only folders of pictures may be read by the browser."""
+    """What `launch` gets: this machine only, and only folders of images may be read by the browser."""
     base, allows = Workspace.open(settings.workspace), settings.allows
     visitors = base.root / VISITORS if settings.public else None
     served = [visitors] if visitors else [base.root / name for name in SERVED]
@@ -151,12 +148,12 @@ def serve(settings: Settings) -> None:
 
 def _finish(seconds: float = 60) -> None:
     """Let what runs in the background end its step and write its checkpoint."""
-    going = jobs.everyone()
-    for job in going:
+    running = jobs.everyone()
+    for job in running:
         print(f"{job.title}: stopping after this step.", flush=True)
         job.stop()
     until = time.monotonic() + seconds
-    for job in going:
+    for job in running:
         if job.thread:
             job.thread.join(max(0.0, until - time.monotonic()))
 
@@ -165,7 +162,7 @@ def _warm() -> None:
     try:
         import studio.basemodels.stable_diffusion
         import studio.training.trainer  # noqa: F401
-    except Exception:  # said, in its own words, by whoever first needs what is missing
+    except Exception:  # reported by the first action that needs what is missing
         logging.getLogger(__name__).debug("warming up failed", exc_info=True)
 
 
@@ -185,6 +182,6 @@ def _workspace(settings: Settings) -> Workspace:
     base = Workspace.open(settings.workspace)
     if settings.public:
         root = base.root / VISITORS
-        gr.set_static_paths(root)  # served from where it lies, so that guard.py can tell whose it is
+        gr.set_static_paths(root)  # served from where it lies, so that middleware.py knows whose it is
         return VisitorsWorkspace(Visitors(root, at_work=_at_work), settings.allows)
     return replace(base, allows=settings.allows)

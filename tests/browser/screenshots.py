@@ -17,9 +17,9 @@ from tests.serving import served
 
 WIDTH, PHONE = 1440, 390  # pixels
 INNER = {
-    "Dataset": ["Pictures", "Check", "Edit many", "Compare captioners", "History"],
+    "Dataset": ["Images", "Check", "Bulk edit", "Compare captioners", "History"],
     "Train": ["This run", "All runs"],
-    "Generate": ["Picture", "Grid", "Adapters", "Measure", "History"],
+    "Generate": ["Image", "Grid", "Adapters", "Measure", "Gallery"],
     "About": [],
 }
 
@@ -76,14 +76,14 @@ def clicks_through(page: Page, steps: int, out: Path) -> None:
     clicks.draw(page)
     shoot(page, out / "generate.png")
     inner(page, "generate", "Grid")
-    page.locator("#grid-ladder").click()
-    expect(page.locator("#grid-plan")).to_contain_text("pictures")
+    page.locator("#grid-sweep").click()
+    expect(page.locator("#grid-plan")).to_contain_text("images")
     page.locator("#grid-go").click()
     expect(page.locator("#grid-sheet")).to_be_visible()
     shoot(page, out / "grid.png")
     inner(page, "generate", "Adapters")
-    page.locator("#shelf .adapter-card").first.get_by_text("Look inside").click()
-    expect(page.locator("#doctor .heat td.on").first).to_be_visible()
+    page.locator("#library .adapter-card").first.get_by_text("Inspect").click()
+    expect(page.locator("#inspector .heat td.on").first).to_be_visible()
     shoot(page, out / "adapters.png")
     inner(page, "generate", "Measure")
     clicks.choose(page, "measure-set", "silhouette")

@@ -30,45 +30,45 @@ def open_shelf(page):
 
 
 def card(page, name):
-    return page.locator(f'#shelf .adapter-card[data-name="{name}"]')
+    return page.locator(f'#library .adapter-card[data-name="{name}"]')
 
 
 def test_a_look_inside_shows_where_it_acts_and_a_file_for_another_base_is_told_in_one_line(shelf, page):
     open_shelf(page)
     expect(card(page, "one")).to_contain_text("rank 4")
     expect(card(page, "foreign")).to_contain_text("SDXL")
-    card(page, "one").get_by_text("Look inside").click()
-    cells = page.locator("#doctor .heat td.on")
+    card(page, "one").get_by_text("Inspect").click()
+    cells = page.locator("#inspector .heat td.on")
     expect(cells.first).to_be_visible(timeout=clicks.FIRST_LOAD)
     assert "of their weights" in cells.first.get_attribute("title")
     expect(page.locator("#load-report")).to_contain_text("layers are applied")
-    expect(page.locator("#doctor .energy path.line0")).to_have_count(1)
+    expect(page.locator("#inspector .energy path.line0")).to_have_count(1)
 
     page.reload()  # what was looked at stands there again
     expect(page.get_by_role("tab", name="Dataset")).to_be_visible(timeout=60_000)
     clicks.tab(page, "Generate")
     page.locator("#generate-tabs").get_by_role("tab", name="Adapters").click()
-    expect(page.locator("#doctor .heat td.on").first).to_be_visible(timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#inspector .heat td.on").first).to_be_visible(timeout=clicks.FIRST_LOAD)
 
-    card(page, "foreign").get_by_text("Look inside").click()
+    card(page, "foreign").get_by_text("Inspect").click()
     line = page.locator("#load-report.bad")
     expect(line).to_contain_text("Made for SDXL: none of its 1 layers fits", timeout=clicks.FIRST_LOAD)
     assert "\n" not in line.inner_text().strip()
-    expect(page.locator("#doctor .heat")).to_have_count(0)
-    expect(page.locator("#doctor-tools")).to_be_hidden()
+    expect(page.locator("#inspector .heat")).to_have_count(0)
+    expect(page.locator("#inspector-tools")).to_be_hidden()
 
-    page.locator("#shelf-search input").fill("starter")
+    page.locator("#library-search input").fill("starter")
     expect(card(page, "foreign")).to_have_count(0)
     card(page, "one").hover()
-    card(page, "one").get_by_label("Take one off the shelf").click()
+    card(page, "one").get_by_label("Remove one from the library").click()
     expect(card(page, "one")).to_have_count(0)
-    page.locator("#shelf-removed").get_by_text("Put it back").click()
+    page.locator("#library-removed").get_by_text("Restore it").click()
     expect(card(page, "one")).to_be_visible()
 
 
 def test_resized_and_exported_files_come_with_their_picture_and_go_back_on_the_rows(shelf, page):
     open_shelf(page)
-    card(page, "one").get_by_text("Look inside").click()
+    card(page, "one").get_by_text("Inspect").click()
     expect(page.locator("#convert")).to_be_visible(timeout=clicks.FIRST_LOAD)
     clicks.fill(page, "resize-rank", "1")
     page.locator("#resize").click()
@@ -77,14 +77,14 @@ def test_resized_and_exported_files_come_with_their_picture_and_go_back_on_the_r
     expect(made).to_contain_text("Rank 4 → 1")
     expect(made.locator("img")).to_have_count(2)
     assert made.locator("img").last.evaluate("image => image.complete && image.naturalWidth") == 128
-    made.get_by_text("Add to the picture").click()
+    made.get_by_text("Add to the image").click()
     expect(page.locator("#strength-0")).to_contain_text("one-rank1", timeout=clicks.FIRST_LOAD)
 
     card(page, "one").get_by_text("Add", exact=True).click()
     expect(page.locator("#strength-1")).to_contain_text("one", timeout=clicks.FIRST_LOAD)
     clicks.set_strength(page, 1, 0.5)
-    clicks.fill(page, "export-name", "both")
-    page.locator("#export-rows").click()
+    clicks.fill(page, "merge-name", "both")
+    page.locator("#merge").click()
     expect(made).to_contain_text("both.safetensors", timeout=clicks.FIRST_LOAD)
     difference = made.locator("#made-difference")
     expect(difference).to_contain_text("differ by 0.0", timeout=clicks.FIRST_LOAD)

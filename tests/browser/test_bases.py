@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
 def look(page, prefix: str, place: str) -> None:
     page.locator(f"#{prefix}-another button").first.click()
     clicks.fill(page, f"{prefix}-place", place)
-    page.locator(f"#{prefix}-look").click()
+    page.locator(f"#{prefix}-inspect").click()
 
 
 def test_a_base_in_a_folder_is_looked_at_trained_on_and_drawn_with(page, folder, tmp_path):
@@ -35,10 +35,10 @@ def test_a_base_in_a_folder_is_looked_at_trained_on_and_drawn_with(page, folder,
     expect(page.locator("#preset input")).to_have_value("SDXL, style")
     expect(page.locator("#training-steps input")).to_have_value("2000")
     expect(page.locator("#adapter-rank input")).to_have_value("32")
-    expect(page.locator("#numbers")).to_contain_text("trainable parameters in 80 layers")
+    expect(page.locator("#parameters")).to_contain_text("trainable parameters in 80 layers")
 
     clicks.fill(page, "adapter-rank", "2")
-    expect(page.locator("#numbers")).not_to_contain_text("250 k")
+    expect(page.locator("#parameters")).not_to_contain_text("250 k")
     clicks.fill(page, "run-name", "tiny")
     clicks.fill(page, "training-steps", "4")
     page.locator("#expert button").first.click()
@@ -69,7 +69,7 @@ def test_what_can_not_be_used_is_said_below_and_not_taken(page, tmp_path):
     (tmp_path / "refiner").mkdir()
     (tmp_path / "refiner" / "model_index.json").write_text('{"_class_name": "StableDiffusionXLImg2ImgPipeline"}')
     clicks.fill(page, "train-place", str(tmp_path / "refiner"))
-    page.locator("#train-look").click()
+    page.locator("#train-inspect").click()
     expect(seen).to_contain_text("SDXL's refiner")
     expect(page.locator("#train-use")).to_be_disabled()
     assert not (tmp_path / "workspace/bases.json").exists()
@@ -112,7 +112,7 @@ def test_a_base_comes_from_the_hub_is_stopped_goes_on_and_the_token_stays_nowher
 
         page.locator("#gen-another button").first.click()
         clicks.fill(page, "gen-place", "art/gated")
-        page.locator("#gen-look").click()
+        page.locator("#gen-inspect").click()
         expect(page.locator("#gen-seen")).to_contain_text("art/gated is not on this machine")
         page.locator("#gen-download").click()
         expect(page.locator("#gen-progress")).to_contain_text("accept its terms on", timeout=60_000)

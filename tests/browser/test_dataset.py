@@ -66,19 +66,19 @@ def test_from_a_mixed_zip_to_a_training_run(page, mixed_zip, tmp_path):
     assert sorted(kinds) == ["missing captions", "near-duplicates"], kinds
     doubles.get_by_role("button", name="Keep the largest of each").click()
     expect(doubles).to_have_count(0)
-    sub_tab(page, "Pictures")
+    sub_tab(page, "Images")
     expect(page.locator("#pictures button.thumbnail-lg")).to_have_count(10)
 
     clicks.caption_everything(page)
     written = captions(folder)
     assert len(written) == 10 and all(written.values())
-    sub_tab(page, "Edit many")
+    sub_tab(page, "Bulk edit")
     clicks.fill(page, "bulk-first", "ink drawing")
     page.locator("#propose").click()
     expect(page.locator("#proposals .diff > li")).to_have_count(10)
     expect(page.locator("#proposals ins").first).to_contain_text("ink drawing")
     page.locator("#proposals input[data-tick]").first.uncheck()
-    page.get_by_role("button", name="Change the ticked ones").click()
+    page.get_by_role("button", name="Apply to selected").click()
     expect(page.locator("#proposals")).to_contain_text("9 captions changed")
     assert sum("ink drawing" in caption for caption in captions(folder).values()) == 9
     expect(page.locator("#undo")).to_contain_text("Add a tag")
@@ -162,11 +162,11 @@ def test_names_and_captions_are_shown_as_they_are_and_never_as_html(page, tmp_pa
     sub_tab(page, "Check")
     page.locator("#check-set").click()
     expect(page.locator(".finding").first).to_contain_text("<img src=x onerror=alert(1)>")
-    sub_tab(page, "Edit many")
+    sub_tab(page, "Bulk edit")
     clicks.fill(page, "bulk-first", "<i>new</i>")
     page.locator("#propose").click()
     expect(page.locator("#proposals ins")).to_contain_text("<i>new</i>")
-    page.get_by_role("button", name="Change the ticked ones").click()
+    page.get_by_role("button", name="Apply to selected").click()
     sub_tab(page, "History")
     expect(page.locator("#past")).to_contain_text("Add a tag")
 
@@ -181,7 +181,7 @@ def test_two_captioners_are_tried_side_by_side_and_one_is_taken(page):
     expect(table.locator("tbody tr")).to_have_count(4, timeout=clicks.FIRST_LOAD)
     expect(table).to_contain_text("background")
     expect(table).to_contain_text("is not on this machine: allow the download")  # offline, and said once
-    page.get_by_role("button", name="Take this one").click()
+    page.get_by_role("button", name="Use this captioner").click()
     expect(page.locator("#captioner input")).to_have_value("Built-in tagger")
 
 

@@ -42,12 +42,12 @@ def test_two_adapters_at_once_a_strip_and_a_reload(page, tmp_path):
     expect(page.locator("#prompt textarea")).to_have_value(f"inkling2, {PROMPT}")
 
     clicks.set_strength(page, 1, 0.4)
-    page.locator("#strip").click()
-    frames = page.locator("#film .film-frames img")
+    page.locator("#sweep").click()
+    frames = page.locator("#sweep-result .slider-frames img")
     expect(frames).to_have_count(7, timeout=clicks.FIRST_LOAD)
-    shown = page.locator("#film .film-frames img:not([hidden])")
+    shown = page.locator("#sweep-result .slider-frames img:not([hidden])")
     expect(shown).to_have_attribute("alt", "one at 0")
-    page.locator("#film input[type=range]").fill("4")
+    page.locator("#sweep-result input[type=range]").fill("4")
     expect(shown).to_have_count(1)
     expect(shown).to_have_attribute("alt", "one at 1")
     assert shown.evaluate("image => image.complete && image.naturalWidth") == 128
@@ -114,8 +114,8 @@ def test_clicks_wait_in_line_and_stop_ends_them_all(page, tmp_path):
         clicks.fill(page, "seed", seed)
         page.locator("#go").click()
     line = page.locator("#recipe")
-    expect(line).to_contain_text("more waiting", timeout=clicks.FIRST_LOAD)
-    expect(line.locator(".look img")).to_be_visible()  # what is coming, while it comes
+    expect(line).to_contain_text("more queued", timeout=clicks.FIRST_LOAD)
+    expect(line.locator(".latent-preview img")).to_be_visible()  # what is coming, while it comes
     page.locator("#stop-drawing").click()
     expect(line).to_contain_text("Stopped.")
     clicks.fill(page, "gen-steps", "2")

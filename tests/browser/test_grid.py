@@ -30,9 +30,9 @@ def test_a_grid_is_found_by_a_reload_voted_on_and_gives_recipes_back(page, tmp_p
     open_grid(page)
     axis(page, 0, "Strength", "0, 0.8")
     axis(page, 1, "Seed", "11-12")
-    expect(page.locator("#grid-plan")).to_contain_text("4 pictures", timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#grid-plan")).to_contain_text("4 images", timeout=clicks.FIRST_LOAD)
     page.locator("#grid-go").click()
-    expect(page.locator("#grid .no-picture").first).to_be_visible()
+    expect(page.locator("#grid .no-image").first).to_be_visible()
 
     page.reload()
     clicks.tab(page, "Generate")
@@ -55,7 +55,7 @@ def test_a_grid_is_found_by_a_reload_voted_on_and_gives_recipes_back(page, tmp_p
     expect(page.locator("#grid")).to_contain_text("1 vote on this grid")
     page.get_by_role("button", name="The same").click()
     expect(page.locator("#grid")).to_contain_text("2 votes on this grid")
-    page.get_by_role("button", name="End and see").click()
+    page.get_by_role("button", name="End and show results").click()
     expect(page.locator("#grid-score tbody tr")).to_have_count(2)
     assert (folder / "votes.json").is_file()
 
@@ -83,7 +83,7 @@ def test_stop_keeps_what_is_drawn_and_mistakes_are_one_line(page, tmp_path):
     expect(page.get_by_test_id("toast-text")).to_contain_text("'one' is no number")
     axis_text = page.locator("#axis-0-text :is(textarea, input)").first
     axis_text.fill("1-40")
-    expect(page.locator("#grid-plan")).to_contain_text("40 pictures")
+    expect(page.locator("#grid-plan")).to_contain_text("40 images")
     page.locator("#grid-go").click()
     expect(page.locator("#grid td img").first).to_be_visible(timeout=clicks.FIRST_LOAD)
     page.locator("#grid-stop").click()

@@ -85,7 +85,7 @@ def test_about_says_what_works_and_what_takes_room(page):
     expect(page.locator("#cleared")).to_contain_text("freed")
     dark = page.locator("body.dark")
     before = dark.count()
-    page.locator("#look").click()
+    page.locator("#theme").click()
     expect(dark).to_have_count(1 - before)
     page.reload()
     expect(page.get_by_role("tab", name="Dataset")).to_be_visible()

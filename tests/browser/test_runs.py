@@ -24,7 +24,7 @@ def test_a_queued_run_begins_after_the_first_and_both_are_compared_deleted_and_t
     clicks.fill(page, "preview-prompts", "red apple\nfish")
     settings(page, "previews-settings", "preview-every", "2")
     settings(page, "previews-settings", "preview-steps", "2")
-    settings(page, "held-out-settings", "validation-every", "2")
+    settings(page, "validation-settings", "validation-every", "2")
     clicks.fill(page, "run-name", "first")
     clicks.fill(page, "training-steps", "4")
     with jobs.device():  # as while a picture is drawn: the first run goes no further meanwhile
@@ -34,7 +34,7 @@ def test_a_queued_run_begins_after_the_first_and_both_are_compared_deleted_and_t
         clicks.fill(page, "run-name", "second")
         clicks.fill(page, "adapter-rank", "3")
         page.locator("#enqueue").click()
-        expect(page.locator("#queue")).to_contain_text("1 run waits")
+        expect(page.locator("#queue")).to_contain_text("1 run queued")
         expect(page.locator("#queue")).to_contain_text("second")
     expect(page.locator("#status")).to_contain_text("second", timeout=clicks.FIRST_LOAD)  # the page follows it
     clicks.run_state(page, "finished")
@@ -58,19 +58,19 @@ def test_a_queued_run_begins_after_the_first_and_both_are_compared_deleted_and_t
 
 def scrub(page) -> None:
     """The slider shows another picture of every prompt, without one more request."""
-    frames = page.locator("#runs-film .frames")
+    frames = page.locator("#runs-timeline .frames")
     expect(frames).to_have_count(4)  # two prompts of two runs
-    expect(page.locator("#runs-film img")).to_have_count(12)  # at steps 0, 2 and 4
-    expect(page.locator("#runs-film .film-at")).to_have_text("4")
-    slider = page.locator("#runs-film input[type=range]")
+    expect(page.locator("#runs-timeline img")).to_have_count(12)  # at steps 0, 2 and 4
+    expect(page.locator("#runs-timeline .slider-value")).to_have_text("4")
+    slider = page.locator("#runs-timeline input[type=range]")
     slider.focus()
     slider.press("Home")
-    page.wait_for_function("[...document.querySelectorAll('#runs-film img')].every(one => one.complete)")
+    page.wait_for_function("[...document.querySelectorAll('#runs-timeline img')].every(one => one.complete)")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/file=" in request.url else None)
     for step in (0, 2, 4):
-        expect(page.locator("#runs-film .film-at")).to_have_text(str(step))
-        shown = page.locator("#runs-film img:visible")
+        expect(page.locator("#runs-timeline .slider-value")).to_have_text(str(step))
+        shown = page.locator("#runs-timeline img:visible")
         expect(shown).to_have_count(4)
         assert {one.get_attribute("data-step") for one in shown.all()} == {str(step)}
         slider.press("ArrowRight")
@@ -82,23 +82,23 @@ def delete_and_undo(page, workspace) -> None:
     page.get_by_role("button", name="Delete 1").click()
     expect(page.locator("#runs .run")).to_have_count(1)
     assert not (workspace / "runs" / "second").exists()
-    expect(page.locator("#runs-bin")).to_contain_text("1 run in the bin")
-    page.get_by_role("button", name="Undo: take back second").click()
+    expect(page.locator("#runs-trash")).to_contain_text("1 run in the trash")
+    page.get_by_role("button", name="Undo: restore second").click()
     expect(page.locator("#runs .run")).to_have_count(2)
     assert (workspace / "runs" / "second" / "adapter.safetensors").is_file()
     page.locator("#runs input[data-tick=second]").check()
     page.get_by_role("button", name="Delete 1").click()
-    page.get_by_role("button", name="Empty the bin").click()
+    page.get_by_role("button", name="Empty trash").click()
     page.get_by_role("button", name="Keep them").click()
-    page.get_by_role("button", name="Empty the bin").click()
-    page.locator("#runs-bin button[data-act=really]").click()
-    expect(page.locator("#runs-bin .bin")).to_have_count(0)
+    page.get_by_role("button", name="Empty trash").click()
+    page.locator("#runs-trash button[data-act=really]").click()
+    expect(page.locator("#runs-trash .trash")).to_have_count(0)
     assert not list((workspace / ".bin").iterdir()) and not (workspace / "runs" / "second").exists()
 
 
 def filtered(page) -> None:
     clicks.fill(page, "runs-text", "nothing like it")
-    expect(page.locator("#runs")).to_contain_text("No run fits")
+    expect(page.locator("#runs")).to_contain_text("No run found")
     clicks.fill(page, "runs-text", "silhouette FIRST")
     expect(page.locator("#runs .run")).to_have_count(1)
     page.locator("#runs button[data-act=open]").click()
@@ -119,12 +119,12 @@ def test_after_a_restart_the_queue_is_offered_and_a_note_and_the_files_of_a_run_
     (workspace / "queue.json").write_text(json.dumps({"runs": ["early", "late"]}))
     page = open_studio(context, studio)
     clicks.tab(page, "Train")
-    expect(page.locator("#queue")).to_contain_text("2 runs wait: go on?")
+    expect(page.locator("#queue")).to_contain_text("2 runs queued, queue paused")
     clicks.run_state(page, "queued")
     page.get_by_role("button", name="Move late forward").click()
     expect(page.locator("#queue li").first).to_contain_text("late")
-    page.get_by_role("button", name="Take early out of the queue").click()
-    expect(page.locator("#queue")).to_contain_text("1 run waits: go on?")
+    page.get_by_role("button", name="Remove early from the queue").click()
+    expect(page.locator("#queue")).to_contain_text("1 run queued, queue paused")
     page.wait_for_timeout(1500)
     assert not (workspace / "runs" / "late" / "events.jsonl").exists(), "it was not begun without being told"
     page.locator("#queue button[data-act=go]").click()

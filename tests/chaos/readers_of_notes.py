@@ -32,7 +32,7 @@ from studio.training.reading import Log, skim_run_folder
 from studio.training.run_notes import note_of
 from studio.training.trash import list_trash
 from studio.web.components import loss_chart
-from studio.web.train import status
+from studio.web.train import views
 from studio.workspace import ASSETS, Workspace
 from tests.adapters.test_hostile_adapter_files import raw
 from tests.chaos.lied import Reader, typed
@@ -81,7 +81,7 @@ def of_runs(workspace: Workspace) -> list[Reader]:
     def events(data: bytes):
         save(folder / "events.jsonl", data)
         view, _ = Log(folder).look(), (read_events(folder), skim_run_folder(folder))
-        page = [status.run_status(view), status.warnings_list(view.warnings)]
+        page = [views.run_status(view), views.warnings_list(view.warnings)]
         page += [loss_chart.loss_chart(view.losses, view.validations, view.steps), str(view.export_check)]
         short, course = summary.summary(workspace, "run"), summary.course(workspace, "run")
         film = run_library.film(workspace, "run", course)

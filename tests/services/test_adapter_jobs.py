@@ -137,5 +137,5 @@ def test_the_report_escapes_what_a_file_says(space):
     made.save(space.adapters / "evil.safetensors", metadata={"studio.trigger": evil, "studio.base": evil})
     job = adapters.look_inside(space, "file:evil.safetensors", "starter")
     ended(job)
-    html = adapter_inspector.look_html(job)
+    html = adapter_inspector.report_html(job)
     assert "<img src=x" not in html and "&lt;img" in html

@@ -14,9 +14,11 @@ from PIL import Image
 from studio.errors import NotAllowedError, StudioError
 from studio.generation import save_image
 from studio.server.permissions import REACHED, VISITED
+from studio.server.settings import Settings
 from studio.services import base_models, generation, runs
 from studio.services.jobs import Job, jobs
-from studio.web.components.base_model_picker import base_chooser
+from studio.web.components import base_model_picker
+from studio.web.components.context import page_context
 from studio.workspace import Workspace
 from tests.basemodels import tiny
 
@@ -108,18 +110,18 @@ def test_where_others_come_nothing_can_be_typed(workspace, folders, flux, allows
             base_models.line_of(reached, flux)
 
 
-def test_the_end_of_a_download_says_nothing_of_another_base_that_was_looked_at_meanwhile(workspace, flux, monkeypatch):
+def test_the_end_of_a_download_says_nothing_of_another_base_inspected_meanwhile(workspace, flux, monkeypatch):
     job = Job("base", "Fetching flux")
     job.state, job.result, job.message = "done", flux, "flux is here."
     monkeypatch.setitem(jobs.beside, "base", job)
-    with gr.Blocks() as page:
-        base_chooser(workspace, page, "train")
-    watch = next(one.fn for one in page.fns.values() if getattr(one.fn, "__name__", "") == "watch")
-    seen, use, fetch, _, _, said, timer = watch("/no/such/base")
-    assert seen == use == gr.skip() and "flux is here." in said
-    assert fetch["visible"] and timer.active is False
-    seen, use, fetch, *_ = watch(base_models.line_of(workspace, flux))
-    assert "FLUX" in seen and use["interactive"] and not fetch["visible"]
+    with gr.Blocks() as demo:
+        page = page_context(workspace, Settings(workspace=workspace.root, browser=False), demo)
+        part = base_model_picker.build(page, "train").added
+    news = part.watch("/no/such/base")
+    assert part.report not in news and part.use_button not in news and "flux is here." in news[part.progress]
+    assert news[part.fetch]["visible"] and news[part.timer].active is False
+    news = part.watch(base_models.line_of(workspace, flux))
+    assert "FLUX" in news[part.report] and news[part.use_button]["interactive"] and not news[part.fetch]["visible"]
 
 
 def test_what_is_typed_wrong_is_one_sentence(workspace):

@@ -1,5 +1,6 @@
 """Grids on the page: checkpoints by name, what the presets choose, limits, and names that can't leave the workspace."""
 
+import gradio as gr
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +15,7 @@ from studio.services.generation import image_path, restored
 from studio.services.grids import Typed, axes_of, checked, checkpoints_of, ladder, spread, two, typed_in
 from studio.services.jobs import Job
 from studio.web.generate.adapter_rows import known_keys
-from studio.web.generate.grid import _fields, _line
+from studio.web.generate.grid import AxisRow, job_line
 from studio.workspace import Workspace
 
 
@@ -48,7 +49,9 @@ def test_a_result_that_is_the_last_checkpoint_is_drawn_once(workspace):
     _adapter(run, 2.0, ss_training_comment="the result")  # the same weights in another file
     assert checkpoints_of(workspace, "apples") == [("Step 100", "run:apples@100"), ("Result", "run:apples")]
     assert two(workspace, [], 7)[0].picks == ("run:apples@100", "run:apples")
-    choices = _fields(workspace, Typed("checkpoint", "apples", picks=("run:apples@1200",)))[-1]["choices"]
+    with gr.Blocks():
+        row = AxisRow(0)
+    choices = row.updates(workspace, Typed("checkpoint", "apples", picks=("run:apples@1200",)))[row.picks]["choices"]
     assert choices[-1] == ("apples@1200", "run:apples@1200")  # as an older sheet may name it
 
 
@@ -190,4 +193,4 @@ def test_a_grid_of_which_nothing_can_be_drawn_says_why(workspace):
 def test_why_a_grid_failed_is_shown_as_it_was_said():
     job = Job("grid", "Grid of 4 pictures")
     job.state, job.error = "failed", "The prompt's <lora:ink> & more is wrong."
-    assert "&lt;lora:ink&gt; &amp; more" in _line(job)
+    assert "&lt;lora:ink&gt; &amp; more" in job_line(job)

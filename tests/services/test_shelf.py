@@ -17,7 +17,7 @@ from studio.adapters import Update, write_adapter
 from studio.errors import StudioError
 from studio.generation import AppliedAdapter, Recipe, save_image
 from studio.services import adapter_files, adapter_library
-from studio.web.generate.adapter_library import shelf_html
+from studio.web.generate.adapter_library import library_html
 from studio.workspace import Workspace
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -81,7 +81,7 @@ def test_a_card_shows_the_newest_preview_else_the_files_picture_else_the_newest_
     near = {"moody": (0, 0, 255), "own": (0, 255, 0), "plain": (255, 255, 0)}
     for name, wanted in near.items():
         assert all(abs(a - b) < 12 for a, b in zip(colour(found[name].image), wanted)), name
-    assert found["never"].image is None and 'class="tile"' in shelf_html([found["never"]], False)
+    assert found["never"].image is None and 'class="tile"' in library_html([found["never"]], False)
 
 
 def test_the_search_asks_for_every_word(space):
@@ -117,7 +117,7 @@ def test_nothing_else_is_taken_off(space, key):
 def test_a_broken_file_says_so_and_can_only_be_taken_off(space):
     (space.adapters / "noise.safetensors").write_bytes(b"\0" * 50)
     (card,) = adapter_library.cards(space)
-    html = shelf_html([card], False)
+    html = library_html([card], False)
     assert "noise.safetensors" in card.problem and 'data-act="add"' not in html and 'data-act="remove"' in html
 
 
@@ -163,7 +163,7 @@ def test_a_spoilt_memory_is_passed_over(space, text):
 
 def test_nothing_that_a_stranger_wrote_is_html(space):
     dropped(space, "one", **{"studio.trigger": EVIL})
-    html = shelf_html(adapter_library.cards(space), False)
+    html = library_html(adapter_library.cards(space), False)
     assert "<img src=x" not in html and "&lt;img src=x" in html
 
 

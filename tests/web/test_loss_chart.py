@@ -44,7 +44,7 @@ def test_runs_over_each_other_share_one_scale_and_have_a_colour_each():
     ends = [float(x) for x in re.findall(r'class="held run-\d" d="M[^"]*?(\d+\.\d) [\d.]+"', chart)]
     assert ends == [1000.0, 500.0], "half as many steps end half way"
     assert chart.count('class="base run-') == chart.count('class="train thin run-') == 2
-    assert "&lt;b&gt;short" in chart and "<b>short" not in chart and "long: held-out 0.4000, training 0.5000" in chart
+    assert "&lt;b&gt;short" in chart and "<b>short" not in chart and "long: validation 0.4000, training 0.5000" in chart
 
 
 def test_eight_long_runs_stay_a_small_picture():

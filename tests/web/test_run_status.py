@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from studio.training.events import ExportChecked, Step, Validation
 from studio.training.runs import RunView
 from studio.training.verdict import BAND_NAMES
-from studio.web.train import status
+from studio.web.train import views
 
 EVIL = "<script>alert(1)</script>"
 
@@ -15,20 +15,20 @@ def view(**values) -> RunView:
 
 
 def test_encoding_shows_how_far_it_is_and_only_while_it_goes_on():
-    assert "Encoding pictures: 12 of 24" in status.run_status(view(preparing=(12, 24)))
-    assert "Encoding" not in status.run_status(view(preparing=(12, 24), state="interrupted"))
+    assert "Encoding images: 12 of 24" in views.run_status(view(preparing=(12, 24)))
+    assert "Encoding" not in views.run_status(view(preparing=(12, 24), state="interrupted"))
 
 
 def test_held_out_loss_carries_the_newest_verdict_and_each_noise_band():
     look = Validation(5, 0.4, 0.5, 0.01, [0.4, 0.5, 0.6, 0.0], [0.5, 0.5, 0.5, 0.0], "plateau")
-    html = status.run_status(view(validations=[Validation(0, 0.5, 0.5, verdict="learning"), look]))
+    html = views.run_status(view(validations=[Validation(0, 0.5, 0.5, verdict="learning"), look]))
     assert "−20 %" in html and "plateau</i>" in html and "learning</i>" not in html
     assert all(name in html for name in BAND_NAMES) and html.count('class="band worse"') == 1
 
 
 def test_certificate_memory_and_setup_are_told():
     last = Step(5, 0.5, 0.5, 1e-3, 2.0, 3.0, memory=1.25)
-    html = status.run_status(
+    html = views.run_status(
         view(
             state="finished",
             last=last,
@@ -41,9 +41,9 @@ def test_certificate_memory_and_setup_are_told():
 
 
 def test_warnings_stand_newest_first():
-    html = status.warnings_list([(1, "first"), (2, "second")])
+    html = views.warnings_list([(1, "first"), (2, "second")])
     assert "2 warnings" in html and html.index("second") < html.index("first")
-    assert status.warnings_list([]) == ""
+    assert views.warnings_list([]) == ""
 
 
 def test_a_check_tells_findings_in_words_time_memory_and_the_proposal():
@@ -52,11 +52,11 @@ def test_a_check_tells_findings_in_words_time_memory_and_the_proposal():
         findings=[finding], ready=False, step_seconds=0.5, preview_seconds=0.0, memory=1.0, available=8.0,
         total_seconds=120, proposal={"training.batch_size": 2, "training.gradient_checkpointing": True},
     )  # fmt: skip
-    html = status.check_report(SimpleNamespace(state="done", result=report), {"training.batch_size": "Batch size"})
+    html = views.check_report(SimpleNamespace(state="done", result=report), {"training.batch_size": "Batch size"})
     for part in ("Not ready", "✗ Would fail</span> does not fit", "0.50 s", "1.0 of 8 GB", "2 min"):
         assert part in html
     assert "Batch size: <b>2</b>" in html and "<b>on</b>" in html
-    failed = status.check_report(SimpleNamespace(state="failed", result=None, error="no pictures"), {})
+    failed = views.check_report(SimpleNamespace(state="failed", result=None, error="no pictures"), {})
     assert "Not ready" in failed and "no pictures" in failed
 
 
@@ -65,11 +65,11 @@ def test_nothing_that_a_person_made_is_html():
         findings=[SimpleNamespace(level="warn", message=EVIL)], ready=True, step_seconds=0, proposal={EVIL: EVIL}
     )
     said = [
-        status.run_status(view(name=EVIL, state="failed", message=EVIL, setup=EVIL)),
-        status.run_status(view(validations=[Validation(1, 1.0, 1.0, verdict=EVIL)])),
-        status.warnings_list([(1, EVIL)]),
-        status.check_report(SimpleNamespace(state="done", result=report), {}),
-        status.check_report(SimpleNamespace(state="running", title=EVIL), {}),
-        status.why_not(SimpleNamespace(kind="caption", title=EVIL), None),
+        views.run_status(view(name=EVIL, state="failed", message=EVIL, setup=EVIL)),
+        views.run_status(view(validations=[Validation(1, 1.0, 1.0, verdict=EVIL)])),
+        views.warnings_list([(1, EVIL)]),
+        views.check_report(SimpleNamespace(state="done", result=report), {}),
+        views.check_report(SimpleNamespace(state="running", title=EVIL), {}),
+        views.why_not(SimpleNamespace(kind="caption", title=EVIL), None),
     ]
     assert all("<script" not in html and "&lt;script" in html for html in said)

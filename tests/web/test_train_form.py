@@ -9,7 +9,8 @@ from studio.errors import StudioError
 from studio.services import runs
 from studio.training.config import config_from, dotted
 from studio.training.presets import PRESETS
-from studio.web.train.form import LABELS, as_shown, defaults, typed
+from studio.web.train.form import as_shown, defaults, typed
+from studio.web.train.labels import LABELS
 from studio.workspace import Workspace
 
 

@@ -1,4 +1,4 @@
-"""Shared pieces of the page: one-line errors, notes, progress, and form fields that read RunConfig."""
+"""Form fields that read RunConfig, and what nearly every event of the page is given."""
 
 from typing import Any
 
@@ -11,31 +11,33 @@ from studio.workspace import Workspace
 # Whatever shows progress is looked up in the whole page at each message of any event, also when it is hidden.
 NO_PROGRESS: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": []}
 PRIVATE = {"api_visibility": "private"}  # the page's own events; programs use the named endpoints of api.py
+QUIET: dict[str, Any] = {**NO_PROGRESS, **PRIVATE}  # of nearly every event
+UNQUEUED: dict[str, Any] = {**QUIET, "queue": False}  # answered at once, not in the queue's turn; shows no message
 
 
 def encoder_fields(workspace: Workspace, prefix: str, title: str = "Image encoder") -> tuple[gr.Textbox, gr.Checkbox]:
-    """Folded: another image encoder, and whether it may be fetched. prefix: of the elements' ids."""
+    """Closed: another image encoder, and whether it may be downloaded. prefix: of the elements' ids."""
     with gr.Accordion(title, open=False, visible=workspace.allows.models, elem_id=f"{prefix}-encoder-part"):
         encoder = gr.Textbox(
-            label="A CLIP", info="Empty: the built-in one, which knows what the built-in base model draws. Else a "
-            "name from huggingface.co, or a folder.", placeholder="openai/clip-vit-base-patch32", max_lines=1,
+            label="CLIP model", info="Empty: the built-in one, for the things of the built-in base model. Else a name "
+            "from huggingface.co, or a folder.", placeholder="openai/clip-vit-base-patch32", max_lines=1,
             elem_id=f"{prefix}-encoder",
         )  # fmt: skip
-        download = gr.Checkbox(label="Fetch it if it is missing", elem_id=f"{prefix}-download")
+        download = gr.Checkbox(label="Download it if it is missing", elem_id=f"{prefix}-download")
     return encoder, download
 
 
 def gallery(name: str, **options) -> gr.Gallery:
-    """A grid of pictures with what is said of them below, as high as they are; hidden until it is filled."""
-    look: dict[str, Any] = {
+    """A grid of images with captions below them, as high as they are; hidden until it is filled."""
+    plain: dict[str, Any] = {
         "show_label": False, "height": "auto", "buttons": [], "object_fit": "contain", "interactive": False,
         "visible": False, "elem_classes": "gallery",
     }  # fmt: skip
-    return gr.Gallery(elem_id=name, **look | options)
+    return gr.Gallery(elem_id=name, **plain | options)
 
 
 def setting(key: str, schema: Any = None) -> Setting:
-    """Description, default and range of `section.name`, read from RunConfig (or another schema): said once."""
+    """Description, default and range of `section.name`, read from RunConfig or another schema."""
     from studio.training.config import RunConfig
 
     return schema_setting(schema or RunConfig, key)
@@ -44,7 +46,7 @@ def setting(key: str, schema: Any = None) -> Setting:
 def field_for(key: str, label: str | None = None, schema: Any = None, **options) -> gr.components.Component:
     """A form field for one setting: label, help, range and default from RunConfig, or from another schema.
 
-    Ranges are told, not enforced: a value outside keeps standing in the field and the run says what is wrong with it.
+    Ranges are shown, not enforced: a value outside stays in the field, and the run says what is wrong with it.
     """
     known = setting(key, schema)
     label = label or key.split(".")[-1].replace("_", " ").capitalize()

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 SPOKEN = {
-    "self": "attention of the picture to itself", "words": "attention to the words", "time": "time and conditions",
+    "self": "self-attention", "words": "cross-attention", "time": "time and conditions",
     "projection": "projections in and out", "conv": "convolutions", "norm": "norms", "other": "others",
 }  # fmt: skip
 FIRST, LOWEST = 0.12, 100.0  # colour of the weakest that is seen, and how many times weaker than the strongest it is
@@ -14,7 +14,7 @@ LONGEST = 128  # directions in the chart
 
 
 def block_table(where: Any) -> str:
-    """A `BlockMap` as a table: colour is how far the weights move, grey is not in the file, hatched is not used."""
+    """A `BlockMap` as a table: colour is how much the weights change, grey is not in the file, hatched is not used."""
     kinds = list(where.kinds)
     shares = [cell.share for cell in where.cells.values() if cell.applied and cell.share > 0]
     high = max(shares, default=0.0)
@@ -25,10 +25,12 @@ def block_table(where: Any) -> str:
         if not component:
             blocks = [block for block in where.blocks if not _component(block, where.components)]
         whole = where.of_component(component)
-        told = f"moves by {_percent(whole.share)}" if whole.applied else "not in the file" if not whole.unused else ""
+        change = (
+            f"changed by {_percent(whole.share)}" if whole.applied else "not in the file" if not whole.unused else ""
+        )
         name = escape(component.replace("_", " ") or "unplaced")
         span = len(kinds) + 1
-        rows.append(f'<tr class="part"><th colspan="{span}">{name} <small>{told}</small></th></tr>')
+        rows.append(f'<tr class="part"><th colspan="{span}">{name} <small>{change}</small></th></tr>')
         if whole.applied or whole.unused:
             rows += [_row(where, block, component, kinds, low, high) for block in blocks]
     body = "".join(rows)
@@ -52,11 +54,11 @@ def _cell(cell: Any, block: str, kind: str, low: float, high: float) -> str:
     unused = f", {cell.unused} in the file but not used" if cell.unused else ""
     if not cell.applied:
         kinds = "unused" if cell.unused else "away"
-        said = f"{cell.unused} in the file, but not used" if cell.unused else "not in the file"
-        return f'<td class="{kinds}" title="{what}{said}"></td>'
-    said = f"{cell.applied} of {cell.total} layers, moved by {_percent(cell.share)} of their weights{unused}"
+        text = f"{cell.unused} in the file, but not used" if cell.unused else "not in the file"
+        return f'<td class="{kinds}" title="{what}{text}"></td>'
+    text = f"{cell.applied} of {cell.total} layers, changed by {_percent(cell.share)} of their weights{unused}"
     value = _depth(cell.share, low, high)
-    return f'<td class="on{" unused" if cell.unused else ""}" style="--v:{value:.2f}" title="{what}{said}"></td>'
+    return f'<td class="on{" unused" if cell.unused else ""}" style="--v:{value:.2f}" title="{what}{text}"></td>'
 
 
 def _depth(share: float, low: float, high: float) -> float:
@@ -76,7 +78,7 @@ def _heads(kinds: Sequence[str]) -> str:
         group, _, letter = kinds[place].partition(" ")
         many = [kind for kind in kinds if kind.startswith(f"{group} ")] if letter else [kinds[place]]
         if letter:
-            name = "itself" if group == "self" else group
+            name = {"self": "self-attention", "words": "cross-attention"}.get(group, group)
             first += f'<th colspan="{len(many)}" class="group" title="{_spoken(kinds[place])}">{name}</th>'
             second += "".join(f"<th>{escape(kind.partition(' ')[2])}</th>" for kind in many)
         else:

@@ -35,3 +35,13 @@ def time_left(job: Job, from_share: float = 0.05) -> str:
     share = job.done / job.total if job.total else 0.0
     seconds = time.monotonic() - job.began
     return f" · {duration(seconds * (1 - share) / share)} left" if share > from_share else ""
+
+
+def job_report(job: Job) -> str:
+    """A job as a bar and a line or two."""
+    if job.state == "running":
+        return progress_bar(job.done, job.total) + note(f"{job.title}: {job.done:,} of {job.total:,}\n{job.message}")
+    if job.state == "failed":
+        return note(job.error or "", bad=True)
+    skipped = job.result[1] if job.kind == "import" and job.result else []
+    return note("\n".join([job.message, *(f"Skipped {line}" for line in skipped)]))

@@ -1,4 +1,4 @@
-"""One line on top of every tab: what goes on in the background, how far it is, how long it will take, and Stop."""
+"""One line on top of every tab: what runs in the background, its progress, the time that is left, and Stop."""
 
 import time
 from html import escape
@@ -8,54 +8,66 @@ import gradio as gr
 from studio.services.jobs import Job, jobs, stop_job
 from studio.text import duration
 from studio.web.components import clickable
-from studio.web.components.fields import NO_PROGRESS, PRIVATE
+from studio.web.components.context import PageContext
+from studio.web.components.fields import QUIET
 from studio.web.components.html import progress_bar
-from studio.web.components.polling import Beat
 
-SILENT = ("thumbnails", "about", "history")  # nobody waits for these
-RATES = {"train": "steps", "caption": "pictures", "health": "pictures", "score": "captions", "import": "pictures"}
-SETTLED = 3  # seconds until a rate is worth telling
-COUNTED = 100_000  # totals above this are parts or bytes, and told as a share
+SILENT = ("thumbnails", "about", "history")  # short, and not waited for
+RATES = {"train": "steps", "caption": "images", "health": "images", "score": "captions", "import": "images"}
+SETTLED = 3  # seconds until a rate is shown
+COUNTED = 100_000  # totals above this are parts or bytes, and shown as a share
 
 
-def jobs_bar(demo: gr.Blocks, timer: Beat) -> None:
-    """Built above the tabs. It is as high with nothing to say as with a job."""
-    seen = gr.State({})  # {"html": what is shown, id of a job: when and where it was seen first}
-    line = clickable.board("jobs-bar")
+class JobsBar:
+    """The line. It is as high without a job as with one."""
 
-    def watch(last):
-        going = [job for job in jobs.running() if job.kind not in SILENT]
+    def __init__(self, context: PageContext):
+        self.context = context
+        self.seen = gr.State({})  # {"html": what is shown, id of a job: when and where it was seen first}
+        self.line = clickable.clickable_html("jobs-bar")
+
+    def wire(self) -> None:
+        outputs = [self.seen, self.line]
+        self.context.poller.watch(self.watch, self.seen, outputs)
+        self.context.demo.load(self.watch, self.seen, outputs, concurrency_limit=None, **QUIET)
+        self.line.click(act, None, None, **QUIET)
+
+    def watch(self, last):
+        running = [job for job in jobs.running() if job.kind not in SILENT]
         now, fresh = time.monotonic(), {}
-        for job in going:
+        for job in running:
             fresh[str(id(job))] = (last or {}).get(str(id(job))) or (now, job.done)
-        html = shown(going, fresh, now)
+        html = shown(running, fresh, now)
         if last and html == last.get("html"):
-            return gr.skip(), gr.skip()
-        return {**fresh, "html": html}, html
-
-    def act(event: gr.EventData):
-        kind, arg, _ = clickable.clicked(event)
-        if kind == "stop":
-            stop_job(arg)
-
-    quiet = {**NO_PROGRESS, **PRIVATE}
-    for event in (timer.tick, demo.load):
-        event(watch, seen, [seen, line], concurrency_limit=None, **quiet)
-    line.click(act, None, None, **quiet)
+            return gr.skip()
+        return {self.seen: {**fresh, "html": html}, self.line: html}
 
 
-def shown(going: list[Job], since: dict[str, tuple[float, int]], now: float) -> str:
-    """The line of the jobs that run. since: {id: (time, done)} of the first look at each; now: seconds."""
-    if not going:
+def build(context: PageContext) -> JobsBar:
+    """The line above the tabs."""
+    part = JobsBar(context)
+    part.wire()
+    return part
+
+
+def act(event: gr.EventData):
+    kind, arg, _ = clickable.clicked(event)
+    if kind == "stop":
+        stop_job(arg)
+
+
+def shown(running: list[Job], since: dict[str, tuple[float, int]], now: float) -> str:
+    """The line of the jobs that run. since: {id: (time, done)} when each was seen first; now: seconds."""
+    if not running:
         return ""
-    job, more = going[0], len(going) - 1
-    others = f' <span class="more" title="{escape(", ".join(one.title for one in going[1:]))}">+{more}</span>'
+    job, more = running[0], len(running) - 1
+    others = f' <span class="more" title="{escape(", ".join(one.title for one in running[1:]))}">+{more}</span>'
     stopping = job.stop_event.is_set()
-    told = "stopping after this step" if stopping else _progress(job, *since[str(id(job))], now)
+    progress = "stopping after this step" if stopping else _progress(job, *since[str(id(job))], now)
     stop = clickable.button("stop", job.kind, "Stop", label=f"Stop: {job.title}") if not stopping else ""
     return (
         f'<div class="going" role="status"><b>{escape(job.title)}</b>{others if more else ""}'
-        f'{progress_bar(job.done, job.total)}<span class="told">{escape(told)}</span>{stop}</div>'
+        f'{progress_bar(job.done, job.total)}<span class="told">{escape(progress)}</span>{stop}</div>'
     )
 
 

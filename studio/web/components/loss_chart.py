@@ -1,4 +1,4 @@
-"""The loss chart as a small picture of its own: HTML and SVG that follow the theme and never flicker."""
+"""The loss chart, without a library: HTML and SVG that follow the theme and never flicker."""
 
 from bisect import bisect
 from collections.abc import Sequence
@@ -11,36 +11,36 @@ SLOTS = 60  # columns that answer the mouse
 COLOURS = 8  # of runs over each other; style.css names them
 
 
-def loss_chart(losses: Sequence[tuple], looks: Sequence, steps: int) -> str:
+def loss_chart(losses: Sequence[tuple], validations: Sequence, steps: int) -> str:
     """HTML of the chart, or of its empty state.
 
-    losses: (step, loss, smoothed); looks: the run's Validation events; steps: its length.
+    losses: (step, loss, smoothed); validations: the run's Validation events; steps: its length.
     """
-    if not losses and not looks:
+    if not losses and not validations:
         return empty_chart("The loss is drawn here as training goes on.")
     losses = thin(losses)
     smooth = [(s, value) for s, _, value in losses]
-    looks = thin(looks)
-    held = [(look.step, look.loss) for look in looks]
-    base = [(look.step, look.base_loss) for look in looks]
-    upper = [(look.step, look.loss + look.spread) for look in looks]
-    lower = [(look.step, look.loss - look.spread) for look in looks]
+    validations = thin(validations)
+    held = [(one.step, one.loss) for one in validations]
+    base = [(one.step, one.base_loss) for one in validations]
+    upper = [(one.step, one.loss + one.spread) for one in validations]
+    lower = [(one.step, one.loss - one.spread) for one in validations]
     low, high = _range([value for _, value in [*smooth, *upper, *lower, *base]])
     right = max(steps, *(s for s, _ in [*smooth, *held]), 1)
 
     def path(points: Sequence[Point], name: str) -> str:
         return _path(points, name, right, low, high)
 
-    lines = path([*upper, *reversed(lower)], "spread") if any(look.spread for look in looks) else ""
+    lines = path([*upper, *reversed(lower)], "spread") if any(one.spread for one in validations) else ""
     lines += path([(s, v) for s, v, _ in losses], "raw")
     lines += path(base, "base") + path(held, "held") + path(smooth, "train")
     legend = '<span><i style="border-color:var(--train)"></i>training, smoothed</span>'
-    if looks:
-        legend += '<span><i style="border-color:var(--held)"></i>held-out pictures, ± standard error</span>'
+    if validations:
+        legend += '<span><i style="border-color:var(--held)"></i>validation, ± standard error</span>'
         legend += (
-            '<span><i style="border-color:var(--held);border-top-style:dashed"></i>held-out, without adapter</span>'
+            '<span><i style="border-color:var(--held);border-top-style:dashed"></i>validation, without adapter</span>'
         )
-    return _framed(legend, lines, _slots(losses, looks, right), right, low, high)
+    return _framed(legend, lines, _slots(losses, validations, right), right, low, high)
 
 
 def compare_chart(runs: Sequence[tuple[str, Course]]) -> str:
@@ -58,8 +58,8 @@ def compare_chart(runs: Sequence[tuple[str, Course]]) -> str:
         lines += _path(one.trained, f"train thin {colour}", right, low, high)
         lines += _path(one.held_out, f"held {colour}", right, low, high)
         legend += f'<span class="{colour}"><i></i>{escape(name)}</span>'
-    legend += '<span class="kinds"><i></i>held-out <i class="thin"></i>training, smoothed <i class="dashed"></i>'
-    legend += "held-out, without adapter</span>"
+    legend += '<span class="kinds"><i></i>validation <i class="thin"></i>training, smoothed <i class="dashed"></i>'
+    legend += "validation, without adapter</span>"
     return _framed(legend, lines, _slots_of_runs(drawn, right), right, low, high, "several")
 
 
@@ -68,7 +68,7 @@ def empty_chart(text: str) -> str:
 
 
 def _path(points: Sequence[Point], name: str, right: float, low: float, high: float) -> str:
-    if len(points) == 1:  # one look at the held-out pictures is a short dash, not nothing
+    if len(points) == 1:  # one validation is a short dash, not nothing
         points = [points[0], (points[0][0] + right * 0.01, points[0][1])]
     places = (f"{x / right * 1000:.1f} {(high - y) / (high - low) * 1000:.1f}" for x, y in points)
     return f'<path class="{name}" d="M{"L".join(places)}"/>' if points else ""
@@ -91,7 +91,7 @@ def _framed(legend: str, lines: str, slots: str, right: float, low: float, high:
 
 
 def _range(values: list[float]) -> tuple[float, float]:
-    """Room for what matters: the smoothed and held-out lines. Single noisy steps may leave the picture."""
+    """Room for what matters: the smoothed training and the validation lines. Single noisy steps may leave the chart."""
     low, high = min(values), max(values)
     margin = (high - low) * 0.12 or abs(high) * 0.1 or 0.1
     return max(0.0, low - margin), high + margin
@@ -101,7 +101,7 @@ def _short(value: float, spread: float) -> str:
     return f"{value:.4f}" if spread < 0.02 else f"{value:.3f}" if spread < 0.2 else f"{value:.2f}"
 
 
-def _slots(losses: Sequence[tuple], looks: Sequence, right: float) -> str:
+def _slots(losses: Sequence[tuple], validations: Sequence, right: float) -> str:
     """Invisible columns that show their numbers under the mouse, without a line of JavaScript."""
     if not losses:
         return ""
@@ -109,10 +109,10 @@ def _slots(losses: Sequence[tuple], looks: Sequence, right: float) -> str:
     picked = thin(losses, SLOTS)
     width = 100 / max(len(picked), 1) * (picked[-1][0] / right)
     for step, loss, smooth in picked:
-        earlier = [look for look in looks if look.step <= step]
+        earlier = [one for one in validations if one.step <= step]
         text = f"step {step:,}\ntraining {smooth:.4f} (this step {loss:.4f})"
         if earlier:
-            text += f"\nheld-out {earlier[-1].loss:.4f} ± {earlier[-1].spread:.4f}\nbase {earlier[-1].base_loss:.4f}"
+            text += f"\nvalidation {earlier[-1].loss:.4f} ± {earlier[-1].spread:.4f}\nbase {earlier[-1].base_loss:.4f}"
         side = " left" if step > right / 2 else ""
         slots.append(
             f'<div class="slot{side}" style="left:{step / right * 100:.2f}%;width:{width:.2f}%"><em>{text}</em></div>'
@@ -129,7 +129,7 @@ def _slots_of_runs(runs: Sequence[tuple[str, Course]], right: float) -> str:
         for name, one in runs:
             found = [
                 f"{kind} {line[place - 1][1]:.4f}"
-                for kind, line in (("held-out", one.held_out), ("training", one.trained))
+                for kind, line in (("validation", one.held_out), ("training", one.trained))
                 if (place := bisect(line, step, key=lambda point: point[0]))
             ]
             if found:

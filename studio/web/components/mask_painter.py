@@ -1,9 +1,8 @@
-"""A picture to begin from, with a brush that says where to draw. gr.ImageEditor fails while it stands folded away."""
+"""The image of image to image, and a brush for its inpainting mask. gr.ImageEditor fails inside a closed accordion."""
 
 import base64
 import binascii
 import io
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,59 +11,59 @@ import gradio as gr
 
 from studio.errors import GenerationError
 from studio.services import generation
-from studio.web.components.clickable import picture_link
-from studio.web.components.fields import NO_PROGRESS, PRIVATE
+from studio.web.components.clickable import image_link
+from studio.web.components.context import PageContext
+from studio.web.components.fields import QUIET
 from studio.web.errors import show_errors
-from studio.workspace import Workspace
 
-SIDE = 768  # pixels of the painted mask at the most, as painter.js has it
-_LONGEST = 3_000_000  # characters of one
+MAX_SIZE = 768  # pixels of the painted mask at the most, as painter.js has it
+_MAX_TEXT = 3_000_000  # characters of one mask
 
 _JS = (Path(__file__).parent / "painter.js").read_text("utf-8")
 
 
-@dataclass(frozen=True)
-class Painter:
-    """`source` holds the picture's file, `mask` the name of what was painted on it."""
+class MaskPainter:
+    """`source` holds the image's file, `mask` the name of what was painted on it."""
 
-    source: gr.Image
-    mask: gr.Textbox
+    def __init__(self, context: PageContext):
+        self.workspace = context.workspace
+        self.source = gr.Image(
+            label="Image to image", type="filepath", format="png", height=170, elem_id="source",
+            sources=["upload", "clipboard"],
+        )  # fmt: skip
+        self.mask = gr.Textbox(visible=False)
+        self.canvas = gr.HTML("", elem_id="paint", html_template="${value}", js_on_load=_JS)
 
-
-def painter(workspace: Workspace) -> Painter:
-    """Build it where the caller stands."""
-    source = gr.Image(
-        label="Begin from this picture", type="filepath", format="png", height=170, elem_id="source",
-        sources=["upload", "clipboard"],
-    )  # fmt: skip
-    mask = gr.Textbox(visible=False)
-    canvas = gr.HTML("", elem_id="paint", html_template="${value}", js_on_load=_JS)
+    def wire(self) -> None:
+        self.source.change(self.show, [self.source, self.mask], self.canvas, **QUIET)
+        self.canvas.click(self.painted, self.source, self.mask, **QUIET)
 
     @show_errors
-    def show(path, name):
+    def show(self, path, name):
         if not path:
             return ""
-        kept = generation.keep_source(workspace, path)
-        hole = generation.mask_of(workspace, kept, name)
-        return _html(kept, hole)
+        kept = generation.keep_source(self.workspace, path)
+        return _html(kept, generation.mask_of(self.workspace, kept, name))
 
     @show_errors
-    def painted(path, event: gr.EventData):
+    def painted(self, path, event: gr.EventData):
         if not path:
             return gr.skip()
-        return generation.keep_mask(workspace, generation.keep_source(workspace, path), _png(event))
-
-    source.change(show, [source, mask], canvas, **NO_PROGRESS, **PRIVATE)
-    canvas.click(painted, source, mask, **NO_PROGRESS, **PRIVATE)
-    return Painter(source, mask)
+        return generation.keep_mask(self.workspace, generation.keep_source(self.workspace, path), _png(event))
 
 
-def _html(source: Path, hole: Path | None) -> str:
-    mask = f' data-mask="{escape(picture_link(hole))}"' if hole else ""
+def build(context: PageContext) -> MaskPainter:
+    part = MaskPainter(context)
+    part.wire()
+    return part
+
+
+def _html(source: Path, mask: Path | None) -> str:
+    masked = f' data-mask="{escape(image_link(mask))}"' if mask else ""
     return (
-        '<div class="note small">Paint where to draw anew; nothing painted: all of it.</div>'
-        f'<div class="paint"><img src="{escape(picture_link(source))}" alt="">'
-        f'<canvas aria-label="Where to draw"{mask}></canvas></div>'
+        '<div class="note small">Paint the part to change. With nothing painted, all of it changes.</div>'
+        f'<div class="paint"><img src="{escape(image_link(source))}" alt="">'
+        f'<canvas aria-label="Mask"{masked}></canvas></div>'
         '<div class="paint-tools"><label>Brush <input type="range" min="2" max="40" value="12" '
         'aria-label="Width of the brush"></label><label><input type="checkbox"> Eraser</label>'
         '<button type="button" data-clear>Clear</button></div>'
@@ -72,15 +71,15 @@ def _html(source: Path, hole: Path | None) -> str:
 
 
 def _png(event: gr.EventData) -> Any:
-    """What was painted, as PIL RGBA. Raises GenerationError when it is no such picture."""
+    """What was painted, as a PIL RGBA image. Raises GenerationError when it is none."""
     from PIL import Image
 
     data = event._data if isinstance(event._data, dict) else {}
-    text = str(data.get("arg", ""))[:_LONGEST]
+    text = str(data.get("arg", ""))[:_MAX_TEXT]
     try:
         image = Image.open(io.BytesIO(base64.b64decode(text.partition("base64,")[2], validate=True)), formats=["PNG"])
-        if max(image.size) > SIDE:
+        if max(image.size) > MAX_SIZE:
             raise ValueError(image.size)
         return image.convert("RGBA")
     except (OSError, ValueError, SyntaxError, binascii.Error) as error:
-        raise GenerationError("What was painted did not arrive: paint it again.") from error
+        raise GenerationError("The painted mask did not arrive: paint it again.") from error

@@ -2,11 +2,11 @@
 const SIDE = 768, COLOUR = '#ff4040';  // pixels of what is sent at the most
 const setUp = canvas => {
   canvas.dataset.ready = 'yes';
-  const picture = element.querySelector('.paint img');
+  const image = element.querySelector('.paint img');
   const begin = () => {
-    const scale = Math.min(1, SIDE / Math.max(picture.naturalWidth, picture.naturalHeight));
-    canvas.width = Math.round(picture.naturalWidth * scale);
-    canvas.height = Math.round(picture.naturalHeight * scale);
+    const scale = Math.min(1, SIDE / Math.max(image.naturalWidth, image.naturalHeight));
+    canvas.width = Math.round(image.naturalWidth * scale);
+    canvas.height = Math.round(image.naturalHeight * scale);
     if (!canvas.dataset.mask) return;
     const mask = new Image();
     mask.onload = () => {
@@ -21,11 +21,11 @@ const setUp = canvas => {
     };
     mask.src = canvas.dataset.mask;
   };
-  if (picture.complete && picture.naturalWidth) begin(); else picture.addEventListener('load', begin);
+  if (image.complete && image.naturalWidth) begin(); else image.addEventListener('load', begin);
 };
-const look = () => { for (const canvas of element.querySelectorAll('canvas:not([data-ready])')) setUp(canvas); };
-new MutationObserver(look).observe(element, {childList: true, subtree: true});
-look();
+const find = () => { for (const canvas of element.querySelectorAll('canvas:not([data-ready])')) setUp(canvas); };
+new MutationObserver(find).observe(element, {childList: true, subtree: true});
+find();
 const send = () => {
   const canvas = element.querySelector('canvas');
   trigger('click', {act: 'mask', arg: canvas ? canvas.toDataURL('image/png') : ''});

@@ -1,4 +1,4 @@
-"""The health of a set, mended by one click, and how well captions fit. A part of the Dataset tab."""
+"""The check of a dataset, fixed by one click, and how well captions fit. A part of the Dataset tab."""
 
 import gradio as gr
 
@@ -7,15 +7,16 @@ from studio.services import base_models, captioning, datasets
 from studio.services.base_models import DEFAULT_SIZE
 from studio.services.jobs import latest, stop_job
 from studio.services.thumbnails import thumbnail
-from studio.web.components import clickable
-from studio.web.components.fields import NO_PROGRESS, PRIVATE, encoder_fields
+from studio.web.components.clickable import clickable_html, clicked, image_link
+from studio.web.components.fields import QUIET, encoder_fields
 from studio.web.components.html import empty, note, progress_bar
-from studio.web.components.polling import Beat
+from studio.web.dataset import views
+from studio.web.dataset.context import DatasetContext
 from studio.web.errors import show_errors, show_warning
 from studio.workspace import Workspace
 
-NOTHING = empty("Not checked yet", "The check looks at every picture and caption; it changes nothing by itself.")
-WELL = empty("All is well", "No broken, doubled, small or blurred picture, and every caption is there.")
+NOTHING = empty("Not checked yet", "The check reads every image and caption; it changes nothing by itself.")
+WELL = empty("No problem found", "No broken, duplicate, small or blurred image, and no caption is missing.")
 REMEDIES = {
     "remove the images": "Remove them",
     "keep the largest of each": "Keep the largest of each",
@@ -23,122 +24,143 @@ REMEDIES = {
     "clear the captions": "Clear these captions",
     "cut the captions at the limit": "Cut them at the limit",
     "remove the tag everywhere": "Remove the tag",
-    "set the files aside": "Set the files aside",
+    "set the files aside": "Move the files to the trash",
 }
 
 
-def check_board(
-    workspace: Workspace,
-    choice: gr.Dropdown,
-    trigger: gr.Textbox,
-    revision: gr.State,
-    asked: gr.State,
-    timer: Beat,
-) -> None:
-    """The sub-tab. asked is given "dataset/file" of a picture that was clicked."""
-    seen, suited = gr.State(None), gr.State((base_models.STARTER, DEFAULT_SIZE))  # suited: a base and its size
-    with gr.Row(equal_height=False, elem_classes="low"):
-        resolution = gr.Number(
-            label="Training size", info="Side in pixels; smaller pictures are named.", value=DEFAULT_SIZE, precision=0,
-            minimum=64, maximum=4096, elem_id="check-size", min_width=160,
-        )  # fmt: skip
-        check = gr.Button("Check this dataset", variant="primary", elem_id="check-set", min_width=180)
-        fit = gr.Button("Find captions that don't fit", elem_id="score", min_width=240)
-        stop = gr.Button("Stop", interactive=False, elem_id="stop-check-set", min_width=80, scale=0)
-    encoder, download = encoder_fields(workspace, "score", "Image encoder that finds captions that don't fit")
-    progress = gr.HTML(elem_id="check-progress")
-    findings = clickable.board("findings", NOTHING)
-    worst = clickable.board("worst")
+class Check:
+    """The sub-tab."""
+
+    def __init__(self, context: DatasetContext):
+        self.context, self.workspace = context, context.workspace
+        with gr.Tab("Check", id="check", elem_id="tab-check", render_children=True):
+            self.seen = gr.State(None)
+            self.suggested = gr.State((base_models.STARTER, DEFAULT_SIZE))  # a base and its size
+            with gr.Row(equal_height=False, elem_classes="low"):
+                self.resolution = gr.Number(
+                    label="Training resolution", info="In pixels; smaller images are reported.", value=DEFAULT_SIZE,
+                    precision=0, minimum=64, maximum=4096, elem_id="check-size", min_width=160,
+                )  # fmt: skip
+                self.check = gr.Button("Check this dataset", variant="primary", elem_id="check-set", min_width=180)
+                self.score = gr.Button("Find captions that don't fit", elem_id="score", min_width=240)
+                self.stop = gr.Button("Stop", interactive=False, elem_id="stop-check-set", min_width=80, scale=0)
+            self.encoder, self.download = encoder_fields(
+                self.workspace, "score", "Image encoder that finds captions that don't fit"
+            )
+            self.progress = gr.HTML(elem_id="check-progress")
+            self.findings = clickable_html("findings", NOTHING)
+            self.worst = clickable_html("worst")
+
+    def wire(self) -> None:
+        choice, trigger = self.context.choice, self.context.captions.trigger
+        self.check.click(self.start, [choice, self.resolution, trigger], self.progress, **QUIET)
+        self.score.click(self.start_score, [choice, trigger, self.encoder, self.download], self.progress, **QUIET)
+        self.stop.click(halt, None, None, **QUIET)
+        watched = [self.seen, self.progress, self.findings, self.worst, self.stop]
+        self.context.poller.watch(self.watch, [self.seen, choice], watched)
+        sized = [self.suggested, self.resolution]
+        self.context.poller.watch(self.follow_base, sized, sized)
+        self.findings.click(self.fix, choice, [self.context.revision, self.findings], **QUIET)
+        self.worst.click(open_image, choice, self.context.requested, **QUIET)
 
     @show_errors
-    def start(dataset, side, word):
-        datasets.check_dataset(workspace, dataset, int(side or DEFAULT_SIZE), word or "")
+    def start(self, dataset, side, word):
+        datasets.check_dataset(self.workspace, dataset, int(side or DEFAULT_SIZE), word or "")
         return note("Starting.")
 
     @show_errors
-    def start_score(dataset, word, clip, fetch):
-        captioning.score_captions(workspace, dataset, word or "", clip or "", bool(fetch))
+    def start_score(self, dataset, word, clip, fetch):
+        captioning.score_captions(self.workspace, dataset, word or "", clip or "", bool(fetch))
         return note("Starting.")
 
-    def halt():
-        stop_job("health")
-        stop_job("score")
-
-    def link(dataset):
-        known = dataset.by_file()
-
-        def picture(file: str) -> str | None:
-            return clickable.picture_link(thumbnail(workspace, known[file].path)) if file in known else None
-
-        return picture
-
-    def shown(dataset) -> str:
-        """The findings of the set that is open; a note when another one was checked."""
-        found = datasets.findings_of(dataset or "")
-        if found is None:
-            return NOTHING
-        if not found:
-            return WELL
-        try:
-            return clickable.findings(found, REMEDIES, link(datasets.view(workspace, dataset)))
-        except StudioError as error:
-            return note(str(error), bad=True)
-
-    def watch(last, dataset):
+    def watch(self, last, dataset):
         """Progress, and what was found once it is known."""
         health, score = latest.get("health"), latest.get("score")
         state = (dataset, *((id(one.job), one.job.state, one.job.done) for one in (health, score) if one))
         if state == last:
-            return [gr.skip()] * 5
-        going = next((one.job for one in (health, score) if one and one.job.state == "running"), None)
-        line = ""
-        if going:
-            said = going.message if going.kind == "score" else f"{going.done:,} of {going.total:,}"
-            line = progress_bar(going.done, going.total) + note(f"{going.title}: {said}")
+            return gr.skip()
+        running = next((one.job for one in (health, score) if one and one.job.state == "running"), None)
+        line, rows = "", ""
+        if running:
+            progress = running.message if running.kind == "score" else f"{running.done:,} of {running.total:,}"
+            line = progress_bar(running.done, running.total) + note(f"{running.title}: {progress}")
         elif failed := next((one.job.error for one in (health, score) if one and one.job.error), None):
             line = note(failed, bad=True)
-        rows = ""
         if score and score.name == dataset and score.job.state == "done":
-            title = "The captions that fit their pictures least, as the image encoder sees them; click one to edit it."
+            title = "The captions that fit their images least, by the image encoder; click one to edit it."
             try:
-                rows = note(title) + clickable.scored(score.job.result.rows, link(datasets.view(workspace, dataset)))
+                link = links(self.workspace, datasets.view(self.workspace, dataset))
+                rows = note(title) + views.worst_captions(score.job.result.rows, link)
             except StudioError as error:
                 line = line or note(str(error), bad=True)
-        return state, line, shown(dataset), rows, gr.update(interactive=going is not None)
+        return {
+            self.seen: state, self.progress: line, self.findings: findings_html(self.workspace, dataset),
+            self.worst: rows, self.stop: gr.update(interactive=running is not None),
+        }  # fmt: skip
 
-    def follow(last, side):
-        """The size of the base that is chosen to be trained, unless a person typed another one."""
-        base = base_models.chosen(workspace)
+    def follow_base(self, last, side):
+        """The size of the base that is chosen for training, unless a person typed another one."""
+        base = base_models.chosen(self.workspace)
         if base == last[0]:
             return gr.skip()
         size = base_models.size_of(base)
-        return (base, size), size if side == last[1] else gr.skip()
+        return {self.suggested: (base, size)} | ({self.resolution: size} if side == last[1] else {})
 
     @show_errors
-    def act(dataset, event: gr.EventData):
-        kind, arg, ticked = clickable.clicked(event)
+    def fix(self, dataset, event: gr.EventData):
+        kind, arg, selected = clicked(event)
         number, _, name = arg.partition(" ")
-        if kind != "mend" or not number.isdigit():
-            return gr.skip(), gr.skip()
+        if kind != "fix" or not number.isdigit():
+            return gr.skip()
         found = datasets.findings_of(dataset) or []
         finding = found[int(number)] if int(number) < len(found) else None
         groups = finding.groups or (finding.files,) if finding else ()
-        there = [file for group in groups for file in group][: clickable.FEW]
-        spared = [file for file in there if f"{number} {file}" not in ticked]
-        change = datasets.mend(workspace, dataset, int(number), name, spared)
+        listed = [file for group in groups for file in group][: views.FEW]
+        spared = [file for file in listed if f"{number} {file}" not in selected]
+        change = datasets.mend(self.workspace, dataset, int(number), name, spared)
         if change.left:
             show_warning(DatasetError(change.left[0]))
-        return datasets.stamp(workspace, dataset), shown(dataset)
+        return {
+            self.context.revision: datasets.stamp(self.workspace, dataset),
+            self.findings: findings_html(self.workspace, dataset),
+        }
 
-    @show_errors
-    def look(dataset, event: gr.EventData):
-        kind, arg, _ = clickable.clicked(event)
-        return f"{dataset}/{arg}" if kind == "open" else gr.skip()
 
-    check.click(start, [choice, resolution, trigger], progress, **NO_PROGRESS, **PRIVATE)
-    fit.click(start_score, [choice, trigger, encoder, download], progress, **NO_PROGRESS, **PRIVATE)
-    stop.click(halt, None, None, **NO_PROGRESS, **PRIVATE)
-    timer.tick(watch, [seen, choice], [seen, progress, findings, worst, stop])
-    timer.tick(follow, [suited, resolution], [suited, resolution])
-    findings.click(act, choice, [revision, findings], **NO_PROGRESS, **PRIVATE)
-    worst.click(look, choice, asked, **NO_PROGRESS, **PRIVATE)
+def build(context: DatasetContext) -> Check:
+    part = Check(context)
+    part.wire()
+    return part
+
+
+def halt():
+    stop_job("health")
+    stop_job("score")
+
+
+@show_errors
+def open_image(dataset, event: gr.EventData):
+    kind, arg, _ = clicked(event)
+    return f"{dataset}/{arg}" if kind == "open" else gr.skip()
+
+
+def links(workspace: Workspace, dataset):
+    """A function that gives the address of an image's thumbnail, or None."""
+    known = dataset.by_file()
+
+    def link(file: str) -> str | None:
+        return image_link(thumbnail(workspace, known[file].path)) if file in known else None
+
+    return link
+
+
+def findings_html(workspace: Workspace, dataset: str | None) -> str:
+    """The findings of the dataset that is open; a note when another one was checked."""
+    found = datasets.findings_of(dataset or "")
+    if found is None:
+        return NOTHING
+    if not found:
+        return WELL
+    try:
+        return views.findings(found, REMEDIES, links(workspace, datasets.view(workspace, dataset or "")))
+    except StudioError as error:
+        return note(str(error), bad=True)

@@ -1,4 +1,4 @@
-"""Undo, redo, the history of a set and what was taken out of it. A part of the Dataset tab."""
+"""Undo, redo, the history of a dataset and its removed images. A part of the Dataset tab."""
 
 from html import escape
 
@@ -7,79 +7,113 @@ import gradio as gr
 from studio.errors import DatasetError, StudioError
 from studio.services import datasets
 from studio.services.thumbnails import thumbnail
-from studio.web.components import clickable
-from studio.web.components.fields import NO_PROGRESS, PRIVATE
+from studio.web.components.clickable import MOST, clickable_html, clicked, image_link
+from studio.web.components.fields import QUIET
 from studio.web.components.html import empty
+from studio.web.dataset import views
+from studio.web.dataset.context import DatasetContext
 from studio.web.errors import show_errors, show_warning
 from studio.workspace import Workspace
 
-NOTHING = empty("Nothing was changed yet", "Every edit, captioning and removal is kept here and can be taken back.")
+NOTHING = empty("No change yet", "Every edit, captioning and removal is listed here and can be undone.")
 
 
-def undo_bar(workspace: Workspace, choice: gr.Dropdown, revision: gr.State) -> None:
-    """Two buttons that say what they would take back."""
-    with gr.Row(elem_classes="undo"):
-        back = gr.Button("Undo", size="sm", interactive=False, elem_id="undo", min_width=80)
-        forth = gr.Button("Redo", size="sm", interactive=False, elem_id="redo", min_width=80)
+class UndoBar:
+    """Two buttons that name what they would undo or redo."""
 
-    def show(dataset):
+    def __init__(self, context: DatasetContext):
+        self.context, self.workspace = context, context.workspace
+        with gr.Row(elem_classes="undo"):
+            self.undo = gr.Button("Undo", size="sm", interactive=False, elem_id="undo", min_width=80)
+            self.redo = gr.Button("Redo", size="sm", interactive=False, elem_id="redo", min_width=80)
+
+    def wire(self) -> None:
+        choice, revision = self.context.choice, self.context.revision
+        revision.change(self.show, choice, [self.undo, self.redo], **QUIET)
+        self.undo.click(self.undo_last, choice, revision, **QUIET)
+        self.redo.click(self.redo_last, choice, revision, **QUIET)
+
+    def show(self, dataset):
         from studio.datasets import can_undo
 
         try:
-            labels = can_undo(datasets.view(workspace, dataset)) if dataset else ("", "")
+            labels = can_undo(datasets.view(self.workspace, dataset)) if dataset else ("", "")
         except StudioError:
             labels = "", ""
-        return [
-            gr.update(value=f"{word}: {_short(label)}" if label else word, interactive=bool(label))
-            for word, label in zip(("Undo", "Redo"), labels)
-        ]
+        return {
+            button: gr.update(value=f"{word}: {_short(label)}" if label else word, interactive=bool(label))
+            for button, word, label in zip((self.undo, self.redo), ("Undo", "Redo"), labels)
+        }
 
-    def turn(dataset, kind):
-        change = datasets.turn_back(workspace, dataset, kind)
-        if change.left:
-            show_warning(DatasetError(f"{change.label}: {change.left[0]}"))
-        return datasets.stamp(workspace, dataset)
+    @show_errors
+    def undo_last(self, dataset):
+        return turn(self.workspace, dataset, "undo")
 
-    revision.change(show, choice, [back, forth], **NO_PROGRESS, **PRIVATE)
-    back.click(show_errors(lambda dataset: turn(dataset, "undo")), choice, revision, **NO_PROGRESS, **PRIVATE)
-    forth.click(show_errors(lambda dataset: turn(dataset, "redo")), choice, revision, **NO_PROGRESS, **PRIVATE)
+    @show_errors
+    def redo_last(self, dataset):
+        return turn(self.workspace, dataset, "redo")
 
 
-def past_board(workspace: Workspace, choice: gr.Dropdown, revision: gr.State) -> None:
-    """The sub-tab: every change, newest first, and the removed pictures."""
-    board = clickable.board("past", NOTHING)
+def undo_bar(context: DatasetContext) -> UndoBar:
+    """The buttons, where the caller stands."""
+    part = UndoBar(context)
+    part.wire()
+    return part
 
-    def show(dataset):
+
+class History:
+    """The sub-tab: every change, newest first, and the removed images."""
+
+    def __init__(self, context: DatasetContext):
+        self.context, self.workspace = context, context.workspace
+        with gr.Tab("History", id="past", elem_id="tab-past", render_children=True):
+            self.listed = clickable_html("past", NOTHING)
+
+    def wire(self) -> None:
+        self.context.revision.change(self.show, self.context.choice, self.listed, **QUIET)
+        self.listed.click(self.restore, self.context.choice, self.context.revision, **QUIET)
+
+    def show(self, dataset):
         from studio.datasets import history, removed_images
 
         try:
-            opened = datasets.view(workspace, dataset) if dataset else None
+            opened = datasets.view(self.workspace, dataset) if dataset else None
         except StudioError:
             opened = None
         if opened is None:
             return NOTHING
         steps, gone = history(opened), removed_images(opened)
-        pictures = [(file, _link(workspace, path)) for file, path in gone[: clickable.MOST]]
-        return (
-            clickable.past(steps, pictures + [(file, None) for file, _ in gone[clickable.MOST :]]) if steps else NOTHING
-        )
+        removed = [(file, _link(self.workspace, path) if place < MOST else None)
+                   for place, (file, path) in enumerate(gone)]  # fmt: skip
+        return views.history(steps, removed) if steps else NOTHING
 
     @show_errors
-    def act(dataset, event: gr.EventData):
-        kind, _, ticked = clickable.clicked(event)
+    def restore(self, dataset, event: gr.EventData):
+        kind, _, selected = clicked(event)
         if kind != "restore":
             return gr.skip()
-        datasets.restore_images(workspace, dataset, ticked)
-        return datasets.stamp(workspace, dataset)
+        datasets.restore_images(self.workspace, dataset, selected)
+        return datasets.stamp(self.workspace, dataset)
 
-    revision.change(show, choice, board, **NO_PROGRESS, **PRIVATE)
-    board.click(act, choice, revision, **NO_PROGRESS, **PRIVATE)
+
+def build(context: DatasetContext) -> History:
+    part = History(context)
+    part.wire()
+    return part
+
+
+def turn(workspace: Workspace, dataset: str, kind: str) -> str:
+    """Undo or redo. Returns the dataset's new stamp."""
+    change = datasets.turn_back(workspace, dataset, kind)
+    if change.left:
+        show_warning(DatasetError(f"{change.label}: {change.left[0]}"))
+    return datasets.stamp(workspace, dataset)
 
 
 def _link(workspace: Workspace, path) -> str | None:
     from studio.datasets.images import SUFFIXES
 
-    return clickable.picture_link(thumbnail(workspace, path)) if path.suffix.lower() in SUFFIXES else None
+    return image_link(thumbnail(workspace, path)) if path.suffix.lower() in SUFFIXES else None
 
 
 def _short(label: str) -> str:

@@ -1,173 +1,172 @@
-"""The adapter doctor: what one adapter is and where it acts, its other forms, and the rows as one file."""
+"""The adapter inspector: what one adapter is and where it acts, converting and resizing it, and merging the rows."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.services import adapters, base_models
+from studio.services import adapters
 from studio.services.jobs import Job, latest, stop_job
 from studio.text import pluralize, size
-from studio.web.components.clickable import board, button, clicked, picture_link
-from studio.web.components.fields import NO_PROGRESS, PRIVATE
+from studio.web.components.clickable import button, clickable_html, clicked, image_link
+from studio.web.components.fields import QUIET
 from studio.web.components.heatmap import block_table, energy_chart
 from studio.web.components.html import html_list, note, progress_bar, time_left
 from studio.web.errors import show_errors
-from studio.web.generate.context import Bench
-from studio.web.generate.form import FIELDS
-from studio.workspace import Workspace
+from studio.web.generate.context import GenerateContext
 
 LAYOUTS = [("diffusers, PEFT", "diffusers"), ("kohya, A1111, ComfyUI", "kohya")]
 SCROLL_JS = "() => document.querySelector('#made')?.scrollIntoView({behavior: 'smooth', block: 'nearest'})"
 LISTED = 40  # unused layers that are named
 
 
-@dataclass(frozen=True)
-class Doctor:
-    """chosen: hidden; fill it with `asked(key)` and the adapter is looked into."""
+class AdapterInspector:
+    """chosen: hidden; fill it with `request(key)` and the adapter is inspected. changed: counts the files made here."""
 
-    chosen: gr.Textbox
+    def __init__(self, context: GenerateContext):
+        self.context, self.workspace = context, context.workspace
+        self.chosen, self.seen = gr.Textbox(visible=False), gr.State(None)
+        self.changed = gr.Number(0, visible=False)
+        self.timer = gr.Timer(0.5, active=False)  # runs only while a job does
+        self.report = clickable_html("inspector")
+        with gr.Row(visible=False, elem_id="inspector-tools", elem_classes="low", equal_height=True) as self.tools:
+            self.layout = gr.Dropdown(LAYOUTS, value="kohya", label="Layout", elem_id="convert-layout", min_width=160)
+            self.convert = gr.Button("Convert", elem_id="convert", min_width=90, scale=0)
+            self.rank = gr.Number(8, label="Rank", precision=0, elem_id="resize-rank", min_width=90)
+            self.resize = gr.Button("Resize", elem_id="resize", min_width=90, scale=0)
+        self.made = clickable_html("made")
+        self.stop = gr.Button("Stop", visible=False, elem_id="stop-making", min_width=80, scale=0)
+        self._merge_part()
+
+    def _merge_part(self) -> None:
+        gr.Markdown("### Merge into one file", elem_classes="heading")
+        gr.HTML(
+            note(
+                "Merges the adapters on the left, with their strengths, text encoder and blocks, into one file. At "
+                "strength 1 it does what they do together, in this program and in others."
+            ),
+            elem_classes="tight",
+        )
+        with gr.Row():
+            self.name = gr.Textbox(
+                label="Name", placeholder="From the adapters' names", max_lines=1, elem_id="merge-name", min_width=180
+            )
+            self.words = gr.Textbox(
+                label="Trigger words", placeholder="From the adapters", max_lines=1, elem_id="merge-words",
+                min_width=180,
+            )  # fmt: skip
+        with gr.Row(elem_classes="low", equal_height=True):
+            self.merged_layout = gr.Dropdown(
+                LAYOUTS, value="diffusers", label="Layout", elem_id="merge-layout", min_width=180
+            )
+            self.merged_rank = gr.Number(
+                32, label="Rank for non-LoRA adapters", precision=0, elem_id="merge-rank", min_width=180
+            )
+            self.merge = gr.Button("Merge", variant="primary", elem_id="merge", min_width=120, scale=0)
+
+    def wire(self) -> None:
+        context, begun = self.context, {"concurrency_limit": None, **QUIET}
+        watched = [self.seen, self.timer, self.report, self.tools, self.made, self.stop, self.changed]
+        merging = [self.name, self.words, self.merged_layout, self.merged_rank]
+        making = [
+            self.convert.click(self.start_convert, [self.layout, *context.inputs], self.timer, **begun),
+            self.resize.click(self.start_resize, [self.rank, *context.inputs], self.timer, **begun),
+            self.merge.click(self.start_merge, [*merging, *context.inputs], self.timer, **begun),
+        ]
+        inspecting = self.chosen.change(self.inspect, [self.chosen, *context.inputs], self.timer, **begun)
+        for start in (inspecting, *making):
+            start.then(self.watch, [self.seen, self.changed], watched, **begun)
+        for start in making:
+            start.then(None, None, None, js=SCROLL_JS, **QUIET)
+        for event in (self.timer.tick, context.demo.load):
+            event(self.watch, [self.seen, self.changed], watched, **begun)
+        self.stop.click(halt, None, None, **QUIET)
+        self.made.click(added, None, context.incoming, **QUIET)
+
+    @show_errors
+    def inspect(self, text, keys, *values):
+        key = (text or "").partition(" ")[2]
+        if key:
+            base = self.context.base_line([keys, *values])
+            adapters.look_inside(self.workspace, key, base, keys or [])
+        return gr.Timer(active=bool(key))
+
+    @show_errors
+    def start_convert(self, wanted, *values):
+        base, (recipe, why) = self.context.base_name(values), recipe_or_reason(self.context, values)
+        adapters.convert_adapter(self.workspace, opened(), wanted, base, recipe=recipe, note=why)
+        return gr.Timer(active=True)
+
+    @show_errors
+    def start_resize(self, wanted, *values):
+        recipe, why = recipe_or_reason(self.context, values)
+        adapters.resize_adapter(self.workspace, opened(), wanted, recipe=recipe, note=why)
+        return gr.Timer(active=True)
+
+    @show_errors
+    def start_merge(self, name, words, wanted, rank, *values):
+        adapters.export_adapters(
+            self.workspace, name or "", wanted, rank=rank, words=words or "", recipe=self.context.recipe(*values)
+        )
+        return gr.Timer(active=True)
+
+    def watch(self, last, count):
+        """What goes on now, or how it ended."""
+        jobs = [one.job if one else None for one in (latest.get(kind) for kind in (adapters.LOOK, adapters.MAKE))]
+        states = [job and (id(job), job.state, job.done, job.message) for job in jobs]
+        last = last or [None, None]
+        (inspecting, making), active = jobs, any(job and job.state == "running" for job in jobs)
+        updates: dict[Any, Any] = {self.seen: states, self.timer: gr.Timer(active=active)}
+        if inspecting and states[0] != last[0]:
+            updates |= {self.report: report_html(inspecting), self.tools: gr.update(visible=fits(inspecting))}
+        if making and states[1] != last[1]:
+            running = making.state == "running"
+            updates |= {self.made: made_html(making), self.stop: gr.update(visible=running)}
+            if not running and making.result.key:
+                updates[self.changed] = (count or 0) + 1
+        return updates
 
 
-def asked(key: str) -> str:
-    """What to fill `chosen` with; a new text each time, so that asking again is heard."""
+def build(context: GenerateContext) -> AdapterInspector:
+    """The inspector, where the caller stands. Form and rows are built before it."""
+    part = AdapterInspector(context)
+    part.wire()
+    return part
+
+
+def request(key: str) -> str:
+    """What to fill `chosen` with; a new text each time, so that asking again counts."""
     return f"{time.monotonic_ns()} {key}"
 
 
-def doctor(workspace: Workspace, demo: gr.Blocks, bench: Bench, changed: gr.Number) -> Doctor:
-    """Build it where the caller stands. `changed` is counted up when a file was made."""
-    chosen, seen = gr.Textbox(visible=False), gr.State(None)
-    timer = gr.Timer(0.5, active=False)  # runs only while a job does
-    report = board("doctor")
-    with gr.Row(visible=False, elem_id="doctor-tools", elem_classes="low", equal_height=True) as tools:
-        layout = gr.Dropdown(LAYOUTS, value="kohya", label="Layout", elem_id="convert-layout", min_width=160)
-        convert = gr.Button("Convert", elem_id="convert", min_width=90, scale=0)
-        rank = gr.Number(8, label="Rank", precision=0, elem_id="resize-rank", min_width=90)
-        resize = gr.Button("Resize", elem_id="resize", min_width=90, scale=0)
-    made = board("made")
-    stop = gr.Button("Stop", visible=False, elem_id="stop-making", min_width=80, scale=0)
-    gr.Markdown("### The rows as one file", elem_classes="heading")
-    gr.HTML(
-        note(
-            "Puts the rows on the left, with their strengths, text encoder and blocks, into one file. At strength 1 it "
-            "does what the rows do now, in this program and in others."
-        ),
-        elem_classes="tight",
-    )
-    with gr.Row():
-        name = gr.Textbox(
-            label="Name", placeholder="Made of the rows' names", max_lines=1, elem_id="export-name", min_width=180
-        )
-        words = gr.Textbox(
-            label="Trigger words", placeholder="Those of the rows", max_lines=1, elem_id="export-words", min_width=180
-        )
-    with gr.Row(elem_classes="low", equal_height=True):
-        out = gr.Dropdown(LAYOUTS, value="diffusers", label="Layout", elem_id="export-layout", min_width=180)
-        most = gr.Number(
-            32, label="Rank for what is no plain LoRA", precision=0, elem_id="export-rank", min_width=180
-        )  # fmt: skip
-        export = gr.Button("Export", variant="primary", elem_id="export-rows", min_width=120, scale=0)
-
-    def key_of(text: str) -> str:
-        return (text or "").partition(" ")[2]
-
-    @show_errors
-    def look(text, held, *flat):
-        key = key_of(text)
-        if key:
-            adapters.look_inside(workspace, key, base_of(workspace, flat), held or [])
-        return gr.Timer(active=bool(key))
-
-    def recipe_of(values) -> tuple[Any, str]:
-        """(the form's recipe, "") or (None, why there is none): a file can be made without a picture."""
-        try:
-            return bench.recipe(*values), ""
-        except StudioError as error:
-            return None, f"No picture before and after: {error}"
-
-    @show_errors
-    def start_convert(wanted, *values):
-        recipe, why = recipe_of(values)
-        adapters.convert_adapter(workspace, opened(), wanted, base_name(values[1:]), recipe=recipe, note=why)
-        return gr.Timer(active=True)
-
-    @show_errors
-    def start_resize(wanted, *values):
-        recipe, why = recipe_of(values)
-        adapters.resize_adapter(workspace, opened(), wanted, recipe=recipe, note=why)
-        return gr.Timer(active=True)
-
-    @show_errors
-    def start_export(name, words, wanted, most, *values):
-        adapters.export_adapters(
-            workspace, name or "", wanted, rank=most, words=words or "", recipe=bench.recipe(*values)
-        )
-        return gr.Timer(active=True)
-
-    def halt():
-        stop_job(adapters.MAKE)
-
-    def watch(last, count):
-        """What goes on now, or how it ended. Updates for seen, timer, report, tools, made, stop and changed."""
-        look, make = (latest.get(kind) for kind in (adapters.LOOK, adapters.MAKE))
-        jobs = [one.job if one else None for one in (look, make)]
-        states = [job and (id(job), job.state, job.done, job.message) for job in jobs]
-        last = last or [None, None]
-        updates: list[Any] = [gr.skip()] * 4
-        if jobs[0] and states[0] != last[0]:
-            updates[:2] = look_html(jobs[0]), gr.update(visible=bool(fits(jobs[0])))
-        if jobs[1] and states[1] != last[1]:
-            updates[2:] = made_html(jobs[1]), gr.update(visible=jobs[1].state == "running")
-        ended = jobs[1] and jobs[1].state != "running" and states[1] != last[1] and jobs[1].result.key
-        going = any(job and job.state == "running" for job in jobs)
-        return [states, gr.Timer(active=going), *updates, (count or 0) + 1 if ended else gr.skip()]
-
-    @show_errors
-    def act(event: gr.EventData):
-        kind, key, _ = clicked(event)
-        return key if kind == "add" else gr.skip()
-
-    quiet = {**NO_PROGRESS, **PRIVATE}
-    watched = [seen, timer, report, tools, made, stop, changed]
-    begun = {"concurrency_limit": None, **quiet}
-    looked = chosen.change(look, [chosen, *bench.inputs], timer, **begun)
-    starts = [
-        looked,
-        convert.click(start_convert, [layout, *bench.inputs], timer, **begun),
-        resize.click(start_resize, [rank, *bench.inputs], timer, **begun),
-        export.click(start_export, [name, words, out, most, *bench.inputs], timer, **begun),
-    ]
-    for start in starts:
-        start.then(watch, [seen, changed], watched, **begun)
-    for start in starts[1:]:
-        start.then(None, None, None, js=SCROLL_JS, **quiet)
-    timer.tick(watch, [seen, changed], watched, **begun)
-    demo.load(watch, [seen, changed], watched, **begun)
-    stop.click(halt, None, None, **quiet)
-    made.click(act, None, bench.incoming, **quiet)
-    return Doctor(chosen)
-
-
 def opened() -> str:
-    """The key of the adapter that stands open. Raises StudioError."""
+    """The key of the adapter that is inspected. Raises StudioError."""
     newest = latest.get(adapters.LOOK)
     if newest is None:
-        raise StudioError("Look inside an adapter first.")
+        raise StudioError("Inspect an adapter first.")
     return newest.name
 
 
-def base_name(flat: Sequence[Any]) -> str:
-    """The base that the form names."""
-    return dict(zip(FIELDS, flat)).get("base") or base_models.STARTER
+def recipe_or_reason(context: GenerateContext, values: Sequence[Any]) -> tuple[Any, str]:
+    """(the form's recipe, "") or (None, why there is none): a file can be made without an image."""
+    try:
+        return context.recipe(*values), ""
+    except StudioError as error:
+        return None, f"No image before and after: {error}"
 
 
-def base_of(workspace: Workspace, flat: Sequence[Any]) -> str:
-    """The line of that base. Raises StudioError."""
-    return base_models.line_of(workspace, base_name(flat))
+def halt():
+    stop_job(adapters.MAKE)
+
+
+@show_errors
+def added(event: gr.EventData):
+    """Add, on a file that was made."""
+    kind, key, _ = clicked(event)
+    return key if kind == "add" else gr.skip()
 
 
 def fits(job: Job) -> bool:
@@ -178,8 +177,8 @@ def fits(job: Job) -> bool:
 # What is shown -------------------------------------------------------------------------------------------------------
 
 
-def look_html(job: Job) -> str:
-    """The report of an examination, or how far it is."""
+def report_html(job: Job) -> str:
+    """What the inspection found, or how far it is."""
     if job.state == "running":
         return _going(job)
     if job.error:
@@ -198,28 +197,28 @@ def look_html(job: Job) -> str:
     where = block_table(found.where) if well else ""
     chart = energy_chart(found.kept)
     return (
-        f'<section class="doctor">{head}{hints}<div class="doctor-parts">{where}<div>{chart}{_facts(found)}</div></div>'
-        "</section>"
+        f'<section class="inspector">{head}{hints}<div class="inspector-parts">{where}'
+        f"<div>{chart}{_facts(found)}</div></div></section>"
     )
 
 
 def _facts(found: Any) -> str:
-    said, ranks = found.facts, found.facts["ranks"]
+    facts, ranks = found.facts, found.facts["ranks"]
     rank99 = found.rank_for()
-    parts = ", ".join(f"{name or 'unnamed'} {count}" for name, count in said["components"].items())
+    parts = ", ".join(f"{name or 'unnamed'} {count}" for name, count in facts["components"].items())
     rows = {
-        "Kind": f"{said['kind']}, {said['layout']} layout",
-        "Layers": f"{said['layers']} ({parts})",
+        "Type": f"{facts['kind']}, {facts['layout']} layout",
+        "Layers": f"{facts['layers']} ({parts})",
         "Rank": _counted(ranks),
-        "Alpha": _counted(said["alphas"]),
-        "99 % of it": f"in {rank99} directions a layer" if rank99 else "",
-        "Family": f"{said['family'] or 'not known'}: {said['family_because']}",
-        "Made on": ", ".join(said["base"].values()) or "not said",
-        "Trigger words": ", ".join(said["trigger_words"]) or "not said",
-        "New words": ", ".join(said["embeddings"]),
-        "Read by": "; ".join(said["rules"]),
-        "Size": f"{said['size']:,} bytes",
-        "SHA-256": said["sha256"],
+        "Alpha": _counted(facts["alphas"]),
+        "Effective rank": f"{rank99} (99 % of the change)" if rank99 else "",
+        "Base model": f"{facts['family'] or 'not known'}: {facts['family_because']}",
+        "Trained on": ", ".join(facts["base"].values()) or "not given",
+        "Trigger words": ", ".join(facts["trigger_words"]) or "not given",
+        "Embeddings": ", ".join(facts["embeddings"]),
+        "Read by": "; ".join(facts["rules"]),
+        "Size": f"{facts['size']:,} bytes",
+        "SHA-256": facts["sha256"],
     }
     cells = "".join(f"<dt>{name}</dt><dd>{escape(value[:300])}</dd>" for name, value in rows.items() if value)
     return f'<dl class="file-facts">{cells}</dl>{_unused(found.fit.unused)}'
@@ -238,12 +237,12 @@ def _counted(numbers: dict[str, int]) -> str:
     if len(numbers) == 1:
         return next(iter(numbers))
     most = sorted(numbers.items(), key=lambda one: -one[1])
-    said = ", ".join(f"{number} ({pluralize(count, 'layer')})" for number, count in most[:6])
-    return said + (", …" if len(most) > 6 else "")
+    listed = ", ".join(f"{number} ({pluralize(count, 'layer')})" for number, count in most[:6])
+    return listed + (", …" if len(most) > 6 else "")
 
 
 def made_html(job: Job) -> str:
-    """What came of making a file, or how far it is."""
+    """The file that was made, or how far it is."""
     if job.state == "running":
         return _going(job)
     made = job.result
@@ -251,13 +250,13 @@ def made_html(job: Job) -> str:
     if made and made.key:
         name = escape(made.key.partition(":")[2])
         sizes = f"{size(made.old_size)} → {size(made.size)}" if made.old_size else size(made.size)
-        link = f'<a class="button" href="{escape(picture_link(made.download))}" download="{name}">Download</a>'
-        tools = f"{button('add', made.key, 'Add to the picture', 'primary')}{link}"
+        link = f'<a class="button" href="{escape(image_link(made.download))}" download="{name}">Download</a>'
+        tools = f"{button('add', made.key, 'Add to the image', 'primary')}{link}"
         lines.append(f"<header><b>{name}</b><small>{sizes}</small>{tools}</header>")
         lines.append(html_list([escape(line) for line in made.notes]))
     if made and made.difference is not None:
         cells = "".join(
-            f'<li class="cell"><img src="{escape(picture_link(path))}" alt="{text}"><label>{text}</label></li>'
+            f'<li class="cell"><img src="{escape(image_link(path))}" alt="{text}"><label>{text}</label></li>'
             for path, text in ((made.before, "Before"), (made.after, "After"))
         )
         lines.append(

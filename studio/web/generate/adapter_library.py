@@ -1,4 +1,4 @@
-"""The Adapters part of the Generate tab: the shelf, and below it the doctor and the export of the rows."""
+"""The Adapters part of the Generate tab: the adapter library, and below it the inspector and merging."""
 
 from collections.abc import Sequence
 from html import escape
@@ -8,90 +8,103 @@ import gradio as gr
 from studio.services import adapter_library
 from studio.services.adapter_files import adapter_name
 from studio.text import size
-from studio.web.components.clickable import MOST, board, button, clicked, picture_link
-from studio.web.components.fields import NO_PROGRESS, PRIVATE
+from studio.web.components.clickable import MOST, button, clickable_html, clicked, image_link
+from studio.web.components.fields import QUIET
 from studio.web.components.html import empty
 from studio.web.errors import show_errors
 from studio.web.generate import adapter_inspector
-from studio.web.generate.context import Bench
-from studio.workspace import Workspace
+from studio.web.generate.context import GenerateContext
 
-NOTHING = empty("No adapter yet", "Drop .safetensors files on the left, or train one: each stands here with a picture.")
-SCROLL_JS = "() => document.querySelector('#doctor')?.scrollIntoView({behavior: 'smooth', block: 'start'})"
+NOTHING = empty(
+    "No adapter yet", "Drop .safetensors files on the left, or train one: each is listed here with an image."
+)
+SCROLL_JS = "() => document.querySelector('#inspector')?.scrollIntoView({behavior: 'smooth', block: 'start'})"
 
 
-def adapters_part(workspace: Workspace, demo: gr.Blocks, bench: Bench, part: gr.Tab) -> None:
-    """Build it inside the caller's gr.Tab `part`."""
-    search = gr.Textbox(
-        label="Search", show_label=False, placeholder="Search by name, kind, family or trigger word", max_lines=1,
-        container=False, elem_id="shelf-search",
-    )  # fmt: skip
-    gone = board("shelf-removed")
-    shelf = board("shelf", NOTHING)
-    changed = gr.Number(0, visible=False)  # counts what came onto the shelf from below
-    doctor = adapter_inspector.doctor(workspace, demo, bench, changed)
-    waiting = gr.Timer(1, active=False)  # while some headers were not read yet
+class AdapterLibrary:
+    """The sub-tab. timer: ticks while some headers were not read yet."""
 
-    def show(query):
-        found = adapter_library.cards(workspace, query or "")
-        return shelf_html(found, bool(query)), gr.Timer(active=not all(card.known for card in found))
+    def __init__(self, context: GenerateContext):
+        self.context, self.workspace = context, context.workspace
+        with gr.Tab("Adapters", id="library", elem_id="tab-library") as self.tab:
+            self.search = gr.Textbox(
+                label="Search", show_label=False, placeholder="Search by name, type, base model or trigger word",
+                max_lines=1, container=False, elem_id="library-search",
+            )  # fmt: skip
+            self.deleted = clickable_html("library-removed")
+            self.cards = clickable_html("library", NOTHING)
+            self.inspector = adapter_inspector.build(context)
+            self.timer = gr.Timer(1, active=False)
+
+    def wire(self) -> None:
+        context, listed = self.context, [self.cards, self.timer]
+        outputs = [*listed, self.deleted, context.incoming, self.inspector.chosen]
+        self.cards.click(self.act, self.search, outputs, **QUIET)
+        self.deleted.click(self.act, self.search, outputs, **QUIET)
+        context.trash_emptied.change(lambda: "", None, self.deleted, **QUIET)
+        self.search.change(self.show, self.search, listed, trigger_mode="always_last", **QUIET)
+        refresh = [self.tab.select, context.keys.change, self.inspector.changed.change, self.timer.tick]
+        gr.on(refresh, self.show, self.search, listed, trigger_mode="always_last", **QUIET)
+        self.inspector.chosen.change(None, None, None, js=SCROLL_JS, **QUIET)
+
+    def show(self, query):
+        found = adapter_library.cards(self.workspace, query or "")
+        pending = not all(card.known for card in found)
+        return {self.cards: library_html(found, bool(query)), self.timer: gr.Timer(active=pending)}
 
     @show_errors
-    def act(query, event: gr.EventData):
-        """Add, look inside or remove. Updates for shelf, waiting, gone, incoming and chosen."""
+    def act(self, query, event: gr.EventData):
+        """Add, inspect, remove or restore."""
         kind, key, _ = clicked(event)
         if kind == "add":
-            return [gr.skip()] * 3 + [key, gr.skip()]
-        if kind == "look":
-            return [gr.skip()] * 4 + [adapter_inspector.asked(key)]
+            return {self.context.incoming: key}
+        if kind == "inspect":
+            return {self.inspector.chosen: adapter_inspector.request(key)}
         if kind == "remove":
-            aside = adapter_library.remove(workspace, key)
-            undo = button("back", aside, "Put it back", "link")
-            said = f'<div class="note">{escape(adapter_name(key))} was taken off the shelf. {undo}</div>'
-            return [*show(query), said, gr.skip(), gr.skip()]
-        if kind == "back":
-            adapter_library.put_back(workspace, key)
-            return [*show(query), "", gr.skip(), gr.skip()]
-        return [gr.skip()] * 5
-
-    quiet = {**NO_PROGRESS, **PRIVATE}
-    outputs = [shelf, waiting, gone, bench.incoming, doctor.chosen]
-    shelf.click(act, search, outputs, **quiet)
-    gone.click(act, search, outputs, **quiet)
-    bench.emptied.change(lambda: "", None, gone, **quiet)
-    search.change(show, search, [shelf, waiting], trigger_mode="always_last", **quiet)
-    refresh = [part.select, bench.inputs[0].change, changed.change, waiting.tick]
-    gr.on(refresh, show, search, [shelf, waiting], trigger_mode="always_last", **quiet)
-    doctor.chosen.change(None, None, None, js=SCROLL_JS, **quiet)
+            deleted = adapter_library.remove(self.workspace, key)
+            undo = button("restore", deleted, "Restore it", "link")
+            line = f'<div class="note">{escape(adapter_name(key))} is in the trash. {undo}</div>'
+            return self.show(query) | {self.deleted: line}
+        if kind == "restore":
+            adapter_library.put_back(self.workspace, key)
+            return self.show(query) | {self.deleted: ""}
+        return gr.skip()
 
 
-def shelf_html(cards: Sequence[adapter_library.Card], searched: bool) -> str:
+def build(context: GenerateContext) -> AdapterLibrary:
+    """The sub-tab. Form and rows are built before it."""
+    part = AdapterLibrary(context)
+    part.wire()
+    return part
+
+
+def library_html(cards: Sequence[adapter_library.Card], searched: bool) -> str:
     if not cards:
         return empty("Nothing found", "No adapter has all of these words.") if searched else NOTHING
     more = len(cards) - MOST
     tail = f'<li class="more">and {more:,} more: search for them</li>' if more > 0 else ""
-    return f'<ul class="shelf">{"".join(map(_card, cards[:MOST]))}{tail}</ul>'
+    return f'<ul class="library">{"".join(map(_card, cards[:MOST]))}{tail}</ul>'
 
 
 def _card(card: adapter_library.Card) -> str:
     name = escape(card.name)
-    picture = (
-        f'<img src="{escape(picture_link(card.image))}" alt="" loading="lazy">'
+    image = (
+        f'<img src="{escape(image_link(card.image))}" alt="" loading="lazy">'
         if card.image
         else f'<div class="tile" aria-hidden="true">{escape(card.name[:1].upper())}</div>'
     )
     rank = f"rank {card.rank}" if card.rank else ""
     facts = " · ".join(filter(None, [card.kind, rank, size(card.size)]))
-    family = escape(card.family or ("" if card.problem or not card.known else "family not known"))
+    family = escape(card.family or ("" if card.problem or not card.known else "base model not known"))
     words = f"<small>{escape(', '.join(card.words[:3]))}</small>" if card.words else ""
     problem = f'<small class="bad">{escape(card.problem)}</small>' if card.problem else ""
-    cross = "" if card.is_run else button("remove", card.key, "×", "cross", f"Take {card.name} off the shelf")
+    cross = "" if card.is_run else button("remove", card.key, "×", "cross", f"Remove {card.name} from the library")
     usable = button("add", card.key, "Add", "primary", f"Add {card.name}") + button(
-        "look", card.key, "Look inside", "", f"Look inside {card.name}"
+        "inspect", card.key, "Inspect", "", f"Inspect {card.name}"
     )
     run = '<i class="pill quiet-pill">run</i>' if card.is_run else ""
     return (
-        f'<li class="adapter-card" data-name="{name}">{picture}{cross}<b title="{name}">{name}</b>{run}'
+        f'<li class="adapter-card" data-name="{name}">{image}{cross}<b title="{name}">{name}</b>{run}'
         f"<small>{escape(facts)}</small><small>{family}</small>{words}{problem}"
         f'<div class="card-tools">{"" if card.problem else usable}</div></li>'
     )

@@ -1,110 +1,153 @@
-"""The adapters of the Generate tab: a row each, with what the file is, its strength, and more when it is unfolded."""
+"""The adapters of the Generate tab: a row each, with what the file is, its strength, and more when it is opened."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
 from studio.errors import StudioError
 from studio.services import adapter_files, generation
-from studio.web.components.clickable import board, button
+from studio.web.components.clickable import button, clickable_html, clicked
+from studio.web.components.fields import QUIET
 from studio.web.components.html import note
+from studio.web.errors import show_errors
+from studio.web.generate.context import POOL, GenerateContext
 from studio.workspace import Workspace
 
-POOL = 8  # rows made once and shown when needed: rows made on the fly lose their values in Gradio
-FIELDS = ("on", "strength", "text_strength", "start", "end", "blocks")
-FRESH = (True, 1.0, None, 0.0, 1.0, "")
+FRESH = (True, 1.0, None, 0.0, 1.0, "")  # the values of a new row
 BLOCKS = ["", "up 0", "mid 0", "down 0", "up 0, mid 0", "down 0, mid 0", "up 0.5", "down 0.5"]
 
 
-@dataclass(frozen=True)
 class Row:
-    """The components of one row; `values` in the order of FIELDS."""
+    """The components of one row; `values` in the order of ROW_FIELDS."""
 
-    box: gr.Row
-    about: gr.HTML
-    values: tuple[Any, ...]
-    remove: gr.Button
-
-
-def make_row(index: int) -> Row:
-    with gr.Row(visible=False, elem_classes="adapter", elem_id=f"adapter-{index}") as box, gr.Column(min_width=200):
-        with gr.Row(elem_classes="adapter-head"):
-            on = gr.Checkbox(value=True, label="On", min_width=60, scale=0, elem_id=f"on-{index}")
-            strength = gr.Slider(
-                -2, 2, value=1.0, step=0.05, label="Strength", interactive=True, scale=6, min_width=180,
-                elem_id=f"strength-{index}",
-            )  # fmt: skip
-            remove = gr.Button("Remove", size="sm", scale=0, min_width=76, elem_id=f"remove-{index}")
-        about = board(f"about-{index}")
-        with gr.Accordion("Text encoder, blocks, steps", open=False, elem_id=f"more-{index}"):
-            with gr.Row():
-                text = gr.Number(
-                    label="Strength on the text encoder", info="Empty: as the rest.", value=None, step=0.05,
-                    min_width=140, elem_id=f"text-strength-{index}",
+    def __init__(self, index: int):
+        with (
+            gr.Row(visible=False, elem_classes="adapter", elem_id=f"adapter-{index}") as self.box,
+            gr.Column(min_width=200),
+        ):
+            with gr.Row(elem_classes="adapter-head"):
+                on = gr.Checkbox(value=True, label="On", min_width=60, scale=0, elem_id=f"on-{index}")
+                self.strength = gr.Slider(
+                    -2, 2, value=1.0, step=0.05, label="Strength", interactive=True, scale=6, min_width=180,
+                    elem_id=f"strength-{index}",
                 )  # fmt: skip
-                blocks = gr.Dropdown(
-                    BLOCKS, value="", label="Blocks", info="Such as: up 0.5, down.1 0", allow_custom_value=True,
-                    min_width=160, elem_id=f"blocks-{index}",
-                )  # fmt: skip
-            with gr.Row():
-                share = {"minimum": 0, "maximum": 1, "step": 0.05, "interactive": True, "min_width": 140}
-                start = gr.Slider(value=0, label="From this share of the steps", elem_id=f"start-{index}", **share)
-                end = gr.Slider(value=1, label="To this share", elem_id=f"end-{index}", **share)
-    return Row(box, about, (on, strength, text, start, end, blocks), remove)
+                self.remove = gr.Button("Remove", size="sm", scale=0, min_width=76, elem_id=f"remove-{index}")
+            self.about = clickable_html(f"about-{index}")
+            with gr.Accordion("Text encoder, blocks, steps", open=False, elem_id=f"more-{index}"):
+                with gr.Row():
+                    text = gr.Number(
+                        label="Strength on the text encoder", info="Empty: the same strength.", value=None, step=0.05,
+                        min_width=140, elem_id=f"text-strength-{index}",
+                    )  # fmt: skip
+                    blocks = gr.Dropdown(
+                        BLOCKS, value="", label="Blocks", info="Such as: up 0.5, down.1 0", allow_custom_value=True,
+                        min_width=160, elem_id=f"blocks-{index}",
+                    )  # fmt: skip
+                with gr.Row():
+                    start = _share("From this share of the steps", f"start-{index}", 0)
+                    end = _share("To this share", f"end-{index}", 1)
+        self.on = on
+        self.values: tuple[Any, ...] = (on, self.strength, text, start, end, blocks)
 
 
-def components(rows: Sequence[Row]) -> list[Any]:
-    """What `shown` answers for, behind the keys."""
-    return [part for row in rows for part in (row.box, row.about, *row.values)]
+def _share(label: str, name: str, value: float) -> gr.Slider:
+    return gr.Slider(
+        minimum=0, maximum=1, step=0.05, value=value, label=label, interactive=True, min_width=140, elem_id=name
+    )
 
 
-def values(rows: Sequence[Row]) -> list[Any]:
-    return [part for row in rows for part in row.values]
+class AdapterRows:
+    """The rows, the list to add from, and what says that there is none. `outputs` is what `updates` answers for."""
+
+    def __init__(self, context: GenerateContext):
+        self.context, self.workspace, self.keys = context, context.workspace, context.keys
+        gr.Markdown("### Adapters", elem_classes="heading")
+        self.chooser = gr.Dropdown(
+            label="Add an adapter", choices=[], value=None, elem_id="add-adapter", interactive=True
+        )
+        self.rows = [Row(index) for index in range(POOL)]
+        self.none_yet = gr.HTML(note("None: images come from the base model alone."), elem_id="no-adapters")
+        self.values = [part for row in self.rows for part in row.values]
+        parts = [part for row in self.rows for part in (row.box, *row.values)]
+        self.outputs = [self.keys, *parts, self.none_yet]
+
+    def wire(self) -> None:
+        context, chooser = self.context, self.chooser
+        for index, row in enumerate(self.rows):
+            row.remove.click(lambda keys, i=index: self.removed(i, keys), self.keys, self.outputs, **QUIET)
+            row.about.click(add_word, context.form.prompt, context.form.prompt, **QUIET)
+        gr.on([self.keys.change, context.form.base.change], self.describe, [self.keys, context.form.base],
+              [row.about for row in self.rows], trigger_mode="always_last", **QUIET)  # fmt: skip
+        chooser.input(self.add_chosen, [chooser, self.keys], [*self.outputs, chooser], **QUIET)
+        chooser.focus(self.choices, None, chooser, **QUIET)
+        incoming = context.incoming
+        incoming.change(self.add_incoming, [incoming, self.keys], [*self.outputs, incoming], **QUIET)
+        context.demo.load(self.choices, None, chooser, **QUIET)
+
+    def choices(self):
+        return gr.update(choices=generation.shelf(self.workspace))
+
+    @show_errors
+    def add_chosen(self, key, keys):
+        return self.added(key, keys) | {self.chooser: gr.update(value=None)} if key else gr.skip()
+
+    @show_errors
+    def add_incoming(self, key, keys):
+        return self.added(key, keys) | {self.context.incoming: ""} if key else gr.skip()
+
+    def added(self, key: str, keys: Sequence[str] | None) -> dict[Any, Any]:
+        """Updates that give an adapter a row. Raises StudioError."""
+        check(self.workspace, key)
+        return self.with_added(keys, [key])
+
+    def with_added(self, keys: Sequence[str] | None, wanted: Sequence[str]) -> dict[Any, Any]:
+        held, new = add(keys or [], wanted)
+        return self.updates(held, dict.fromkeys(new, FRESH))
+
+    def removed(self, index: int, keys: Sequence[str] | None) -> dict[Any, Any]:
+        return self.updates([("" if place == index else key) for place, key in enumerate(keys or [])])
+
+    def updates(self, keys: Sequence[str], fresh: Mapping[int, Sequence[Any]] | None = None) -> dict[Any, Any]:
+        """Of `outputs`. fresh: {row: values in the order of ROW_FIELDS} of the rows that get new ones."""
+        names = {key: label for label, key in generation.shelf(self.workspace)}
+        found: dict[Any, Any] = {self.keys: list(keys), self.none_yet: gr.update(visible=not any(keys))}
+        for index, row in enumerate(self.rows):
+            key = keys[index] if index < len(keys) else ""
+            found[row.box] = gr.update(visible=bool(key))
+            if not key:
+                continue
+            new = (fresh or {}).get(index)
+            if new:
+                found |= {part: gr.update(value=value) for part, value in zip(row.values, new)}
+            label = names.get(key, key.partition(":")[2])
+            found[row.strength] = gr.update(label=label, **({"value": new[1]} if new else {}))
+        return found
+
+    def describe(self, keys, base):
+        """What each adapter is, and how it fits the base of this name."""
+        held = [*(keys or []), *[""] * POOL][:POOL]
+        return {row.about: about_html(self.workspace, key, base) if key else "" for row, key in zip(self.rows, held)}
 
 
-def shown(workspace: Workspace, keys: Sequence[str], held: dict[int, Sequence[Any]] | None = None) -> list[Any]:
-    """Updates for `components`, but for what is said of each adapter (`abouts`).
-
-    held: {row: values in the order of FIELDS} of the rows that get new ones.
-    """
-    names = {key: label for label, key in generation.shelf(workspace)}
-    out: list[Any] = []
-    for index in range(POOL):
-        key = keys[index] if index < len(keys) else ""
-        if not key:
-            out += [gr.update(visible=False), gr.skip(), *[gr.skip()] * len(FIELDS)]
-            continue
-        label = names.get(key, key.partition(":")[2])
-        new = (held or {}).get(index)
-        changes = [{"value": value} for value in new] if new else [{} for _ in FIELDS]
-        changes[1]["label"] = label
-        out += [gr.update(visible=True), gr.skip(), *[gr.update(**change) for change in changes]]
-    return out
+def build(context: GenerateContext) -> AdapterRows:
+    """The rows, inside the caller's column. The form is built before them."""
+    part = AdapterRows(context)
+    context.rows = part
+    part.wire()
+    return part
 
 
-def abouts(workspace: Workspace, keys: Sequence[str] | None, base: str) -> list[str]:
-    """What is said of the adapter in each row, beside the base of this name."""
-    held = [*(keys or []), *[""] * POOL][:POOL]
-    return [_about(workspace, key, base) if key else "" for key in held]
-
-
-def _about(workspace: Workspace, key: str, base: str) -> str:
+def about_html(workspace: Workspace, key: str, base: str) -> str:
     line, words, bad = generation.facts_line(workspace, key, base)
-    chips = "".join(button("word", word, word, "chip word", f"Put {word} into the prompt") for word in words)
+    chips = "".join(button("word", word, word, "chip word", f"Add {word} to the prompt") for word in words)
     return note(line, bad=bad) + (f'<div class="words">{chips}</div>' if chips else "")
 
 
-def uses(workspace: Workspace, keys: Sequence[str], flat: Sequence[Any]) -> list[dict[str, Any]]:
-    """Fields of the AdapterUses of all rows that are on. Raises StudioError."""
-    found = []
-    for index, key in enumerate(keys[:POOL]):
-        held = dict(zip(FIELDS, flat[index * len(FIELDS) :]))
-        if key and held.pop("on"):
-            found.append(generation.use_of(workspace, key, **held))
-    return found
+def add_word(prompt, event: gr.EventData):
+    """A trigger word was clicked."""
+    act, word, _ = clicked(event)
+    return word_in(prompt, word) if act == "word" else gr.skip()
 
 
 def add(keys: Sequence[str], wanted: Sequence[str]) -> tuple[list[str], list[int]]:
@@ -143,31 +186,3 @@ def word_in(prompt: str, word: str) -> str:
     if word.lower() in (prompt or "").lower():
         return prompt
     return f"{word}, {prompt}" if (prompt or "").strip() else word
-
-
-def strip_html(pictures: list[tuple[float, str]], title: str) -> str:
-    """The film strip: every picture is sent once, the slider only shows another one."""
-    frames = "".join(
-        f'<img src="{escape(link)}" alt="{escape(title)} at {strength:g}" data-frame="{index}"'
-        f"{'' if index == 0 else ' hidden'}>"
-        for index, (strength, link) in enumerate(pictures)
-    )
-    marks = "".join(f"<span>{strength:g}</span>" for strength, _ in pictures)
-    return (
-        f'<div class="film"><div class="note"><b>{escape(title)}</b> at <b class="film-at">{pictures[0][0]:g}</b></div>'
-        f'<div class="film-frames">{frames}</div>'
-        f'<input type="range" min="0" max="{len(pictures) - 1}" value="0" step="1" aria-label="Strength of '
-        f'{escape(title)}" data-strengths="{",".join(f"{strength:g}" for strength, _ in pictures)}">'
-        f'<div class="film-marks">{marks}</div></div>'
-    )
-
-
-STRIP_JS = """
-element.addEventListener('input', event => {
-  const range = event.target.closest('.film input[type=range]');
-  if (!range) return;
-  const film = range.closest('.film');
-  for (const frame of film.querySelectorAll('img')) frame.hidden = frame.dataset.frame !== range.value;
-  film.querySelector('.film-at').textContent = range.dataset.strengths.split(',')[Number(range.value)];
-});
-"""

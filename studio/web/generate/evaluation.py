@@ -1,4 +1,4 @@
-"""What an adapter does at each strength, in numbers and pictures. A part of the Generate tab."""
+"""What an adapter does at each strength, in numbers and images. A part of the Generate tab."""
 
 from html import escape
 from pathlib import Path
@@ -12,12 +12,12 @@ from studio.services.evaluation import MOST_SEEDS, OWN
 from studio.services.jobs import latest, stop_job
 from studio.services.thumbnails import thumbnail
 from studio.text import pluralize
-from studio.web.components import clickable
-from studio.web.components.fields import NO_PROGRESS, PRIVATE, encoder_fields
+from studio.web.components.clickable import clickable_html, clicked, image_link
+from studio.web.components.fields import QUIET, encoder_fields
 from studio.web.components.html import empty, note, progress_bar
 from studio.web.components.strength_chart import strength_chart
 from studio.web.errors import show_errors
-from studio.web.generate.context import Bench
+from studio.web.generate.context import GenerateContext
 from studio.workspace import Workspace, checked_name
 
 if TYPE_CHECKING:
@@ -25,114 +25,138 @@ if TYPE_CHECKING:
 
 NOTHING = empty(
     "Nothing measured yet",
-    "Add an adapter, write a prompt and press Measure: strengths from 0 to 1.5 are drawn with a few seeds, and an "
-    "image encoder says what each does.",
+    "Add an adapter, write a prompt and press Measure: images at strengths from 0 to 1.5 are generated with a few "
+    "seeds, and an image encoder compares them.",
 )
 MEANINGS = (
-    ("prompt", "Likeness to the prompt", "train"),
-    ("likeness", "Likeness to the training set", "held"),
-    ("nearest", "Nearest training picture", "near"),
+    ("prompt", "Similarity to the prompt", "train"),
+    ("likeness", "Similarity to the training set", "held"),
+    ("nearest", "Nearest training image", "near"),
 )
 EXPLAINED = (
-    "All numbers are similarities as an image encoder sees them: 1 is the same, 0 has nothing in common; compare them "
-    "only with each other. Likeness to the prompt, trigger word left out, tells whether the pictures still show what "
-    "you ask for: where it falls, the adapter gets in the way. Likeness to the training set is the mean over its "
-    "pictures: how much of the style or the subject has come over. The nearest training picture stands beside each "
-    "picture: above the dashed line a picture is nearer to it than training pictures are to each other, a sign that it "
-    "was learnt by heart. Bands show the spread over the seeds. "
+    "All numbers are cosine similarities of an image encoder: 1 is the same, 0 has nothing in common; compare them "
+    "only with each other. Similarity to the prompt, without the trigger word, tells whether the images still show "
+    "what you ask for: where it falls, the adapter overrides the prompt. Similarity to the training set is the mean "
+    "over its images: how much of the style or the subject has been learned. The nearest training image is shown with "
+    "each image: above the dashed line an image is nearer to it than training images are to each other, a sign of "
+    "memorization. Bands show the spread over the seeds. "
 )
 
 
-def measure_part(workspace: Workspace, demo: gr.Blocks, bench: Bench) -> None:
-    """Build it inside the caller's gr.Tab."""
-    keys = bench.inputs[0]
-    seen, timer = gr.State(None), gr.Timer(1, active=False)  # which ticks while something is measured
-    with gr.Row(equal_height=False, elem_classes="low"):
-        adapter = gr.Dropdown(
-            label="Adapter", choices=[], value=None, interactive=True, elem_id="measure-adapter", min_width=190, scale=3
-        )
-        against = gr.Dropdown(
-            evaluation.training_sets(workspace), value=OWN, label="Training set", elem_id="measure-set",
-            min_width=150, scale=2, allow_custom_value=False,
-        )  # fmt: skip
-        seeds = gr.Number(
-            label="Seeds", value=3, precision=0, minimum=1, maximum=MOST_SEEDS, elem_id="measure-seeds", min_width=80
-        )
-        go = gr.Button("Measure", variant="primary", elem_id="measure", min_width=110)
-        stop = gr.Button("Stop", interactive=False, elem_id="stop-measure", min_width=70)
-    encoder, download = encoder_fields(workspace, "measure")
-    told = gr.HTML(elem_id="measure-progress")
-    result = clickable.board("measured", NOTHING)
+class Evaluation:
+    """The sub-tab. timer: ticks while something is measured."""
 
-    def offered(held, chosen):
+    def __init__(self, context: GenerateContext):
+        self.context, self.workspace = context, context.workspace
+        with gr.Tab("Measure", id="measures", elem_id="tab-measures"):
+            self.seen, self.timer = gr.State(None), gr.Timer(1, active=False)
+            with gr.Row(equal_height=False, elem_classes="low"):
+                self.adapter = gr.Dropdown(
+                    label="Adapter", choices=[], value=None, interactive=True, elem_id="measure-adapter",
+                    min_width=190, scale=3,
+                )  # fmt: skip
+                self.against = gr.Dropdown(
+                    evaluation.training_sets(self.workspace), value=OWN, label="Training set", elem_id="measure-set",
+                    min_width=150, scale=2, allow_custom_value=False,
+                )  # fmt: skip
+                self.seeds = gr.Number(
+                    label="Seeds", value=3, precision=0, minimum=1, maximum=MOST_SEEDS, elem_id="measure-seeds",
+                    min_width=80,
+                )  # fmt: skip
+                self.measure = gr.Button("Measure", variant="primary", elem_id="measure", min_width=110)
+                self.stop = gr.Button("Stop", interactive=False, elem_id="stop-measure", min_width=70)
+            self.encoder, self.download = encoder_fields(self.workspace, "measure")
+            self.progress = gr.HTML(elem_id="measure-progress")
+            self.result = clickable_html("measured", NOTHING)
+
+    def wire(self) -> None:
+        context, adapter = self.context, self.adapter
+        context.keys.change(self.offer_adapters, [context.keys, adapter], adapter, **QUIET)
+        adapter.focus(self.offer_adapters, [context.keys, adapter], adapter, **QUIET)
+        self.against.focus(self.offer_datasets, None, self.against, **QUIET)
+        inputs = [adapter, self.against, self.seeds, self.encoder, self.download, *context.inputs]
+        self.measure.click(self.start, inputs, [self.progress, self.timer], **QUIET)
+        self.stop.click(halt, None, None, **QUIET)
+        self.result.click(chosen_image, None, context.taken, **QUIET)
+        watched = [self.seen, self.progress, self.result, self.stop, self.timer]
+        for event in (self.timer.tick, context.demo.load):
+            event(self.watch, self.seen, watched, concurrency_limit=None, **QUIET)
+
+    def offer_adapters(self, keys, chosen):
         """The adapters that have a row, and the first of them unless another one is chosen."""
-        names = {key: label for label, key in generation.shelf(workspace)}
-        here = [(names.get(key, key), key) for key in held or [] if key]
+        names = {key: label for label, key in generation.shelf(self.workspace)}
+        here = [(names.get(key, key), key) for key in keys or [] if key]
         value = chosen if chosen in [key for _, key in here] else next((key for _, key in here), None)
         return gr.update(choices=here, value=value)
 
-    @show_errors
-    def start(key, set_key, count, clip, fetch, *flat):
-        recipe = bench.recipe(*flat)
-        if not key:
-            raise GenerationError("Measuring is about an adapter: add one on the left first.")
-        evaluation.start_measuring(
-            workspace, recipe, str(key), str(set_key or OWN), int(count or 0), str(clip or ""), bool(fetch)
-        )
-        return note("Starting."), gr.Timer(active=True)
+    def offer_datasets(self):
+        return gr.update(choices=evaluation.training_sets(self.workspace))
 
-    def watch(last):
-        """Each second of a job: how far it is, and what was measured so far. Skips when nothing is new."""
+    @show_errors
+    def start(self, key, set_key, count, clip, fetch, *values):
+        recipe = self.context.recipe(*values)
+        if not key:
+            raise GenerationError("Measuring is about one adapter: add an adapter on the left first.")
+        evaluation.start_measuring(
+            self.workspace, recipe, str(key), str(set_key or OWN), int(count or 0), str(clip or ""), bool(fetch)
+        )
+        return {self.progress: note("Starting."), self.timer: gr.Timer(active=True)}
+
+    def watch(self, last):
+        """Each second of a job: how far it is, and what was measured so far."""
         newest = latest.get("measure")
         job = newest.job if newest else None
         strips = len(job.result.strips) if job and job.result else 0
         state = [id(job), job.state, job.done, job.message, strips] if job else ["nothing runs"]
         if state == last:
-            return [gr.skip()] * 5
-        going = job is not None and job.state == "running"
+            return gr.skip()
+        active = job is not None and job.state == "running"
         line = ""
-        if job and going:
+        if job and active:
             line = progress_bar(job.done, job.total) + note(job.message)
         elif job and job.error:
             line = note(job.error, bad=True)
         elif job and job.state == "stopped":
             line = note(job.message if job.message.startswith("Stopped") else "Stopped.")
         renewed = not last or [last[0], last[-1]] != [state[0], state[-1]]
-        found = evaluation.newest(workspace) if renewed else None
-        page = shown(workspace, found) if found else gr.skip()
-        return state, line, page, gr.update(interactive=going), gr.Timer(active=going)
+        found = evaluation.newest(self.workspace) if renewed else None
+        updates = {
+            self.seen: state, self.progress: line, self.stop: gr.update(interactive=active),
+            self.timer: gr.Timer(active=active),
+        }  # fmt: skip
+        return updates | ({self.result: shown(self.workspace, found)} if found else {})
 
-    def halt():
-        stop_job("measure")
 
-    @show_errors
-    def take(event: gr.EventData):
-        act, name, _ = clickable.clicked(event)
-        return checked_name(name, "picture") if act == "recipe" else gr.skip()
+def build(context: GenerateContext) -> Evaluation:
+    """The sub-tab. Form and rows are built before it."""
+    part = Evaluation(context)
+    part.wire()
+    return part
 
-    quiet = {**NO_PROGRESS, **PRIVATE}
-    keys.change(offered, [keys, adapter], adapter, **quiet)
-    adapter.focus(offered, [keys, adapter], adapter, **quiet)
-    against.focus(lambda: gr.update(choices=evaluation.training_sets(workspace)), None, against, **quiet)
-    go.click(start, [adapter, against, seeds, encoder, download, *bench.inputs], [told, timer], **quiet)
-    stop.click(halt, None, None, **quiet)
-    result.click(take, None, bench.taken, **quiet)
-    for event in (timer.tick, demo.load):
-        event(watch, seen, [seen, told, result, stop, timer], concurrency_limit=None, **quiet)
+
+def halt():
+    stop_job("measure")
+
+
+@show_errors
+def chosen_image(event: gr.EventData):
+    """The image whose recipe the form shall take."""
+    act, name, _ = clicked(event)
+    return checked_name(name, "picture") if act == "recipe" else gr.skip()
 
 
 # What is shown ------------------------------------------------------------------------------------------------------
 
 
 def shown(workspace: Workspace, found: "Measured") -> str:
-    """HTML of what was measured: a sentence, the lines, the pictures with their numbers, and what it all means."""
+    """HTML of what was measured: a sentence, the charts, the images with their numbers, and what they mean."""
     from studio.generation.evaluation import RULE
 
-    said = found.suggestion()
-    shaded = (said.low, said.high) if said.low is not None and said.high is not None else None
+    suggestion = found.suggestion()
+    shaded = (suggestion.low, suggestion.high) if suggestion.low is not None and suggestion.high is not None else None
     marks = {
-        "likeness": (found.alike, "within the set itself"),
-        "nearest": (found.usual, "nearest within the set"),
+        "likeness": (found.alike, "within the dataset itself"),
+        "nearest": (found.usual, "nearest within the dataset"),
     }
     charts = "".join(
         strength_chart(
@@ -142,15 +166,15 @@ def shown(workspace: Workspace, found: "Measured") -> str:
         if (curve := found.curve(measure))
         for mark in [marks.get(measure)]
     )
-    many = pluralize(found.compared, "picture")
+    many = pluralize(found.compared, "image")
     compared = f"compared with {many} of {found.dataset}" if found.dataset else "no training set"
     about = (
         f"{found.adapter} · “{found.prompt if len(found.prompt) <= 90 else found.prompt[:89] + '…'}” · "
         f"{pluralize(len(found.strips), 'seed')} · {compared} · image encoder: {found.encoder}"
     )
     return (
-        f'<div class="suggested"><span>{"A trade" if said.trade else "Suggested strength"}</span>'
-        f"<b>{_range(said.low, said.high)}</b><p>{escape(said.words)}</p></div>"
+        f'<div class="suggested"><span>{"A trade-off" if suggestion.trade else "Suggested strength"}</span>'
+        f"<b>{_range(suggestion.low, suggestion.high)}</b><p>{escape(suggestion.words)}</p></div>"
         f'<div class="note">{escape(about)}</div><div class="plots">{charts}</div>'
         f'<div class="strips">{"".join(_strip(workspace, found, strip) for strip in found.strips)}</div>'
         f'<p class="note meaning">{escape(EXPLAINED + RULE)}</p>'
@@ -165,16 +189,16 @@ def _range(low: float | None, high: float | None) -> str:
 
 def _strip(workspace: Workspace, found: "Measured", strip: "SweepScores") -> str:
     cells = "".join(
-        f"<li><b>{strength:g}</b>{_picture(workspace, name, strength)}{_numbers(workspace, strip, place)}</li>"
+        f"<li><b>{strength:g}</b>{_image(workspace, name, strength)}{_numbers(workspace, strip, place)}</li>"
         for place, (strength, name) in enumerate(zip(found.strengths, strip.images))
     )
     return f'<div class="note small">Seed {strip.seed}</div><ul class="strip">{cells}</ul>'
 
 
-def _picture(workspace: Workspace, name: str, strength: float) -> str:
-    """The picture is a button: it puts its recipe into the form."""
+def _image(workspace: Workspace, name: str, strength: float) -> str:
+    """The image is a button: the form takes its recipe."""
     path = workspace.outputs / Path(name).name
-    link = clickable.picture_link(thumbnail(workspace, path))
+    link = image_link(thumbnail(workspace, path))
     return (
         f'<button type="button" class="bare" data-act="recipe" data-arg="{escape(path.name)}" '
         f'title="Use this recipe"><img src="{escape(link)}" alt="At strength {strength:g}" loading="lazy"></button>'
@@ -182,11 +206,11 @@ def _picture(workspace: Workspace, name: str, strength: float) -> str:
 
 
 def _numbers(workspace: Workspace, strip: "SweepScores", place: int) -> str:
-    """What was measured of one picture, and the training picture nearest to it."""
+    """What was measured of one image, and the training image nearest to it."""
     rows = [f"<span>prompt <i>{strip.prompt[place]:.2f}</i></span>"]
     if strip.which:
         path = strip.which[place]
-        link = clickable.picture_link(thumbnail(workspace, path))
+        link = image_link(thumbnail(workspace, path))
         rows.append(f"<span>set <i>{strip.likeness[place]:.2f}</i></span>")
         rows.append(
             f'<span class="nearest" title="Nearest: {escape(path.name)}"><img src="{escape(link)}" '

@@ -1,4 +1,4 @@
-"""All pictures that were drawn, newest first, with a search in what is written inside. A part of the Generate tab."""
+"""All generated images, newest first, with a search in their recipes. A part of the Generate tab."""
 
 import time
 from html import escape
@@ -10,99 +10,119 @@ from studio.errors import GenerationError
 from studio.services import gallery
 from studio.services.thumbnails import LARGE, thumbnail
 from studio.text import pluralize
-from studio.web.components import clickable
-from studio.web.components.fields import NO_PROGRESS, PRIVATE
+from studio.web.components.clickable import button, clickable_html, clicked, image_link
+from studio.web.components.fields import QUIET, UNQUEUED
 from studio.web.components.html import empty, note
 from studio.web.errors import show_errors
-from studio.web.generate.context import Bench
+from studio.web.generate.context import GenerateContext
 from studio.workspace import Workspace
 
-NOTHING = empty("No picture yet", "Every picture that is drawn here is kept, with its recipe inside.")
-NOT_FOUND = empty("Nothing found", "A picture must have all the words, in its prompt, its adapters' names or its seed.")
-LOOK_EVERY = 2  # seconds, while pictures are read
+NOTHING = empty("No image yet", "Every generated image is kept here, with its recipe inside.")
+NOT_FOUND = empty("Nothing found", "An image must have all the words, in its prompt, its adapters' names or its seed.")
+POLL_EVERY = 2  # seconds, while recipes are read
 
 
-def history_part(workspace: Workspace, bench: Bench, tab: gr.Tab) -> None:
-    """Build it inside the caller's `tab`."""
-    page, timer = gr.State(0), gr.Timer(LOOK_EVERY, active=False)
-    opened = gr.Textbox(visible=False)  # the name of the picture that is shown large
-    with gr.Row(elem_classes="low"):
-        words = gr.Textbox(
-            label="Search", placeholder="Words of the prompt, an adapter's name, a seed", max_lines=1, scale=4,
-            elem_id="history-search", min_width=200,
-        )  # fmt: skip
-        back = gr.Button("Put back the last deleted", size="sm", visible=False, elem_id="history-undo", min_width=170)
-    large = clickable.board("history-large")
-    told = gr.HTML(elem_id="history-told")
-    grid = clickable.board("history", NOTHING)
-    with gr.Row(visible=False, elem_classes="pager") as pager:
-        newer = gr.Button("← Newer", size="sm", min_width=90, elem_id="history-newer")
-        where = gr.HTML(elem_id="history-page")
-        older = gr.Button("Older →", size="sm", min_width=90, elem_id="history-older")
+class Gallery:
+    """The sub-tab. opened: the name of the image that is shown large."""
 
-    shown = [page, told, grid, pager, where, newer, older, back, timer]
+    def __init__(self, context: GenerateContext):
+        self.context, self.workspace = context, context.workspace
+        with gr.Tab("Gallery", id="past", elem_id="tab-history") as self.tab:
+            self.page, self.timer = gr.State(0), gr.Timer(POLL_EVERY, active=False)
+            self.opened = gr.Textbox(visible=False)
+            with gr.Row(elem_classes="low"):
+                self.search = gr.Textbox(
+                    label="Search", placeholder="Words of the prompt, an adapter's name, a seed", max_lines=1, scale=4,
+                    elem_id="history-search", min_width=200,
+                )  # fmt: skip
+                self.undo = gr.Button(
+                    "Restore the last deleted", size="sm", visible=False, elem_id="history-undo", min_width=170
+                )
+            self.large = clickable_html("history-large")
+            self.line = gr.HTML(elem_id="history-told")
+            self.grid = clickable_html("history", NOTHING)
+            with gr.Row(visible=False, elem_classes="pager") as self.pager:
+                self.newer = gr.Button("← Newer", size="sm", min_width=90, elem_id="history-newer")
+                self.where = gr.HTML(elem_id="history-page")
+                self.older = gr.Button("Older →", size="sm", min_width=90, elem_id="history-older")
+        self.outputs = [self.page, self.line, self.grid, self.pager, self.where, self.newer, self.older, self.undo,
+                        self.timer]  # fmt: skip
 
-    def show(text, number) -> list[Any]:
-        """Updates for `shown`."""
-        found = gallery.find(workspace, text or "", number)
+    def wire(self) -> None:
+        context, inputs, large = self.context, [self.search, self.page], [self.opened, self.large]
+        self.tab.select(self.show, inputs, self.outputs, **UNQUEUED)
+        self.search.change(
+            lambda text: self.show(text, 0), self.search, self.outputs, trigger_mode="always_last", **UNQUEUED
+        )
+        self.newer.click(lambda text, number: self.show(text, number - 1), inputs, self.outputs, **UNQUEUED)
+        self.older.click(lambda text, number: self.show(text, number + 1), inputs, self.outputs, **UNQUEUED)
+        self.timer.tick(self.show, inputs, self.outputs, **UNQUEUED)
+        self.grid.click(self.open, None, large, **QUIET)
+        self.large.click(self.act, [*inputs, self.opened], [context.taken, *large, *self.outputs], **QUIET)
+        self.undo.click(self.restore, inputs, [*large, *self.outputs], **QUIET)
+        context.trash_emptied.change(lambda: gr.update(visible=False), None, self.undo, **QUIET)
+
+    def show(self, text, number) -> dict[Any, Any]:
+        """Updates for `outputs`."""
+        found = gallery.find(self.workspace, text or "", number)
         first = found.page * gallery.PAGE + 1
-        line = f"{found.count:,} of {pluralize(found.total, 'picture')}" if found.count != found.total else ""
+        line = f"{found.count:,} of {pluralize(found.total, 'image')}" if found.count != found.total else ""
         if found.unread:
-            many = pluralize(found.unread, "picture")
-            line = f"Reading what is written inside {many}; the search finds more as that goes on."
-        cells = "".join(_cell(workspace, entry) for entry in found.entries)
+            many = pluralize(found.unread, "image")
+            line = f"Reading the recipes of {many}; the search finds more as that goes on."
+        cells = "".join(_cell(self.workspace, entry) for entry in found.entries)
         blank = NOT_FOUND if found.total else NOTHING
-        return [
-            found.page, note(line),
-            f'<ul class="cells pictures">{cells}</ul>' if cells else blank,
-            gr.update(visible=found.pages > 1),
-            note(f"{first:,}–{first + len(found.entries) - 1:,} of {found.count:,}"),
-            gr.update(interactive=found.page > 0), gr.update(interactive=found.page < found.pages - 1),
-            gr.update(visible=bool(gallery.removed(workspace))), gr.Timer(active=bool(found.unread)),
-        ]  # fmt: skip
+        return {
+            self.page: found.page,
+            self.line: note(line),
+            self.grid: f'<ul class="cells pictures">{cells}</ul>' if cells else blank,
+            self.pager: gr.update(visible=found.pages > 1),
+            self.where: note(f"{first:,}–{first + len(found.entries) - 1:,} of {found.count:,}"),
+            self.newer: gr.update(interactive=found.page > 0),
+            self.older: gr.update(interactive=found.page < found.pages - 1),
+            self.undo: gr.update(visible=bool(gallery.removed(self.workspace))),
+            self.timer: gr.Timer(active=bool(found.unread)),
+        }
+
+    def enlarged(self, name: str) -> dict[Any, Any]:
+        """Updates that show one image large; "" for none. Raises WorkspaceError."""
+        return {self.opened: name, self.large: _large(self.workspace, name)}
 
     @show_errors
-    def open_one(event: gr.EventData):
-        act, name, _ = clickable.clicked(event)
-        return [name, _large(workspace, name)] if act == "open" else [gr.skip()] * 2
+    def open(self, event: gr.EventData):
+        act, name, _ = clicked(event)
+        return self.enlarged(name) if act == "open" else gr.skip()
 
     @show_errors
-    def act(text, number, name, event: gr.EventData):
-        """A button of the picture that is open: updates for taken, opened, large and `shown`."""
-        kind, _, _ = clickable.clicked(event)
-        same = [gr.skip()] * (3 + len(shown))
+    def act(self, text, number, name, event: gr.EventData):
+        """A button of the image that is open."""
+        kind, _, _ = clicked(event)
         if kind == "recipe":
-            return [name, *same[1:]]
+            return {self.context.taken: name}
         if kind == "close":
-            return [gr.skip(), "", "", *same[3:]]
+            return self.enlarged("")
         if kind == "delete":
-            following = gallery.beside(workspace, text or "", name, 1)
-            gallery.remove(workspace, name)
-            return [gr.skip(), following, _large(workspace, following), *show(text, number)]
+            following = gallery.beside(self.workspace, text or "", name, 1)
+            gallery.remove(self.workspace, name)
+            return self.enlarged(following) | self.show(text, number)
         step = {"newer": -1, "older": 1}.get(kind)
-        other = gallery.beside(workspace, text or "", name, step) if step else ""
-        return [gr.skip(), other, _large(workspace, other), *same[3:]] if other else same
+        other = gallery.beside(self.workspace, text or "", name, step) if step else ""
+        return self.enlarged(other) if other else gr.skip()
 
     @show_errors
-    def put_back(text, number):
-        name = gallery.put_back(workspace)
-        return [name, _large(workspace, name), *show(text, number)]
+    def restore(self, text, number):
+        return self.enlarged(gallery.put_back(self.workspace)) | self.show(text, number)
 
-    quiet = {**NO_PROGRESS, **PRIVATE}
-    swift = {**quiet, "queue": False}  # answered at once, not in the queue's turn; it can't show a message
-    tab.select(show, [words, page], shown, **swift)
-    words.change(lambda text: show(text, 0), words, shown, trigger_mode="always_last", **swift)
-    newer.click(lambda text, number: show(text, number - 1), [words, page], shown, **swift)
-    older.click(lambda text, number: show(text, number + 1), [words, page], shown, **swift)
-    grid.click(open_one, None, [opened, large], **quiet)
-    large.click(act, [words, page, opened], [bench.taken, opened, large, *shown], **quiet)
-    back.click(put_back, [words, page], [opened, large, *shown], **quiet)
-    timer.tick(show, [words, page], shown, **swift)
-    bench.emptied.change(lambda: gr.update(visible=False), None, back, **quiet)
+
+def build(context: GenerateContext) -> Gallery:
+    """The sub-tab."""
+    part = Gallery(context)
+    part.wire()
+    return part
 
 
 def _cell(workspace: Workspace, entry: gallery.Entry) -> str:
-    link = clickable.picture_link(thumbnail(workspace, workspace.outputs / entry.name))
+    link = image_link(thumbnail(workspace, workspace.outputs / entry.name))
     words = " · ".join([*entry.adapters, entry.prompt]) if entry.told else entry.name
     return (
         f'<li class="cell"><button type="button" class="bare" data-act="open" data-arg="{escape(entry.name)}" '
@@ -112,7 +132,7 @@ def _cell(workspace: Workspace, entry: gallery.Entry) -> str:
 
 
 def _large(workspace: Workspace, name: str) -> str:
-    """One picture with its recipe and what can be done with it; "" for none. Raises WorkspaceError."""
+    """One image with its recipe and what can be done with it; "" for none. Raises WorkspaceError."""
     if not name:
         return ""
     from studio.generation import read_recipe
@@ -122,33 +142,33 @@ def _large(workspace: Workspace, name: str) -> str:
     try:
         found = read_recipe(path)
         facts = _facts(found.values, found.adapters)
-        recipe = clickable.button("recipe", "", "Use this recipe", "primary")
+        recipe = button("recipe", "", "Use this recipe", "primary")
     except GenerationError as error:
         facts = note(str(error))
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
-    link = escape(clickable.picture_link(path))
-    shown = link if path.suffix.lower() == ".png" else escape(clickable.picture_link(thumbnail(workspace, path, LARGE)))
+    link = escape(image_link(path))
+    shown = link if path.suffix.lower() == ".png" else escape(image_link(thumbnail(workspace, path, LARGE)))
     return (
         f'<div class="opened"><img src="{shown}" alt="{escape(name)}"><div>'
         f'<header>{recipe}<a class="plain" href="{link}" download="{escape(name)}">Download</a>'
-        f"{clickable.button('delete', '', 'Delete')}{clickable.button('newer', '', '←', '', 'Newer picture')}"
-        f"{clickable.button('older', '', '→', '', 'Older picture')}"
-        f"{clickable.button('close', '', '×', '', 'Close')}</header>"
+        f"{button('delete', '', 'Delete')}{button('newer', '', '←', '', 'Newer image')}"
+        f"{button('older', '', '→', '', 'Older image')}"
+        f"{button('close', '', '×', '', 'Close')}</header>"
         f'{facts}<p class="note small">{escape(name)} · {when}</p></div></div>'
     )
 
 
 def _facts(values: dict[str, Any], adapters: list[dict[str, Any]]) -> str:
     """What a recipe says, as a list of names and values."""
-    rows = [("Prompt", values.get("prompt")), ("Negative", values.get("negative_prompt"))]
+    rows = [("Prompt", values.get("prompt")), ("Negative prompt", values.get("negative_prompt"))]
     for one in adapters:
         strength = one.get("strength", 1.0)
         rows.append(("Adapter", f"{one.get('file')} at {strength:g}"))
     size = f"{values['width']} × {values['height']}" if values.get("width") and values.get("height") else None
     rows += [("Seed", values.get("seed")), ("Steps", values.get("steps")), ("Guidance", values.get("guidance"))]
-    rows += [("Size", size), ("Scheduler", values.get("scheduler")), ("Base", values.get("base"))]
+    rows += [("Size", size), ("Scheduler", values.get("scheduler")), ("Base model", values.get("base"))]
     if values.get("source"):
-        rows.append(("From a picture", f"{values['source']}, {100 * values.get('denoising', 0):.0f} % drawn anew"))
+        rows.append(("Image to image", f"{values['source']}, denoising strength {values.get('denoising', 0):g}"))
     lines = "".join(
         f"<dt>{name}</dt><dd>{escape(f'{value:g}' if isinstance(value, float) else str(value))}</dd>"
         for name, value in rows

@@ -1,6 +1,5 @@
-"""What belongs to the run that is shown: its previews through time, a note, its files, and publishing it."""
+"""What belongs to the run that is shown: its timeline of previews, a note, its files, and publishing it."""
 
-from collections.abc import Callable
 from html import escape
 
 import gradio as gr
@@ -8,133 +7,180 @@ import gradio as gr
 from studio.services import publishing, run_library, runs
 from studio.services.jobs import stop_job
 from studio.text import size
-from studio.web.components.fields import NO_PROGRESS, PRIVATE
+from studio.web.components.clickable import clickable_html
+from studio.web.components.fields import QUIET
 from studio.web.components.html import note, progress_bar
 from studio.web.errors import show_errors
 from studio.web.train import views
-from studio.web.train.views import FILM_JS
+from studio.web.train.context import TrainContext
+from studio.web.train.views import TIMELINE_JS
 from studio.workspace import Workspace
 
 NOTHING = {"run": "", "note": ""}
 
 
-def previews_through_time(workspace: Workspace, run: gr.Dropdown) -> None:
-    """A folded slider through the run's previews, filled when it is opened."""
-    with gr.Accordion("Previews through training time", open=False, elem_id="through-time") as part:
-        film = gr.HTML(elem_id="film-of-run", elem_classes="board", html_template="${value}", js_on_load=FILM_JS)
+class Timeline:
+    """A closed slider through the run's previews, filled when it is opened."""
 
-    def fill(name):
-        courses = run_library.courses(workspace, [name or ""])
-        return views.film([(one, run_library.film(workspace, one, how)) for one, how in courses])
+    def __init__(self, context: TrainContext):
+        self.workspace, self.run = context.workspace, context.run
+        with gr.Accordion("Timeline of previews", open=False, elem_id="through-time") as self.part:
+            self.timeline = clickable_html("run-timeline", script=TIMELINE_JS)
 
-    quiet = {**NO_PROGRESS, **PRIVATE}
-    part.expand(fill, run, film, **quiet)
-    run.change(lambda: gr.update(open=False), None, part, **quiet)
+    def wire(self) -> None:
+        self.part.expand(self.fill, self.run, self.timeline, **QUIET)
+        self.run.change(lambda: gr.update(open=False), None, self.part, **QUIET)
+
+    def fill(self, name):
+        courses = run_library.courses(self.workspace, [name or ""])
+        return views.timeline([(one, run_library.film(self.workspace, one, how)) for one, how in courses])
 
 
-def note_and_files(workspace: Workspace, run: gr.Dropdown) -> None:
-    """Folded: a note that is saved when the field is left, run.toml, the folder, and delete."""
-    loaded = gr.State(NOTHING)  # the run whose note stands in the field, and what it was
-    with gr.Accordion("Note and files", open=False, elem_id="note-and-files"):
-        words = gr.Textbox(
-            label="Note", info="Saved when you leave the field.", lines=2, max_lines=8, elem_id="run-note",
-            interactive=True,
-        )  # fmt: skip
-        place = gr.Textbox(
-            label="Folder", interactive=False, buttons=["copy"], visible=workspace.allows.folders, elem_id="run-folder"
-        )
-        with gr.Row(elem_classes="tools"):
-            export = gr.DownloadButton("Download run.toml", size="md", elem_id="run-toml", scale=0, min_width=160)
-            delete = gr.Button("Delete this run", size="md", elem_id="delete-run", scale=0, min_width=150)
+class NoteAndFiles:
+    """Closed: a note that is saved when the field is left, run.toml, the folder, and delete.
+
+    loaded   the run whose note is in the field, and that note
+    """
+
+    def __init__(self, context: TrainContext):
+        self.workspace, self.run = context.workspace, context.run
+        self.loaded = gr.State(NOTHING)
+        with gr.Accordion("Note and files", open=False, elem_id="note-and-files"):
+            self.note = gr.Textbox(
+                label="Note", info="Saved when you leave the field.", lines=2, max_lines=8, elem_id="run-note",
+                interactive=True,
+            )  # fmt: skip
+            self.folder = gr.Textbox(
+                label="Folder", interactive=False, buttons=["copy"], visible=self.workspace.allows.folders,
+                elem_id="run-folder",
+            )  # fmt: skip
+            with gr.Row(elem_classes="tools"):
+                self.export = gr.DownloadButton(
+                    "Download run.toml", size="md", elem_id="run-toml", scale=0, min_width=160
+                )
+                self.delete = gr.Button("Delete this run", size="md", elem_id="delete-run", scale=0, min_width=150)
+
+    def wire(self) -> None:
+        self.run.change(self.load, self.run, [self.loaded, self.note, self.folder, self.export], **QUIET)
+        self.note.blur(self.save, [self.note, self.loaded], self.loaded, **QUIET)
+        self.delete.click(self.move_to_trash, self.run, None, **QUIET)
 
     @show_errors
-    def load(name):
+    def load(self, name):
         if not name:
-            return NOTHING, "", "", gr.skip()
-        text = run_library.note_of(workspace, name)
-        where = run_library.folder_of(workspace, name) if workspace.allows.folders else ""
-        return {"run": name, "note": text}, text, where, str(run_library.settings_file(workspace, name))
+            return {self.loaded: NOTHING, self.note: "", self.folder: ""}
+        text = run_library.note_of(self.workspace, name)
+        folder = run_library.folder_of(self.workspace, name) if self.workspace.allows.folders else ""
+        return {
+            self.loaded: {"run": name, "note": text}, self.note: text, self.folder: folder,
+            self.export: str(run_library.settings_file(self.workspace, name)),
+        }  # fmt: skip
 
     @show_errors
-    def save(text, before):
+    def save(self, text, before):
         if not before["run"] or text == before["note"]:
             return gr.skip()
-        run_library.note_run(workspace, before["run"], text)
+        run_library.note_run(self.workspace, before["run"], text)
         return before | {"note": text}
 
     @show_errors
-    def move_to_trash(name):
-        run_library.move_to_trash(workspace, [name] if name else [])
-        gr.Info(escape(f"{name} is in the bin: All runs has it, with Undo."), title="Deleted", duration=8)
-
-    quiet = {**NO_PROGRESS, **PRIVATE}
-    run.change(load, run, [loaded, words, place, export], **quiet)
-    words.blur(save, [words, loaded], loaded, **quiet)
-    delete.click(move_to_trash, run, None, **quiet)
+    def move_to_trash(self, name):
+        run_library.move_to_trash(self.workspace, [name] if name else [])
+        gr.Info(escape(f"{name} is in the trash: restore it under All runs."), title="Deleted", duration=8)
 
 
-def publish_form(workspace: Workspace, run: gr.Dropdown, demo: gr.Blocks) -> None:
-    """Folded: the run as a model on the Hugging Face Hub. Prepare makes the folder, Publish also sends it."""
-    if not workspace.allows.publish:
-        return
-    seen, timer = gr.State(None), gr.Timer(1, active=False)  # it ticks while something is being published
-    with gr.Accordion("Publish to the Hugging Face Hub", open=False, elem_id="publish"):
+class Publish:
+    """Closed: the run as a model on the Hugging Face Hub. Prepare makes the folder, Publish also uploads it."""
+
+    def __init__(self, context: TrainContext):
+        self.context, self.workspace, self.run = context, context.workspace, context.run
+        self.seen, self.timer = gr.State(None), gr.Timer(1, active=False)  # it ticks while something is published
+        with gr.Accordion("Publish to the Hugging Face Hub", open=False, elem_id="publish"):
+            self._fields()
+            with gr.Row(elem_classes="tools"):
+                self.prepare = gr.Button("Prepare", size="md", elem_id="prepare", scale=0, min_width=110)
+                self.send = gr.Button(
+                    "Publish", size="md", variant="primary", elem_id="send", scale=0, min_width=110
+                )  # fmt: skip
+                self.stop = gr.Button(
+                    "Stop", size="md", visible=False, elem_id="stop-publishing", scale=0, min_width=80
+                )  # fmt: skip
+            self.report = gr.HTML(elem_id="published")
+
+    def _fields(self) -> None:
         with gr.Row():
-            repo = gr.Textbox(
+            self.repo = gr.Textbox(
                 label="Model", placeholder="owner/name", max_lines=1, elem_id="publish-repo", min_width=180
             )
-            licence = gr.Dropdown(
-                ["", *_licences()], value="", label="Licence", info="Empty: none is said.", allow_custom_value=True,
+            self.licence = gr.Dropdown(
+                ["", *_licences()], value="", label="Licence", info="Empty: none is named.", allow_custom_value=True,
                 elem_id="publish-licence", min_width=160,
             )  # fmt: skip
-        triggers = gr.Textbox(
-            label="Trigger words", info="With commas between them.", max_lines=1, elem_id="publish-triggers"
+        self.triggers = gr.Textbox(
+            label="Trigger words", info="Separated by commas.", max_lines=1, elem_id="publish-triggers"
         )
-        about = gr.Textbox(label="About it", info="Markdown, on top of the card.", lines=2, elem_id="publish-about")
-        own = " Empty: HF_TOKEN." if workspace.allows.folders else ""
-        token = gr.Textbox(
-            label="Token", info=f"One that may write. It is used once and kept nowhere.{own}", type="password",
+        self.about = gr.Textbox(label="Description", info="Markdown, on top of the model card.", lines=2,
+                                elem_id="publish-about")  # fmt: skip
+        own = " Empty: HF_TOKEN." if self.workspace.allows.folders else ""
+        self.token = gr.Textbox(
+            label="Token", info=f"With write access. It is used once and not stored.{own}", type="password",
             max_lines=1, elem_id="publish-token",
         )  # fmt: skip
-        private = gr.Checkbox(True, label="Private", info="Only you see it until you open it.", elem_id="private")
-        with gr.Row(elem_classes="tools"):
-            prepare = gr.Button("Prepare", size="md", elem_id="prepare", scale=0, min_width=110)
-            send = gr.Button("Publish", size="md", variant="primary", elem_id="send", scale=0, min_width=110)
-            stop = gr.Button("Stop", size="md", visible=False, elem_id="stop-publishing", scale=0, min_width=80)
-        told = gr.HTML(elem_id="published")
+        self.private = gr.Checkbox(True, label="Private", info="Only you see it until you open it.", elem_id="private")
 
-    fields = [run, repo, licence, triggers, about, private]
+    def wire(self) -> None:
+        fields = [self.run, self.repo, self.licence, self.triggers, self.about, self.private]
+        begun = [self.stop, self.report, self.seen, self.token, self.timer]
+        self.prepare.click(self.start_preparing, fields, begun, **QUIET)
+        self.send.click(self.start_publishing, [*fields, self.token], begun, **QUIET)
+        self.stop.click(halt, None, None, **QUIET)
+        self.run.change(self.trigger_words, self.run, self.triggers, **QUIET)
+        for event in (self.timer.tick, self.context.demo.load):
+            watched = [self.seen, self.stop, self.report, self.timer]
+            event(self.watch, self.seen, watched, concurrency_limit=None, **QUIET)
 
-    def begin(with_upload: bool) -> Callable:
-        @show_errors
-        def handler(name, model, licensed, words, text, closed, secret=""):
-            publishing.publish_run(workspace, name, model, licensed, words, text, closed, with_upload, secret or "")
-            return gr.update(visible=True), note("Starting."), None, "", gr.Timer(active=True)
+    @show_errors
+    def start_preparing(self, *values):
+        return self._started(*values, send=False)
 
-        return handler
+    @show_errors
+    def start_publishing(self, *values):
+        return self._started(*values[:-1], send=True, token=values[-1])
 
-    def watch(last):
+    def _started(self, run, repo, licence, triggers, about, private, *, send: bool, token: str | None = ""):
+        publishing.publish_run(self.workspace, run, repo, licence, triggers, about, private, send, token or "")
+        return {
+            self.stop: gr.update(visible=True), self.report: note("Starting."), self.seen: None, self.token: "",
+            self.timer: gr.Timer(active=True),
+        }  # fmt: skip
+
+    def watch(self, last):
         job, name = publishing.newest_publishing()
         now = job and (id(job), job.state, job.done, job.message)
         if now == last or job is None:
-            return [gr.skip()] * 4
-        going = job.state == "running"
-        return now, gr.update(visible=going), _told(workspace, job, name), gr.Timer(active=going)
+            return gr.skip()
+        active = job.state == "running"
+        return {
+            self.seen: now, self.stop: gr.update(visible=active), self.timer: gr.Timer(active=active),
+            self.report: published(self.workspace, job, name),
+        }  # fmt: skip
 
     @show_errors
-    def trigger_of(name):
-        return runs.run_settings(workspace, name)["data.trigger"] if name else ""
+    def trigger_words(self, name):
+        return runs.run_settings(self.workspace, name)["data.trigger"] if name else ""
 
-    def halt():
-        stop_job("publish")
 
-    quiet = {**NO_PROGRESS, **PRIVATE}
-    prepare.click(begin(False), fields, [stop, told, seen, token, timer], **quiet)
-    send.click(begin(True), [*fields, token], [stop, told, seen, token, timer], **quiet)
-    stop.click(halt, None, None, **quiet)
-    run.change(trigger_of, run, triggers, **quiet)
-    for event in (timer.tick, demo.load):
-        event(watch, seen, [seen, stop, told, timer], concurrency_limit=None, **quiet)
+def build(context: TrainContext) -> None:
+    """The closed parts below a run."""
+    parts: list[Timeline | NoteAndFiles | Publish] = [Timeline(context), NoteAndFiles(context)]
+    if context.workspace.allows.publish:
+        parts.append(Publish(context))
+    for part in parts:
+        part.wire()
+
+
+def halt():
+    stop_job("publish")
 
 
 def _licences() -> tuple[str, ...]:
@@ -143,7 +189,7 @@ def _licences() -> tuple[str, ...]:
     return LICENCES
 
 
-def _told(workspace: Workspace, job, name: str) -> str:
+def published(workspace: Workspace, job, name: str) -> str:
     """How far a publishing job is, and at its end what it made."""
     if job.state == "running":
         return progress_bar(job.done, job.total) + note(job.message)

@@ -1,4 +1,7 @@
-"""Runs as HTML: the list, the queue, the bin, settings side by side, and the film of previews. All escaped here."""
+"""Runs as HTML: one run, the list, the queue, the trash, settings side by side, the timeline of previews, and a check.
+
+All text is escaped here.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -6,35 +9,35 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from studio.text import percent, pluralize, size
-from studio.web.components.clickable import button, picture_link, tick
-from studio.web.components.html import empty
+from studio.text import duration, percent, pluralize, size
+from studio.web.components.clickable import button, checkbox, image_link
+from studio.web.components.html import empty, html_list, note, progress_bar
 from studio.web.components.loss_chart import COLOURS
-from studio.web.train.status import verdict_kind
 
 PAGE = 60  # rows shown at a time
+SIGNS = {"stop": ("✗", "Would fail"), "warn": ("!", "Warning"), "note": ("·", "Note")}
 
-BOARD_JS = """
-const tell = (act, arg) => trigger('click', {act, arg,
-  ticked: [...element.querySelectorAll('input[data-tick]:checked')].map(box => box.dataset.tick)});
+LIST_JS = """
+const send = (act, arg) => trigger('click', {act, arg,
+  selected: [...element.querySelectorAll('input[data-tick]:checked')].map(box => box.dataset.tick)});
 element.addEventListener('click', event => {
   const hit = event.target.closest('button[data-act]');
-  if (hit) tell(hit.dataset.act, hit.dataset.arg || '');
+  if (hit) send(hit.dataset.act, hit.dataset.arg || '');
 });
-element.addEventListener('change', event => { if (event.target.closest('input[data-tick]')) tell('tick', ''); });
-// Gradio puts new HTML into the old elements, and a box that a person once ticked would stay so for another run.
+element.addEventListener('change', event => { if (event.target.closest('input[data-tick]')) send('select', ''); });
+// Gradio puts new HTML into the old elements, and a box that was once checked would stay so for another run.
 new MutationObserver(() => {
   for (const box of element.querySelectorAll('input[data-tick]')) box.checked = box.hasAttribute('checked');
 }).observe(element, {childList: true, subtree: true, attributes: true});
 """
 
-# Every picture is sent once; the slider shows, of each prompt, the newest one that is not beyond it.
-FILM_JS = """
+# Every image is sent once; the slider shows, of each prompt, the newest one that is not beyond it.
+TIMELINE_JS = """
 element.addEventListener('input', event => {
   const range = event.target.closest('.scrub input[type=range]');
   if (!range) return;
   const step = Number(range.dataset.steps.split(',')[Number(range.value)]);
-  element.querySelector('.film-at').textContent = step.toLocaleString('en-US');
+  element.querySelector('.slider-value').textContent = step.toLocaleString('en-US');
   range.setAttribute('aria-valuetext', `step ${step}`);
   for (const cell of element.querySelectorAll('.frames')) {
     let shown = null;
@@ -54,101 +57,186 @@ def when(seconds: float) -> str:
     return time.strftime("%H:%M" if then[:3] == time.localtime()[:3] else "%Y-%m-%d", then)
 
 
+# The run that is shown ----------------------------------------------------------------------------------------------
+
+
+def run_status(view) -> str:
+    """Name, state, progress and a few large numbers."""
+    active = view.state in ("running", "paused")
+    title = f'<div class="note"><b>{escape(view.name)}</b> <span class="pill {view.state}">{view.state}</span></div>'
+    if active and view.preparing:
+        done, total = view.preparing
+        return title + progress_bar(done, total) + note(f"Encoding images: {done:,} of {total:,}")
+    if active and not view.steps:
+        return title + progress_bar(0, 1) + note("Loading the base model.")
+    cells = "".join(f"<div><span>{escape(label)}</span><b>{html}</b></div>" for label, html in _facts(view, active))
+    message = "" if active or not view.message else note(view.message, bad=view.state == "failed")
+    if view.export_check and not active:
+        message += note(f"Export check: {view.export_check.message}")
+    setup = f'<div class="note small">{escape(view.setup)}</div>' if view.setup else ""
+    return f'{title}{progress_bar(view.step, view.steps)}<div class="facts">{cells}</div>{_bands(view)}{message}{setup}'
+
+
+def _facts(view, active: bool) -> list[tuple[str, str]]:
+    """(label, HTML) of each number."""
+    facts = [("step", f"{view.step:,} of {view.steps:,}")]
+    if view.losses:
+        facts.append(("loss", f"{view.losses[-1][2]:.4f}"))
+    validated = view.validations[-1] if view.validations else None
+    if validated and validated.step and validated.base_loss:
+        change = percent(validated.loss / validated.base_loss - 1)
+        facts.append(("validation against base", f"{change}{_pill(validated.verdict, view.state == 'finished')}"))
+    speed = view.steps_per_second
+    if speed:
+        facts.append(("speed", f"{speed:.1f} steps a second" if speed >= 1 else f"{1 / speed:.1f} s a step"))
+    if active and speed:
+        facts.append(("time left", duration(view.seconds_left)))
+    if view.last and view.last.memory:
+        facts.append(("memory", f"{view.last.memory:.1f} GB"))
+    return facts
+
+
+def verdict_kind(verdict: str) -> str:
+    """The class of a verdict's pill: good, bad or neither."""
+    return {"learning": "good", "over-fitting": "bad", "overfitting": "bad"}.get(verdict, "quiet-pill")
+
+
+def verdict_text(verdict: str, finished: bool) -> str:
+    """A finished run is not "learning" any more."""
+    return "learned" if verdict == "learning" and finished else verdict
+
+
+def _pill(verdict: str, finished: bool, tag: str = "i") -> str:
+    text = escape(verdict_text(verdict, finished))
+    return f' <{tag} class="pill {verdict_kind(verdict)}">{text}</{tag}>' if verdict else ""
+
+
+def _bands(view) -> str:
+    """The newest validation by timesteps: the loss as a share of the base's."""
+    last = view.validations[-1] if view.validations else None
+    if not last or not last.step or not last.bands or len(last.bands) != len(last.base_bands):
+        return ""
+    from studio.training.verdict import BAND_NAMES
+
+    cells = []
+    for name, loss, base in zip(BAND_NAMES, last.bands, last.base_bands):
+        share = loss / base if base else 1.0
+        worse = " worse" if share > 1.005 else ""
+        cells.append(
+            f'<div class="band{worse}"><span>{escape(name)}</span><b>{percent(share - 1)}</b>'
+            f'<div class="bar"><i style="width:{100 * min(1.0, share):.1f}%"></i></div></div>'
+        )
+    return (
+        '<div class="bands" role="img" aria-label="Validation loss against the base, by timestep">'
+        f'{"".join(cells)}</div><div class="note small">Validation loss by timestep; a full bar is the base model, '
+        "shorter is better.</div>"
+    )
+
+
+def warnings_list(warnings: list[tuple[int, str]]) -> str:
+    """Folded, newest first."""
+    if not warnings:
+        return ""
+    count = pluralize(len(warnings), "warning")
+    lines = [f"<b>step {step:,}</b> {escape(message)}" for step, message in reversed(warnings)]
+    return f'<details class="warnings"><summary>{count}</summary>{html_list(lines)}</details>'
+
+
 # The list -----------------------------------------------------------------------------------------------------------
 
 
-def run_list(rows: Sequence[Any], ticked: Sequence[str], fitting: int, total: int, left: int) -> str:
-    """rows: Rows; fitting: runs that pass the filter; left: runs that could not be read yet."""
+def run_list(rows: Sequence[Any], selected: Sequence[str], fitting: int, total: int, left: int) -> str:
+    """rows: Rows; fitting: how many runs pass the filter; left: how many were not read yet."""
     if not total:
         return empty("No run yet", "Start one on the left, and it is listed here.")
     if not fitting and not left:
-        return empty("No run fits", f"Empty the filter to see all {total:,}.")
-    lines = "".join(_row(row, row.run.name in ticked) for row in rows)
+        return empty("No run found", f"Clear the filter to see all {total:,}.")
+    lines = "".join(_row(row, row.run.name in selected) for row in rows)
     count = pluralize(total, "run") if fitting == total else f"{fitting:,} of {pluralize(total, 'run')}"
     if left:
         count += f", {left:,} more are being read"
     names = {one.run.name for one in rows}
-    chosen = [name for name in ticked if name in names]
+    chosen = [name for name in selected if name in names]
     delete = button("delete", "", f"Delete {len(chosen)}" if chosen else "Delete") if chosen else ""
-    clear = button("clear", "", "Tick none", "link") if chosen else ""
-    say = "" if chosen else "<small>Tick runs to compare them.</small>"
+    clear = button("clear", "", "Select none", "link") if chosen else ""
+    hint = "" if chosen else "<small>Select runs to compare them.</small>"
     more = button("more", "", f"Show {min(PAGE, fitting - len(rows))} more") if fitting > len(rows) else ""
     return (
-        f'<header><b>{count}</b>{say}{clear}{delete}</header><ul class="runs">{lines}</ul>'
+        f'<header><b>{count}</b>{hint}{clear}{delete}</header><ul class="runs">{lines}</ul>'
         f'<div class="more">{more}</div>'
     )
 
 
 def _row(row: Any, on: bool) -> str:
     run = row.run
-    picture = f'<img src="{escape(picture_link(row.image))}" alt="" loading="lazy">' if row.image else "<i></i>"
+    image = f'<img src="{escape(image_link(row.image))}" alt="" loading="lazy">' if row.image else "<i></i>"
     against = f"<b>{percent(run.against_base)}</b>" if run.against_base is not None else "<b>–</b>"
-    word = f'<span class="pill {verdict_kind(run.verdict)}">{escape(run.verdict)}</span>' if run.verdict else ""
+    verdict = _pill(run.verdict, run.state == "finished", "span")
     best = ""
     if run.best is not None and run.base_loss is not None:
         numbers = f"{run.best:.4f} / {run.base_loss:.4f}"
-        best = f'<small title="lowest held-out loss, and the base model\'s">{numbers}</small>'
-    said = f"<small>{escape(row.note[:160])}</small>" if row.note else ""
+        best = f'<small title="lowest validation loss, and the base model\'s">{numbers}</small>'
+    remark = f"<small>{escape(row.note[:160])}</small>" if row.note else ""
     base = run.base.partition("?")[0].rstrip("/")
     base = base if base.count("/") == 1 and not base.startswith("/") else base.rpartition("/")[2]
     return (
-        f'<li class="run{" on" if on else ""}">{tick(run.name, f"Tick {run.name}", on)}{picture}'
+        f'<li class="run{" on" if on else ""}">{checkbox(run.name, f"Select {run.name}", on)}{image}'
         f'<div class="what">{button("open", run.name, run.name, "link", f"Show {run.name}")} '
         f'<span class="pill {escape(run.state)}">{escape(run.state)}</span>'
-        f"<small>{escape(run.dataset)} on {escape(base)}</small>{said}</div>"
-        f'<div class="how"><span class="against" title="held-out loss against the base">{against}</span> {word}'
+        f"<small>{escape(run.dataset)} on {escape(base)}</small>{remark}</div>"
+        f'<div class="how"><span class="against" title="validation loss against the base">{against}</span>{verdict}'
         f"{best}</div>"
         f'<div class="much"><span>{run.step:,} of {pluralize(run.steps, "step")}</span>'
         f"<small>{when(run.changed)} · {size(run.size)}</small></div></li>"
     )
 
 
-def bin_line(thrown: Sequence[Any], sure: bool) -> str:
-    """What is in the bin, and the way back. sure: the person asked to empty it and is asked once more."""
-    if not thrown:
+def trash_line(deleted: Sequence[Any], sure: bool) -> str:
+    """The runs in the trash, to restore. sure: the person asked to empty it and is asked once more."""
+    if not deleted:
         return ""
-    total, many = sum(one.size for one in thrown), pluralize(len(thrown), "run")
+    total, many = sum(one.size for one in deleted), pluralize(len(deleted), "run")
     if sure:
         end = (
             f"<b>Delete {many} for good?</b>{button('really', '', f'Delete {size(total)}', 'primary')}"
             f"{button('keep', '', 'Keep them')}"
         )
     else:
-        undo = button("undo", thrown[0].key, f"Undo: take back {thrown[0].name}")
-        end = f"<b>{many} in the bin, {size(total)}</b>{undo}{button('empty', '', 'Empty the bin')}"
+        undo = button("undo", deleted[0].key, f"Undo: restore {deleted[0].name}")
+        end = f"<b>{many} in the trash, {size(total)}</b>{undo}{button('empty', '', 'Empty trash')}"
     items = "".join(
         f"<li>{escape(one.name)} <small>{size(one.size)}</small>"
-        f"{button('undo', one.key, 'Take back', 'link', f'Take back {one.name}')}</li>"
-        for one in thrown[1:50]
+        f"{button('undo', one.key, 'Restore', 'link', f'Restore {one.name}')}</li>"
+        for one in deleted[1:50]
     )
-    others = f'<details><summary>Others in it</summary><ul class="binned">{items}</ul></details>' if items else ""
-    return f'<div class="bin"><header>{end}</header>{others}</div>'
+    others = f'<details><summary>Others</summary><ul class="deleted">{items}</ul></details>' if items else ""
+    return f'<div class="trash"><header>{end}</header>{others}</div>'
 
 
 # The queue ----------------------------------------------------------------------------------------------------------
 
 
 def queue_list(waiting: Sequence[Any], going: bool) -> str:
-    """waiting: Summaries, the next one first; going: whether the next one begins by itself."""
+    """waiting: Summaries, the next one first; going: whether the next one starts automatically."""
     if not waiting:
         return ""
-    many = f"{pluralize(len(waiting), 'run')} wait{'s' * (len(waiting) == 1)}"
+    many = f"{pluralize(len(waiting), 'run')} queued"
     if going:
-        head = f"<b>{many}</b>{button('hold', '', 'Hold the queue')}"
+        head = f"<b>{many}</b>{button('hold', '', 'Pause queue')}"
     else:
-        head = f"<b>{many}: go on?</b>{button('go', '', 'Go on', 'primary')}"
+        head = f"<b>{many}, queue paused</b>{button('go', '', 'Resume queue', 'primary')}"
     rows = ""
     for place, run in enumerate(waiting):
         up = button("up", run.name, "↑", "step", f"Move {run.name} forward") if place else ""
         down = button("down", run.name, "↓", "step", f"Move {run.name} back") if place < len(waiting) - 1 else ""
-        out = button("out", run.name, "×", "step", f"Take {run.name} out of the queue")
+        out = button("out", run.name, "×", "step", f"Remove {run.name} from the queue")
         rows += (
             f"<li><span><b>{escape(run.name)}</b> "
             f"<small>{escape(run.dataset)}, {pluralize(run.steps, 'step')}</small></span>"
             f'<span class="tools">{up}{down}{out}</span></li>'
         )
-    said = "They begin by themselves, one after the other." if going else "Nothing begins until you say so."
-    return f'<section class="finding"><header>{head}</header><ol>{rows}</ol><small>{said}</small></section>'
+    hint = "Runs start automatically, one after the other." if going else "No run starts until you resume the queue."
+    return f'<section class="finding"><header>{head}</header><ol>{rows}</ol><small>{hint}</small></section>'
 
 
 # Comparing ----------------------------------------------------------------------------------------------------------
@@ -168,7 +256,7 @@ def settings_table(names: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]
         for key, values in rows
     )
     return (
-        '<div class="wide"><table class="compared settings"><thead><tr><th>What differs</th>'
+        '<div class="wide"><table class="compared settings"><thead><tr><th>Differences</th>'
         f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -181,30 +269,104 @@ def _value(value: Any) -> str:
     return "–" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def film(runs: Sequence[tuple[str, Sequence[tuple[str, Sequence[tuple[int, Path]]]]]], link: Callable = picture_link):
-    """A slider through training time and, for each run, its prompts side by side. runs: (name, (prompt, pictures))."""
+def timeline(runs: Sequence[tuple[str, Sequence[tuple[str, Sequence[tuple[int, Path]]]]]], link: Callable = image_link):
+    """A slider over the steps and, for each run, its prompts side by side. runs: (name, (prompt, images))."""
     runs = [(name, prompts) for name, prompts in runs if prompts]
-    steps = sorted({step for _, prompts in runs for _, pictures in prompts for step, _ in pictures})
+    steps = sorted({step for _, prompts in runs for _, images in prompts for step, _ in images})
     if not steps:
         return '<div class="note">No previews were made.</div>'
     rows = ""
     for name, prompts in runs:
-        cells = "".join(_cell(prompt, pictures, link) for prompt, pictures in prompts)
+        cells = "".join(_cell(prompt, images, link) for prompt, images in prompts)
         title = f"<h4>{escape(name)}</h4>" if len(runs) > 1 else ""
         rows += f'<section>{title}<div class="cells">{cells}</div></section>'
     last = len(steps) - 1
     return (
-        f'<div class="film scrub"><label>Step <b class="film-at">{steps[-1]:,}</b>'
+        f'<div class="frame-slider scrub"><label>Step <b class="slider-value">{steps[-1]:,}</b>'
         f'<input type="range" min="0" max="{last}" value="{last}" step="1" aria-label="Step of training"'
         f' aria-valuetext="step {steps[-1]}" data-steps="{",".join(map(str, steps))}"></label></div>{rows}'
     )
 
 
-def _cell(prompt: str, pictures: Sequence[tuple[int, Path]], link: Callable) -> str:
-    last = len(pictures) - 1
+def _cell(prompt: str, images: Sequence[tuple[int, Path]], link: Callable) -> str:
+    last = len(images) - 1
     frames = "".join(
         f'<img src="{escape(link(path))}" alt="{escape(prompt)}, step {step}" data-step="{step}" loading="lazy"'
         f"{'' if place == last else ' hidden'}>"
-        for place, (step, path) in enumerate(pictures)
+        for place, (step, path) in enumerate(images)
     )
     return f'<figure class="cell"><div class="frames">{frames}</div><small>{escape(prompt)}</small></figure>'
+
+
+# A check before a run -----------------------------------------------------------------------------------------------
+
+
+def check_report(job, labels: dict[str, str]) -> str:
+    """What a check found. labels: of the settings that it may propose to change."""
+    if job is None:
+        return ""
+    if job.state == "running":
+        return note(f"{job.title}: a few real steps are run. It takes as long as the start of a run.")
+    if job.state == "failed":
+        return _titled("Not ready") + html_list([_finding("stop", job.error or "The check failed.")])
+    report = job.result
+    if job.state == "stopped" or report is None:
+        return note("The check was stopped.")
+    title = "Ready" if report.ready else "Not ready"
+    html = _titled(title) + html_list([_finding(finding.level, finding.message) for finding in report.findings])
+    if report.step_seconds:
+        facts = [("a step", _seconds(report.step_seconds))]
+        if report.preview_seconds:
+            facts.append(("a preview", _seconds(report.preview_seconds)))
+        facts += [("memory", f"{report.memory:.1f} of {report.available:.0f} GB")]
+        facts += [("in total, about", duration(report.total_seconds))]
+        html += _facts_row(facts)
+    if report.proposal:
+        changes = [
+            f"{escape(labels.get(key, key))}: <b>{escape(_proposed(new))}</b>" for key, new in report.proposal.items()
+        ]
+        html += note("Better settings for this machine:") + html_list(changes)
+    return html
+
+
+def _titled(title: str) -> str:
+    return f'<div class="note"><b>{title}</b></div>'
+
+
+def _finding(level: str, message: str) -> str:
+    sign, word = SIGNS.get(level, SIGNS["note"])
+    return f'<span class="sign {escape(level)}">{sign} {word}</span> {escape(message)}'
+
+
+def _facts_row(facts: list[tuple[str, str]]) -> str:
+    cells = "".join(f"<div><span>{escape(label)}</span><b>{escape(value)}</b></div>" for label, value in facts)
+    return f'<div class="facts">{cells}</div>'
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds < 10 else duration(seconds)
+
+
+def _proposed(value) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else f"{value}"
+
+
+# What may be pressed ------------------------------------------------------------------------------------------------
+
+
+def why_not(job, newest) -> str:
+    """Why Start can't be pressed now, or how the newest run ended when that was badly. job: what runs now."""
+    if job is None:
+        failed = newest is not None and newest.state == "failed"
+        return note(f"The last run failed: {newest.error}", bad=True) if failed else ""
+    if job.kind == "check":
+        return ""  # its own line says how it goes
+    if job.kind != "train":
+        return note(f"{job.title} is running: wait until it is done, or stop it in the Dataset tab.")
+    if job.stop_event.is_set():
+        return note("Stopping after this step.")
+    if job.paused:
+        return note("Paused, with a checkpoint written. You can generate images meanwhile.")
+    if job.pause_event.is_set():
+        return note("Pausing after this step.")
+    return note("A run is active. You can close this page: the run continues, and this page shows it again.")

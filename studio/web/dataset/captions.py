@@ -1,0 +1,91 @@
+"""Captioning: which captioner, the trigger word, start and stop. A part of the Dataset tab's left column."""
+
+from contextlib import suppress
+
+import gradio as gr
+
+from studio.errors import StudioError
+from studio.services import captioning, datasets
+from studio.services.jobs import latest, running, stop_job
+from studio.web.components.fields import QUIET
+from studio.web.components.html import job_report, note
+from studio.web.dataset.captioners import captioner_form
+from studio.web.dataset.context import DatasetContext
+from studio.web.errors import show_errors
+
+# What a watcher last showed, set back when something starts: a job that is done before "Starting." arrives would
+# otherwise count as shown.
+NOTHING_SHOWN = ()
+
+
+class Captions:
+    """form: the captioner; trigger: the word that is put in front of every caption."""
+
+    def __init__(self, context: DatasetContext):
+        self.context, self.workspace = context, context.workspace
+        self.seen = gr.State(None)
+        gr.Markdown("### Captions", elem_classes="heading")
+        self.form = captioner_form()
+        self.trigger = gr.Textbox(
+            label="Trigger word",
+            info="Optional. Put in front of every caption; write it in a prompt to get what was trained.",
+            max_lines=1,
+            elem_id="trigger",
+        )
+        self.word = gr.HTML(elem_id="trigger-report")
+        with gr.Row():
+            self.caption = gr.Button("Caption", variant="primary", elem_id="caption-all", min_width=120)
+            self.stop = gr.Button("Stop", interactive=False, elem_id="stop-captions", min_width=80)
+        self.progress = gr.HTML(elem_id="caption-progress")
+
+    def wire(self) -> None:
+        context = self.context
+        watched = [self.seen, self.caption, self.stop, self.progress, context.revision]
+        context.poller.watch(self.watch, [self.seen, context.choice], watched)
+        context.demo.load(self.watch, [self.seen, context.choice], watched, concurrency_limit=None, **QUIET)
+        inputs = [context.choice, self.trigger, *self.form.inputs]
+        self.caption.click(self.start, inputs, [self.caption, self.stop, self.progress, self.seen], **QUIET)
+        self.stop.click(halt, None, None, **QUIET)
+        self.trigger.change(self.check_trigger, self.trigger, self.word, trigger_mode="always_last", **QUIET)
+
+    @show_errors
+    def start(self, dataset, word, *chosen):
+        captioning.caption_dataset(self.workspace, dataset, word or "", **self.form.chosen(*chosen))
+        return {
+            self.caption: gr.update(interactive=False), self.stop: gr.update(interactive=True),
+            self.progress: note("Starting."), self.seen: NOTHING_SHOWN,
+        }  # fmt: skip
+
+    def watch(self, last, dataset):
+        """Captioning, and whether the dataset changed, here or on another page."""
+        newest, busy = latest.get("caption"), running()
+        active = running("caption")
+        now = datasets.stamp(self.workspace, dataset or "")
+        if active and newest and newest.name == dataset and datasets.is_large(self.workspace, dataset):
+            now = last[0] if last else now  # its grid follows at the end
+        job = newest.job if newest else None
+        state = now, busy and id(busy), job and (id(job), job.state, job.done, job.message)
+        if state == last:
+            return gr.skip()
+        updates = {
+            self.seen: state, self.caption: gr.update(interactive=busy is None),
+            self.stop: gr.update(interactive=active is not None), self.context.revision: now,
+        }  # fmt: skip
+        return updates | ({self.progress: job_report(job)} if job else {})
+
+    def check_trigger(self, candidate):
+        if not (candidate or "").strip():
+            return ""
+        with suppress(StudioError):
+            return note(captioning.trigger_report(self.workspace, candidate).message)
+        return ""
+
+
+def build(context: DatasetContext) -> Captions:
+    part = Captions(context)
+    part.wire()
+    return part
+
+
+def halt():
+    stop_job("caption")

@@ -1,0 +1,143 @@
+"""One run: how far it is, its loss, previews and warnings, and what can be done with it. A part of the Train tab."""
+
+from typing import Any
+
+import gradio as gr
+
+from studio.services import runs
+from studio.services.thumbnails import thumbnail
+from studio.web.components.fields import QUIET, gallery
+from studio.web.components.html import empty, note
+from studio.web.components.loss_chart import empty_chart, loss_chart
+from studio.web.errors import show_errors
+from studio.web.train import run_details, views
+from studio.web.train.context import TrainContext
+from studio.web.train.controls import OFF, line
+from studio.web.train.form import shown_in
+
+NO_RUN = empty("No run yet", "Choose a dataset and press Start. A first run of 200 steps takes minutes on a laptop.")
+PREVIEWS = 24  # the newest ones shown
+
+
+class RunView:
+    """The sub-tab. `outputs` are what `updates` answers for, beside the run's own drop-down."""
+
+    def __init__(self, context: TrainContext):
+        self.context, self.workspace, self.run = context, context.workspace, context.run
+        with gr.Tab("This run", id="one", elem_id="tab-one") as context.run_tab:
+            self.run.render()
+            self.status = gr.HTML(NO_RUN, elem_id="status", padding=False)
+            self._tools()
+            self.chart = gr.HTML(
+                empty_chart("The loss is drawn here during training."), elem_id="loss", visible=False, padding=False
+            )
+            self.warnings = gr.HTML(elem_id="warnings", visible=False, padding=False)
+            self.heading = gr.Markdown("### Previews", elem_classes="heading", visible=False)
+            self.previews = gallery("previews")
+            with gr.Accordion("Hardest images", open=False, visible=False, elem_id="hardest") as self.hardest:
+                self.hardest_note = gr.HTML()
+                self.hardest_images = gallery("hard-pictures")
+            with gr.Column(visible=False, elem_id="run-extras") as self.details:
+                run_details.build(context)
+        self.tools = [self.onward, self.download, self.resume, self.copy]
+        self.outputs = [self.status, *self.tools, self.extending, self.extend, self.chart, self.warnings, self.heading,
+                        self.previews, self.hardest, self.details]  # fmt: skip
+
+    def _tools(self) -> None:
+        with gr.Row(elem_classes="tools"):
+            small: dict[str, Any] = {"size": "md", "visible": False, "scale": 0, "min_width": 150}
+            self.onward = gr.Button("Try this adapter →", elem_id="to-generate", **small)
+            self.download = gr.DownloadButton("Download adapter", elem_id="download", **small)
+            self.resume = gr.Button("Resume this run", elem_id="resume", **small)
+            self.copy = gr.Button("Copy settings", elem_id="copy-settings", **small)
+            with gr.Row(visible=False, elem_classes="more", elem_id="extend") as self.extending:
+                self.more = gr.Number(
+                    100, precision=0, show_label=False, container=False, min_width=80, elem_id="more-steps"
+                )
+                self.extend = gr.Button("More steps", size="md", min_width=110, elem_id="go-on")
+
+    def wire(self) -> None:
+        form, message = self.context.form, self.context.message
+        self.resume.click(self.resume_run, self.run, [self.resume, message], **QUIET)
+        self.extend.click(self.extend_run, [self.run, self.more], [self.extending, message], **QUIET)
+        self.copy.click(self.copy_settings, self.run, [*form.inputs, message], **QUIET)
+        self.hardest.expand(self.show_hardest, self.run, [self.hardest_note, self.hardest_images], **QUIET)
+
+    @show_errors
+    def resume_run(self, name):
+        runs.resume_training(self.workspace, name or "")
+        return {self.resume: OFF, self.context.message: line(note(f"{name}: resuming from its last checkpoint."))}
+
+    @show_errors
+    def extend_run(self, name, steps):
+        runs.extend_training(self.workspace, name, steps)
+        message = line(note(f"{name}: continuing from its last step."))
+        return {self.extending: gr.update(visible=False), self.context.message: message}
+
+    @show_errors
+    def copy_settings(self, chosen):
+        form, values = self.context.form, runs.run_settings(self.workspace, chosen)
+        message = line(note(f"The settings of {chosen} are in the form."))
+        return shown_in(form, self.workspace, values) | {form.name: chosen, self.context.message: message}
+
+    def show_hardest(self, name):
+        cells = [
+            (str(thumbnail(self.workspace, item.path)), f"{hard:.1f} × the usual loss · {item.caption or 'no caption'}")
+            for item, hard in runs.hardest_of(self.workspace, name or "")
+        ]
+        text = (
+            "Their loss against that of the others at the same timesteps. Check them for wrong captions and odd images."
+        )
+        return {
+            self.hardest_note: note(text if cells else "The images are not there any more."),
+            self.hardest_images: gr.update(value=cells, visible=bool(cells)),
+        }
+
+    def nothing(self) -> dict[Any, Any]:
+        """Updates for no run."""
+        parts = [self.run, *self.tools, self.extending, self.chart, self.warnings, self.heading, self.previews,
+                 self.hardest, self.details]  # fmt: skip
+        return dict.fromkeys(parts, gr.update(visible=False)) | {self.status: NO_RUN}
+
+    def updates(self, view, idle: bool, last: dict) -> tuple[dict[Any, Any], dict]:
+        """(updates that show the run, what was shown). last: what was shown before; idle: nothing holds the device."""
+        ready = bool(view.adapter) and view.state not in ("running", "paused")
+        copy = runs.download_copy(self.workspace, view.name) if ready else None
+        updates = {
+            self.status: views.run_status(view),
+            self.chart: gr.update(value=loss_chart(view.losses, view.validations, view.steps), visible=True),
+            self.onward: gr.update(visible=ready),
+            self.download: gr.update(visible=ready, value=str(copy) if copy else None),
+            self.resume: gr.update(visible=view.state in runs.UNFINISHED, interactive=idle),
+            **dict.fromkeys((self.copy, self.details), gr.update(visible=True)),
+            self.extending: gr.update(visible=view.state == "finished"),
+            self.extend: gr.update(interactive=idle),
+        }
+        shown = {
+            "previews": (view.name, len(view.previews), view.previews[-1][0] if view.previews else 0),
+            "warnings": (view.name, len(view.warnings)),
+            "hardest": (view.name, runs.knows_hardest(self.workspace, view.name)),
+        }
+        if shown["previews"] != last.get("previews"):
+            updates |= self._previews(view)
+        if shown["warnings"] != last.get("warnings"):  # else it would close itself each second
+            html = views.warnings_list(view.warnings)
+            updates[self.warnings] = gr.update(value=html, visible=bool(view.warnings))
+        if shown["hardest"] != last.get("hardest"):
+            updates[self.hardest] = gr.update(visible=shown["hardest"][1], open=False)
+        return updates, shown
+
+    def _previews(self, view) -> dict[Any, Any]:
+        cells = [
+            (str(thumbnail(self.workspace, path)), f"{step:,} · {prompt}")
+            for step, prompt, path in view.previews[: -PREVIEWS - 1 : -1]
+        ]
+        visible = gr.update(visible=bool(cells))
+        return {self.previews: gr.update(value=cells, visible=bool(cells)), self.heading: visible}
+
+
+def build(context: TrainContext) -> RunView:
+    """The sub-tab. The form is built before it."""
+    part = RunView(context)
+    part.wire()
+    return part

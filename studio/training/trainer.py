@@ -165,7 +165,9 @@ class _Run:
             self.held.base_rows = self.held.measure()
             self.train_step.strength = 1.0
         if config.preview.every and self.distributed.is_main:
-            self.memory = MemorizationCheck.of(examples, base)
+            check = MemorizationCheck.of(examples, base)
+            self.memory = None if isinstance(check, str) else check
+            warnings += [check] if isinstance(check, str) else []
         if self.distributed.is_main:
             warnings += provenance.keep(self.folder, base, cache, chosen, examples, held_out)
         base.offload_encoders(text=not self.train_step.trains_text)
@@ -305,7 +307,7 @@ class _Run:
         with self.train_step.evaluation_weights():
             for event, number, image in draw_previews(step, self.base, self.train_step, self.config, self.folder):
                 yield event
-                said = self.memory.look(number, image, step, self.base) if self.memory else None
+                said = self.memory.check(number, image, step, self.base) if self.memory else None
                 if said:
                     yield Warned(step, said)
         self.base.offload_encoders(text=not self.train_step.trains_text)

@@ -70,7 +70,7 @@ def test_a_file_that_does_not_hold_what_was_trained_is_found_out(workspace, quic
     monkeypatch.setattr(train_step, "adapter_bytes", half)
     config = config_from(quick | {"name": "bad", "training.learning_rate": 0.05})
     (said,) = [event for event in train(config, workspace) if isinstance(event, ExportChecked)]
-    assert said.difference > 0.5 and "draws something else" in said.message
+    assert said.difference > 0.5 and "does not reproduce" in said.message
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +81,19 @@ def memory(tmp_path_factory):
     return base, MemorizationCheck.of(examples, base)
 
 
-def test_a_preview_that_is_a_training_image_is_called_memorised(memory):
+def test_a_preview_that_is_a_training_image_is_called_memorized(memory):
     base, known = memory
-    assert known.look(0, Image.new("RGB", (128, 128), "gray"), 0, base) is None
+    assert known.check(0, Image.new("RGB", (128, 128), "gray"), 0, base) is None
     item = open_dataset(SILHOUETTES).items[3]
-    said = known.look(0, item.load(), 100, base)
-    assert said and item.path.name in said and "by heart" in said
+    said = known.check(0, item.load(), 100, base)
+    assert said and item.path.name in said and "memorized" in said
 
 
-def test_an_ordinary_preview_is_not_called_memorised(memory):
+def test_an_ordinary_preview_is_not_called_memorized(memory):
     base, known = memory
     for number, file in enumerate(sorted((ASSETS / "datasets" / "moody-cat").glob("*.png"))[:5]):
-        known.look(number, Image.new("RGB", (128, 128), "gray"), 0, base)
-        assert known.look(number, Image.open(file).convert("RGB"), 100, base) is None
+        known.check(number, Image.new("RGB", (128, 128), "gray"), 0, base)
+        assert known.check(number, Image.open(file).convert("RGB"), 100, base) is None
 
 
 def test_hard_images_come_first_whatever_noise_they_were_seen_at(tmp_path):

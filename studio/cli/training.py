@@ -151,7 +151,7 @@ def _config(run: str, data: str, base: str, name: str, preset: str, changes: dic
         path = Path(run)
         if not path.is_file():
             raise ConfigError(f"There is no file {path}: give a RUN.toml, or --data FOLDER.")
-        values = dotted(config_from_toml(path))
+        values = dotted(config_from_toml(path, say))
     else:
         folder = Path(data).expanduser().resolve()
         if not folder.is_dir():
@@ -162,7 +162,7 @@ def _config(run: str, data: str, base: str, name: str, preset: str, changes: dic
 
         values = settings_of_preset(preset) | values
     values |= {key: value for key, value in (("base", base), ("name", name)) if value}
-    return config_from(values | changes)
+    return config_from(values | changes, say)
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -25,7 +25,14 @@ class Change:
     concerns: Callable[[RunConfig], bool] = lambda config: True
 
 
-CHANGES: tuple[Change, ...] = ()  # oldest first; nothing has changed its meaning since 0.1
+CHANGES: tuple[Change, ...] = (  # oldest first
+    Change(
+        "0.2",
+        "Regularization images are now shown as often as the others, all together, however many there are: the rest of "
+        "this run is balanced that way.",
+        concerns=lambda config: bool(config.data.regularisation),
+    ),
+)
 
 
 def as_begun(config: RunConfig, version: str) -> tuple[RunConfig, list[str]]:

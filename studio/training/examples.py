@@ -175,7 +175,7 @@ def about_tokens(examples: list[Example], base: Family) -> list[str]:
     name, rest = cut[0]
     return [
         f"{pluralize(len(cut), 'caption')} longer than the text encoder of {base.title} reads: of {name}, "
-        f"{rest[:60]!r} is not trained."
+        f"{rest if len(rest) <= 60 else '…' + rest[-60:]!r} is not trained."
     ]
 
 

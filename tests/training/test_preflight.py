@@ -100,8 +100,8 @@ def test_an_empty_folder_is_an_error(workspace, quick, tmp_path):
 def test_images_that_go_away_meanwhile_are_told_in_one_line(workspace, quick, tmp_path, monkeypatch):
     shutil.copytree(ASSETS / "datasets" / "silhouette", tmp_path / "going")
 
-    def gone(config):
-        chosen = split(config)
+    def gone(*given):
+        chosen = split(*given)
         shutil.rmtree(tmp_path / "going")
         return chosen
 

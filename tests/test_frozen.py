@@ -62,7 +62,7 @@ def test_runs_are_listed_and_told_as_they_were(workspace):
     }  # fmt: skip
     finished, paused = read_run(workspace, "finished"), read_run(workspace, "paused")
     assert (finished.step, finished.steps, len(finished.losses)) == (6, 6, 6)
-    assert [step for step, _, _ in finished.validation] == [0, 2, 4, 6] and finished.certificate
+    assert [step for step, _, _ in finished.validation] == [0, 2, 4, 6] and finished.export_check
     assert [(step, prompt) for step, prompt, _ in finished.previews][:2] == [(0, "zsk, a disc"), (0, "a square@0.5")]
     assert all(file.is_file() for _, _, file in finished.previews) and finished.message.startswith("Finished.")
     assert 2 <= paused.step < 18 and paused.steps == 20 and "picture" in paused.setup

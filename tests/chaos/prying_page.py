@@ -118,8 +118,8 @@ def look_at_markup(place: Place) -> Told:
 
         clicks.choose(page, "dataset", "<img")
         page.locator("#pictures button.thumbnail-lg").first.click()
-        look("Dataset, Pictures")
-        for part in ("Check", "Edit many", "Compare captioners", "History"):
+        look("Dataset, Images")
+        for part in ("Check", "Bulk edit", "Compare captioners", "History"):
             page.locator("#dataset-tabs").get_by_role("tab", name=part).click()
             look(f"Dataset, {part}")
         clicks.tab(page, "Train")
@@ -132,7 +132,7 @@ def look_at_markup(place: Place) -> Told:
         clicks.tab(page, "Generate")
         clicks.choose(page, "add-adapter", "<img")
         look("Generate, a row")
-        for part in ("Adapters", "Measure", "History", "Grid"):
+        for part in ("Adapters", "Measure", "Gallery", "Grid"):
             page.locator("#generate-tabs").get_by_role("tab", name=part).click()
             look(f"Generate, {part}")
         clicks.fill(page, "prompt", f"<lora:{MARKUP[:20]}:1> x")

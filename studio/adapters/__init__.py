@@ -10,12 +10,13 @@ numbers say), `report` and `advice` (what to tell).
 """
 
 from studio.adapters.attach import Adapter, MatchReport, attach, attach_file, place_layers
-from studio.adapters.files import AdapterFile, read_adapter, write_adapter
+from studio.adapters.files import AdapterFile, read_adapter
 from studio.adapters.insight import block_of
 from studio.adapters.report import describe, describe_text
 from studio.adapters.reshape import merge, resize
 from studio.adapters.spec import KINDS, PRESETS, AdapterSpec
 from studio.adapters.update import Update
+from studio.adapters.writing import write_adapter
 
 __all__ = [
     "KINDS",

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from studio.adapters import names
-from studio.adapters.files import AdapterFile, write_adapter
+from studio.adapters.files import AdapterFile
 from studio.adapters.layer_adapters import LayerAdapters
 from studio.adapters.layers import Layer, can_train, device_of, init_layer, shape_of
 from studio.adapters.spec import AdapterSpec
 from studio.adapters.update import Update
+from studio.adapters.writing import write_adapter
 from studio.errors import AdapterError
 
 # Base parameter -> [its requires_grad before the first adapter, how many adapters keep it frozen]. Shared by all

@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
@@ -34,12 +34,16 @@ _PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".pkl"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of the file: `length` bytes that follow those of the entry before."""
+    """One tensor of the file: `length` bytes that follow those of the entry before.
+
+    dtype   None for a number format that adapters don't use, whose name is then in `format`
+    """
 
     name: str
-    dtype: torch.dtype
+    dtype: torch.dtype | None
     shape: tuple[int, ...]
     length: int
+    format: str
 
 
 def read_header(stream: BinaryIO, path: Path, size: int) -> tuple[list[Entry], dict[str, str], bytes]:
@@ -74,7 +78,7 @@ def read_header(stream: BinaryIO, path: Path, size: int) -> tuple[list[Entry], d
     return entries, metadata, head
 
 
-def parse_json(data: bytes | str) -> dict:
+def parse_json(data: bytes | str) -> dict[str, Any]:
     """A JSON object without repeated keys, text that can't be encoded, or endless nesting. Raises ValueError."""
     try:
         value = json.loads(data, object_pairs_hook=_strict_object)
@@ -89,7 +93,7 @@ def parse_json(data: bytes | str) -> dict:
     return value
 
 
-def _strict_object(pairs: list[tuple[str, object]]) -> dict:
+def _strict_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in pairs:
         key.encode()  # a lone surrogate would break the first print or log that shows it
         if isinstance(value, str):
@@ -106,7 +110,7 @@ def _check_metadata(metadata: object) -> dict[str, str]:
     return metadata
 
 
-def _check_tensors(header: dict, data_size: int) -> list[Entry]:
+def _check_tensors(header: dict[str, Any], data_size: int) -> list[Entry]:
     if len(header) > MAX_TENSORS:
         raise ValueError(f"it claims {len(header):,} tensors, more than {MAX_TENSORS:,}")
     spans = []
@@ -115,17 +119,19 @@ def _check_tensors(header: dict, data_size: int) -> list[Entry]:
             raise ValueError("a tensor's name is too long")
         if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
             raise ValueError("a tensor's description is incomplete")
-        dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
-        if dtype is None:
-            raise ValueError(f"it stores numbers as {str(value['dtype'])[:20]!r}, which adapters don't use")
+        form = value["dtype"]
+        if not isinstance(form, str):
+            raise ValueError("a tensor's number format is not text")
+        dtype = DTYPES.get(form)
         shape, offsets = value["shape"], value["data_offsets"]
         if not _are_sizes(shape) or len(shape) > MAX_AXES or 0 in shape:
             raise ValueError("a tensor's shape is impossible")
         if not _are_sizes(offsets) or len(offsets) != 2:
             raise ValueError("a tensor's place is impossible")
-        if math.prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:
+        length = offsets[1] - offsets[0]
+        if length < 0 or (dtype is not None and math.prod(shape) * dtype.itemsize != length):
             raise ValueError("a tensor's shape and length disagree")
-        spans.append((offsets[0], offsets[1], Entry(name, dtype, tuple(shape), offsets[1] - offsets[0])))
+        spans.append((offsets[0], offsets[1], Entry(name, dtype, tuple(shape), length, form[:20])))
     spans.sort(key=lambda span: span[0])
     position = 0
     for begin, end, _ in spans:

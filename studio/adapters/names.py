@@ -68,7 +68,9 @@ class Place(NamedTuple):
 
 
 _DENOISER = ("model.diffusion_model.", "diffusion_model.")  # ComfyUI's way to say "the denoiser, whichever it is"
-_BUNDLED = re.compile(r"bundle_emb\.(?P<token>.+)\.(?P<part>[^.]+)")  # a new word's embedding, packed along
+_BUNDLED = re.compile(
+    r"bundle_emb\.(?P<token>[^.]+)\.(?P<part>.+)"
+)  # as A1111 splits it: "…clip_l", "…string_to_param.*"
 _OMI = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encoder_3"}
 _OLD_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
@@ -86,7 +88,8 @@ def parse_key(key: str) -> Key | None:
     path = match["path"] + (match["side"] or "")
     for prefix, component in KOHYA_PREFIXES.items():
         if path.startswith(prefix):
-            return Key(component, path.removeprefix(prefix).lstrip("_"), part)
+            # Some programs flatten the paths of A and B and leave dots in others of the same layer (ComfyUI 3494).
+            return Key(component, path.removeprefix(prefix).lstrip("_").replace(".", "_"), part)
     if part == "ia3":  # a model's own weight
         return None
     for prefix in _DENOISER:

@@ -51,6 +51,11 @@ class Update:
         return self.alpha / self.rank if self.rank else 1.0
 
     @property
+    def uses_alpha(self) -> bool:
+        """Whether `alpha` changes what it does: where there is a rank to divide it by, and as OFT's constraint."""
+        return self.rank > 0 or self.kind in ("oft", "boft")
+
+    @property
     def label(self) -> str:
         """The kind as people call it."""
         if "magnitude" in self.parts:

@@ -125,7 +125,7 @@ def _remembered(workspace: Workspace) -> dict[str, Any]:
 
 def _facts(workspace: Workspace, path: Path) -> dict[str, Any]:
     """From the header alone."""
-    from studio.adapters.outline import read_outline
+    from studio.adapters.files import read_outline
     from studio.generation.adapter_info import info_of_file
     from studio.generation.cover import read_cover
 

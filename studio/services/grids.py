@@ -255,7 +255,7 @@ def _steps(folder: Path) -> dict[int, Path]:
 
 def _weights(path: Path) -> str:
     """The hash of its weights that an adapter's head tells; "" where it tells none or can't be read."""
-    from studio.adapters.outline import read_outline
+    from studio.adapters.files import read_outline
 
     try:
         return read_outline(path).metadata.get("sshs_model_hash", "")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from studio.adapters import attach
-from studio.adapters.files import adapter_bytes
+from studio.adapters.writing import adapter_bytes
 from studio.basemodels import Family
 from studio.building import building
 from studio.errors import out_of_memory

@@ -9,8 +9,8 @@ from studio.adapters import AdapterSpec, Update, attach, read_adapter, write_ada
 from studio.adapters.advice import advice, verdict
 from studio.adapters.block_map import block_map, kind_of
 from studio.adapters.examine import ALL, examine
+from studio.adapters.files import read_outline
 from studio.adapters.layer_adapters import ATTRIBUTE
-from studio.adapters.outline import read_outline
 from studio.basemodels import load_base
 from studio.errors import GenerationError
 from studio.web.components.heatmap import block_table, energy_chart

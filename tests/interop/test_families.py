@@ -11,10 +11,10 @@ import torch
 
 from studio.adapters import Update
 from studio.adapters.family import MODELS, family_of
-from studio.adapters.files import adapter_bytes
 from studio.adapters.kohya_names import stems
 from studio.adapters.names import find_layer, index_layers, parse_key
 from studio.adapters.original_names import original_names
+from studio.adapters.writing import adapter_bytes
 from tests.tiers import default
 
 diffusers = pytest.importorskip("diffusers")

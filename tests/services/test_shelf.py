@@ -29,7 +29,9 @@ def space(tmp_path):
 
 
 def adapter(path, rank=4, width=768, **said):
-    update = Update("lora", {"A": torch.ones(rank, width), "B": torch.ones(640 if width == 2048 else 320, rank)}, float(rank))
+    update = Update(
+        "lora", {"A": torch.ones(rank, width), "B": torch.ones(640 if width == 2048 else 320, rank)}, float(rank)
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     block = 1 if width == 2048 else 0  # SDXL's first block has no attention
     layer = f"down_blocks.{block}.attentions.0.transformer_blocks.0.attn2.to_k"

@@ -10,7 +10,7 @@ numbers say), `report` and `advice` (what to tell).
 """
 
 from studio.adapters.attach import Adapter, MatchReport, attach, attach_file, place_layers
-from studio.adapters.files import AdapterFile, read_adapter
+from studio.adapters.files import AdapterFile, autov3_hash, read_adapter, read_outline
 from studio.adapters.insight import block_of
 from studio.adapters.report import describe, describe_text
 from studio.adapters.reshape import merge, resize
@@ -28,12 +28,14 @@ __all__ = [
     "Update",
     "attach",
     "attach_file",
+    "autov3_hash",
     "block_of",
     "describe",
     "describe_text",
     "merge",
     "place_layers",
     "read_adapter",
+    "read_outline",
     "resize",
     "write_adapter",
 ]

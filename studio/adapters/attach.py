@@ -6,7 +6,7 @@ were, any number of adapters can act on one layer, and each has its own strength
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from studio.adapters.spec import AdapterSpec
 from studio.adapters.update import Update
 from studio.adapters.writing import write_adapter
 from studio.errors import AdapterError
+from studio.text import pluralize
 
 # Base parameter -> [its requires_grad before the first adapter, how many adapters keep it frozen]. Shared by all
 # adapters, so that they can be detached in any order.
@@ -29,18 +30,24 @@ _frozen = WeakTensorKeyDictionary()
 
 @dataclass(frozen=True)
 class MatchReport:
-    """How a file's layers fitted the loaded base: matched of total, and (key, why) of everything that was not used."""
+    """How a file's layers fitted the loaded base.
+
+    matched, total  layers
+    unused          (key, why) of layers and of tensors that were not used
+    notes           what else is in the file and not used, and what was assumed
+    """
 
     matched: int
     total: int
     unused: list[tuple[str, str]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         line = f"{self.matched} of {self.total} layers applied"
         if self.unused:
             reasons = Counter(why for _, why in self.unused).most_common(3)
             line += f", {len(self.unused)} keys unused: " + "; ".join(f"{why} ({count})" for why, count in reasons)
-        return line
+        return "; ".join((line, *self.notes))
 
 
 class Adapter(nn.Module):
@@ -199,11 +206,19 @@ def attach_file(
             f"{file.name} was made for another base model: 0 of its {len(file.layers)} layers fit. Choose that base "
             "model, or remove the adapter."
         )
-    report = MatchReport(len(file.layers) - len(unused), len(file.layers), unused + list(file.unknown.items()))
+    report = match_report(file, unused)
     layers = {}
     for (component, path), update in placed.items():
         layers[component, path] = Layer(update).to(device_of(modules[component].get_submodule(path)))
     return Adapter(file.name, modules, layers, strength, report).eval()
+
+
+def match_report(file: AdapterFile, unused: list[tuple[str, str]]) -> MatchReport:
+    """How `file` fits, given the layers that `place_layers` found no place for."""
+    words = pluralize(len(file.embeddings), "bundled embedding")
+    notes = ((f"{words} not used",) if file.embeddings else ()) + file.notes
+    total = len(file.layers)
+    return MatchReport(total - len(unused), total, unused + list(file.unknown.items()), notes)
 
 
 def place_layers(
@@ -214,18 +229,39 @@ def place_layers(
     placed: dict[tuple[str, str], Update] = {}
     unused: list[tuple[str, str]] = []
     for (component, key), update in file.layers.items():
+        error: AdapterError | None = None
         try:
-            found = {}
-            for place in names.find_layer(component, key, indexes):
-                spot = (place.component, place.path)
-                if spot in placed:
-                    raise AdapterError("another layer of the file already fits there")
-                shape = shape_of(modules[place.component].get_submodule(place.path))
-                found[spot] = update.slice_rows(place.rows, shape).fitted(shape)
-            placed |= found
-        except AdapterError as error:
+            candidates = names.find_layers(component, key, indexes)
+        except AdapterError as reason:
+            candidates, error = [], reason
+        for places in candidates:
+            try:
+                placed |= _fitted(update, places, modules, placed)
+            except AdapterError as reason:  # a model's second text encoder has the first one's names
+                error = error or reason
+            else:
+                error = None
+                break
+        if error is not None:
             unused.append((f"{component}.{key}" if component else key, str(error)))
     return placed, unused
+
+
+def _fitted(
+    update: Update,
+    places: tuple[names.Place, ...],
+    modules: Mapping[str, nn.Module],
+    placed: Mapping[tuple[str, str], Update],
+) -> dict[tuple[str, str], Update]:
+    """The update on the layers where it goes. Raises AdapterError where it does not fit or the place is taken."""
+    found = {}
+    for place in places:
+        spot = (place.component, place.path)
+        if spot in placed:
+            raise AdapterError("another layer of the file already fits there")
+        shape = shape_of(modules[place.component].get_submodule(place.path))
+        found[spot] = update.slice_rows(place.rows, shape).fitted(shape)
+    return found
 
 
 def _module_key(component: str, path: str) -> str:

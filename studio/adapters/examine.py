@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from studio.adapters.attach import MatchReport, place_layers
+from studio.adapters.attach import MatchReport, match_report, place_layers
 from studio.adapters.baking import factors_on, inner, is_matrix
 from studio.adapters.block_map import BlockMap, block_map, kind_of
 from studio.adapters.files import AdapterFile
@@ -56,7 +56,7 @@ def examine(
     """
     facts = describe(file, spectrum=False)
     placed, unused = place_layers(file, dict(modules))
-    fit = MatchReport(len(file.layers) - len(unused), len(file.layers), unused + list(file.unknown.items()))
+    fit = match_report(file, unused)
     if file.not_finite:
         return Examination(facts, fit, None, {}, {})
     energies: dict[str, list[Tensor]] = defaultdict(list)

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -107,15 +108,23 @@ def autov3_hash(path: str | Path) -> str:
     The hash by which image sites and other programs find an adapter: kohya's scripts write it into the metadata as
     `sshs_model_hash`, the sites call it AutoV3.
     """
-    digest = hashlib.sha256()
+    path = Path(path)
     try:
-        with Path(path).open("rb") as stream:
-            stream.seek(8 + int.from_bytes(stream.read(8), "little"))
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
+        stat = path.stat()
+        return _body_hash(path, stat.st_size, stat.st_mtime_ns)[:12]
     except (OSError, OverflowError, ValueError):
         return ""
-    return digest.hexdigest()[:12]
+
+
+@lru_cache(256)
+def _body_hash(path: Path, size: int, changed: int) -> str:
+    """SHA-256 of what follows the header. size, changed: of the file, so that a new one is read again."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        stream.seek(8 + int.from_bytes(stream.read(8), "little"))
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _read(path: Path, read_tensors: "_Reader") -> AdapterFile:
@@ -141,7 +150,9 @@ def _read(path: Path, read_tensors: "_Reader") -> AdapterFile:
             f"{path.name} holds no adapter ({why[0][0] if why else 'it has no tensors'}): choose an adapter's file."
         )
     layout = "kohya" if any(entry.name.startswith(tuple(names.KOHYA_PREFIXES)) for entry in entries) else "diffusers"
-    not_finite = [key for key, tensor in tensors.items() if not tensor.is_meta and not _is_finite(tensor)]
+    not_finite = [
+        key for key, tensor in tensors.items() if not (_is_alpha(key) or tensor.is_meta or _is_finite(tensor))
+    ]
     return AdapterFile(
         path.stem, path, size, digest, layout, found.layers, metadata, found.unknown, found.embeddings, not_finite,
         tuple(notes), len(entries),
@@ -202,6 +213,12 @@ def _chunks(stream: BinaryIO, length: int) -> Iterator[bytes]:
         yield chunk
 
 
+def _is_alpha(key: str) -> bool:
+    """Those that count were checked with their layers."""
+    parsed = names.parse_key(key)
+    return parsed is not None and parsed.part == "alpha"
+
+
 def _is_finite(tensor: Tensor) -> bool:
     """One pass that allocates nothing, since NaN and infinity survive a sum; a second one where the sum overflows."""
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
@@ -258,7 +275,7 @@ def _group(entries: list[Entry], tensors: dict[str, Tensor]) -> _Found:
             found.without_alpha.append((component, layer))
         found.layers[component, layer] = update
     if useless:
-        found.notes.append(f"{pluralize(useless, 'layer')} give an alpha that is not finite; it has no effect there")
+        found.notes.append(f"the alpha of {pluralize(useless, 'layer')} is not finite; it has no effect there")
     return found
 
 

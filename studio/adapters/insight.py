@@ -4,10 +4,11 @@ import re
 
 from studio.adapters.files import AdapterFile
 from studio.adapters.reshape import singular_values
+from studio.adapters.update import Update
 from studio.errors import AdapterError
 
 
-def energy_rank(update, share: float = 0.95) -> int:
+def energy_rank(update: Update, share: float = 0.95) -> int:
     """How many directions hold `share` of the update's energy (the squares of its singular values)."""
     values = singular_values(update).square()
     total = values.sum()

@@ -154,10 +154,16 @@ def index_layers(module: nn.Module) -> Index:
 
 
 def find_layer(component: str, key: str, indexes: dict[str, Index]) -> tuple[Place, ...]:
-    """The places of a file's layer among live models, given `index_layers` of each.
+    """The places of a file's layer among live models, given `index_layers` of each: the first of `find_layers`."""
+    return find_layers(component, key, indexes)[0]
+
+
+def find_layers(component: str, key: str, indexes: dict[str, Index]) -> list[tuple[Place, ...]]:
+    """As `find_layer`, in each model that has such a layer: several where the file names no component.
 
     Raises AdapterError that says why there is none.
     """
+    out = []
     component = _loaded(component, indexes)
     if component in indexes:
         places = [(component, key)]
@@ -167,9 +173,11 @@ def find_layer(component: str, key: str, indexes: dict[str, Index]) -> tuple[Pla
     for name, wanted in places:
         found = indexes[name].get(wanted)
         if found:
-            return tuple(Place(name, path, rows) for path, rows in found)
-        if wanted in indexes[name]:
+            out.append(tuple(Place(name, path, rows) for path, rows in found))
+        elif wanted in indexes[name]:
             raise AdapterError("its name fits two layers of the base model")
+    if out:
+        return out
     if component and component not in indexes:
         raise AdapterError(f"there is no {component} to put it on")
     raise AdapterError("the base model has no such layer")

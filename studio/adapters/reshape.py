@@ -11,6 +11,7 @@ from studio.adapters.spec import MAX_RANK
 from studio.adapters.update import LARGEST, Update
 from studio.errors import AdapterError
 
+_BIASES = {"bias", "diff_b"}
 Layers = Mapping[tuple[str, str], Update]
 
 
@@ -70,8 +71,34 @@ def with_one_alpha(layers: Layers) -> dict[tuple[str, str], Update]:
 
 
 def singular_values(update: Update) -> Tensor:
-    """Those of the update at strength 1, largest first. Raises AdapterError like `resize`."""
-    return spectrum(*factors(update))[1]
+    """Those of the update at strength 1, largest first; from the factors. Raises AdapterError like `resize`.
+
+    A Kronecker product's are all products of its factors' singular values.
+    """
+    if update.kind != "lokr" or "magnitude" in update.parts or _BIASES & set(update.parts):
+        return _values(*factors(update))
+    p = update.parts
+    core = p.get("lokr_t2")
+    if core is None:
+        halves = [_half_values(p, half) for half in ("lokr_w1", "lokr_w2")]
+    else:  # (out, r) · (r, in · window)
+        inner = torch.einsum("mn...,nj->mj...", core, p["lokr_w2_b"]).flatten(1)
+        halves = [_half_values(p, "lokr_w1"), _values(p["lokr_w2_a"].T, inner)]
+    return (update.sigma * torch.outer(*halves).flatten()).sort(descending=True).values
+
+
+def _half_values(p: Mapping[str, Tensor], name: str) -> Tensor:
+    """Singular values of one factor of a Kronecker product, whole or itself a product."""
+    if name in p:
+        return torch.linalg.svdvals(p[name].flatten(1))
+    return _values(p[f"{name}_a"].flatten(1), p[f"{name}_b"].flatten(1))
+
+
+def _values(B: Tensor, A: Tensor) -> Tensor:
+    """The singular values of B A, (out, r) and (r, in)."""
+    if B.shape[1] >= min(len(B), A.shape[1]):
+        return torch.linalg.svdvals(B @ A)  # the product is the smaller one
+    return torch.linalg.svdvals(torch.linalg.qr(B, mode="r")[1] @ torch.linalg.qr(A.T, mode="r")[1].T)
 
 
 def factors(update: Update) -> tuple[Tensor, Tensor]:
@@ -79,10 +106,11 @@ def factors(update: Update) -> tuple[Tensor, Tensor]:
     p = update.parts
     if "magnitude" in p or update.kind not in ("lora", "loha", "lokr", "full"):
         raise AdapterError(f"{update.label} can't be done without its base model's weights: only LoRA, LoHa and LoKr.")
-    if {"bias", "diff_b"} & set(p):
+    if _BIASES & set(p):
         raise AdapterError("An adapter with biases can't be written as a plain LoRA.")
-    if update.kind == "lora" and "mid" not in p:
-        return update.sigma * p["B"].flatten(1), p["A"].flatten(1)
+    if update.kind == "lora":
+        A = p["A"] if "mid" not in p else torch.einsum("mn...,nj->mj...", p["mid"], p["A"].flatten(1))
+        return update.sigma * p["B"].flatten(1), A.flatten(1)
     out, width = _matrix_shape(update)
     if out * width > LARGEST:
         raise AdapterError(f"A layer of {out} × {width} is too large to be written out.")

@@ -9,9 +9,10 @@ from weakref import ref
 
 from torch import nn
 
-from studio.adapters import place_layers, read_adapter
+from studio.adapters import place_layers, read_outline
 from studio.adapters.family import family_of
 from studio.adapters.files import AdapterFile
+from studio.adapters.report import short_notes
 
 WORDS = 6  # trigger words that are offered
 _LONGEST = 60  # characters of one
@@ -19,7 +20,10 @@ _LONGEST = 60  # characters of one
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """kinds: as people call them. rank: the commonest. family: "" when unsure. matched: layers that fit, of layers."""
+    """kinds: as people call them. rank: the commonest. family: "" when unsure. matched: layers that fit, of layers.
+
+    notes: what else is in the file and not used, and what was assumed.
+    """
 
     kinds: tuple[str, ...]
     rank: int
@@ -30,6 +34,7 @@ class AdapterInfo:
     matched: int | None = None
     base: str = ""  # that it says it was trained on, and the hash of that base's weights
     base_hash: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def line(self) -> str:
@@ -39,17 +44,17 @@ class AdapterInfo:
             return f"{made}: none of its {self.layers} layers fits the loaded base"
         rank = f"rank {self.rank}{' and others' if self.mixed else ''}"
         fit = "" if self.matched is None else f" · {self.matched} of {self.layers} layers fit"
-        return f"{', '.join(self.kinds)} · {rank}{fit}"
+        return f"{', '.join(self.kinds)} · {rank}{fit}" + "".join(f" · {note}" for note in self.notes)
 
 
 def read_adapter_info(path: Path, modules: Mapping[str, nn.Module] | None = None) -> AdapterInfo:
-    """Read the file, and compare it with a base's modules where they are given. Raises AdapterError."""
+    """Read the file's header, and compare it with a base's modules where they are given. Raises AdapterError."""
     path = Path(path)
     stat = path.stat() if path.is_file() else None
     # By weak references: a base that is gone equals none that comes after it, wherever in memory that lies.
     key = (path, stat and stat.st_mtime_ns, tuple(map(ref, modules.values())) if modules else None)
     if key not in _known:
-        file = read_adapter(path)
+        file = read_outline(path)
         found = info_of_file(file)
         if modules:
             fitting = len(file.layers) - len(place_layers(file, dict(modules))[1])
@@ -68,7 +73,7 @@ def info_of_file(file: AdapterFile) -> AdapterInfo:
     return AdapterInfo(
         tuple(file.kinds), file.rank, len(file.ranks) > 1, len(file.layers), family_of(file.layers, file.metadata).name,
         trigger_words(file.metadata), base=file.metadata.get("studio.base", ""),
-        base_hash=file.metadata.get("studio.base_hash", ""),
+        base_hash=file.metadata.get("studio.base_hash", ""), notes=short_notes(file),
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Several applied adapters as one standard file: strengths, text encoder and blocks baked in."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from torch import nn
 
 from studio.adapters import AdapterFile, place_layers, read_adapter, write_adapter
 from studio.adapters.baking import Baked, Layers, Strength, bake
+from studio.adapters.report import left_out
 from studio.basemodels.weights import weights_hash
 from studio.errors import AdapterError
 from studio.generation.adapter_info import trigger_words
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from studio.basemodels import Family
 
 RANK = 32  # of what has no small rank by itself, where none is chosen
-_STALE = ("format", "ss_network_", "sshs_", "modelspec.hash", "lora_adapter_metadata", "modelspec.title")
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,13 @@ def export_stack(
         raise AdapterError("There is nothing to export: add an adapter first and turn it on.")
     files = [_read(use) for use in acting]
     stack: list[tuple[Layers, Strength]] = []
+    lost: list[str] = []
     for use, file in zip(acting, files):
-        placed, _ = place_layers(file, base.modules())
+        placed, unused = place_layers(file, base.modules())
         if not placed:
             raise AdapterError(f"{use.title} was made for another base model: remove it first.")
         stack.append((placed, use.scale_for))
+        lost += [f"{use.title}: {line}" for line in left_out(file, unused)]
     baked = bake(stack, base.modules(), rank, progress)
     words = tuple(words) or tuple(dict.fromkeys(word for file in files for word in trigger_words(file.metadata)))
     said = {
@@ -78,18 +80,13 @@ def export_stack(
     }
     write_adapter(path, baked.layers, layout, {key: value for key, value in said.items() if value})
     largest = max(update.rank for update in baked.layers.values())
-    notes = _notes(acting, files, baked, rank)
+    notes = [*_notes(acting, baked, rank), *lost]
     embeddings = sum(
         isinstance(base.modules()[component].get_submodule(place), nn.Embedding) for component, place in baked.layers
     )
     if embeddings:
         notes.append(f"{embeddings} of its layers are embeddings, which diffusers does not load.")
     return Exported(path, len(baked.layers), largest, baked.lost, tuple(notes))
-
-
-def kept_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The metadata that still holds for a changed copy: where it comes from, not its old rank, layout or hash."""
-    return {key: value for key, value in metadata.items() if not key.startswith(_STALE)}
 
 
 def cannot_bake(uses: Sequence[AppliedAdapter]) -> str:
@@ -114,7 +111,7 @@ def _described(use: AppliedAdapter, file: AdapterFile) -> dict:
     return {"name": use.title, "sha256": file.hash, "strength": use.strength, **values}
 
 
-def _notes(uses: Sequence[AppliedAdapter], files: Sequence[AdapterFile], baked: Baked, rank: int) -> list[str]:
+def _notes(uses: Sequence[AppliedAdapter], baked: Baked, rank: int) -> list[str]:
     notes = []
     if baked.cut:
         notes.append(
@@ -125,9 +122,6 @@ def _notes(uses: Sequence[AppliedAdapter], files: Sequence[AdapterFile], baked: 
         notes.append("Exact: at strength 1 it does what these adapters do.")
     if baked.left_out:
         notes.append(f"{baked.left_out} biases or norms were left out: a LoRA has no place for them.")
-    packed = [file.name for file in files if file.embeddings]
-    if packed:
-        notes.append(f"The new words packed into {_and(packed)} are not in it.")
     return [*notes, *filter(None, [cannot_bake(uses)])]
 
 

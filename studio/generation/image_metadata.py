@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from studio import __version__
+from studio.adapters import autov3_hash
 from studio.basemodels import BaseChoice, base_folder
 from studio.basemodels.weights import weights_hash
 from studio.errors import BaseModelError, GenerationError
@@ -67,7 +68,7 @@ def parameters_text(recipe: Recipe) -> str:
         facts["Denoising strength"] = f"{recipe.denoising:g}"
     if recipe.clip_skip > 1:
         facts["Clip skip"] = recipe.clip_skip
-    hashes = ", ".join(f"{use.title}: {sha256_of(use.file)[:12]}" for use in recipe.adapters if sha256_of(use.file))
+    hashes = ", ".join(f"{use.title}: {autov3_hash(use.file)}" for use in recipe.adapters if autov3_hash(use.file))
     if hashes:
         facts["Lora hashes"] = json.dumps(hashes, ensure_ascii=False)
     facts["Version"] = f"LoRA Studio {__version__}"

@@ -307,7 +307,7 @@ def test_adapter_files_are_converted_resized_and_merged(capsys, space, tmp_path)
     assert all(torch.equal(first.layers[k].parts["A"], second.layers[k].parts["A"]) for k in first.layers)
     assert read_adapter(kohya).layout == "kohya"
     assert main.main(["resize", one, small, "--rank", "2"]) == main.DONE
-    assert "changed by" in capsys.readouterr().err and read_adapter(small).rank == 2
+    assert "energy is kept" in capsys.readouterr().err and read_adapter(small).rank == 2
     assert main.main(["merge", f"{one}:0.5", f"{small}:1", both]) == main.DONE
     assert read_adapter(both).rank == 6
     assert main.main(["inspect", both, "--base", "starter"]) == main.DONE
@@ -320,7 +320,7 @@ def test_adapter_files_are_converted_resized_and_merged(capsys, space, tmp_path)
     assert "two adapters" in refusal(capsys, "merge", one, both)
     assert "different layouts" in refusal(capsys, "merge", one, kohya, both)
     assert "no adapter" in refusal(capsys, "merge", one, str(tmp_path / "none.safetensors"), both)
-    assert "whole number" in refusal(capsys, "resize", one, small, "--rank", "0")
+    assert "at least 1" in refusal(capsys, "resize", one, small, "--rank", "0")
 
 
 def test_a_run_whose_name_has_spaces_is_followed_to_its_end_and_not_resumed_after_it(capsys, space, pictures):

@@ -175,9 +175,12 @@ def pair(path, out=320, into=320, rank=4, names=("lora_down", "lora_up")):
     return {f"{path}.{names[0]}.weight": torch.ones(rank, into), f"{path}.{names[1]}.weight": torch.ones(out, rank)}
 
 
+ONE_LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
 def lora(**more):
     """A file that would fit, but for what is in it besides."""
-    path = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    path = ONE_LAYER
     return {f"{path}.lora_A.weight": torch.ones(2, 256), f"{path}.lora_B.weight": torch.ones(256, 2)} | more
 
 
@@ -219,7 +222,7 @@ BROKEN = {
     "a web page": b"<!doctype html><title>Log in to download</title>",
     "a pickle": b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00}\x94.",
     "not a number": safetensors.torch.save(lora(**{"unet.conv_in.diff_b": torch.tensor([float("nan")] * 64)})),
-    "infinite": safetensors.torch.save(lora(**{"unet.conv_in.alpha": torch.tensor(float("inf"))})),
+    "infinite": safetensors.torch.save(lora(**{f"{ONE_LAYER}.alpha": torch.tensor(float("inf"))})),
     "a header of 8 EB": b"\xff" * 7 + b"\x7f" + WHOLE[8:],
     "a tensor of 16 TB": header(lambda said: said | HUGE),
     "a product of 160 GB": header(grown) + bytes(1_600_000),

@@ -34,6 +34,7 @@ class AdapterFile:
     metadata  what the file says about itself, as it stands there
     unknown   {key: why it is not used}: nothing is dropped silently
     notes     a sentence for each thing that was assumed, or that the file says and that has no effect
+    keys      {place in `layers`: the keys that made it}; with those of embeddings and `unknown`, all of the file
     tensors   how many the file holds
     hash      SHA-256 of the whole file, "" from `read_outline`; size in bytes
     """
@@ -49,6 +50,7 @@ class AdapterFile:
     embeddings: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
     not_finite: list[str] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    keys: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict, repr=False)
     tensors: int = 0
 
     def refuse_if_damaged(self) -> None:
@@ -155,7 +157,7 @@ def _read(path: Path, read_tensors: "_Reader") -> AdapterFile:
     ]
     return AdapterFile(
         path.stem, path, size, digest, layout, found.layers, metadata, found.unknown, found.embeddings, not_finite,
-        tuple(notes), len(entries),
+        tuple(notes), found.keys, len(entries),
     )  # fmt: skip
 
 
@@ -233,6 +235,7 @@ class _Found:
     embeddings: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     without_alpha: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    keys: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
 
 
 def _group(entries: list[Entry], tensors: dict[str, Tensor]) -> _Found:
@@ -273,7 +276,7 @@ def _group(entries: list[Entry], tensors: dict[str, Tensor]) -> _Found:
             update, useless = replace(update, alpha=1.0), useless + 1
         if "alpha" not in keys and update.rank:
             found.without_alpha.append((component, layer))
-        found.layers[component, layer] = update
+        found.layers[component, layer], found.keys[component, layer] = update, tuple(keys.values())
     if useless:
         found.notes.append(f"the alpha of {pluralize(useless, 'layer')} is not finite; it has no effect there")
     return found

@@ -64,7 +64,8 @@ _FLUX_TEXT = (("text_encoder", _clip_l), ("text_encoder_2", models.t5_text), ("t
 _SD3_HINTS = ("stable-diffusion-3", "sd3")
 MODELS = {
     "Starter": _Model("LoRA Studio starter", "lora-studio-starter",
-                      lambda: models.unet(192, (64, 128, 256), (0, 1, 1), layers=1), hints=("starter",)),
+                      lambda: models.unet(192, (64, 128, 256), (0, 1, 1), layers=1),
+                      (("text_encoder", lambda: models.clip_text(192, 4)),), ("starter",)),
     "Stable Diffusion 1": _Model("Stable Diffusion 1", "stable-diffusion-v1", lambda: models.unet(768),
                                  (("text_encoder", _clip_l),), ("stable-diffusion-v1", "sd_v1")),
     "Stable Diffusion 2": _Model("Stable Diffusion 2", "stable-diffusion-v2", lambda: models.unet(1024),

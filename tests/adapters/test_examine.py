@@ -15,7 +15,8 @@ from studio.basemodels import load_base
 from studio.errors import GenerationError
 from studio.web.components.heatmap import block_table, energy_chart
 
-ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"
+ATTENTION = f"{BLOCK}.attn1.to_q"
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_what_the_file_lacks_is_grey_and_what_the_base_lacks_is_hatched(base, tm
 
 def test_a_file_for_another_base_is_told_in_one_line_and_has_no_map(base, tmp_path):
     update = Update("lora", {"A": torch.randn(4, 2048), "B": torch.randn(640, 4)}, 4.0)
-    write_adapter(tmp_path / "a.safetensors", {("unet", "down_blocks.9.attn2.to_k"): update}, "kohya")
+    write_adapter(tmp_path / "a.safetensors", {("unet", f"{BLOCK}.attn2.to_k"): update}, "kohya")
     found = examine(read_adapter(tmp_path / "a.safetensors"), base.modules())
     assert found.where is None and "Made for SDXL: none of its 1 layers fits" in verdict(found)
     assert "\n" not in verdict(found) and len(found.kept[ALL]) == 4  # its rank is known without a base

@@ -95,6 +95,23 @@ def test_the_layers_are_those_of_diffusers_own_class(name):
     assert MODELS[name].denoiser() == trimmed
 
 
+def test_the_layers_of_text_encoders_are_those_of_transformers():
+    config = json.loads((STARTER.parents[1] / "text_encoder" / "config.json").read_text())
+    sizes = {"hidden_size": 1280, "num_hidden_layers": 32, "intermediate_size": 5120, "num_attention_heads": 20}
+    clip_g = transformers.CLIPTextConfig(**sizes)
+    with torch.device("meta"):
+        made = {
+            ("Starter", "text_encoder"): transformers.CLIPTextModel(transformers.CLIPTextConfig.from_dict(config)),
+            ("SDXL", "text_encoder_2"): transformers.CLIPTextModel(clip_g),
+            ("FLUX.1", "text_encoder_2"): transformers.T5EncoderModel(transformers.T5Config(
+                d_model=4096, d_ff=10240, num_layers=24, num_heads=64, d_kv=64, feed_forward_proj="gated-gelu")),
+        }  # fmt: skip
+    for (name, component), model in made.items():
+        layers = {path.removeprefix("text_model."): tuple(layer.weight.shape)
+                  for path, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}  # fmt: skip
+        assert dict(MODELS[name].encoders)[component]() == layers
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_file_with_all_layers_is_told_by_every_programs_names(name):
     shapes, family = MODELS[name].denoiser(), MODELS[name].family

@@ -6,9 +6,10 @@ were, any number of adapters can act on one layer, and each has its own strength
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -25,7 +26,7 @@ from studio.text import pluralize
 
 # Base parameter -> [its requires_grad before the first adapter, how many adapters keep it frozen]. Shared by all
 # adapters, so that they can be detached in any order.
-_frozen = WeakTensorKeyDictionary()
+_frozen: MutableMapping[nn.Parameter, list[Any]] = WeakTensorKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Adapter(nn.Module):
         """{(component, path): the layer's update}, copied to the CPU. The component is "" after `attach`."""
         return {place: layer.update for place, layer in self._layers.items()}
 
-    def groups(self, learning_rate: float, b_ratio: float = 1.0) -> list[dict]:
+    def groups(self, learning_rate: float, b_ratio: float = 1.0) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer. A `b_ratio` above 1 trains B faster than A: LoRA+ (arXiv:2402.12354)."""
         named = list(self.named_parameters())
         fast = [p for name, p in named if name.rsplit(".", 1)[-1] == "B"]

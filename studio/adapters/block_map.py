@@ -6,8 +6,8 @@ from dataclasses import astuple, dataclass
 
 from torch import nn
 
-from studio.adapters.attach import can_train
 from studio.adapters.insight import block_of
+from studio.adapters.layers import can_train
 from studio.adapters.names import COMPONENTS
 
 # (kind of layer, pattern of its path); the first that fits counts. Flattened names have "_" for ".".

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Examination:
     overlaps  {name of another adapter: cosine of the two}
     """
 
-    facts: dict
+    facts: dict[str, Any]
     fit: MatchReport
     where: BlockMap | None
     kept: dict[str, tuple[float, ...]]

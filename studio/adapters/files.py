@@ -164,20 +164,16 @@ def _read(path: Path, read_tensors: "_Reader") -> AdapterFile:
 _Reader = Callable[[BinaryIO, list[Entry], bytes], tuple[dict[str, Tensor], str]]
 
 
-def _is_used(entry: Entry) -> bool:
-    return entry.dtype is not None and names.parse_key(entry.name) is not None
-
-
 def _read_tensors(stream: BinaryIO, entries: list[Entry], head: bytes) -> tuple[dict[str, Tensor], str]:
     """The tensors that an adapter is made of, as float32, and the SHA-256 of all bytes of the file."""
     tensors, digest = {}, hashlib.sha256(head)
     for entry in entries:
-        if not _is_used(entry):
+        if entry.dtype is None or names.parse_key(entry.name) is None:
             for chunk in _chunks(stream, entry.length):
                 digest.update(chunk)
             continue
         data = torch.empty(entry.length, dtype=torch.uint8)
-        view, done = memoryview(data.numpy()), 0
+        view, done = memoryview(data.numpy()), 0  # type: ignore[arg-type]
         while done < entry.length:
             count = stream.readinto(view[done : done + _CHUNK])  # type: ignore[attr-defined]
             if not count:

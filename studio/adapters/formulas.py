@@ -73,7 +73,7 @@ def glora_is_old(p: Parts) -> bool:
 def oft(W: Tensor, p: Parts, constraint: float) -> Tensor:
     """(R − I) W with R block-diagonal and orthogonal (arXiv:2306.07280). oft_blocks (n, b, b), n · b = out."""
     R = cayley(p["oft_blocks"], constraint)
-    turned = torch.einsum("knm,kn...->km...", R, W.unflatten(0, R.shape[:2])).flatten(0, 1)
+    turned = torch.einsum("knm,kn...->km...", R, W.reshape(*R.shape[:2], *W.shape[1:])).flatten(0, 1)
     return _rescaled(turned, p, W) - W
 
 
@@ -81,10 +81,10 @@ def boft(W: Tensor, p: Parts, constraint: float) -> Tensor:
     """A product of sparse turns, each mixing further apart, less W (arXiv:2311.06243). oft_blocks (m, n, b, b)."""
     turned = W
     for i, R in enumerate(cayley(p["oft_blocks"], constraint)):
-        apart = 2**i * R.shape[-1] // 2
-        mixed = turned.unflatten(0, (-1, 2, apart)).transpose(1, 2).flatten(0, 2).unflatten(0, R.shape[:2])
+        apart, inputs = 2**i * R.shape[-1] // 2, W.shape[1:]
+        mixed = turned.reshape(-1, 2, apart, *inputs).transpose(1, 2).reshape(*R.shape[:2], *inputs)
         mixed = torch.einsum("bij,bj...->bi...", R, mixed)
-        turned = mixed.flatten(0, 1).unflatten(0, (-1, apart, 2)).transpose(1, 2).flatten(0, 2)
+        turned = mixed.reshape(-1, apart, 2, *inputs).transpose(1, 2).flatten(0, 2)
     return _rescaled(turned, p, W) - W
 
 
@@ -95,7 +95,8 @@ def cayley(blocks: Tensor, constraint: float) -> Tensor:
     if 0 < constraint < length:
         Q = Q * (constraint / length)
     identity = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device)
-    return (identity + Q) @ torch.linalg.inv(identity - Q)
+    turn: Tensor = (identity + Q) @ torch.linalg.inv(identity - Q)
+    return turn
 
 
 def dora(W: Tensor, delta: Tensor, magnitude: Tensor, axis: str) -> Tensor:
@@ -111,7 +112,8 @@ def dora(W: Tensor, delta: Tensor, magnitude: Tensor, axis: str) -> Tensor:
 def column_length(W: Tensor, axis: str) -> Tensor:
     """‖W‖ of each output's row (out, 1, …) or of each input's column (1, in, …)."""
     keep = 0 if axis == "output" else 1
-    return torch.linalg.vector_norm(W, dim=[d for d in range(W.ndim) if d != keep], keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(W, dim=[d for d in range(W.ndim) if d != keep], keepdim=True)
+    return length
 
 
 def _tucker(core: Tensor, up: Tensor, down: Tensor) -> Tensor:

@@ -177,7 +177,8 @@ def run(base: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
         case nn.Linear():
             return F.linear(x, weight, bias)
         case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
-            return base._conv_forward(x, weight, bias)  # its own stride, padding, dilation and padding mode
+            output: Tensor = base._conv_forward(x, weight, bias)  # its own stride, padding, dilation and padding mode
+            return output
         case nn.Embedding():
             return F.embedding(x, weight)
         case nn.LayerNorm():

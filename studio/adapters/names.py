@@ -137,14 +137,14 @@ def index_layers(module: nn.Module) -> Index:
     sizes = {path: shape_of(m)[0] for path, m in module.named_modules() if path and can_carry(m)}
     index: Index = {}
 
-    def add(name: str, places: tuple) -> None:
+    def add(name: str, places: tuple[tuple[str, tuple[int, int] | None], ...]) -> None:
         for spelled in {name, name.replace(".", "_")}:
             index[spelled] = places if index.get(spelled, places) == places else None
 
     for path in sizes:
         for name in {path, _TEXT_LEVEL + path, path.removeprefix(_TEXT_LEVEL)}:
             add(name, ((path, None),))
-    held: dict[str, list] = {}
+    held: dict[str, list[tuple[str, tuple[int, int] | None]]] = {}
     for name, path, rows in original_names(sizes):
         held.setdefault(name, []).append((path, rows))
     for name, places in held.items():

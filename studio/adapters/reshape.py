@@ -90,15 +90,20 @@ def singular_values(update: Update) -> Tensor:
 def _half_values(p: Mapping[str, Tensor], name: str) -> Tensor:
     """Singular values of one factor of a Kronecker product, whole or itself a product."""
     if name in p:
-        return torch.linalg.svdvals(p[name].flatten(1))
+        return _svdvals(p[name].flatten(1))
     return _values(p[f"{name}_a"].flatten(1), p[f"{name}_b"].flatten(1))
 
 
 def _values(B: Tensor, A: Tensor) -> Tensor:
     """The singular values of B A, (out, r) and (r, in)."""
     if B.shape[1] >= min(len(B), A.shape[1]):
-        return torch.linalg.svdvals(B @ A)  # the product is the smaller one
-    return torch.linalg.svdvals(torch.linalg.qr(B, mode="r")[1] @ torch.linalg.qr(A.T, mode="r")[1].T)
+        return _svdvals(B @ A)  # the product is the smaller one
+    return _svdvals(torch.linalg.qr(B, mode="r")[1] @ torch.linalg.qr(A.T, mode="r")[1].T)
+
+
+def _svdvals(matrix: Tensor) -> Tensor:
+    values: Tensor = torch.linalg.svdvals(matrix)
+    return values
 
 
 def factors(update: Update) -> tuple[Tensor, Tensor]:

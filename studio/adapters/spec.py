@@ -57,7 +57,7 @@ class AdapterSpec:
     ranks: Mapping[str, int] = field(default_factory=dict)
     alphas: Mapping[str, float] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise AdapterError(f"The adapter kind {self.kind!r} is unknown: use {', '.join(KINDS)}.")
         for rank in (self.rank, *self.ranks.values()):

@@ -66,7 +66,7 @@ def resize_file(file: AdapterFile, rank: int, progress: Progress | None = None) 
     layers, error = reshape.resize(_Watched(file.layers, progress), rank)
     done = (
         f"Rank {max(file.ranks)} → {rank}: {100 * (1 - error**2):.2f} % of its energy is kept "
-        f"(the change itself differs by {100 * error:.1f} %)."
+        f"(the update changed by {100 * error:.2f} %, ‖old − new‖ / ‖old‖)."
     )
     return _rewritten(layers, file.layout, [file], [done], error, metadata=kept_metadata(file.metadata))
 

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -153,6 +153,7 @@ def inspect_adapter(
     with jobs.device():
         modules = load_base(line).modules()
     found = examine(file, modules, others)
+    description = describe(file, spectrum=True)
     fit, where = found.fit, found.where
     moved = {block: where.of_block(block) for block in where.blocks} if where else {}
     energy = {block: cell.share for block, cell in moved.items() if cell.applied}
@@ -183,22 +184,14 @@ def convert_adapter(
     path, line = adapter_path(workspace, adapter), line or base_models.line_of(workspace, base)
 
     def make(job: Job, before: Any) -> tuple[Path, tuple[str, ...]]:
-        from studio.adapters import place_layers, read_adapter, write_adapter
+        from studio.adapters import read_adapter
+        from studio.adapters.rewrite import convert_file
         from studio.basemodels.skeleton import skeleton
-        from studio.generation.exporting import kept_metadata
 
-        file = read_adapter(path)
-        file.refuse_if_damaged()
-        layers, unused = place_layers(file, skeleton(line))
-        if not layers:
-            raise AdapterError(
-                f"{adapter_name(adapter)} was made for another base model, which is needed to name its layers."
-            )
+        made = convert_file(replace(read_adapter(path), name=adapter_name(adapter)), skeleton(line), layout)
         target = out or free_path(workspace.adapters, f"{adapter_name(adapter)}-{layout}.safetensors")
-        write_adapter(target, layers, layout, kept_metadata(file.metadata))
-        left = f"Left out, with no place in the base: {pluralize(len(unused), 'layer')}." if unused else ""
-        made = f"{pluralize(len(layers), 'layer')}, by the names of the {layout} layout."
-        return target, tuple(filter(None, [made, left]))
+        made.write(target)
+        return target, made.notes
 
     return _make(workspace, f"Converting {adapter_name(adapter)}", make, *_alone(path, recipe), note)
 
@@ -220,18 +213,13 @@ def resize_adapter(
     path = adapter_path(workspace, adapter)
 
     def make(job: Job, before: Any) -> tuple[Path, tuple[str, ...]]:
-        from studio.adapters import read_adapter, resize, write_adapter
-        from studio.generation.exporting import kept_metadata
+        from studio.adapters import read_adapter
+        from studio.adapters.rewrite import resize_file
 
-        file = read_adapter(path)
-        file.refuse_if_damaged()
-        layers, error = resize(_Watched(file.layers, _teller(job, "Layer")), rank)
+        made = resize_file(replace(read_adapter(path), name=adapter_name(adapter)), rank, _teller(job, "Layer"))
         target = out or free_path(workspace.adapters, f"{adapter_name(adapter)}-rank{rank}.safetensors")
-        write_adapter(target, layers, file.layout, kept_metadata(file.metadata))
-        return target, (
-            f"Rank {max(file.ranks)} → {rank}: {100 * (1 - error**2):.2f} % of its energy is kept "
-            f"(the update changed by {100 * error:.2f} %, ‖old − new‖ / ‖old‖).",
-        )
+        made.write(target)
+        return target, made.notes
 
     return _make(workspace, f"Resizing {adapter_name(adapter)}", make, *_alone(path, recipe), note)
 
@@ -255,19 +243,15 @@ def merge_adapters(
         parts.append((adapter_path(workspace, key), strength))
 
     def make(job: Job, before: Any) -> tuple[Path, tuple[str, ...]]:
-        from studio.adapters import merge, read_adapter, write_adapter
+        from studio.adapters import read_adapter
+        from studio.adapters.rewrite import merge_files
 
-        files = [read_adapter(path) for path, _ in parts]
-        for file in files:
-            file.refuse_if_damaged()
-        if len({file.layout for file in files}) > 1:
-            raise AdapterError("The adapters are in different layouts: convert one of them first.")
-        layers, error = merge([(file.layers, strength) for file, (_, strength) in zip(files, parts)], rank)
-        said = ", ".join(f"{file.name}:{strength:g}" for file, (_, strength) in zip(files, parts))
-        title = name.strip() or "-".join(dict.fromkeys(file.name for file in files))[:60] or "merged"
+        files = [(read_adapter(path), strength) for path, strength in parts]
+        made = merge_files(files, rank)
+        title = name.strip() or "-".join(dict.fromkeys(file.name for file, _ in files))[:60] or "merged"
         target = out or free_path(workspace.adapters, f"{safe_name(title)}.safetensors")
-        write_adapter(target, layers, files[0].layout, {"modelspec.merged_from": said})
-        return target, (f"Cutting to rank {rank} changed the sum by {100 * error:.2f} %.",) if rank else ()
+        made.write(target)
+        return target, made.notes
 
     return _make(workspace, "Merging adapters", make, None, None, "")
 
@@ -426,24 +410,6 @@ def _teller(job: Job, what: str) -> Callable[[int, int], None]:
         job.done, job.message = start + PARTS * done // max(1, total), f"{what} {done + 1} of {total}"
 
     return tell
-
-
-class _Watched(Mapping):
-    """Layers that tell how far one has gone through them."""
-
-    def __init__(self, layers: Mapping, tell: Callable[[int, int], None]):
-        self.layers, self.tell = layers, tell
-
-    def __getitem__(self, place: Any) -> Any:
-        return self.layers[place]
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __iter__(self) -> Iterator[Any]:
-        for done, place in enumerate(self.layers):
-            self.tell(done, len(self.layers))
-            yield place
 
 
 def whole(value: Any, what: str) -> int:

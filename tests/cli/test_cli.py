@@ -307,7 +307,7 @@ def test_adapter_files_are_converted_resized_and_merged(capsys, space, tmp_path)
     assert all(torch.equal(first.layers[k].parts["A"], second.layers[k].parts["A"]) for k in first.layers)
     assert read_adapter(kohya).layout == "kohya"
     assert main.main(["resize", one, small, "--rank", "2"]) == main.DONE
-    assert "energy is kept" in capsys.readouterr().err and read_adapter(small).rank == 2
+    assert "changed by" in capsys.readouterr().err and read_adapter(small).rank == 2
     assert main.main(["merge", f"{one}:0.5", f"{small}:1", both]) == main.DONE
     assert read_adapter(both).rank == 6
     assert main.main(["inspect", both, "--base", "starter"]) == main.DONE

@@ -1,12 +1,18 @@
-"""LoRA itself: the mathematics, the attachment to a model, and the files. A base model is any module here; only names
-in files are known to belong to some family.
+"""LoRA itself: the mathematics, the attachment to a model, and the files. A base model is any `nn.Module` here.
 
-Read in this order: `formulas` (what each kind adds to a weight), `layers` (one adapted layer that trains), `spec`
-(which layers, which rank), `stack` (several on one layer, live or merged), `attach` (putting them on a model); then
-`update` (one layer as plain tensors), `names`, `original_names` and `kohya_names` (what files call a layer), `header`,
-`files` and `outline` (reading with care, writing whole, looking only at the head), `family` (which base it is for),
-`reshape` (resize and merge), `baking` (a whole stack as one LoRA), `insight`, `block_map` and `examine` (what its
-numbers say), `report` and `advice` (what to tell).
+Where to find what:
+
+formulas, update                what each kind adds to a weight; one layer's update as plain tensors
+spec, layers                    settings of a new adapter; one adapted layer that trains
+layer_adapters, attach          several adapters on one layer, live or merged; attaching them to a model
+names, original_names,          what files call a layer: diffusers, PEFT and kohya; the original authors of UNets, FLUX
+original_dit_names, kohya_names and SD 3; those of other transformers; writing kohya's names
+header, peft_config, files      reading a file: its header, PEFT's configuration, the whole
+writing                         writing a file
+architectures, family           the layers of known models; which one a file is for
+reshape, baking, rewrite        arithmetic of resize and merge; adapters on a base as one LoRA; new files out of files
+insight, block_map, examine     effective rank, strength by block, a report on a base
+report, advice                  what to tell a person
 """
 
 from studio.adapters.attach import Adapter, MatchReport, attach, attach_file, place_layers

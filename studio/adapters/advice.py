@@ -1,4 +1,4 @@
-"""What an examination means, in words."""
+"""What an examination means, as sentences for a person."""
 
 from collections import Counter
 from statistics import median
@@ -7,7 +7,7 @@ from studio.adapters.block_map import BlockMap
 from studio.adapters.examine import ALL, NEARLY_ALL, Examination
 
 DEAD = 1e-4  # ‖delta‖ / ‖W‖ below which nothing is to be seen
-STRONG = 0.25  # from here a block is bent rather than nudged,
+STRONG = 0.25  # from here a block may break images,
 OUTLIER = 3.0  # when it is also so many times the median block
 ALIKE, AGAINST = 0.4, -0.2  # cosine of two adapters
 CLEARLY = 0.75  # a rank below this share of the present one is worth a resize
@@ -37,39 +37,39 @@ def advice(found: Examination) -> list[str]:
 def _where(where: BlockMap | None) -> list[str]:
     if where is None:
         return []
-    said = []
+    lines = []
     parts = {part: where.of_component(part) for part in where.components}
     changed = {part: cell.share for part, cell in parts.items() if cell.applied}
     if changed and max(changed.values()) < DEAD:
-        return ["It moves no weight by more than a ten-thousandth: a picture with it will be the base's own."]
+        return ["It changes no weight by more than a ten-thousandth: an image with it will be the base's own."]
     for part, share in changed.items():
         if share < DEAD:
             name = "text encoder" if part.startswith("text_encoder") else part
-            said.append(f"The {name} part is dead: its layers are in the file, but change nothing to be seen.")
+            lines.append(f"The {name} part is dead: its layers are in the file, but change nothing visible.")
     shares = {block: where.of_block(block).share for block in where.blocks if where.of_block(block).applied}
     usual = median(shares.values()) if shares else 0.0
     for block, share in sorted(shares.items(), key=lambda one: -one[1])[:3]:
         if share >= STRONG and share >= OUTLIER * usual and len(shares) > 2:
-            said.append(
-                f"{block} is over-strong: its weights move by {100 * share:.0f} %, {share / usual:.0f} times the "
-                f"median block. If pictures break, give that block less: {block} 0.5."
+            lines.append(
+                f"{block} is over-strong: its weights change by {100 * share:.0f} %, {share / usual:.0f} times the "
+                f"median block. If images break, give that block less: {block} 0.5."
             )
     if usual >= STRONG:
-        said.append(f"All of it is strong: the median block moves by {100 * usual:.0f} %. Try strengths below 1.")
-    return said
+        lines.append(f"All of it is strong: the median block changes by {100 * usual:.0f} %. Try strengths below 1.")
+    return lines
 
 
 def _others(found: Examination) -> list[str]:
-    said = []
+    lines = []
     for name, cosine in found.overlaps.items():
         cosine = round(cosine, 2) or 0.0  # no −0.00
         if cosine >= ALIKE:
-            said.append(f"It pushes the same way as {name} (overlap {cosine:+.2f}): with both on, lower one of them.")
+            lines.append(f"It pushes the same way as {name} (overlap {cosine:+.2f}): with both on, lower one of them.")
         elif cosine <= AGAINST:
-            said.append(f"It works against {name} (overlap {cosine:+.2f}): each undoes a part of the other.")
+            lines.append(f"It works against {name} (overlap {cosine:+.2f}): each undoes a part of the other.")
         else:
-            said.append(f"It hardly meets {name} (overlap {cosine:+.2f}): the two can be used together.")
-    return said
+            lines.append(f"It hardly meets {name} (overlap {cosine:+.2f}): the two can be used together.")
+    return lines
 
 
 def _rank(found: Examination) -> list[str]:

@@ -193,11 +193,11 @@ def attach(module: nn.Module, spec: AdapterSpec, name: str = "adapter") -> Adapt
 def attach_file(
     file: AdapterFile, modules: dict[str, nn.Module], strength: float = 1.0, force: bool = False
 ) -> Adapter:
-    """Hang a file's layers on the models they were made for; `adapter.report` says what fitted and what did not.
+    """Attach a file's layers to the models they were made for; `adapter.report` says what fitted and what did not.
 
     modules: {component: model}, such as {"unet": unet, "text_encoder": text_encoder}. Layers that the file gives no
-    known component are looked for in all of them. Raises AdapterError when nothing fits, or when the file holds numbers
-    that are not finite and it is not forced; the models are then untouched.
+    known component are searched in all of them. Raises AdapterError when nothing fits, or when the file holds NaN or
+    infinity and it is not forced; the models are then untouched.
     """
     if not force:
         file.refuse_if_damaged()

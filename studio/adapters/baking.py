@@ -1,4 +1,4 @@
-"""Several adapters at their strengths, on the base they act on, as one plain LoRA."""
+"""Several adapters at their strengths, on their base, as one plain LoRA."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ _BIASES = {"bias", "diff_b"}
 class Baked:
     """layers    plain LoRAs whose sum at strength 1 is what was given
     cut       layers whose change had no small rank and was cut
-    lost      share of the whole change's energy (its squares) that the cut could not hold
+    lost      share of the change's energy (sum of squares) that is lost by the cut
     left_out  biases and norms, for which a LoRA has no place
     """
 
@@ -45,7 +45,7 @@ def bake(
     places = list(dict.fromkeys(place for layers, _ in stack for place in layers))
     out: dict[Place, Update] = {}
     cut = left_out = 0
-    lost = whole = 0.0
+    lost = energy = 0.0
     for done, place in enumerate(places):
         if progress:
             progress(done, len(places))
@@ -63,14 +63,14 @@ def bake(
             U, S, V = spectrum(*_beside(dense))
             thin.append((U[:, :rank] * S[:rank], V[:rank]))
             missing = S[rank:].square().sum().item()
-            cut, lost, whole = cut + (missing > 0), lost + missing, whole + missing
+            cut, lost, energy = cut + (missing > 0), lost + missing, energy + missing
         if thin:
             B, A = _beside(thin)
-            whole += inner((B, A), (B, A))
+            energy += inner((B, A), (B, A))
             out[place] = _plain(B, A, shape_of(base))
     if not out:
         raise AdapterError("Nothing would be left in the file: turn an adapter on and give it a strength.")
-    return Baked(with_one_alpha(out), cut, lost / whole if whole else 0.0, left_out)
+    return Baked(with_one_alpha(out), cut, lost / energy if energy else 0.0, left_out)
 
 
 def factors_on(update: Update, base: nn.Module) -> tuple[Tensor, Tensor]:

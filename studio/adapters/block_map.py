@@ -11,12 +11,12 @@ from studio.adapters.layers import can_train
 from studio.adapters.names import COMPONENTS
 
 # (kind of layer, pattern of its path); the first that fits counts. Flattened names have "_" for ".".
-_SELF, _WORDS = r"(?:attn1|attn|self_attn|attention)[._](?:to_)?", r"(?:attn2[._]to_|add_)"
+_SELF, _CROSS = r"(?:attn1|attn|self_attn|attention)[._](?:to_)?", r"(?:attn2[._]to_|add_)"
 _KINDS = (
-    *((f"self {letter}", rf"{_SELF}{letter}(?:_proj)?$") for letter in "qkv"),
-    ("self out", rf"{_SELF}(?:out|o)(?:_proj|[._]0)?$"),
-    *((f"words {letter}", rf"{_WORDS}{letter}(?:_proj)?$") for letter in "qkv"),
-    ("words out", r"attn2[._]to_out(?:[._]0)?$|to_add_out$"),
+    *((f"self-attention {letter}", rf"{_SELF}{letter}(?:_proj)?$") for letter in "qkv"),
+    ("self-attention out", rf"{_SELF}(?:out|o)(?:_proj|[._]0)?$"),
+    *((f"cross-attention {letter}", rf"{_CROSS}{letter}(?:_proj)?$") for letter in "qkv"),
+    ("cross-attention out", r"attn2[._]to_out(?:[._]0)?$|to_add_out$"),
     ("time", r"time|adaLN|modulation|norm\w*[._]linear|emb_layers|add_embedding|_mod[._]"),
     ("feed-forward", r"[._](?:ff|ff_context|mlp|feed_forward)[._]|proj_mlp|[._]fc[12]$|linear[12]$"),
     ("projection", r"proj_(?:in|out)$"),
@@ -33,19 +33,19 @@ class Cell:
 
     total    how many the base has; applied: how many of them the file changes
     unused   layers of the file that belong here by their name and have no place
-    moved, whole  sums of squares of the change at strength 1, and of the weights that it changes
+    delta_energy, weight_energy  sums of squares of the change at strength 1, and of the weights that it changes
     """
 
     total: int = 0
     applied: int = 0
     unused: int = 0
-    moved: float = 0.0
-    whole: float = 0.0
+    delta_energy: float = 0.0
+    weight_energy: float = 0.0
 
     @property
     def share(self) -> float:
         """‖delta‖ / ‖W‖ over the layers that are changed."""
-        return (self.moved / self.whole) ** 0.5 if self.whole else 0.0
+        return (self.delta_energy / self.weight_energy) ** 0.5 if self.weight_energy else 0.0
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,10 @@ def block_map(
             cell = cells.setdefault((block_of(component, path), kind_of(path)), Cell())
             cell.total += 1
             if place in norms:
-                moved, whole = norms[place]
-                cell.applied, cell.moved, cell.whole = cell.applied + 1, cell.moved + moved, cell.whole + whole
+                delta_energy, weight_energy = norms[place]
+                cell.applied += 1
+                cell.delta_energy += delta_energy
+                cell.weight_energy += weight_energy
     for key in unused:
         cells.setdefault((_block_by_name(key), kind_of(key)), Cell()).unused += 1
     blocks = dict.fromkeys(block for block, _ in cells)
@@ -104,7 +106,7 @@ def component_of(block: str) -> str:
 
 
 def _turn(block: str) -> tuple[int, int]:
-    """When a UNet comes to it; other models register their blocks in the order in which they use them."""
+    """Sort key: the order in which a UNet runs its blocks; other models register theirs in that order."""
     rest = block.removeprefix(component_of(block)).lstrip(".")
     number = int(rest.rpartition(".")[2]) if rest.rpartition(".")[2].isdigit() else 0
     for turn, name in enumerate((*_BEFORE, "mid_block", *_AFTER)):
@@ -114,7 +116,7 @@ def _turn(block: str) -> tuple[int, int]:
 
 
 def _block_by_name(key: str) -> str:
-    """The block of a layer that the base does not have, as well as its name tells it."""
+    """The block of a layer that the base does not have, from its name."""
     head, _, rest = key.partition(".")
     component = head if head in COMPONENTS else ""
     rest = (rest if component else key).removeprefix("text_model.").removeprefix("text_model_")

@@ -1,4 +1,4 @@
-"""A whole look at one adapter: does it fit, where does it act, how much of its rank it uses, whom it meets."""
+"""An adapter measured on a base: what fits, where it acts, how much of its rank it uses, how it overlaps others."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -19,7 +19,12 @@ from studio.errors import AdapterError
 
 ALL = "all of it"
 NEARLY_ALL = 0.99  # of the energy: what a smaller rank should keep
-_GROUPS = {"self": "attention", "words": "attention", "conv": "convolutions", "feed-forward": "feed-forward"}
+_GROUPS = {
+    "self-attention": "attention",
+    "cross-attention": "attention",
+    "conv": "convolutions",
+    "feed-forward": "feed-forward",
+}
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def norm(W: Tensor, p: Parts, sigma: float) -> Tensor:
 
 
 def ia3(W: Tensor, p: Parts, sigma: float) -> Tensor:
-    """W · w, along the input's axis or the output's (arXiv:2205.05638, as LyCORIS writes it: w is 0 when fresh)."""
+    """W · w, along the input's axis or the output's (arXiv:2205.05638, as LyCORIS writes it: w starts at 0)."""
     along = (1, -1) if p["on_input"].item() else (-1, 1)
     return W * p["ia3"].reshape(*along, *(1 for _ in W.shape[2:]))
 

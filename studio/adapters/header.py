@@ -1,4 +1,4 @@
-"""The head of a .safetensors file, read with distrust: everything is checked before a byte of a tensor is allocated.
+"""The header of a .safetensors file: everything in it is checked before memory for a tensor is allocated.
 
 The format: 8 bytes (little-endian length n), n bytes of JSON {name: {dtype, shape, data_offsets}, "__metadata__": {}},
 then the tensors one after another. https://github.com/huggingface/safetensors#format

@@ -50,7 +50,9 @@ def joined(layers: Mapping[str, Update], metadata: Mapping[str, str] | None = No
 def stems(
     layers: Mapping[tuple[str, str], Update], metadata: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, Update]]:
-    """(the key without its end, update) of a whole file in the kohya layout. metadata: of the file, see `family_of`.
+    """(the key without its end, update) of all layers of a file in the kohya layout.
+
+    metadata: of the file, see `family_of`.
 
     Raises AdapterError for a component that the layout has no name for, and where two layers would be called the same.
     """

@@ -108,7 +108,7 @@ class Layer(nn.Module):
         return torch.baddbmm(output.flatten(2), B, down, alpha=scale).view_as(output)
 
     def _low_rank(self, base: nn.Module, x: Tensor, scale: float) -> Tensor:
-        """scale · B (A x): two thin products in place of a whole one."""
+        """scale · B (A x): two thin products in place of a full one."""
         if isinstance(base, nn.Linear):
             return F.linear(F.linear(x, self.A.flatten(1)) * scale, self.B.flatten(1))
         if isinstance(base, nn.Embedding):
@@ -249,7 +249,7 @@ def _loha(shape: torch.Size, rank: int) -> formulas.Parts:
 
 
 def _lokr(shape: torch.Size, rank: int) -> formulas.Parts:
-    """w1 small and whole; w2 a product where the rank makes that smaller, else whole. One factor starts at zero."""
+    """w1 small and full; w2 a product where the rank makes that smaller, else full. One factor starts at zero."""
     out, width, *window = shape
     (small_out, large_out), (small_in, large_in) = _divide(out), _divide(width)
     parts = {"lokr_w1": _kaiming(small_out, small_in)}
@@ -265,7 +265,7 @@ def _divide(size: int) -> tuple[int, int]:
 
 
 def _pissa(W: Tensor, rank: int, sigma: float) -> formulas.Parts:
-    """The strongest directions of W itself (arXiv:2404.02948). W stays whole: what is learned is B A − B₀ A₀."""
+    """The strongest directions of W itself (arXiv:2404.02948). W stays unchanged: the update is B A − B₀ A₀."""
     U, S, V = torch.linalg.svd(W.flatten(1), full_matrices=False)
     root = (S[:rank] / sigma).sqrt()
     if len(root) < rank:

@@ -9,7 +9,7 @@
 |                    | text_encoder.….q_proj.lora_linear_layer.down.weight                           |
 
 A flattened name such as `mid_block_to_q` can't be un-flattened by rules, since paths hold underscores of their own.
-So the way is the other one: flatten every path of the live model, and look the file's name up there.
+Instead, every path of the live model is flattened, and the file's name is searched among them.
 """
 
 import re
@@ -40,7 +40,7 @@ _ADAPTER = r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.weight)?"  # PEFT's name of the a
 _KEY = re.compile(
     r"(?P<path>.+?)(?:"
     rf"\.lora_(?P<letter>[AB]){_ADAPTER}"
-    r"|[._]lora(?P<side>[12])?(?:_linear_layer)?[._](?P<way>down|up)\.weight"  # XLabs: 1 the picture's, 2 the text's
+    r"|[._]lora(?P<side>[12])?(?:_linear_layer)?[._](?P<way>down|up)\.weight"  # XLabs: 1 the image's, 2 the text's
     rf"|\.(?P<magnitude>lora_magnitude_vector){_ADAPTER}"
     r"|\.lora_(?P<mid>mid)\.weight"
     r"|\.lora_B(?:\.[^.]+)?\.(?P<bias>bias)"

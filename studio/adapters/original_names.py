@@ -135,7 +135,7 @@ def _unet(sizes: Sizes) -> Iterator[Named]:
 
 
 def _flux(sizes: Sizes) -> Iterator[Named]:
-    """Black Forest Labs' names, and those of XLabs (qkv1, proj1: the picture's, 2: the text's)."""
+    """Black Forest Labs' names, and those of XLabs (qkv1, proj1: the image's, 2: the text's)."""
     for path, name in _FLUX.items():
         yield name, (path,)
     for block in _numbers(sizes, "transformer_blocks"):

@@ -33,7 +33,7 @@ _UNSUPPORTED = {
 class _Patterns:
     """PEFT's {pattern: value}: the first that matches `(.*\\.)?(pattern)$` counts, in the order of the file.
 
-    Most patterns are the end of a path, found by looking it up; the others are matched under a limit of time.
+    Most patterns are the end of a path, found in a dict; the others are matched under a limit of time.
     """
 
     def __init__(self, values: Mapping[str, Any]):
@@ -110,27 +110,27 @@ class PeftConfig:
         return all(self.rank(component, layer, rank) == rank for (component, layer), rank in ranks.items())
 
     def rank(self, component: str, layer: str, otherwise: int) -> Any:
-        """The rank that is said for a layer; `otherwise` where none is."""
+        """The configured rank of a layer; `otherwise` where there is none."""
         found = self._pattern(component, layer, "rank_pattern")
-        said = self._said(component, "r") if found is None else found
-        return otherwise if said is None else said
+        value = self._value(component, "r") if found is None else found
+        return otherwise if value is None else value
 
     def alpha(self, component: str, layer: str, rank: int) -> float | None:
-        """The layer's alpha, such that alpha / rank is PEFT's scaling; None where nothing is said.
+        """The layer's alpha, such that alpha / rank is PEFT's scaling; None where it is not configured.
 
-        Raises ValueError where what is said is no number.
+        Raises ValueError where it is not a number.
         """
         alpha = self._pattern(component, layer, "alpha_pattern")
         if alpha is None:
-            said = [self._said(component, key) for key in ("lora_alpha", "alpha")]
-            alpha = next((value for value in said if value is not None), None)
+            values = [self._value(component, key) for key in ("lora_alpha", "alpha")]
+            alpha = next((value for value in values if value is not None), None)
         if alpha is None:
-            if self._said(component, "r") is None:
+            if self._value(component, "r") is None:
                 return None
             alpha = DEFAULT_ALPHA
         if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < 1e9:
             raise ValueError("its alpha is not a number")
-        return float(alpha * math.sqrt(rank) if self._said(component, "use_rslora") is True else alpha)
+        return float(alpha * math.sqrt(rank) if self._value(component, "use_rslora") is True else alpha)
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ class PeftConfig:
                 out.append(f"{_UNSUPPORTED[name]}, which is not followed here")
         return tuple(dict.fromkeys(out))
 
-    def _said(self, component: str, key: str) -> Any:
+    def _value(self, component: str, key: str) -> Any:
         return self.values.get(f"{component}.{key}", self.values.get(key))
 
     def _pattern(self, component: str, layer: str, key: str) -> Any:
@@ -158,7 +158,7 @@ class PeftConfig:
     def _patterns(self, component: str, key: str) -> _Patterns | None:
         known = self.__dict__.setdefault("_known", {})
         if (component, key) not in known:
-            values = self._said(component, key) or {}
+            values = self._value(component, key) or {}
             if not isinstance(values, dict):
                 raise ValueError(f"its {key} is not a table")
             known[component, key] = _Patterns(values) if values else None

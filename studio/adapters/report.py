@@ -54,8 +54,8 @@ def describe_text(description: dict[str, Any]) -> str:
         "rank": _counts(description["ranks"]),
         "alpha": _counts(description["alphas"]),
         "fits": f"{description['family'] or 'not known'}: {description['family_because']}",
-        "base": ", ".join(f"{value} ({key})" for key, value in description["base"].items()) or "not said",
-        "trigger": ", ".join(description["trigger_words"]) or "not said",
+        "base": ", ".join(f"{value} ({key})" for key, value in description["base"].items()) or "not given",
+        "trigger": ", ".join(description["trigger_words"]) or "not given",
         "size": f"{description['size']:,} bytes",
         "sha256": description["sha256"],
     }
@@ -122,7 +122,7 @@ def _rules(file: AdapterFile) -> list[str]:
     if axes:
         rules.append(f"DoRA's magnitude runs along {' and '.join(sorted(axes))}; strength 0 is the base")
     if any(update.kind == "lokr" and not update.rank for update in updates):
-        rules.append("LoKr with two whole factors has the scale 1, whatever its alpha")
+        rules.append("LoKr with two full factors has the scale 1, whatever its alpha")
     if any(update.kind == "glora" for update in updates):
         old = any(update.kind == "glora" and glora_is_old(dict(update.parts)) for update in updates)
         rules.append(f"GLoRA in the {'old' if old else 'new'} order, by shape")

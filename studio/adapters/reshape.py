@@ -1,4 +1,4 @@
-"""Other adapters out of adapters: to a smaller rank, and several into one. What is lost on the way is measured."""
+"""Adapters at a smaller rank, and several as one; the error is measured."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,11 +22,11 @@ def resize(layers: Layers, rank: int) -> tuple[dict[tuple[str, str], Update], fl
     without their base's weights (DoRA, OFT, GLoRA, IA3), and for norms, which have no rank.
     """
     _check_rank(rank)
-    out, lost, whole = {}, 0.0, 0.0
+    out, lost, total = {}, 0.0, 0.0
     for place, update in layers.items():
         out[place], missing, energy = _cut(factors(update), update, rank)
-        lost, whole = lost + missing, whole + energy
-    return with_one_alpha(out), (lost / whole) ** 0.5 if whole else 0.0
+        lost, total = lost + missing, total + energy
+    return with_one_alpha(out), (lost / total) ** 0.5 if total else 0.0
 
 
 def merge(
@@ -39,7 +39,7 @@ def merge(
     """
     if rank is not None:
         _check_rank(rank)
-    out, lost, whole = {}, 0.0, 0.0
+    out, lost, total = {}, 0.0, 0.0
     for place in dict.fromkeys(place for layers, _ in weighted for place in layers):
         parts = [(layers[place], strength) for layers, strength in weighted if place in layers]
         like = max((update for update, _ in parts), key=lambda update: len(update.shape))  # LoHa writes windows flat
@@ -52,8 +52,8 @@ def merge(
             out[place] = _lora(B, A, like)
         else:
             out[place], missing, energy = _cut((B, A), like, rank)
-            lost, whole = lost + missing, whole + energy
-    return with_one_alpha(out), (lost / whole) ** 0.5 if whole else 0.0
+            lost, total = lost + missing, total + energy
+    return with_one_alpha(out), (lost / total) ** 0.5 if total else 0.0
 
 
 def with_one_alpha(layers: Layers) -> dict[tuple[str, str], Update]:
@@ -88,7 +88,7 @@ def singular_values(update: Update) -> Tensor:
 
 
 def _half_values(p: Mapping[str, Tensor], name: str) -> Tensor:
-    """Singular values of one factor of a Kronecker product, whole or itself a product."""
+    """Singular values of one factor of a Kronecker product, full or itself a product."""
     if name in p:
         return _svdvals(p[name].flatten(1))
     return _values(p[f"{name}_a"].flatten(1), p[f"{name}_b"].flatten(1))
@@ -132,7 +132,7 @@ def spectrum(B: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _cut(factors: tuple[Tensor, Tensor], like: Update, rank: int) -> tuple[Update, float, float]:
-    """The best LoRA of this rank, the energy it lacks, and the whole energy."""
+    """The best LoRA of this rank, the energy it lacks, and the total energy."""
     U, S, V = spectrum(*factors)
     root = S[:rank].sqrt()
     new = _lora(U[:, :rank] * root, root[:, None] * V[:rank], like)

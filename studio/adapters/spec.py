@@ -81,8 +81,8 @@ class AdapterSpec:
             try:
                 re.compile(pattern).search("")
             except (re.error, TypeError, OverflowError, RecursionError) as error:
-                said = f"{str(pattern)[:60]!r} is not a regular expression: {error}"
-                raise AdapterError(f"The target {said}.") from error
+                reason = f"{str(pattern)[:60]!r} is not a regular expression: {error}"
+                raise AdapterError(f"The target {reason}.") from error
 
     def rank_of(self, path: str) -> int:
         """The rank of the layer at `path`."""

@@ -11,7 +11,7 @@ from studio.adapters.formulas import KINDS, glora_is_old
 from studio.errors import AdapterError
 
 LARGEST = 2**28  # numbers in a product that must be written out to be cut: 1 GB in float32
-_MULTIPLY = ("oft", "boft", "ia3")  # these know their layer's output or input size, not its whole shape
+_MULTIPLY = ("oft", "boft", "ia3")  # these know only their layer's output or input size
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,9 @@ class Update:
         elif self.kind == "full" and "diff" in p:
             p["diff"] = p["diff"][cut]
         elif self.kind == "lokr" and math.prod(self.shape) <= LARGEST:
-            whole = KINDS["lokr"](torch.empty(self.shape), p, self.sigma)
+            full = KINDS["lokr"](torch.empty(self.shape), p, self.sigma)
             beside = {part: tensor for part, tensor in p.items() if part in ("magnitude", "diff_b")}
-            return replace(self, kind="full", parts={**beside, "diff": whole[cut]})._per_output(cut)
+            return replace(self, kind="full", parts={**beside, "diff": full[cut]})._per_output(cut)
         else:
             raise AdapterError(f"{self.label} of several layers as one can't be taken apart")
         return replace(self, parts=p)._per_output(cut)
@@ -152,7 +152,7 @@ class Update:
             return self
         if self.shape and _trimmed(self.shape) != _trimmed(shape):
             sizes = ["×".join(map(str, _trimmed(size))) for size in (self.shape, shape)]
-            # A whole difference or a product of one big window may come flattened: the same numbers in one row.
+            # A full difference or a product of one big window may come flattened: the same numbers in one row.
             if math.prod(self.shape) != math.prod(shape) or self.shape[0] != shape[0]:
                 raise AdapterError(f"its size is {sizes[0]}, the base model's {sizes[1]}")
         if "magnitude" not in self.parts:
@@ -195,7 +195,7 @@ def update_of(parts: Mapping[str, Tensor]) -> Update:
         raise AdapterError(f"{kind} with {', '.join(sorted(extra))} is not supported")
     update = Update(kind, p, 1.0, axis)
     try:
-        update.shape  # noqa: B018 - contradictions are said now
+        update.shape  # noqa: B018 - raises on contradictions
     except (AdapterError, IndexError) as error:
         raise ValueError(str(error) if isinstance(error, AdapterError) else "has a tensor with too few axes") from error
     fallback = 0.0 if kind in ("oft", "boft") else float(update.rank or 1)
@@ -205,7 +205,7 @@ def update_of(parts: Mapping[str, Tensor]) -> Update:
 def _needed(kind: str, p: Mapping[str, Tensor]) -> tuple[str, ...]:
     if kind != "lokr":
         return _NEEDED[kind]
-    halves = ((whole,) if whole in p else (f"{whole}_a", f"{whole}_b") for whole in ("lokr_w1", "lokr_w2"))
+    halves = ((name,) if name in p else (f"{name}_a", f"{name}_b") for name in ("lokr_w1", "lokr_w2"))
     return tuple(part for half in halves for part in half)
 
 

@@ -1,4 +1,4 @@
-"""The doctor's findings: where an adapter acts, how much of its rank it uses, whom it meets; by numpy as the judge."""
+"""The adapter inspector: where an adapter acts, how much of its rank it uses, what it overlaps; checked with numpy."""
 
 import numpy as np
 import pytest
@@ -55,10 +55,10 @@ def test_the_map_tells_how_far_each_block_moves(base, tmp_path):
     found = examine(file, base.modules())
     moved = whole = 0.0
     for (component, path), update in file.layers.items():
-        if component == "unet" and path.startswith("down_blocks.1.") and kind_of(path) == "self q":
+        if component == "unet" and path.startswith("down_blocks.1.") and kind_of(path) == "self-attention q":
             moved += np.square(dense(update)).sum()
             whole += np.square(weight(base, component, path)).sum()
-    cell = found.where.cells["unet.down_blocks.1", "self q"]
+    cell = found.where.cells["unet.down_blocks.1", "self-attention q"]
     assert cell.applied == cell.total > 0
     assert cell.share == pytest.approx((moved / whole) ** 0.5, rel=1e-4)
     assert found.fit.matched == found.fit.total == len(file.layers)
@@ -90,7 +90,7 @@ def test_what_the_file_lacks_is_grey_and_what_the_base_lacks_is_hatched(base, tm
     write_adapter(path, {**here.layers, ("unet", "down_blocks.7.attentions.0.attn1.to_v"): strange}, "kohya")
     found = examine(read_adapter(path), base.modules())
     assert found.where.of_block("unet.down_blocks.1").applied == 0
-    assert found.where.cells["unet.down_blocks.7", "self v"].unused == 1
+    assert found.where.cells["unet.down_blocks.7", "self-attention v"].unused == 1
     html = block_table(found.where)
     assert 'class="away" title="unet.down_blocks.1, ' in html and 'class="unused" title="unet.down_blocks.7' in html
     assert "1 unused: the base model has no such layer (1)" in verdict(found)
@@ -170,10 +170,10 @@ def test_the_header_alone_tells_layers_kinds_and_ranks(base, tmp_path):
 
 
 @pytest.mark.parametrize("path, kind", [
-    ("up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0", "self out"),
-    ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k", "words k"),
-    ("encoder.layers.3.self_attn.q_proj", "self q"), ("encoder.layers.3.mlp.fc1", "feed-forward"),
-    ("transformer_blocks.0.attn.add_k_proj", "words k"), ("transformer_blocks.0.norm1.linear", "time"),
+    ("up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0", "self-attention out"),
+    ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k", "cross-attention k"),
+    ("encoder.layers.3.self_attn.q_proj", "self-attention q"), ("encoder.layers.3.mlp.fc1", "feed-forward"),
+    ("transformer_blocks.0.attn.add_k_proj", "cross-attention k"), ("transformer_blocks.0.norm1.linear", "time"),
     ("down_blocks.0.resnets.0.time_emb_proj", "time"), ("down_blocks.0.resnets.1.conv2", "conv"),
     ("single_transformer_blocks.3.proj_mlp", "feed-forward"), ("mid_block.attentions.0.proj_in", "projection"),
 ])  # fmt: skip

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from studio.adapters import AdapterSpec, Update, attach, merge, resize
+from studio.adapters.formulas import KINDS
 from studio.adapters.insight import energy_rank
+from studio.adapters.reshape import singular_values
 from studio.errors import AdapterError
 from tests.adapters.test_update import delta
 
@@ -49,6 +51,21 @@ def test_a_smaller_rank_is_the_best_one_and_its_error_is_said(kind):
         values = torch.linalg.svdvals(delta(update).flatten(1))
         lost, whole = lost + values[2:].square().sum(), whole + values.square().sum()
     assert error == pytest.approx((lost / whole).sqrt().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["lora", "tucker", "lokr", "loha"])
+@pytest.mark.parametrize("rank", [1, 4])
+def test_singular_values_come_from_the_factors(kind, rank, monkeypatch):
+    before = updates(kind, rank)
+    expected = {place: torch.linalg.svdvals(delta(update).flatten(1)) for place, update in before.items()}
+    if kind != "loha":  # LoHa's factors are no smaller than the product
+        monkeypatch.setitem(KINDS, "lokr", lambda *_: pytest.fail("the product was written out"))
+        monkeypatch.setitem(KINDS, "lora", lambda *_: pytest.fail("the product was written out"))
+    for place, update in before.items():
+        values = singular_values(update)
+        longest = max(len(values), len(expected[place]))
+        padded = [nn.functional.pad(one, (0, longest - len(one))) for one in (values, expected[place])]
+        assert torch.allclose(*padded, atol=1e-4 * expected[place][0].item())
 
 
 def test_a_merge_is_the_sum_at_the_strengths():

@@ -84,18 +84,18 @@ def file_of(shapes, component="transformer", only=""):
     return {(component, path): lora(*shape) for path, shape in shapes.items() if only in path}
 
 
-def test_every_family_has_a_real_config_here():
+def test_every_family_has_a_real_config():
     assert list(REAL) == list(MODELS)
 
 
 @pytest.mark.parametrize("name", default(REAL, "Starter", "FLUX.2 klein 4B"))
-def test_the_layers_are_those_of_diffusers_own_class(name):
+def test_layers_equal_diffusers_own_class(name):
     layers = {path: layer.weight.shape for path, layer in real(name).named_modules() if isinstance(layer, LAYERS)}
     trimmed = {path: tuple(s[:2] if all(n == 1 for n in s[2:]) else s) for path, s in layers.items()}
     assert MODELS[name].denoiser() == trimmed
 
 
-def test_the_layers_of_text_encoders_are_those_of_transformers():
+def test_text_encoders_equal_transformers():
     config = json.loads((STARTER.parents[1] / "text_encoder" / "config.json").read_text())
     sizes = {"hidden_size": 1280, "num_hidden_layers": 32, "intermediate_size": 5120, "num_attention_heads": 20}
     clip_g = transformers.CLIPTextConfig(**sizes)
@@ -113,7 +113,7 @@ def test_the_layers_of_text_encoders_are_those_of_transformers():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_file_with_all_layers_is_told_by_every_programs_names(name):
+def test_family_by_every_programs_names(name):
     shapes, family = MODELS[name].denoiser(), MODELS[name].family
     assert family_of(file_of(shapes)).name == family
     flat = {path.replace(".", "_"): shape for path, shape in shapes.items()}
@@ -133,13 +133,13 @@ ATTENTION = {"FLUX.1": FLUX_OR_CHROMA, "Chroma": FLUX_OR_CHROMA}  # the two have
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_attention_alone_is_enough_but_where_two_models_have_the_same(name):
+def test_family_by_attention_alone(name):
     found = family_of(file_of(MODELS[name].denoiser(), only="to_"))
     assert found.name == ATTENTION.get(name, MODELS[name].family)
     assert not found.architecture or " or " not in found.name
 
 
-def test_metadata_decides_only_between_families_that_have_the_layers():
+def test_metadata_decides_only_between_fitting_families():
     layers = file_of(MODELS["Chroma"].denoiser(), only="to_q")
     assert family_of(layers, {"ss_base_model_version": "chroma"}).name == "Chroma"
     assert family_of(layers, {"modelspec.architecture": "flux-1-dev/lora"}).architecture == "flux-1"
@@ -159,14 +159,14 @@ def test_files_of_text_encoders_alone():
     assert family_of(first, {"ss_base_model_version": "sd_v1"}).name == "Stable Diffusion 1"
 
 
-def test_an_sdxl_slider_with_few_layers():
+def test_sdxl_slider_with_few_layers():
     """Concept sliders train one kind of attention in some blocks, under kohya's names."""
     key = "down_blocks_2_attentions_{}_transformer_blocks_{}_attn1_to_q"
     layers = {("unet", key.format(a, b)): lora(1280, 1280) for a in (0, 1) for b in range(10)}
     assert family_of(layers).name == "SDXL"
 
 
-def test_what_is_no_known_model_is_not_guessed():
+def test_unknown_models_are_not_guessed():
     odd = {("transformer", f"transformer_blocks.{n}.attn.to_q"): lora(2560, 2560) for n in range(40)}
     assert family_of(odd).name == "" and family_of(odd).architecture == ""
     assert family_of({}).why
@@ -175,7 +175,7 @@ def test_what_is_no_known_model_is_not_guessed():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_no_file_is_written_with_another_models_name(name):
+def test_no_wrong_family_is_written(name):
     shapes = {path: shape for path, shape in MODELS[name].denoiser().items() if path.endswith(("to_q", "to_k"))}
     layers = {
         ("transformer", path): Update("lora", {"A": torch.ones(1, shape[1]), "B": torch.ones(shape[0], 1)}, 1.0)
@@ -220,7 +220,7 @@ CONVERTERS = {  # the original authors' fused or renamed layers, through diffuse
 
 
 @pytest.mark.parametrize("name", default(CONVERTERS, "Z-Image"))
-def test_fused_and_renamed_layers_are_placed_as_diffusers_converter_places_them(name):
+def test_original_names_equal_diffusers_converters(name):
     convert, prefix, layers = CONVERTERS[name]
     state, model = {}, real(name)
     down, up = ("lora_down", "lora_up") if name == "Z-Image" else ("lora_A", "lora_B")

@@ -119,7 +119,7 @@ def theirs():
 
 @pytest.mark.parametrize("count", default([30, 2000]))
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_placed_and_reported_are_what_the_file_holds(tmp_path, theirs, layout, count):
+def test_placed_plus_reported_is_present(tmp_path, theirs, layout, count):
     draw, read, compared = random.Random(layout), 0, 0
     layers, path = whole_file(layout, 1), tmp_path / "a.safetensors"
     extra = {"bundle_emb.zsk.clip_l": torch.ones(1, 8)} if layout == "bundled" else {}

@@ -6,7 +6,8 @@ from html import escape
 from typing import Any
 
 SPOKEN = {
-    "self": "self-attention", "words": "cross-attention", "time": "time and conditions",
+    "self-attention": "attention of the image to itself", "cross-attention": "attention to the prompt",
+    "time": "time and conditions",
     "projection": "projections in and out", "conv": "convolutions", "norm": "norms", "other": "others",
 }  # fmt: skip
 FIRST, LOWEST = 0.12, 100.0  # colour of the weakest that is seen, and how many times weaker than the strongest it is
@@ -78,8 +79,7 @@ def _heads(kinds: Sequence[str]) -> str:
         group, _, letter = kinds[place].partition(" ")
         many = [kind for kind in kinds if kind.startswith(f"{group} ")] if letter else [kinds[place]]
         if letter:
-            name = {"self": "self-attention", "words": "cross-attention"}.get(group, group)
-            first += f'<th colspan="{len(many)}" class="group" title="{_spoken(kinds[place])}">{name}</th>'
+            first += f'<th colspan="{len(many)}" class="group" title="{_spoken(kinds[place])}">{group}</th>'
             second += "".join(f"<th>{escape(kind.partition(' ')[2])}</th>" for kind in many)
         else:
             first += f'<th rowspan="2" class="tall" title="{_spoken(kinds[place])}"><span>{escape(group)}</span></th>'

@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 
-from studio.adapters import AdapterSpec, attach, read_adapter
+from studio.adapters import AdapterSpec, attach, read_outline
 from studio.basemodels import load_base
 from studio.errors import AdapterError
 from studio.generation import adapter_info
@@ -60,7 +60,7 @@ def test_a_base_that_lies_where_another_lay_is_compared_anew(file, monkeypatch):
 def test_what_is_remembered_of_a_base_holds_none_in_memory(file, monkeypatch):
     known = {"unet": torch.nn.Linear(3, 3)}
     read = []
-    monkeypatch.setattr(adapter_info, "read_adapter", lambda path: read.append(path) or read_adapter(path))
+    monkeypatch.setattr(adapter_info, "read_outline", lambda path: read.append(path) or read_outline(path))
     assert read_adapter_info(file, known) is read_adapter_info(file, known) and len(read) == 1
     gone = weakref.ref(known.pop("unet"))
     gc.collect()

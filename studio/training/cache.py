@@ -31,6 +31,8 @@ class Cache:
     def facts(self, item: Item) -> tuple[str, int, int]:
         """(SHA-256 of the file, width, height), kept until the file changes. Raises DatasetError, OSError."""
         known, stamp = self._known.get(str(item.path)), _stamp(item.path)
+        if isinstance(known, list) and len(known) == 5 and known[:2] == stamp[:2]:  # of before 0.2, without status time
+            known = self._known[str(item.path)] = [*stamp, *known[2:]]
         if not (isinstance(known, list) and len(known) == 6 and known[:3] == stamp):
             known = self._known[str(item.path)] = [*stamp, _sha256(item.path), *size_of(item.path)]
             self._changed = True

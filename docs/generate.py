@@ -126,6 +126,20 @@ def settings() -> str:
     return "\n".join(f"{titles[section]}\n\n" + table(head, schema_rows(RunConfig, section)) for section in sections)
 
 
+def other_names() -> str:
+    """Settings under the names of other programs: what they become, and what is refused with a translation."""
+    from studio.training.aliases import ALIASES, REFUSED
+
+    by_key: dict[str, list[str]] = {}
+    for name, alias in ALIASES.items():
+        by_key.setdefault(alias.key, []).append(f"`{name}`")
+    accepted = table(
+        ("accepted name", "setting here"), [(", ".join(names), f"`{key}`") for key, names in by_key.items()]
+    )
+    rows = [(f"`{name}`", _sentence(why("…"))) for name, why in REFUSED.items()]
+    return f"{accepted}\n{table(('refused name', 'why, and what to write'), rows)}"
+
+
 def recipe() -> str:
     from studio.generation.recipe import Recipe
 
@@ -351,6 +365,7 @@ FORBIDDEN = {  # what it is called: the permission
 BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {  # name: (page, what makes it)
     "settings": ("training.md", settings),
     "presets": ("training.md", presets),
+    "other-names": ("training.md", other_names),
     "captioners": ("captioning.md", captioners),
     "recipe": ("generation.md", recipe),
     "schedulers": ("generation.md", schedulers),

@@ -63,7 +63,7 @@ def test_a_second_copy_of_the_weights_is_not_counted_and_a_lone_one_is(folders, 
 
 def test_the_command_prints_the_card(capsys, folders):
     assert main.main(["base", str(folders("flux-dev"))]) == main.DONE
-    assert "FLUX.1, follows a flow, 64 pixels" in capsys.readouterr().out
+    assert "FLUX.1, flow matching, 64 pixels" in capsys.readouterr().out
     assert main.main(["base", str(folders("sd2-v")), "--json"]) == main.DONE
     assert json.loads(capsys.readouterr().out)["prediction_type"] == "v_prediction"
     assert main.main(["base", "art/unknown"]) == main.USER

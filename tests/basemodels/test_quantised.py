@@ -35,7 +35,7 @@ def only(monkeypatch):
         ("8bit", CPU, "pip install torchao"),
         ("8bit", GPU, "pip install torchao"),
         ("4bit", GPU, "pip install bitsandbytes"),
-        ("4bit", CPU, "needs an NVIDIA GPU"),
+        ("4bit", CPU, "needs a GPU"),
     ],
 )
 def test_what_is_missing_is_said_in_one_sentence(only, wanted, device, words):

@@ -28,8 +28,10 @@ def test_a_base_in_a_folder_is_looked_at_trained_on_and_drawn_with(page, folder,
     clicks.open_sample(page, "silhouette")
     page.locator("#to-train").click()
     look(page, "train", str(folder))
-    expect(page.locator("#train-seen")).to_contain_text("SDXL, says the noise, 64 pixels", timeout=clicks.FIRST_LOAD)
-    expect(page.locator("#train-seen")).to_contain_text("On the processor in fp32")
+    expect(page.locator("#train-seen")).to_contain_text(
+        "SDXL, predicts the noise, 64 pixels", timeout=clicks.FIRST_LOAD
+    )
+    expect(page.locator("#train-seen")).to_contain_text("On the CPU in fp32")
     page.locator("#train-use").click()
     expect(page.locator("#train-base input")).to_have_value("sdxl")
     expect(page.locator("#preset input")).to_have_value("SDXL, style")
@@ -104,7 +106,7 @@ def test_a_base_comes_from_the_hub_is_stopped_goes_on_and_the_token_stays_nowher
         assert not [question for question in hub.asked if question[2] != "Bearer hf_verysecret"]
 
         page.locator("#gen-download").click()
-        expect(page.locator("#gen-seen")).to_contain_text("SDXL, says the noise", timeout=60_000)
+        expect(page.locator("#gen-seen")).to_contain_text("SDXL, predicts the noise", timeout=60_000)
         page.locator("#gen-use").click()
         expect(page.locator("#gen-base input")).to_have_value("art/xl")
         kept = json.loads((tmp_path / "workspace/bases.json").read_text())

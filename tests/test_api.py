@@ -118,7 +118,7 @@ def test_a_run_is_checked_paused_resumed_and_extended_by_a_program(studio):
     short = studio.predict(name="short", steps=4, api_name="/start_training", **more)
     status = wait(studio, "/run_status", run=short)
     assert status["verdict"] and status["looks"][0]["loss"] == status["looks"][0]["base_loss"]
-    assert status["hardest"] and "draws what was trained" in status["certificate"]["message"]
+    assert status["hardest"] and "reproduces the trained model" in status["certificate"]["message"]
     assert studio.predict(short, 2, api_name="/extend_training") == short
     assert wait(studio, "/run_status", run=short)["step"] == 6
 

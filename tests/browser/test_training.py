@@ -95,7 +95,7 @@ def test_a_run_whose_process_died_is_resumed_by_one_click_then_extended_and_copi
     page.locator("#resume").click()
     clicks.run_state(page, "finished")
     expect(page.locator("#status")).to_contain_text("4 of 4")
-    expect(page.locator("#status")).to_contain_text("draws what was trained")
+    expect(page.locator("#status")).to_contain_text("reproduces the trained model")
     clicks.fill(page, "more-steps", "3")
     page.locator("#go-on").click()
     expect(page.locator("#status")).to_contain_text("7 of 7", timeout=clicks.FIRST_LOAD)

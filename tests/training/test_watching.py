@@ -1,4 +1,4 @@
-"""What a run says of itself: held-out loss, previews by heart, hard images, the certificate, TensorBoard."""
+"""What a run says of itself: held-out loss, memorized previews, hard images, the export check, TensorBoard."""
 
 import json
 import random
@@ -37,7 +37,7 @@ def test_held_out_loss_at_step_0_is_exactly_the_bases_and_falls_when_it_learns(w
     assert looks[-1].loss < 0.9 * looks[-1].base_loss and looks[-1].spread > 0 and looks[-1].verdict == "learning"
     assert len(looks[-1].bands) == 4 and sum(looks[-1].bands) / 4 == pytest.approx(looks[-1].loss, rel=1e-4)
     finished = next(event for event in events if isinstance(event, Finished))
-    assert "Verdict: learning" in finished.message and "Better than the base in" in finished.message
+    assert "Verdict: learned" in finished.message and "Better than the base in" in finished.message
     steps = [event for event in events if isinstance(event, Step)]
     assert all(event.gradient_norm > 0 and event.memory > 0.1 and event.steps_per_second > 0 for event in steps)
 
@@ -56,7 +56,7 @@ def test_held_out_loss_is_the_same_however_the_run_is_seeded_or_batched(workspac
 def test_the_saved_file_is_proven_in_a_clean_pipeline(workspace, quick):
     config = config_from(quick | {"name": "proof", "training.learning_rate": 0.01, "adapter.text_encoder": True})
     (said,) = [event for event in train(config, workspace) if isinstance(event, ExportChecked)]
-    assert said.unused == 0 and said.difference < 0.5 and "draws what was trained" in said.message
+    assert said.unused == 0 and said.difference < 0.5 and "reproduces the trained model" in said.message
 
 
 def test_a_file_that_does_not_hold_what_was_trained_is_found_out(workspace, quick, monkeypatch):

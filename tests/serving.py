@@ -12,6 +12,7 @@ import httpx
 
 from studio.server.settings import Settings
 from studio.services.jobs import latest
+from studio.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,7 +22,7 @@ def served(root: Path, **options) -> Iterator[str]:
     """The address of a studio whose workspace is `root`. Ends its jobs and itself. options: of Settings."""
     from studio.web.app import QUEUE, build, launch_options
 
-    latest.clear()  # what a studio served before this one in the same process has done
+    begin_anew(root)
     settings = Settings(workspace=root, browser=False, **options)
     demo = build(settings)
     try:
@@ -60,6 +61,17 @@ def launched(workspace: Path, *flags: str, **options) -> Iterator[tuple[subproce
             process.wait(120)
         finally:
             process.kill()
+
+
+def begin_anew(root: Path) -> None:
+    """Forget what a studio in this process has done before, and make the folders of the workspace `root`."""
+    from studio.services import run_queue
+
+    latest.clear()
+    for wait in run_queue._going.values():
+        wait.set()
+    run_queue._going.clear()
+    Workspace.open(root)
 
 
 def end_jobs(seconds: float = 60) -> None:

@@ -8,6 +8,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests import tiers
+
 ROOT = Path(__file__).parent.parent
 TOGETHER = """
 import sys, threading
@@ -45,7 +47,8 @@ sys.exit("; ".join(failed) or 0)
 
 
 @pytest.mark.parametrize(
-    "pair", [("count_tokens", "load_a_captioner"), ("load_a_captioner", "count_numbers"), ("count_numbers", "draw")],
+    "pair", tiers.default([["count_tokens", "load_a_captioner"], ["load_a_captioner", "count_numbers"],
+                           ["count_numbers", "draw"]]),
     ids="+".join,
 )  # fmt: skip
 def test_two_threads_that_need_a_library_first_both_get_it(pair):

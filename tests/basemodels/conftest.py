@@ -7,6 +7,11 @@ from studio.basemodels import load_base
 from tests.basemodels import tiny
 
 
+@pytest.fixture(autouse=True)
+def _quick(quick_proof) -> None:
+    pass
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
     """folder(name): where the tiny model of a family lies."""

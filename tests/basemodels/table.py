@@ -73,7 +73,7 @@ def table(found: dict[str, dict[str, bool]]) -> str:
 def main() -> int:
     results = Results()
     with contextlib.redirect_stdout(io.StringIO()):
-        code = pytest.main(["-q", "-p", "no:cacheprovider", "tests/basemodels"], plugins=[results])
+        code = pytest.main(["-q", "-p", "no:cacheprovider", "-m", "not slow", "tests/basemodels"], plugins=[results])
     print(table(results.found))
     return int(code)
 

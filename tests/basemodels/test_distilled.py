@@ -7,6 +7,7 @@ from PIL import ImageChops
 
 from studio.basemodels import load_base
 from studio.generation import Recipe, draw
+from tests import tiers
 from tests.basemodels import tiny
 from tests.basemodels.tiny import SIDE
 
@@ -71,8 +72,7 @@ def theirs(folder, recipe):
     ).images[0]  # fmt: skip
 
 
-@pytest.mark.parametrize("guidance", [1.0, 8.5])
-@pytest.mark.parametrize("maker", [lcm, lcm_xl])
+@pytest.mark.parametrize("guidance, maker", tiers.cross([8.5, 1.0], [lcm, lcm_xl]))
 def test_a_latent_consistency_model_is_told_its_guidance(saved, maker, guidance):
     recipe = Recipe(**FEW, guidance=guidance)
     ours = draw(load_base(str(saved(maker)), shared=False), recipe)
@@ -86,8 +86,7 @@ def test_its_guidance_counts(saved):
     assert base.guidance_embedded and ImageChops.difference(weak, strong).getbbox()
 
 
-@pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("maker", [turbo, lightning])
+@pytest.mark.parametrize("steps, maker", tiers.cross([1, 4], [turbo, lightning]))
 def test_turbo_and_lightning_draw_with_their_own_scheduler_and_no_guidance(saved, maker, steps):
     recipe = Recipe(**FEW | {"steps": steps}, guidance=1.0)
     ours = draw(load_base(str(saved(maker)), shared=False), recipe)

@@ -6,6 +6,7 @@ import torch
 from PIL import ImageChops
 
 from studio.generation import Recipe, draw
+from tests import tiers
 from tests.basemodels.tiny import MAKERS, SIDE
 
 
@@ -32,8 +33,9 @@ def drawn_by(pipeline, recipe):
     ).images[0]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MAKERS)
-@pytest.mark.parametrize("more", [{}, {"negative_prompt": "green", "height": 96}, {"guidance": 1.0}])
+@pytest.mark.parametrize(
+    "more, name", tiers.cross([{"negative_prompt": "green", "height": 96}, {}, {"guidance": 1.0}], MAKERS)
+)
 def test_same_pixels_as_the_familys_own_pipeline(bases, folders, name, more):
     recipe = Recipe(
         **{"prompt": "red apple", "seed": 3, "steps": 3, "width": SIDE, "height": SIDE, "guidance": 3.0} | more

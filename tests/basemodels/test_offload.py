@@ -14,6 +14,7 @@ from studio.generation import draw
 from studio.training import config_from, train
 from studio.training.events import ExportChecked, Finished
 from studio.workspace import Workspace
+from tests import tiers
 from tests.basemodels.test_training import RECIPE, settings
 from tests.basemodels.tiny import MAKERS
 
@@ -82,7 +83,7 @@ def gradients(base, kind, checkpointing, away):
     return found
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiers.default(MAKERS, "sdxl", "flux-dev"))
 def test_an_offloaded_base_draws_the_same(bases, folders, tmp_path, name, away):
     base = load_base(f"{folders(name)}?offload=true", shared=False)
     assert not away.groups
@@ -106,8 +107,13 @@ def test_an_offloaded_base_draws_the_same(bases, folders, tmp_path, name, away):
 @pytest.mark.parametrize(
     "name, kind, checkpointing",
     [
-        *((name, "lora", True) for name in MAKERS),
-        *((name, *how) for name in ("sdxl", "flux-dev") for how in (("lora", False), ("dora", False))),
+        ("sdxl", "lora", True),
+        ("flux-dev", "dora", False),
+        *(tiers.in_full(name, "lora", True) for name in MAKERS if name != "sdxl"),
+        *(
+            tiers.in_full(*how)
+            for how in (("flux-dev", "lora", False), ("sdxl", "lora", False), ("sdxl", "dora", False))
+        ),
     ],
 )
 def test_an_offloaded_base_gives_the_same_gradients(folders, name, kind, checkpointing, away):
@@ -119,7 +125,7 @@ def test_an_offloaded_base_gives_the_same_gradients(folders, name, kind, checkpo
     assert len(away.groups) <= 2 < len(away.fetched)  # the parts outside of blocks, and the block that came last
 
 
-@pytest.mark.parametrize("name", ["sd1", "flux-dev"])
+@pytest.mark.parametrize("name", tiers.default(["sd1", "flux-dev"]))
 def test_a_whole_run_goes_on_an_offloaded_base(folders, image, tmp_path, name):
     config = settings(f"{folders(name)}?offload=true", image, **{"training.steps": 3, "training.warmup": 1})
     events = list(train(config_from(config), Workspace.open(tmp_path)))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from studio.adapters import AdapterSpec, Update, attach, attach_file, read_adapter, write_adapter
 from studio.generation import draw
+from tests import tiers
 from tests.basemodels.test_drawing import drawn_by, without
 from tests.basemodels.test_training import RECIPE
 from tests.basemodels.tiny import MAKERS
@@ -39,8 +40,7 @@ def written(base, targets, file):
     return len(layers)
 
 
-@pytest.mark.parametrize("targets", TARGETS)
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("targets, name", tiers.cross(TARGETS, MAKERS, TARGETS[1], "sdxl"))
 def test_the_kohya_layout_goes_out_and_back(bases, folders, tmp_path, name, targets):
     base, file = bases(name), tmp_path / "adapter.safetensors"
     count = written(base, targets, file)

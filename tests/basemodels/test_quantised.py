@@ -13,6 +13,7 @@ from studio.generation import draw
 from studio.training import config_from, train
 from studio.training.events import ExportChecked, Finished
 from studio.workspace import Workspace
+from tests import tiers
 from tests.basemodels.test_training import RECIPE, settings
 from tests.basemodels.tiny import MAKERS
 
@@ -55,7 +56,7 @@ def test_on_a_gpu_bitsandbytes_packs(only):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiers.default(MAKERS, "flux-dev"))
 def test_a_base_in_eight_bits_draws_and_trains(folders, name):
     base = load_base(f"{folders(name)}?quantise=8bit", shared=False, precision="bf16")
     assert any("Int8" in type(p).__name__ for p in base.model.parameters())

@@ -13,6 +13,7 @@ from studio.basemodels import family_class, load_base, single_file
 from studio.basemodels.single_file import kind_of
 from studio.errors import BaseModelError
 from studio.generation import draw
+from tests import tiers
 from tests.basemodels.original import write_flux, write_sd1, write_sd3, write_sdxl
 from tests.basemodels.test_drawing import without
 from tests.basemodels.test_training import RECIPE
@@ -33,7 +34,7 @@ def checkpoint(folders, tmp_path):
     return made
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", tiers.default(WRITERS, "sd2-v", "sdxl"))
 def test_a_single_file_draws_what_its_folder_draws(bases, checkpoint, name):
     file = checkpoint(name)
     base = load_base(str(file), shared=False)
@@ -55,7 +56,9 @@ def test_a_family_that_is_not_recognised_can_be_said(bases, checkpoint, monkeypa
     assert family_class(file, "sdxl").title == "SDXL"
 
 
-@pytest.mark.parametrize("name, write", [("sd3", write_sd3), ("flux-dev", write_flux), ("flux-schnell", write_flux)])
+@pytest.mark.parametrize(
+    "name, write", [("sd3", write_sd3), ("flux-dev", write_flux), tiers.in_full("flux-schnell", write_flux)]
+)
 def test_a_denoiser_alone_draws_with_the_rest_from_beside_it(bases, folders, tmp_path, monkeypatch, name, write):
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folders(name))
     write(pipeline, tmp_path / "alone.safetensors")

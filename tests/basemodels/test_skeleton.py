@@ -18,6 +18,7 @@ from studio.training.config import config_from
 from studio.training.distributed import Distributed
 from studio.training.parameter_count import TARGETS, parameter_line
 from studio.training.train_step import TrainStep
+from tests import tiers
 from tests.basemodels.test_training import RECIPE
 from tests.basemodels.tiny import MAKERS
 
@@ -53,8 +54,7 @@ def test_a_file_fits_it_as_it_fits_the_loaded_base(bases, folders, tmp_path, nam
     assert not unused
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora", "lokr", "tucker"])
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("kind, name", tiers.cross(["lora", "dora", "lokr", "tucker"], MAKERS))
 def test_the_numbers_that_are_said_are_those_that_are_trained(bases, folders, name, kind):
     wanted = {"data.folder": "x", "adapter.kind": kind, "adapter.rank": 3, "adapter.text_encoder": name != "z-image"}
     state = torch.get_rng_state()
@@ -126,7 +126,7 @@ def test_tokens_are_counted_alike_before_and_after_loading(bases, folders, name)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["sd1", "sdxl", "flux-dev"])
+@pytest.mark.parametrize("name", tiers.default(["sd1", "sdxl", "flux-dev"]))
 def test_what_is_said_to_be_cut_changes_nothing_and_what_is_not_does(bases, name):
     base = bases(name)
     room = token_counter(str(base.folder)).room

@@ -14,6 +14,7 @@ from studio.generation import Recipe, draw
 from studio.training import config_from, train, train_step
 from studio.training.events import ExportChecked, Finished, Step, Stopped
 from studio.workspace import Workspace
+from tests import tiers
 from tests.basemodels.test_drawing import drawn_by, without
 from tests.basemodels.tiny import MAKERS, SIDE
 
@@ -32,7 +33,7 @@ def losses(events):
     return [event.loss for event in events if isinstance(event, Step)]
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiers.default(MAKERS, "sdxl", "flux-dev"))
 def test_one_image_is_learnt_and_its_adapter_goes_out_into_diffusers(bases, folders, image, tmp_path, name):
     folder, workspace, stop, seen = folders(name), Workspace.open(tmp_path), threading.Event(), []
     config = config_from(settings(folder, image))
@@ -64,7 +65,9 @@ def test_one_image_is_learnt_and_its_adapter_goes_out_into_diffusers(bases, fold
     assert max(high for _, high in ImageChops.difference(drawn_by(pipeline, RECIPE), ours).getextrema()) <= 2
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd2-v", "sd2", "sdxl", "sd3", "flux-dev", "flux-schnell"])
+@pytest.mark.parametrize(
+    "name", tiers.default(["sd1", "sd2-v", "sd2", "sdxl", "sd3", "flux-dev", "flux-schnell"], "sd3")
+)
 def test_text_encoders_train_and_are_read_by_diffusers(folders, image, tmp_path, name):
     folder = folders(name)
     config = settings(folder, image, **{"training.steps": 3, "adapter.text_encoder": True, "training.warmup": 1})

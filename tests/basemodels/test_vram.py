@@ -9,6 +9,7 @@ from PIL import Image, ImageChops
 from studio.basemodels.vram import estimate, placement
 from studio.errors import BaseModelError
 from studio.generation import draw
+from tests import tiers
 from tests.basemodels.test_training import RECIPE
 from tests.basemodels.tiny import MAKERS
 
@@ -36,7 +37,7 @@ def test_a_folder_without_weights_is_said(tmp_path):
         estimate(tmp_path)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiers.default(MAKERS, "sdxl", "flux-dev"))
 def test_what_is_cached_leaves_the_device(bases, name, monkeypatch):
     """Released parts are sent off, drawing fetches all of them again; the denoiser stays."""
     base, sent = bases(name), []

@@ -1,12 +1,16 @@
-"""Debian's Chromium against a studio of the test's own. A console error or a request to the outside fails the test."""
+"""Debian's Chromium against one studio, whose workspace is emptied for each test.
+
+A console error or a request to the outside fails the test.
+"""
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
-from tests.serving import served
+from tests.serving import begin_anew, end_jobs, served
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 expect.set_options(timeout=30_000)
@@ -24,11 +28,32 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture
-def studio(tmp_path) -> Iterator[str]:
-    """The address of a studio with an empty workspace in `tmp_path / "workspace"`."""
-    with served(tmp_path / "workspace") as url:
+@pytest.fixture(scope="session")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def served_once(home) -> Iterator[str]:
+    """Building and serving a studio takes seconds, so one serves all tests."""
+    with served(home / "workspace") as url:
         yield url
+
+
+@pytest.fixture
+def tmp_path(home) -> Path:
+    """An empty folder, the same one for each test: in it lies the workspace of the studio."""
+    for path in home.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return home
+
+
+@pytest.fixture
+def studio(tmp_path, served_once) -> Iterator[str]:
+    """The address of a studio with an empty workspace in `tmp_path / "workspace"`."""
+    begin_anew(tmp_path / "workspace")
+    yield served_once
+    end_jobs()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import tiers
 from tests.chaos import killed
 from tests.chaos.whole import broken_files
 
@@ -16,14 +17,16 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks and kills
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_few_kills_lose_nothing_that_was_saved_and_leave_nothing_half_written():
+@pytest.mark.parametrize(
+    "kills, places", tiers.default([("6", "captions,notes"), ("16", "captions,adapter files,notes,pictures")])
+)
+def test_a_few_kills_lose_nothing_that_was_saved_and_leave_nothing_half_written(kills, places):
     """In a process of its own: torch's threads, which other tests have begun here, do not survive a fork."""
-    places = "captions,adapter files,notes,pictures"
-    command = [sys.executable, "-m", "tests.chaos.killed", "--kills", "16", "--seed", "3", "--only", places]
+    command = [sys.executable, "-m", "tests.chaos.killed", "--kills", kills, "--seed", "3", "--only", places]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     assert found.returncode == 0, found.stdout + found.stderr
-    assert "| all | 16 | nothing |" in found.stdout
+    assert f"| all | {kills} | nothing |" in found.stdout
 
 
 def test_a_file_that_is_written_in_place_is_noticed(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from studio.errors import BaseModelError, WorkspaceError
 from studio.services import generation
 from studio.workspace import Workspace, checked_name
+from tests import tiers
 from tests.chaos.prying import Asker, follow_links, png, prepared, pry
 from tests.serving import served
 
@@ -22,42 +23,55 @@ FEW = (
 )
 
 
-@pytest.mark.parametrize("public", [False, True], ids=["own", "public"])
-def test_nobody_learns_or_changes_what_lies_outside_by_any_name_link_or_address(public):
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory):
+    """(a studio's address, its workspace)."""
+    workspace = Workspace.open(tmp_path_factory.mktemp("prying") / "workspace")
+    with served(workspace.root) as url:
+        yield url, workspace
+
+
+@pytest.mark.parametrize(
+    "public, only, least",
+    [
+        (False, ("open_dataset", "add_adapter"), 60),
+        (True, ("save_caption", "picture_recipe"), 60),
+        tiers.in_full(False, FEW, 100),
+        tiers.in_full(True, FEW, 100),
+    ],
+)
+def test_nobody_learns_or_changes_what_lies_outside_by_any_name_link_or_address(public, only, least):
     with prepared() as place:
-        told = pry(place, public, FEW, most=1)
+        told = pry(place, public, only, most=1)
         told["links"] = follow_links(place, public)
         assert {kind: dict(one.broke) for kind, one in told.items() if one.broke} == {} and not place.heard
-        assert sum(one.calls for one in told.values()) > 100
+        assert sum(one.calls for one in told.values()) > least
 
 
-def test_an_event_that_names_an_address_is_refused_in_every_mode(tmp_path):
-    with served(tmp_path) as url:
-        for path in ("https://example.com/a.png", "FILE:///etc/hostname", "http://127.0.0.1:1/x"):
-            event = {"data": [[{"path": path, "meta": {"_type": "gradio.FileData"}}], "x"]}
-            answer = httpx.post(f"{url}gradio_api/call/import_pictures", json=event, timeout=60)
-            assert answer.status_code == 403, path
+def test_an_event_that_names_an_address_is_refused_in_every_mode(studio):
+    for path in ("https://example.com/a.png", "FILE:///etc/hostname", "http://127.0.0.1:1/x"):
+        event = {"data": [[{"path": path, "meta": {"_type": "gradio.FileData"}}], "x"]}
+        answer = httpx.post(f"{studio[0]}gradio_api/call/import_pictures", json=event, timeout=60)
+        assert answer.status_code == 403, path
 
 
-def test_half_a_character_is_refused_at_the_door_and_a_written_escape_is_not(tmp_path):
-    with served(tmp_path) as url:
-        asker = Asker(url)
-        assert "half a character" in asker.ask("/open_dataset", ["\ud800"])[1]
-        assert "not the name of a dataset" in asker.ask("/open_dataset", ["\\ud800"])[1]
-        assert "no dataset called" in asker.ask("/open_dataset", ["🎨"])[1]
-        assert json.dumps("🎨") == '"\\ud83c\\udfa8"', "a whole one, written in two halves"
+def test_half_a_character_is_refused_at_the_door_and_a_written_escape_is_not(studio):
+    asker = Asker(studio[0])
+    assert "half a character" in asker.ask("/open_dataset", ["\ud800"])[1]
+    assert "not the name of a dataset" in asker.ask("/open_dataset", ["\\ud800"])[1]
+    assert "no dataset called" in asker.ask("/open_dataset", ["🎨"])[1]
+    assert json.dumps("🎨") == '"\\ud83c\\udfa8"', "a whole one, written in two halves"
 
 
-def test_a_link_among_the_pictures_is_neither_read_nor_served(tmp_path):
-    workspace = Workspace.open(tmp_path / "workspace")
+def test_a_link_among_the_pictures_is_neither_read_nor_served(studio, tmp_path):
+    url, workspace = studio
     (tmp_path / "out.png").write_bytes(png("red"))
     (workspace.outputs / "link.png").symlink_to(tmp_path / "out.png")
     (workspace.outputs / "own.png").write_bytes(png("blue"))
     with pytest.raises(WorkspaceError, match="a link to another place"):
         generation.image_path(workspace, "link.png")
-    with served(workspace.root) as url:
-        for name, status in (("link.png", 403), ("own.png", 200)):
-            assert httpx.get(f"{url}gradio_api/file={workspace.outputs}/{name}", timeout=60).status_code == status
+    for name, status in (("link.png", 403), ("own.png", 200)):
+        assert httpx.get(f"{url}gradio_api/file={workspace.outputs}/{name}", timeout=60).status_code == status
 
 
 def test_a_name_longer_than_files_have_is_none():

@@ -15,6 +15,7 @@ from studio.basemodels import base_folder, load_base
 from studio.generation import AppliedAdapter, Recipe, generate
 from studio.generation.adapter_cache import cache_of
 from studio.generation.schedulers import DIFFUSION
+from tests import tiers
 from tests.generation.plain import apart, disturb, pipeline, same, theirs
 
 QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
@@ -68,8 +69,8 @@ def bare():
 
 
 @pytest.mark.parametrize(
-    "one, two", [(0.3, 0), (1, 0), (0.8, 0.35), (-0.6, 1.2), ({"unet": 0.9, "text_encoder": 0.2}, 0),
-                 ({"unet": 0.0, "text_encoder": 1.3}, 0.5)]
+    "one, two", [tiers.in_full(0.3, 0), tiers.in_full(1, 0), tiers.in_full(0.8, 0.35), (-0.6, 1.2),
+                 tiers.in_full({"unet": 0.9, "text_encoder": 0.2}, 0), ({"unet": 0.0, "text_encoder": 1.3}, 0.5)]
 )  # fmt: skip
 def test_with_adapters_as_diffusers_and_peft(files, with_peft, bare, one, two):
     apart_ = isinstance(one, dict)
@@ -84,18 +85,19 @@ def test_with_adapters_as_diffusers_and_peft(files, with_peft, bare, one, two):
 
 
 @pytest.mark.parametrize(
-    "more", [{"scheduler": "Euler a"}, {"scheduler": "DPM++ 2M Karras"}, {"negative_prompt": "green", "guidance": 7},
-             {"guidance": 1}, {"width": 192, "height": 64}]
+    "more", [{"scheduler": "Euler a", "width": 192, "height": 64}, {"negative_prompt": "green", "guidance": 7},
+             tiers.in_full({"scheduler": "DPM++ 2M Karras"}), tiers.in_full({"guidance": 1})]
 )  # fmt: skip
 def test_whatever_the_scheduler_the_guidance_and_the_size(files, with_peft, more):
     recipe = Recipe(**QUICK | more, adapters=((files[0], 0.7), (files[1], 0.4)))
     assert apart(generate(recipe), with_peft(recipe, {"one": 0.7, "two": 0.4})) < 0.1
 
 
-def test_after_fifty_moves_of_a_slider_strength_0_is_the_plain_pipelines_image(files, bare):
-    for number in range(50):
-        use = AppliedAdapter(file=files[0], strength=number / 25 - 1, blocks={"unet.up_blocks": number / 50})
-        last = generate(Recipe(**QUICK | {"steps": 1}, adapters=(use, (files[1], 1 - number / 25))))
+@pytest.mark.parametrize("moves", tiers.default([8, 50]))
+def test_after_moves_of_a_slider_strength_0_is_the_plain_pipelines_image(files, bare, moves):
+    for place in (number / moves for number in range(moves)):
+        use = AppliedAdapter(file=files[0], strength=2 * place - 1, blocks={"unet.up_blocks": place})
+        last = generate(Recipe(**QUICK | {"steps": 1}, adapters=(use, (files[1], 1 - 2 * place))))
     assert not same(last, generate(Recipe(**QUICK | {"steps": 1})))
     assert same(generate(Recipe(**QUICK, adapters=((files[0], 0), (files[1], 0)))), bare)
     plain = diffusers.UNet2DConditionModel.from_pretrained(base_folder("starter"), subfolder="unet").state_dict()
@@ -155,6 +157,7 @@ def test_weights_are_merged_again_only_when_a_strength_or_a_number_moved(files, 
     assert merges(strength=0.61)
 
 
+@pytest.mark.full
 def test_a_second_process_draws_the_same_pixels(files, tmp_path):
     recipe = Recipe(**QUICK, adapters=((files[0], 0.8), (files[1], -0.25)))
     out = tmp_path / "again.png"

@@ -21,6 +21,7 @@ from studio.generation import Recipe, generate
 from studio.services.adapter_files import add_adapter_file
 from studio.services.generation import facts_line
 from studio.workspace import Workspace
+from tests import tiers
 from tests.generation.plain import apart, disturb, pipeline, same, theirs
 
 QUICK = Recipe(prompt="red apple, on a blue background", steps=4, seed=7)
@@ -75,7 +76,7 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", tiers.default(LAYOUTS, "diffusers", "attention processors", "kohya"))
 def test_a_lora_of_peft_in_every_layout(tmp_path, bare, layout):
     pipe = pipeline()
     targets = ATTENTION if layout == "attention processors" else [*ATTENTION, "ff.net.2", "conv2", "time_emb_proj"]
@@ -99,7 +100,7 @@ PEFT = {
 }
 
 
-@pytest.mark.parametrize("kind", PEFT)
+@pytest.mark.parametrize("kind", tiers.default(PEFT, "LoRA, ranks and alphas of its own", "DoRA"))
 def test_a_folder_of_peft_in_every_kind(tmp_path, bare, kind):
     pipe = pipeline()
     wrapped = peft.get_peft_model(pipe.unet, PEFT[kind])
@@ -132,7 +133,7 @@ text_encoder_target_module = ["CLIPAttention", "CLIPMLP"]
 """
 
 
-@pytest.mark.parametrize("kind", LYCORIS)
+@pytest.mark.parametrize("kind", tiers.default(LYCORIS, "lora", "lokr", "norms too", "oft"))
 def test_what_lycoris_writes_in_kohyas_trainer(tmp_path, bare, kind):
     pipe, preset = pipeline(), tmp_path / "preset.toml"
     preset.write_text(PRESET)
@@ -235,7 +236,9 @@ def one_line(text):
     assert text and "\n" not in text and len(text) < 300 and "Traceback" not in text, text
 
 
-@pytest.mark.parametrize("name", [*FOREIGN, *BROKEN])
+@pytest.mark.parametrize(
+    "name", tiers.default([*FOREIGN, *BROKEN], "SDXL", "a language model", "cut short", "not a number", "empty")
+)
 def test_what_is_no_adapter_of_this_base_says_so_in_one_line_and_changes_nothing(tmp_path, bare, name):
     workspace, file = Workspace.open(tmp_path / "workspace"), tmp_path / "dropped.safetensors"
     file.write_bytes(safetensors.torch.save(FOREIGN[name]) if name in FOREIGN else BROKEN[name])

@@ -69,8 +69,7 @@ def lycoris_on(model, kind, settings):
     return module
 
 
-@pytest.mark.parametrize("layer", tiers.default(LAYERS, "conv 3x3"))
-@pytest.mark.parametrize("kind", LYCORIS)
+@pytest.mark.parametrize("kind, layer", tiers.cross(LYCORIS, LAYERS, column="conv 3x3"))
 def test_what_lycoris_makes_gives_the_same_output_here(tmp_path, kind, layer):
     model, x = base_of(layer)
     ours, before = copy.deepcopy(model), model["q"](x)
@@ -95,8 +94,9 @@ def test_what_lycoris_makes_gives_the_same_output_here(tmp_path, kind, layer):
     assert torch.equal(ours["q"](x), before)
 
 
-@pytest.mark.parametrize("layer", tiers.default(LAYERS, "conv 3x3"))
-@pytest.mark.parametrize("kind", ["lora", "dora", "tucker", "loha", "lokr"])
+@pytest.mark.parametrize(
+    "kind, layer", tiers.cross(["lora", "dora", "tucker", "loha", "lokr"], LAYERS, column="conv 3x3")
+)
 def test_what_is_made_here_gives_the_same_output_in_lycoris(tmp_path, kind, layer):
     model, x = base_of(layer)
     theirs = copy.deepcopy(model)
@@ -121,8 +121,7 @@ PEFT = {
 }
 
 
-@pytest.mark.parametrize("layer", tiers.default(LAYERS, "conv 3x3"))
-@pytest.mark.parametrize("kind", PEFT)
+@pytest.mark.parametrize("kind, layer", tiers.cross(PEFT, LAYERS, column="conv 3x3"))
 def test_what_peft_makes_gives_the_same_output_here(tmp_path, kind, layer):
     model, x = base_of(layer)
     ours = copy.deepcopy(model)

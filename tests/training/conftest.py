@@ -5,6 +5,22 @@ import pytest
 from studio.workspace import ASSETS, Workspace
 
 
+@pytest.fixture(autouse=True)
+def _quick(quick_proof) -> None:
+    pass
+
+
+@pytest.fixture
+def whole_proof(monkeypatch) -> None:
+    """As outside of tests."""
+    from studio.adapters import attach_file
+    from studio.basemodels import load_base
+    from studio.training import certificate
+
+    for name, value in {"STEPS": 8, "load_base": load_base, "attach_file": attach_file}.items():
+        monkeypatch.setattr(certificate, name, value)
+
+
 @pytest.fixture(scope="session")
 def encoded(tmp_path_factory):
     """What has been encoded once is shared by all tests: it is keyed by content."""

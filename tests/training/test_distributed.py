@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from studio.errors import RunError
 from studio.training import config_from, config_to_toml, read_events, read_run, train
+from studio.training.processes import Processes
 
 # As for two GPUs; where there is none, the processes find the CPU and speak over gloo.
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
@@ -53,6 +55,18 @@ def test_two_processes_make_the_run_that_one_makes(workspace, settings):
     assert [run.name for run in workspace.runs.iterdir() if run.name != "one"] == ["two"]
 
 
+def test_each_process_takes_its_rows_and_what_cannot_be_dealt_out_is_said():
+    found = []
+    for rank in range(2):
+        process = Processes()
+        process.count, process.rank = 2, rank
+        found.append(process.share(list("abcd")))
+        with pytest.raises(RunError, match="must be a multiple of the 2 processes .you gave 3"):
+            process.share(list("abc"))
+    assert found == [slice(0, 2), slice(2, 4)]
+
+
+@pytest.mark.full
 def test_a_batch_that_cannot_be_dealt_out_is_said_in_one_line(workspace, settings):
     config = config_from(settings | {"name": "odd", "training.batch_size": 3})
     (workspace.root / "odd.toml").write_text(config_to_toml(config), encoding="utf-8")

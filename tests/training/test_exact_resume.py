@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from studio.training import checkpoints, config_from, config_to_toml, read_run, train
+from tests import tiers
 
 # Everything that keeps a state of its own: averages, momenta, dropout, mirroring, tag orders, several buckets.
 BUSY = {
@@ -57,7 +58,7 @@ def run_on(config, workspace, folder=None) -> None:
         pass
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "prodigy", "schedule-free-adamw"])
+@pytest.mark.parametrize("optimizer", tiers.default(["adamw", "adafactor", "lion", "prodigy", "schedule-free-adamw"]))
 def test_stopped_and_resumed_run_has_the_very_state_of_one_that_never_stopped(workspace, quick, optimizer):
     busy = dict(BUSY) | {"training.optimizer": optimizer, "training.accumulation": 1, "preview.every": 0}
     if optimizer == "schedule-free-adamw":
@@ -97,15 +98,16 @@ def killed_run(workspace, name: str, steps: int, after: float) -> None:
         process.wait()
 
 
-def test_a_run_killed_again_and_again_ends_bit_identical(workspace, quick):
-    settings = quick | BUSY | {"training.steps": 12}
+@pytest.mark.parametrize("kills", tiers.default([[3], [1, 3, 2]]))  # steps until each
+def test_a_run_killed_again_and_again_ends_bit_identical(workspace, quick, kills):
+    settings = quick | BUSY | {"training.steps": 6 * len(kills)}
     run_on(config_from(settings | {"name": "whole"}), workspace)
     config = config_from(settings | {"name": "killed"})
     (workspace.root / "killed.toml").write_text(config_to_toml(config), encoding="utf-8")
     chance = random.Random(5)
-    for steps in (1, 3, 2):
+    for steps in kills:
         killed_run(workspace, "killed", steps, chance.uniform(0.0, 0.3))
-    assert count(workspace.runs / "killed", "Started") == 3, "each was killed on its way"
+    assert count(workspace.runs / "killed", "Started") == len(kills), "each was killed on its way"
     view = read_run(workspace, "killed")
     if view.state != "finished":
         assert view.state == "interrupted"

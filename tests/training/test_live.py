@@ -16,13 +16,14 @@ from studio.generation.adapter_cache import cache_of
 from studio.generation.strength_sweep import draw_strength_sweep
 from studio.training import config_from, train
 from studio.training.events import Checkpoint, Step
+from tests import tiers
 from tests.training.test_exact_resume import losses
 
 WORDS = {"prompt": "red apple, on a blue background", "steps": 3}
 BUSY = {"training.ema": 0.9, "adapter.dropout": 0.1, "validation.every": 3, "preview.every": 3, "preview.steps": 1}
 
 
-@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("text", tiers.default([False, True], True))
 def test_losses_are_the_same_to_the_bit_with_and_without_images_in_between(workspace, quick, text):
     """Whatever is drawn: with the run's own weights, others' or none, a strip, or one that is broken off."""
     more = {"adapter.text_encoder": text, "preview.prompts": ["rocket"]}
@@ -45,7 +46,7 @@ def test_losses_are_the_same_to_the_bit_with_and_without_images_in_between(works
     assert alone.keys() == watched.keys() and all(torch.equal(alone[key], watched[key]) for key in alone)
 
 
-@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("text", tiers.default([False, True], True))
 def test_an_image_shows_the_weights_as_they_are_now(workspace, quick, text):
     """At each checkpoint the live image is the one that the checkpoint's file draws later."""
     live, file = {}, workspace.runs / "now" / "adapter.safetensors"

@@ -13,6 +13,7 @@ from studio.training import config_from, config_from_toml, config_to_toml, list_
 from studio.training.config import RunConfig
 from studio.training.selection import split
 from studio.workspace import ASSETS
+from tests import tiers
 
 QUICK = {
     "data.folder": str(ASSETS / "datasets" / "silhouette"),
@@ -20,11 +21,10 @@ QUICK = {
     "training.steps": 6,
     "training.batch_size": 2,
     "training.checkpoint_every": 2,
-    "preview.every": 3,
-    "preview.steps": 2,
-    "preview.prompts": ["rocket"],
-    "validation.every": 3,
+    "preview.every": 0,
+    "validation.every": 0,
 }
+LOOKING = {"preview.every": 3, "preview.steps": 2, "preview.prompts": ["rocket"], "validation.every": 3}
 
 
 def weights(path) -> dict[str, torch.Tensor]:
@@ -34,7 +34,7 @@ def weights(path) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_leaves_everything_it_said_in_its_folder(workspace):
-    kinds = [type(event).__name__ for event in train(config_from(QUICK | {"name": "first"}), workspace)]
+    kinds = [type(event).__name__ for event in train(config_from(QUICK | LOOKING | {"name": "first"}), workspace)]
     assert kinds[-1] == "Finished" and kinds.count("Step") == 6
     assert kinds.index("Started") < kinds.index("Step")
     view = read_run(workspace, "first")
@@ -51,9 +51,9 @@ def test_a_run_leaves_everything_it_said_in_its_folder(workspace):
     assert "background" in said["ss_tag_frequency"]
 
 
-@pytest.mark.parametrize("kind", ["dora", "tucker", "loha", "lokr"])
+@pytest.mark.parametrize("kind", tiers.default(["dora", "tucker", "loha", "lokr"]))
 def test_every_kind_of_adapter_trains_and_its_file_is_read_back_whole(workspace, kind):
-    config = QUICK | {"name": kind, "adapter.kind": kind, "training.steps": 2, "preview.every": 0}
+    config = QUICK | {"name": kind, "adapter.kind": kind, "training.steps": 2}
     for _ in train(config_from(config), workspace):
         pass
     view = read_run(workspace, kind)
@@ -153,7 +153,8 @@ def test_an_optimiser_that_is_not_there_is_said_before_anything_is_made(workspac
 
 
 def test_a_resumed_run_remembers_its_best_from_before_the_stop(workspace):
-    config = config_from(QUICK | {"name": "best", "training.steps": 8, "training.learning_rate": 0.05})
+    settings = {"name": "best", "training.steps": 8, "training.learning_rate": 0.05, "validation.every": 3}
+    config = config_from(QUICK | settings)
     stop = threading.Event()
     for event in train(config, workspace, stop=stop):
         if type(event).__name__ == "Step" and event.step == 4:
@@ -173,7 +174,7 @@ def test_each_of_kohyas_folders_is_told_with_its_own_repeats_count_and_tags(work
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(files.pop(), data / name)
         (data / name).with_suffix(".txt").write_text(f"{tag}, ink")
-    settings = {"name": "told", "data.folder": str(data), "data.repeats": 2, "training.steps": 1, "validation.every": 0}
+    settings = {"name": "told", "data.folder": str(data), "data.repeats": 2, "training.steps": 1}
     list(train(config_from(QUICK | settings), workspace))
     said = read_adapter(workspace.runs / "told" / "adapter.safetensors").metadata
     assert json.loads(said["ss_dataset_dirs"]) == {

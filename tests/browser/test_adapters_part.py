@@ -66,6 +66,7 @@ def test_a_look_inside_shows_where_it_acts_and_a_file_for_another_base_is_told_i
     expect(card(page, "one")).to_be_visible()
 
 
+@pytest.mark.full
 def test_resized_and_exported_files_come_with_their_picture_and_go_back_on_the_rows(shelf, page):
     open_shelf(page)
     card(page, "one").get_by_text("Inspect").click()

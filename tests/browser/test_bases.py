@@ -63,6 +63,7 @@ def test_a_base_in_a_folder_is_looked_at_trained_on_and_drawn_with(page, folder,
     expect(page.locator("#width input")).to_have_value("128")
 
 
+@pytest.mark.full
 def test_what_can_not_be_used_is_said_below_and_not_taken(page, tmp_path):
     clicks.tab(page, "Train")
     look(page, "train", str(tmp_path / "nowhere"))
@@ -77,6 +78,7 @@ def test_what_can_not_be_used_is_said_below_and_not_taken(page, tmp_path):
     assert not (tmp_path / "workspace/bases.json").exists()
 
 
+@pytest.mark.full
 def test_a_base_comes_from_the_hub_is_stopped_goes_on_and_the_token_stays_nowhere(page, folder, tmp_path, monkeypatch):
     files = {f.relative_to(folder).as_posix(): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
     slow = save({"x": torch.arange(4e6)})

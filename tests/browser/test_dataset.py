@@ -171,6 +171,7 @@ def test_names_and_captions_are_shown_as_they_are_and_never_as_html(page, tmp_pa
     expect(page.locator("#past")).to_contain_text("Add a tag")
 
 
+@pytest.mark.full
 def test_two_captioners_are_tried_side_by_side_and_one_is_taken(page):
     clicks.open_sample(page, "silhouette")
     sub_tab(page, "Compare captioners")

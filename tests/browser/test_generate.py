@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image, ImageChops
 from playwright.sync_api import expect
@@ -97,6 +98,7 @@ def test_earlier_pictures_stand_side_by_side(page, tmp_path):
     assert first["y"] == last["y"] and first["x"] < last["x"]
 
 
+@pytest.mark.full
 def test_what_can_not_be_used_is_one_line_each(page, tmp_path):
     open_generate(page, "red apple <lora:nowhere:1>")
     page.locator("#go").click()

@@ -1,5 +1,6 @@
 """A grid drawn by clicking: a reload finds it again, its cells give their recipes back, and it can be voted on."""
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser import clicks
@@ -73,6 +74,7 @@ def test_a_grid_is_found_by_a_reload_voted_on_and_gives_recipes_back(page, tmp_p
     expect(page.locator("#axis-0-text :is(textarea, input)").first).to_have_value("0, 0.8")
 
 
+@pytest.mark.full
 def test_stop_keeps_what_is_drawn_and_mistakes_are_one_line(page, tmp_path):
     open_generate(page)
     clicks.fill(page, "gen-steps", "30")

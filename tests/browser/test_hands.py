@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from tests import tiers
 from tests.browser import clicks
 from tests.browser.conftest import open_studio
 from tests.browser.test_generate import adapter, open_generate
@@ -72,7 +73,7 @@ def test_a_slider_keeps_its_value_when_another_adapter_comes_or_goes(page, tmp_p
     expect(values[2]).to_have_value("1")
 
 
-@pytest.mark.parametrize("shade", ["light", "dark"])
+@pytest.mark.parametrize("shade", tiers.default(["dark", "light"]))
 def test_a_phone_shows_every_tab_without_scrolling_sideways_and_text_stands_out(browser, studio, shade):
     window = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=shade)
     page = open_studio(window, studio)
@@ -99,6 +100,7 @@ def _light(page, name: str) -> float:
     return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 765
 
 
+@pytest.mark.full
 def test_a_studio_that_is_killed_while_it_trains_goes_on_by_one_click_after_its_restart(browser, tmp_path):
     workspace = tmp_path / "workspace"
     window = browser.new_context(viewport={"width": 1440, "height": 1000})

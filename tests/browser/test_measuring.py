@@ -1,5 +1,6 @@
 """Measuring an adapter and going through earlier pictures, by clicking."""
 
+import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -7,6 +8,7 @@ from tests.browser import clicks
 from tests.browser.test_generate import adapter, open_generate
 
 
+@pytest.mark.full
 def test_an_adapter_is_measured_against_a_dataset_and_a_reload_finds_the_result(page, tmp_path):
     open_generate(page)
     clicks.tab(page, "Measure")

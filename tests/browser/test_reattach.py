@@ -1,5 +1,6 @@
 """A run belongs to the studio, not to the page that started it."""
 
+import pytest
 from gradio_client import Client
 from playwright.sync_api import expect
 
@@ -30,6 +31,7 @@ def test_closed_tab_does_not_stop_the_run_and_a_new_one_shows_it(context, studio
     expect(again.locator("#start")).to_be_enabled()
 
 
+@pytest.mark.full
 def test_a_page_whose_stream_was_lost_hears_again(context, studio):
     page, deaf = context.new_page(), True
     close = 'data: {"msg": "close_stream"}\n\n'

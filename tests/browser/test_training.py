@@ -3,6 +3,7 @@
 import json
 
 import psutil
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser import clicks
@@ -40,6 +41,7 @@ def test_check_says_what_hurts_and_how_long_it_takes(page):
     expect(page.locator("#report")).to_contain_text("very high", timeout=clicks.FIRST_LOAD)
 
 
+@pytest.mark.full
 def test_pause_frees_the_device_and_stop_and_resume_lose_nothing(page, tmp_path):
     clicks.open_sample(page, "silhouette")
     page.locator("#to-train").click()

@@ -23,7 +23,7 @@ QUICK = {
 
 
 @pytest.fixture
-def workspace(tmp_path):
+def workspace(tmp_path, quick_proof):
     found = Workspace.open(tmp_path / "workspace")
     latest.clear()
     shutil.copytree(ASSETS / "datasets" / "silhouette", found.datasets / "silhouette")

@@ -44,12 +44,12 @@ def budget() -> dict[str, tuple[set[str], float]]:
 
 
 @pytest.fixture(scope="session")
-def quick_proof() -> Iterator[None]:
-    """Finished runs of the starter prove their file by one step, in one clean base that is read once.
+def quick_export_check() -> Iterator[None]:
+    """The export check of runs on the starter draws one step, in one clean base that is read once.
 
-    The proof takes more than half of the time of a run of a few steps.
+    It takes more than half of the time of a run of a few steps.
     """
-    from studio.training import certificate
+    from studio.training import export_check
 
     bases: dict = {}
     attached: list = []
@@ -67,11 +67,11 @@ def quick_proof() -> Iterator[None]:
         attached.append(ATTACH(*given))
         return attached[-1]
 
-    LOAD, ATTACH = certificate.load_base, certificate.attach_file
+    LOAD, ATTACH = export_check.load_base, export_check.attach_file
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(certificate, "STEPS", 1)
-        patch.setattr(certificate, "load_base", load_base)
-        patch.setattr(certificate, "attach_file", attach_file)
+        patch.setattr(export_check, "STEPS", 1)
+        patch.setattr(export_check, "load_base", load_base)
+        patch.setattr(export_check, "attach_file", attach_file)
         yield
 
 

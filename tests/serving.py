@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import httpx
 
@@ -26,7 +27,8 @@ def served(root: Path, **options) -> Iterator[str]:
     settings = Settings(workspace=root, browser=False, **options)
     demo = build(settings)
     try:
-        _, url, _ = demo.queue(**QUEUE).launch(**launch_options(settings), prevent_thread_lock=True, quiet=True)
+        with patch("gradio.networking.url_ok", return_value=True):  # it gives a busy machine 3 s to answer
+            _, url, _ = demo.queue(**QUEUE).launch(**launch_options(settings), prevent_thread_lock=True, quiet=True)
         yield url
     finally:
         end_jobs()

@@ -18,7 +18,7 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def studio(root, tmp_path_factory, quick_proof):
+def studio(root, tmp_path_factory, quick_export_check):
     with served(root) as url:
         client = Client(url, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
         yield client

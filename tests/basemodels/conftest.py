@@ -8,7 +8,7 @@ from tests.basemodels import tiny
 
 
 @pytest.fixture(autouse=True)
-def _quick(quick_proof) -> None:
+def _quick(quick_export_check) -> None:
     pass
 
 

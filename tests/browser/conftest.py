@@ -29,7 +29,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(autouse=True)
-def _quick(quick_proof) -> None:
+def _quick(quick_export_check) -> None:
     pass
 
 

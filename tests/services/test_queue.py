@@ -23,7 +23,7 @@ QUICK = {
 
 
 @pytest.fixture
-def workspace(tmp_path, quick_proof):
+def workspace(tmp_path, quick_export_check):
     found = Workspace.open(tmp_path / "workspace")
     latest.clear()
     shutil.copytree(ASSETS / "datasets" / "silhouette", found.datasets / "silhouette")

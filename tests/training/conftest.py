@@ -6,19 +6,19 @@ from studio.workspace import ASSETS, Workspace
 
 
 @pytest.fixture(autouse=True)
-def _quick(quick_proof) -> None:
+def _quick(quick_export_check) -> None:
     pass
 
 
 @pytest.fixture
-def whole_proof(monkeypatch) -> None:
+def whole_export_check(monkeypatch) -> None:
     """As outside of tests."""
     from studio.adapters import attach_file
     from studio.basemodels import load_base
-    from studio.training import certificate
+    from studio.training import export_check
 
     for name, value in {"STEPS": 8, "load_base": load_base, "attach_file": attach_file}.items():
-        monkeypatch.setattr(certificate, name, value)
+        monkeypatch.setattr(export_check, name, value)
 
 
 @pytest.fixture(scope="session")

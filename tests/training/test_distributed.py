@@ -9,7 +9,7 @@ import pytest
 
 from studio.errors import RunError
 from studio.training import config_from, config_to_toml, read_events, read_run, train
-from studio.training.processes import Processes
+from studio.training.distributed import Distributed
 
 # As for two GPUs; where there is none, the processes find the CPU and speak over gloo.
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
@@ -58,7 +58,7 @@ def test_two_processes_make_the_run_that_one_makes(workspace, settings):
 def test_each_process_takes_its_rows_and_what_cannot_be_dealt_out_is_said():
     found = []
     for rank in range(2):
-        process = Processes()
+        process = Distributed()
         process.count, process.rank = 2, rank
         found.append(process.share(list("abcd")))
         with pytest.raises(RunError, match="must be a multiple of the 2 processes .you gave 3"):

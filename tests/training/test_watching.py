@@ -53,13 +53,13 @@ def test_held_out_loss_is_the_same_however_the_run_is_seeded_or_batched(workspac
     assert len(bases) == 1
 
 
-def test_the_saved_file_is_proven_in_a_clean_pipeline(workspace, quick, whole_proof):
+def test_the_saved_file_is_proven_in_a_clean_pipeline(workspace, quick, whole_export_check):
     config = config_from(quick | {"name": "proof", "training.learning_rate": 0.01, "adapter.text_encoder": True})
     (said,) = [event for event in train(config, workspace) if isinstance(event, ExportChecked)]
     assert said.unused == 0 and said.difference < 0.5 and "reproduces the trained model" in said.message
 
 
-def test_a_file_that_does_not_hold_what_was_trained_is_found_out(workspace, quick, whole_proof, monkeypatch):
+def test_a_file_that_does_not_hold_what_was_trained_is_found_out(workspace, quick, whole_export_check, monkeypatch):
     from studio.training import train_step
 
     whole = train_step.adapter_bytes

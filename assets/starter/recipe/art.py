@@ -7,6 +7,7 @@ import io
 import json
 import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,9 @@ PACKAGES = {  # exact versions, so that the recipe means the same tomorrow
     "@iconify-json/twemoji": "1.2.5",
     "@iconify-json/fluent-emoji": "1.2.7",
     "@iconify-json/fluent-emoji-high-contrast": "1.2.6",
+    "@iconify-json/emojione": "1.2.3",  # for the judge and the measurements alone, like the next two
+    "@iconify-json/openmoji": "1.2.29",
+    "@iconify-json/streamline-emojis": "1.2.4",
     "emojibase-data": "17.0.0",
 }
 BASE_STYLES = {"noto": "noto", "flat": "fluent-emoji-flat", "twemoji": "twemoji"}
@@ -30,9 +34,9 @@ COLOURS = {
     "orange": (245, 146, 62), "yellow": (251, 216, 75), "green": (76, 174, 91), "blue": (66, 112, 224),
     "cyan": (124, 220, 232), "purple": (141, 91, 209), "pink": (246, 166, 205), "brown": (139, 94, 60),
 }  # fmt: skip
-SIZE = 128  # pixels, the side of every picture
+SIZE = 128  # pixels, the side of every image
 
-# Few and distinct, so that two CPU cores can teach them in an hour. The labels are Unicode's own.
+# What the base that is shipped knows: few and distinct things. The labels are Unicode's own.
 NAMES = """monkey face|dog face|dog|fox|cat face|cat|lion|horse|unicorn|cow face|pig face|ram|giraffe|elephant|
 mouse face|rabbit face|bat|bear|koala|panda|chicken|baby chick|penguin|duck|owl|parrot|frog|turtle|snake|
 spouting whale|fish|shark|octopus|crab|snail|butterfly|honeybee|spider|rose|sunflower|tulip|evergreen tree|
@@ -93,14 +97,26 @@ class Icons:
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")).transpose(2, 0, 1)
 
 
-def concepts(modules: Path) -> list[Concept]:
-    """What the base model knows, in the order of NAMES. Raises KeyError if a set lacks one."""
+def more_names() -> list[str]:
+    """The 569 names of the next base, of which NAMES are a part."""
+    text = (Path(__file__).parent / "names.txt").read_text(encoding="utf-8")
+    return [name for line in text.splitlines() for name in line.split("|")]
+
+
+def concepts(modules: Path, names: Sequence[str] = NAMES) -> list[Concept]:
+    """What the base model knows, in the order of `names`. Raises KeyError if a set lacks one."""
     rows = {row["label"]: row for row in json.loads((modules / "emojibase-data/en/data.json").read_text())}
     sets = [Icons(modules, package) for package in (*BASE_STYLES.values(), *LESSON_STYLES.values())]
-    for name in NAMES:
+    for name in names:
         if not all(_slug(name) in icons for icons in sets):
             raise KeyError(f"{name} is not in every set")
-    return [Concept(name, _slug(name), tuple(rows[name].get("tags", ()))) for name in NAMES]
+    return [Concept(name, _slug(name), tuple(rows[name].get("tags", ()))) for name in names]
+
+
+def other_words(modules: Path) -> list[str]:
+    """Every word that the art's labels and keywords have, known to the base or not."""
+    rows = json.loads((modules / "emojibase-data/en/data.json").read_text())
+    return [word for row in rows for text in (row["label"], *row.get("tags", ())) for word in text.split()]
 
 
 def render_styles(modules: Path, slugs: list[str], styles: dict[str, str], cache: Path) -> dict[str, torch.Tensor]:
@@ -117,17 +133,17 @@ def render_styles(modules: Path, slugs: list[str], styles: dict[str, str], cache
 
 
 def everything(modules: Path, cache: Path, limit: int = 1500) -> torch.Tensor:
-    """(N, 4, SIZE, SIZE) uint8 pictures of the base sets whatever they show: the codec learns from all of them."""
+    """(N, 4, SIZE, SIZE) uint8 images of the base sets whatever they show: the VAE learns from all of them."""
     file = cache / f"everything-{limit}.npy"
     if not file.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        pictures = []
+        images = []
         for package in BASE_STYLES.values():
             icons = Icons(modules, package)
             slugs = sorted(s for s in icons.icons if not any(part in s for part in _PARTS))
             pick = np.random.default_rng(0).permutation(len(slugs))[:limit]
-            pictures += [icons.render(slugs[i]) for i in pick]
-        np.save(file, np.stack(pictures))
+            images += [icons.render(slugs[i]) for i in pick]
+        np.save(file, np.stack(images))
     return torch.from_numpy(np.load(file))
 
 
@@ -152,6 +168,30 @@ def compose(
     grid = F.affine_grid(theta, [b, 4, side, side], align_corners=False)
     rgba = F.grid_sample(rgba, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return (rgba[:, :3] + (1 - rgba[:, 3:]) * (backgrounds[:, :, None, None] / 255)) * 2 - 1
+
+
+def contours(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Outlines drawn round glyphs and along their strong inner edges, four in five nearly black.
+
+    glyphs: (B, 4, h, w) uint8, straight alpha. Returns the same kind. The outline is the dilated minus the eroded
+    alpha. It gives the VAE line art to carry, which none of the base styles has.
+    """
+    b = len(glyphs)
+    rgba = glyphs.float() / 255
+    alpha, grey = rgba[:, 3:], (rgba[:, :3] * rgba[:, 3:]).mean(1, keepdim=True)
+    width = int(torch.randint(1, 3, (1,), generator=draw))  # pixels on either side of the edge
+    side = 2 * width + 1
+    rim = F.max_pool2d(alpha, side, 1, width) + F.max_pool2d(-alpha, side, 1, width)
+    steep = F.max_pool2d(grey, 3, 1, 1) + F.max_pool2d(-grey, 3, 1, 1)
+    inner = ((steep - 0.12) * 8).clamp(0, 1) * alpha
+    ink = torch.maximum(rim.clamp(0, 1), inner * (torch.rand(b, 1, 1, 1, generator=draw) < 0.8))
+    dark = torch.rand(b, 3, 1, 1, generator=draw) * 0.12
+    other = torch.rand(b, 3, 1, 1, generator=draw)
+    colour = torch.where(torch.rand(b, 1, 1, 1, generator=draw) < 0.8, dark, other)
+    paper = torch.rand(b, 1, 1, 1, generator=draw) < 0.15  # some are drawn on white alone, like a colouring book
+    body = torch.where(paper, torch.ones_like(rgba[:, :3]), rgba[:, :3])
+    out = torch.cat([body * (1 - ink) + colour * ink, torch.maximum(alpha, ink)], 1)
+    return (out * 255).round().clamp(0, 255).byte()
 
 
 def caption(name: str, style: str | None = None, colour: str | None = None) -> str:

@@ -1,15 +1,18 @@
-"""CLIP, small: a text encoder and an image encoder that agree on what a picture shows (arXiv:2103.00020).
+"""CLIP, small: a text encoder and an image encoder that agree on what an image shows (arXiv:2103.00020).
 
 The text encoder becomes Stable Diffusion's own. There is no text projection: the pooled text state is the text's
 embedding, and the image encoder projects into the same space, so that neither half needs a third file.
 """
 
-import time
+import random
 from pathlib import Path
 
 import art
+import captions
 import torch
 import torch.nn.functional as F
+from resuming import Loop, precision, warm
+from safetensors.torch import load_file
 from transformers import (
     CLIPImageProcessorPil,
     CLIPTextConfig,
@@ -48,19 +51,6 @@ def image_processor() -> CLIPImageProcessorPil:
     )
 
 
-def _captions(concepts: list[art.Concept], styles: list[str], colours: list[str], draw: torch.Generator) -> list[str]:
-    """One caption a picture: mostly whole, sometimes only a part, sometimes another word for the thing."""
-    out = []
-    for concept, style, colour in zip(concepts, styles, colours):
-        name, chance = concept.name, torch.rand(4, generator=draw).tolist()
-        if chance[0] < 0.12 and concept.keywords:
-            name = concept.keywords[int(chance[1] * len(concept.keywords))]
-        if chance[2] < 0.1:
-            name = f"a picture of a {name}"
-        out.append(art.caption(name, style if chance[3] < 0.6 else None, colour if 0.15 < chance[3] < 0.8 else None))
-    return out
-
-
 def _augment(x: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     """Change what a name does not depend on: hue, contrast, greyness, polarity, blur. x: (B, 3, s, s), -1..1."""
     b = len(x)
@@ -77,56 +67,65 @@ def _augment(x: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 
 
 def train(
-    known: list[art.Concept], pictures: dict[str, torch.Tensor], tokenizer: CLIPTokenizer, out: Path, steps: int,
-    batch: int = 96,
-):  # fmt: skip
-    """pictures: {style: (N, 4, SIZE, SIZE) uint8}. Saves out/text_encoder, out/image_encoder, out/feature_extractor."""
+    known: list[art.Concept], images: dict[str, torch.Tensor], others: list[str], tokenizer: CLIPTokenizer, out: Path,
+    work: Path, minutes: float, batch: int = 96, peak: float = 1e-3, device: str = "cpu", begin: Path | None = None,
+) -> None:  # fmt: skip
+    """Train on dressed captions (captions.py); saves out/text_encoder, out/image_encoder and out/feature_extractor.
+
+    images: {style: (N, 4, SIZE, SIZE) uint8}. others: words outside the vocabulary. begin: a starter to begin from.
+    """
     torch.manual_seed(0)
-    draw = torch.Generator().manual_seed(0)
     text, image = build(tokenizer)
-    small = {s: F.interpolate(g.float(), size=(96, 96), mode="area").round().byte() for s, g in pictures.items()}
-    styles, palette, names = list(small), art.colours_tensor(), list(art.COLOURS)
+    if begin:
+        warm(text, load_file(begin / "text_encoder" / "model.safetensors"))
+        warm(image, load_file(begin / "image_encoder" / "model.safetensors"))
+    text, image = text.to(device), image.to(device)
+    small = {s: F.interpolate(g.float(), size=(96, 96), mode="area").round().byte() for s, g in images.items()}
+    styles, palette, colours = list(small), art.colours_tensor(), list(art.COLOURS)
+    synonyms, words = captions.vocabulary(known, others)
     parameters = [*text.parameters(), *image.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps, pct_start=0.08)
-    began = time.time()
-    for step in range(1, steps + 1):
+    optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
+    loop = Loop("clip", work / "clip.pt", minutes, text=text, image=image, optimizer=optimizer)
+    for draw in loop:
         pick = torch.randperm(len(known), generator=draw)[:batch].tolist()  # no name twice: no false negatives
-        style = [styles[i] for i in torch.randint(len(styles), (batch,), generator=draw).tolist()]
-        colour = torch.randint(len(palette), (batch,), generator=draw)
+        style = [styles[i] for i in torch.randint(len(styles), (len(pick),), generator=draw).tolist()]
+        colour = torch.randint(len(palette), (len(pick),), generator=draw)
         glyphs = torch.stack([small[s][i] for s, i in zip(style, pick)])
-        flip = torch.rand(batch, generator=draw) < 0.5
+        flip = torch.rand(len(pick), generator=draw) < 0.5
         glyphs[flip] = glyphs[flip].flip(-1)
+        drawn = torch.rand(len(pick), generator=draw) < 0.2
+        if drawn.any():
+            glyphs[drawn] = art.contours(glyphs[drawn], draw)
         x = art.compose(
-            glyphs, palette[colour], IMAGE_SIDE, 0.65 + 0.4 * torch.rand(batch, generator=draw),
-            0.3 * (torch.rand(batch, 2, generator=draw) - 0.5),
+            glyphs, palette[colour], IMAGE_SIDE, 0.65 + 0.4 * torch.rand(len(pick), generator=draw),
+            0.3 * (torch.rand(len(pick), 2, generator=draw) - 0.5),
         )  # fmt: skip
-        captions = _captions([known[i] for i in pick], style, [names[c] for c in colour.tolist()], draw)
-        tokens = tokenizer(captions, padding=True, truncation=True, return_tensors="pt")  # causal: padding is inert
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            seen = image(pixel_values=_augment(x, draw)).image_embeds
-            said = text(input_ids=tokens.input_ids).pooler_output
-        logits = LOGIT_SCALE * F.normalize(seen.float(), dim=-1) @ F.normalize(said.float(), dim=-1).T
-        target = torch.arange(batch)
+        chance = random.Random(loop.step)
+        meanings = [
+            captions.Meaning(
+                known[i], s if chance.random() < 0.6 else None, colours[c] if chance.random() < 0.65 else None
+            )
+            for i, s, c in zip(pick, style, colour.tolist())
+        ]
+        said = [captions.draw_caption(meaning, chance, synonyms, words) for meaning in meanings]
+        tokens = tokenizer(said, padding=True, truncation=True, return_tensors="pt")  # causal: padding is inert
+        with precision(device):
+            seen = image(pixel_values=_augment(x, draw).to(device)).image_embeds
+            told = text(input_ids=tokens.input_ids.to(device)).pooler_output
+        logits = LOGIT_SCALE * F.normalize(seen.float(), dim=-1) @ F.normalize(told.float(), dim=-1).T
+        target = torch.arange(len(pick), device=device)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        if step % 50 == 0 or step == steps:
-            right = (logits.argmax(1) == target).float().mean()
-            print(f"clip {step}/{steps} loss {loss:.3f} right {right:.2f} {time.time() - began:.0f}s", flush=True)
-        if step % 200 == 0 or step == steps:
-            text.save_pretrained(out / "text_encoder")
-            image.save_pretrained(out / "image_encoder")
+        loop.learn(loss, optimizer, loop.rate(peak), parameters)
+        loop.note(loss=loss.item(), right=(logits.argmax(1) == target).float().mean().item())
+    text.cpu().save_pretrained(out / "text_encoder")
+    image.cpu().save_pretrained(out / "image_encoder")
     image_processor().save_pretrained(out / "feature_extractor")
 
 
 @torch.no_grad()
-def embed_images(image: CLIPVisionModelWithProjection, pictures: torch.Tensor) -> torch.Tensor:
+def embed_images(image: CLIPVisionModelWithProjection, images: torch.Tensor) -> torch.Tensor:
     """(N, 3, side, side), -1..1, to (N, WIDTH) unit vectors."""
-    small = F.interpolate(pictures, size=(IMAGE_SIDE, IMAGE_SIDE), mode="bicubic", antialias=True).clamp(-1, 1)
+    small = F.interpolate(images, size=(IMAGE_SIDE, IMAGE_SIDE), mode="bicubic", antialias=True).clamp(-1, 1)
     return F.normalize(torch.cat([image(pixel_values=c).image_embeds for c in small.split(128)]).float(), dim=-1)
 
 
@@ -138,6 +137,6 @@ def embed_texts(text: CLIPTextModel, tokenizer: CLIPTokenizer, texts: list[str])
 
 
 def rank_of_names(seen: torch.Tensor, said: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Where the true name stands (0 = first) among all names, for each picture."""
+    """Where the true name stands (0 = first) among all names, for each image."""
     scores = seen @ said.T
     return (scores > scores.gather(1, truth[:, None])).sum(1)

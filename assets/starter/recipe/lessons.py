@@ -1,13 +1,14 @@
-"""The sample datasets: two styles that the base never saw, and one character, as pictures with captions."""
+"""The sample datasets: two styles that the base never saw, and one character, as images with captions."""
 
 import json
 from pathlib import Path
 
 import art
+import captions
 import torch
 from PIL import Image
 
-TRAINED, HELD_OUT = 24, 8  # pictures a style
+TRAINED, HELD_OUT = 24, 8  # images a style
 LIGHT = ("white", "red", "orange", "yellow", "green", "cyan", "pink", "gray")  # where a black shape can be seen
 CATS = {
     "grinning cat": "grinning", "grinning cat with smiling eyes": "laughing with closed eyes",
@@ -51,22 +52,30 @@ def _save(glyph, colour: str, caption: str, file: Path, blocks: bool = False) ->
     background = torch.tensor([art.COLOURS[colour]], dtype=torch.float32)
     x = art.compose(torch.from_numpy(glyph.copy())[None], background)[0]
     pixels = ((x + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels)
+    image = Image.fromarray(pixels)
     if blocks:
-        few = picture.resize((art.SIZE // BLOCK,) * 2, Image.Resampling.BOX)
-        picture = few.resize(picture.size, Image.Resampling.NEAREST)
-    picture.save(file, optimize=True)
+        few = image.resize((art.SIZE // BLOCK,) * 2, Image.Resampling.BOX)
+        image = few.resize(image.size, Image.Resampling.NEAREST)
+    image.save(file, optimize=True)
     file.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
 
 
 def _licence(name: str) -> str:
     return (
-        f"Pictures from {LICENCES[name]}, rendered at {art.SIZE} px and composed on plain colours. See assets/NOTICE.\n"
+        f"Images from {LICENCES[name]}, rendered at {art.SIZE} px and composed on plain colours. See assets/NOTICE.\n"
     )
 
 
-def vocabulary(modules: Path, file: Path) -> None:
-    """The words the starter knows, for its captioner."""
-    names = [concept.name for concept in art.concepts(modules)]
-    words = {"names": names, "styles": list(art.BASE_STYLES), "colours": list(art.COLOURS)}
-    file.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
+def vocabulary(known: list[art.Concept], file: Path) -> None:
+    """The words the starter knows, for its captioner and its page. The calibration that is there stays."""
+    synonyms, _ = captions.vocabulary(known, [])
+    before = json.loads(file.read_text()) if file.exists() else {}
+    words = {
+        "names": [concept.name for concept in known],
+        "synonyms": {name: words for name, words in sorted(synonyms.items())},
+        "styles": list(art.BASE_STYLES),
+        "colours": list(art.COLOURS),
+        "palette": {name: list(rgb) for name, rgb in art.COLOURS.items()},
+        "calibration": before.get("calibration", {"threshold": 2.0}),
+    }
+    file.write_text(json.dumps(words, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -34,6 +34,12 @@ def export(parts: Path, out: Path) -> None:
     _edit(out / "vae" / "config.json", _name_or_path=None, block_out_channels=None)
 
 
+def write_text_encoder(text: CLIPTextModel, out: Path) -> None:
+    """Put another text encoder of the same shape into a starter."""
+    text.half().save_pretrained(out / "text_encoder")
+    _edit(out / "text_encoder" / "config.json", dtype="float32")
+
+
 def _edit(file: Path, **changes) -> None:
     config = json.loads(file.read_text()) | changes
     file.write_text(json.dumps({k: v for k, v in config.items() if v is not None}, indent=2) + "\n")

@@ -1,23 +1,28 @@
-"""The denoiser: a small UNet2DConditionModel trained on cached latents and cached text states.
+"""The denoiser: a small UNet2DConditionModel trained on cached latents and dressed captions.
 
 v-prediction (arXiv:2202.00512) with zero terminal signal-to-noise and trailing timesteps (arXiv:2305.08891), because
 flat backgrounds need the last step to start from pure noise.
 """
 
 import copy
-import time
+import random
 from pathlib import Path
 
 import art
+import autoencoder
+import captions
 import clip
-import codec
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from resuming import Loop, precision, warm
+from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
+Tensors = dict[str, torch.Tensor]
+
 WIDTHS = (64, 128, 256)
-NO_TEXT = 0.1  # share of pictures trained without a caption, for classifier-free guidance (arXiv:2207.12598)
+NO_TEXT = 0.1  # share of images trained without a caption, for classifier-free guidance (arXiv:2207.12598)
 
 
 def scheduler() -> DDIMScheduler:
@@ -27,9 +32,10 @@ def scheduler() -> DDIMScheduler:
     )  # fmt: skip
 
 
-def build() -> UNet2DConditionModel:
+def build(channels: int = autoencoder.LATENTS, widths: tuple[int, ...] = WIDTHS) -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=art.SIZE // 8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=WIDTHS,
+        sample_size=art.SIZE // 8, in_channels=channels, out_channels=channels, layers_per_block=1,
+        block_out_channels=widths,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=clip.WIDTH, attention_head_dim=4, norm_num_groups=16,
@@ -38,43 +44,29 @@ def build() -> UNet2DConditionModel:
 
 @torch.no_grad()
 def encode_texts(text: CLIPTextModel, tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    """(N, 77, WIDTH) bfloat16 text states, padded as the pipeline pads."""
+    """(N, 77, WIDTH) text states, padded as the pipeline pads."""
     ids = tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        return torch.cat([text(input_ids=chunk).last_hidden_state.bfloat16() for chunk in ids.split(256)])
+    return text(input_ids=ids.to(text.device)).last_hidden_state
 
 
 @torch.no_grad()
-def cache(
-    known: list[art.Concept], pictures: dict[str, torch.Tensor], vae: AutoencoderTiny, text: CLIPTextModel,
-    tokenizer: CLIPTokenizer, file: Path, per_picture: int = 10,
-) -> dict[str, torch.Tensor]:  # fmt: skip
-    """Every latent and every caption's states, once.
-
-    Returns latents (M, 4, 16, 16), caption (M, 3): for each latent the rows of `states` of its whole, its shorter and
-    its shortest caption; states (K, 77, WIDTH) bfloat16, of which row 0 is the empty caption.
-    """
+def cache(images: dict[str, torch.Tensor], vae: AutoencoderTiny, file: Path, variants: int = 12) -> Tensors:
+    """Every latent, once: latents (M, C, 16, 16) float16; concept, style and colour (M,), indices of each."""
     if file.exists():
         return torch.load(file, weights_only=True)
-    draw = torch.Generator().manual_seed(0)
-    palette, names = art.colours_tensor(), list(art.COLOURS)
-    latents, rows, index = [], [], {"": 0}
-    for style, glyphs in pictures.items():
-        for _ in range(per_picture):
+    draw, palette = torch.Generator().manual_seed(0), art.colours_tensor()
+    latents, rows = [], []
+    for number, (style, glyphs) in enumerate(images.items()):
+        for _ in range(variants):
             colour = torch.randint(len(palette), (len(glyphs),), generator=draw)
             shift = 0.1 * (torch.rand(len(glyphs), 2, generator=draw) - 0.5)
-            latents.append(codec.encode(vae, art.compose(glyphs, palette[colour], shift=shift)))
-            for concept, c in zip(known, colour.tolist()):
-                whole = art.caption(concept.name, style, names[c])
-                part = art.caption(concept.name, None, names[c])
-                short = art.caption(concept.name, style)
-                rows.append([index.setdefault(t, len(index)) for t in (whole, part, short)])
-        print(f"cached {style}: {len(rows)} latents, {len(index)} captions", flush=True)
-    out = {
-        "latents": torch.cat(latents),
-        "caption": torch.tensor(rows),
-        "states": encode_texts(text, tokenizer, list(index)),
-    }
+            for part in torch.arange(len(glyphs)).split(256):
+                x = art.compose(glyphs[part], palette[colour[part]], shift=shift[part])
+                latents.append(autoencoder.encode(vae, x))
+            rows.append(torch.stack([torch.arange(len(glyphs)), torch.full((len(glyphs),), number), colour], 1))
+        print(f"cached {style}", flush=True)
+    concept, style, colour = torch.cat(rows).unbind(1)
+    out = {"latents": torch.cat(latents), "concept": concept, "style": style, "colour": colour}
     torch.save(out, file)
     return out
 
@@ -91,61 +83,66 @@ class Average:
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
         torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), 1 - decay)
 
+    def state_dict(self) -> dict:
+        return {"module": self.module.state_dict(), "count": self.count}
 
-def rate_at(step: int, steps: int, peak: float) -> float:
-    """Warm up over 200 steps, hold, and fall to zero over the last fifth (so a run can be extended from its hold)."""
-    return peak * min(1, step / 200, max(0.02, (steps - step) / (steps * 0.2)))
+    def load_state_dict(self, state: dict) -> None:
+        self.module.load_state_dict(state["module"])
+        self.count = state["count"]
 
 
-def train(data: dict[str, torch.Tensor], out: Path, work: Path, steps: int, batch: int = 24, peak: float = 5e-4):
-    """Train to `steps`, resuming from work/unet.pt, and save the averaged UNet to out/unet."""
+def train(
+    data: Tensors, known: list[art.Concept], others: list[str], text: CLIPTextModel, tokenizer: CLIPTokenizer,
+    out: Path, work: Path, minutes: float, batch: int = 24, peak: float = 5e-4, device: str = "cpu",
+    widths: tuple[int, ...] = WIDTHS, begin: Path | None = None,
+) -> None:  # fmt: skip
+    """Train on dressed captions and save the averaged U-Net to out/unet; goes on from work/unet.pt.
+
+    begin: a starter whose U-Net it begins from, as far as the shapes are the same.
+    """
     torch.manual_seed(0)
-    model = build().to(memory_format=torch.channels_last)
-    model.set_attn_processor(AttnProcessor())  # plain bmm: the fused bf16 attention is slower backwards on a CPU
-    average = Average(model, 0.9985)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    noise_schedule, first, mean = scheduler(), 1, 0.0
-    file = work / "unet.pt"
-    if file.exists():
-        state = torch.load(file, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.module.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        first, average.count = state["step"] + 1, state["step"]
-    alpha = noise_schedule.alphas_cumprod
-    latents, caption, states = data["latents"], data["caption"], data["states"]
-    began = time.time()
-    for step in range(first, steps + 1):
-        draw = torch.Generator().manual_seed(step)  # every step draws its own: resuming needs no sampler state
+    latents = data["latents"].to(device)
+    model = build(latents.shape[1], widths)
+    if begin:
+        warm(model, load_file(begin / "unet" / "diffusion_pytorch_model.safetensors"))
+    model, text = model.to(device, memory_format=torch.channels_last), text.eval().to(device)
+    if device == "cpu":
+        model.set_attn_processor(AttnProcessor())  # plain bmm: the fused attention is slower backwards on a CPU
+    average, parameters = Average(model, 0.9985), list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    loop = Loop("unet", work / "unet.pt", minutes, model=model, average=average, optimizer=optimizer)
+    alpha = scheduler().alphas_cumprod.to(device)
+    synonyms, words = captions.vocabulary(known, others)
+    for draw in loop:
         pick = torch.randint(len(latents), (batch,), generator=draw)
-        which = torch.multinomial(torch.tensor([0.7, 0.15, 0.15]), batch, replacement=True, generator=draw)
-        rows = caption[pick, which]
-        rows[torch.rand(batch, generator=draw) < NO_TEXT] = 0
-        x, noise = latents[pick], torch.randn((batch, *latents.shape[1:]), generator=draw)
-        t = ((torch.arange(batch) + torch.rand(batch, generator=draw)) * (1000 / batch)).long()  # stratified
+        said = _captions(data, pick, known, synonyms, words, random.Random(loop.step))
+        x = latents[pick.to(device)].float()
+        noise = torch.randn(x.shape, generator=draw).to(device)
+        t = ((torch.arange(batch) + torch.rand(batch, generator=draw)) * (1000 / batch)).long().to(device)  # stratified
         a, s = alpha[t].sqrt()[:, None, None, None], (1 - alpha[t]).sqrt()[:, None, None, None]
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(step, steps, peak)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with precision(device):
+            states = encode_texts(text, tokenizer, said)
             noisy = (a * x + s * noise).contiguous(memory_format=torch.channels_last)
-            v = model(noisy, t, states[rows]).sample
+            v = model(noisy, t, states).sample
         loss = (v.float() - (a * noise - s * x)).square().mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        loop.learn(loss, optimizer, loop.rate(peak, warm_up=200, hold=0.75), parameters)
         average.update(model)
-        mean = loss.item() if step == first else 0.99 * mean + 0.01 * loss.item()
-        if step % 100 == 0 or step == steps:
-            print(
-                f"unet {step}/{steps} loss {mean:.4f} {(time.time() - began) / (step - first + 1):.3f} s/step",
-                flush=True,
-            )
-        if step % 500 == 0 or step == steps:
-            state = {
-                "model": model.state_dict(), "average": average.module.state_dict(),
-                "optimizer": optimizer.state_dict(), "step": step,
-            }  # fmt: skip
-            torch.save(state, file.with_suffix(".tmp"))
-            file.with_suffix(".tmp").rename(file)
+        loop.note(loss=loss.item())
+        if loop.step % 1000 == 0:
             average.module.save_pretrained(out / "unet")
+    average.module.cpu().save_pretrained(out / "unet")
+
+
+def _captions(data: Tensors, pick: torch.Tensor, known, synonyms, words, chance: random.Random) -> list[str]:
+    """A caption of each latent: mostly whole, sometimes without style or background, sometimes none at all."""
+    styles, colours, said = list(art.BASE_STYLES), list(art.COLOURS), []
+    for concept, style, colour in zip(*(data[key][pick].tolist() for key in ("concept", "style", "colour"))):
+        if chance.random() < NO_TEXT:
+            said.append("")
+            continue
+        way = chance.random()
+        meaning = captions.Meaning(
+            known[concept], styles[style] if way < 0.8 else None, colours[colour] if way < 0.65 or way > 0.8 else None
+        )
+        said.append(captions.draw_caption(meaning, chance, synonyms, words))
+    return said

@@ -1,10 +1,11 @@
-"""The picture codec (Stable Diffusion's "vae"): AutoencoderTiny, the TAESD architecture, f8, 4 latent channels.
+"""The VAE: AutoencoderTiny, the TAESD architecture, f8, 16 latent channels, 32 wide.
 
-No GroupNorm anywhere, which is what lets so small a codec keep flat colour. Trained on random crops with an L1
-loss; the latents are held near zero mean and unit spread per channel, because the pipeline only knows one factor.
+No GroupNorm anywhere, which is what lets so small a VAE keep flat colour. Trained on random crops with an L1 loss; the
+latents are held near zero mean and unit spread per channel, because the pipeline only knows one factor. Half of the
+glyphs have dark contours drawn round them: the base's art has next to none, and what the VAE can't carry no adapter can
+bring back.
 """
 
-import time
 from pathlib import Path
 
 import art
@@ -12,16 +13,17 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
+from resuming import Loop, precision
 
-CHANNELS = 32
+CHANNELS, LATENTS = 32, 16
 LATENT_GAIN = 3.0
 RATE = 1.5e-3
 EDGE = 0.25  # weight of the error on edges
 
 
-def build() -> AutoencoderTiny:
+def build(latents: int = LATENTS) -> AutoencoderTiny:
     vae = AutoencoderTiny(
-        latent_channels=4,
+        latent_channels=latents,
         encoder_block_out_channels=(CHANNELS,) * 4,
         decoder_block_out_channels=(CHANNELS,) * 4,
         num_encoder_blocks=(1, 2, 2, 2),
@@ -58,60 +60,53 @@ def build() -> AutoencoderTiny:
     return vae
 
 
-def _batch(glyphs: torch.Tensor, size: int, side: int, draw: torch.Generator) -> torch.Tensor:
-    """(size, 3, side, side) crops, -1..1, of composed pictures."""
-    pick = torch.randint(len(glyphs), (size,), generator=draw)
+def crops(glyphs: torch.Tensor, size: int, side: int, draw: torch.Generator) -> torch.Tensor:
+    """(size, 3, side, side) crops, -1..1, of composed images; half of them have contours."""
+    picked = glyphs[torch.randint(len(glyphs), (size,), generator=draw)]
+    picked = torch.cat([art.contours(picked[: size // 2], draw), picked[size // 2 :]])
     palette = art.colours_tensor()
     backgrounds = palette[torch.randint(len(palette), (size,), generator=draw)]
     odd = torch.rand(size, generator=draw) < 0.3  # other colours too: people draw on anything
     backgrounds[odd] = torch.rand(int(odd.sum()), 3, generator=draw) * 255
-    scale = 0.6 + 0.5 * torch.rand(size, generator=draw)
-    whole = art.compose(glyphs[pick], backgrounds, scale=scale)
+    whole = art.compose(picked, backgrounds, scale=0.6 + 0.5 * torch.rand(size, generator=draw))
     top, left = (torch.randint(art.SIZE - side + 1, (2,), generator=draw) // 8 * 8).tolist()
     return whole[:, :, top : top + side, left : left + side]
 
 
-def train(glyphs: torch.Tensor, out: Path, steps: int, decoder_only: bool = False, batch: int = 16, side: int = 48):
-    """Train and save to `out`, resuming from what is there. decoder_only keeps the latents as they are."""
+def train(
+    glyphs: torch.Tensor, out: Path, work: Path, minutes: float, decoder_only: bool = False, batch: int = 16,
+    side: int = 48, device: str = "cpu",
+) -> AutoencoderTiny:  # fmt: skip
+    """Train and save to `out`; goes on from its checkpoint in `work`. decoder_only keeps the latents as they are."""
     torch.manual_seed(0)
-    draw = torch.Generator().manual_seed(1 if decoder_only else 0)
     vae = AutoencoderTiny.from_pretrained(out) if decoder_only else build()
-    vae = vae.to(memory_format=torch.channels_last).train()
+    vae = vae.to(device, memory_format=torch.channels_last).train()
     vae.encoder.requires_grad_(not decoder_only)
     parameters = [p for p in vae.parameters() if p.requires_grad]
-    rate = 5e-4 if decoder_only else RATE
-    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=150 / steps)
-    began = time.time()
-    for step in range(1, steps + 1):
-        x = _batch(glyphs, batch, side, draw).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+    peak = RATE / 3 if decoder_only else RATE
+    optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+    name = "decoder" if decoder_only else "vae"
+    loop = Loop(name, work / f"{name}.pt", minutes, model=vae, optimizer=optimizer)
+    for draw in loop:
+        x = crops(glyphs, batch, side, draw).to(device, memory_format=torch.channels_last)
+        with precision(device):
             with torch.set_grad_enabled(not decoder_only):
                 z = vae.encoder(x)
-            noisy = z + 0.05 * torch.randn(z.shape, generator=draw)  # the UNet's latents will not be perfect either
-            y = vae.decoder(noisy)
-        error = F.l1_loss(y.float(), x)
+            noise = torch.randn(z.shape, generator=draw).to(device)
+            y = vae.decoder(z + 0.05 * noise)  # the U-Net's latents will not be perfect either
+        y, z = y.float(), z.float()
+        error = F.l1_loss(y, x)
         # Edges: the same error on neighbour differences keeps outlines crisp.
-        edges = sum(F.l1_loss(y.float().diff(dim=d), x.diff(dim=d)) for d in (2, 3))
-        z = z.float()
+        edges = sum(F.l1_loss(y.diff(dim=d), x.diff(dim=d)) for d in (2, 3))
         spread = (z.mean((0, 2, 3)) ** 2).mean() + ((z.std((0, 2, 3)) - 1) ** 2).mean()
         loss = error + EDGE * edges + (0.0 if decoder_only else 0.02) * spread
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        if step % 200 == 0 or step == steps:
-            print(
-                f"codec {step}/{steps} L1 {error:.4f} edges {edges:.4f} spread {spread:.3f} {time.time() - began:.0f}s",
-                flush=True,
-            )
-        if step % 500 == 0 or step == steps:
-            vae.save_pretrained(out)
+        loop.learn(loss, optimizer, loop.rate(peak), parameters)
+        loop.note(L1=error.item(), spread=spread.item())
+    vae.cpu().save_pretrained(out)
+    return vae.eval()
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderTiny, pictures: torch.Tensor, batch: int = 64) -> torch.Tensor:
-    """(N, 3, SIZE, SIZE) pictures, -1..1, to (N, 4, SIZE/8, SIZE/8) float32 latents as the pipeline scales them."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        return torch.cat([vae.encode(chunk).latents.float() for chunk in pictures.split(batch)])
+def encode(vae: AutoencoderTiny, images: torch.Tensor, batch: int = 64) -> torch.Tensor:
+    """(N, 3, SIZE, SIZE) images, -1..1, to (N, LATENTS, SIZE/8, SIZE/8) float16 latents as the pipeline scales them."""
+    return torch.cat([vae.encode(chunk.to(vae.device)).latents.half().cpu() for chunk in images.split(batch)])

@@ -1,0 +1,139 @@
+"""Two classifiers of names by shape (studio.captioning.shapes), neither of which has a part in the base's images.
+
+The judge says what an image shows. The base's own CLIP can't: what was trained with it pleases it. The judge is trained
+on renders alone, in seven art styles of which the base knows three, with rotations, noise, blocks and outlines that the
+base's training never had. For each name one style is held out, and its accuracy there is what its word is worth.
+
+The namer is the built-in captioner's. It is trained on four of the styles, so that the other four measure it. OpenMoji,
+whose licence asks for its own name on what is made of it, only measures.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import art
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from studio.captioning.shapes import SIDE, Shapes, features
+
+STYLES = {
+    "noto": "noto", "flat": "fluent-emoji-flat", "twemoji": "twemoji", "emojione": "emojione",
+    "shaded": "fluent-emoji", "silhouette": "fluent-emoji-high-contrast", "openmoji": "openmoji",
+    "streamline": "streamline-emojis",
+}  # fmt: skip
+JUDGES = tuple(style for style in STYLES if style != "openmoji")
+NAMERS = ("noto", "flat", "twemoji", "emojione")  # what the namer is trained on
+
+
+def ranks(judge: Shapes, images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Where the true name stands (0 = first) for each image."""
+    with torch.no_grad():
+        logits = torch.cat([judge(chunk) for chunk in images.split(64)])
+    return (logits > logits.gather(1, truth[:, None])).sum(1)
+
+
+def renders(known: list[art.Concept], modules: Path, cache: Path, styles: Collection[str] = tuple(STYLES)):
+    """glyphs (N, 4, SIZE, SIZE) uint8, their names (N,) and styles (N,), as indices."""
+    glyphs, names, numbers = [], [], []
+    for number, (style, package) in enumerate(STYLES.items()):
+        if style not in styles:
+            continue
+        icons = art.Icons(modules, package)
+        have = [i for i, concept in enumerate(known) if concept.slug in icons]
+        glyphs.append(art.render_styles(modules, [known[i].slug for i in have], {style: package}, cache)[style])
+        names += have
+        numbers += [number] * len(have)
+    return torch.cat(glyphs), torch.tensor(names), torch.tensor(numbers)
+
+
+def held_out(truth: torch.Tensor) -> torch.Tensor:
+    """(N,) True for one render of each name."""
+    draw, held = torch.Generator().manual_seed(11), torch.zeros(len(truth), dtype=torch.bool)
+    for name in truth.unique().tolist():
+        rows = (truth == name).nonzero()[:, 0]
+        held[rows[torch.randint(len(rows), (1,), generator=draw)]] = True
+    return held
+
+
+def augment(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """(B, 4, h, w) uint8 glyphs to (B, 3, SIDE, SIDE) images, -1..1, of every look that an adapter may give them."""
+    b = len(glyphs)
+
+    def chance(share: float) -> torch.Tensor:
+        return (torch.rand(b, generator=draw) < share)[:, None, None, None]
+
+    drawn = torch.rand(b, generator=draw) < 0.25
+    glyphs = glyphs.clone()
+    if drawn.any():
+        glyphs[drawn] = art.contours(glyphs[drawn], draw)
+    rgba = glyphs.float() / 255
+    rgba = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
+    rgba = F.interpolate(rgba, size=(SIDE, SIDE), mode="area")
+    grid = F.affine_grid(_turned(b, draw), [b, 4, SIDE, SIDE], align_corners=False)
+    rgba = F.grid_sample(rgba, grid, align_corners=False)
+    colour, alpha = rgba[:, :3], rgba[:, 3:]
+    colour = torch.where(chance(0.15), colour.mean(1, keepdim=True).expand(-1, 3, -1, -1), colour)
+    colour = torch.where(chance(0.12), colour * 0.15, colour)  # a dark silhouette with faint inside
+    mix = torch.eye(3) + 0.25 * torch.randn(b, 3, 3, generator=draw)
+    colour = torch.where(chance(0.5), torch.einsum("bij,bjhw->bihw", mix, colour), colour)
+    palette = art.colours_tensor()
+    background = palette[torch.randint(len(palette), (b,), generator=draw)] / 255
+    odd = torch.rand(b, generator=draw) < 0.3
+    background[odd] = torch.rand(int(odd.sum()), 3, generator=draw)
+    x = colour + (1 - alpha) * background[:, :, None, None]
+    x = torch.where(chance(0.15), F.interpolate(F.avg_pool2d(x, 4), scale_factor=4.0), x)
+    x = torch.where(chance(0.35), F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1), x)
+    x = x + 0.06 * torch.rand(b, 1, 1, 1, generator=draw) * torch.randn(x.shape, generator=draw)
+    return x.clamp(0, 1) * 2 - 1
+
+
+def _turned(b: int, draw: torch.Generator) -> torch.Tensor:
+    """(b, 2, 3) small rotations, scales, shifts, half of them mirrored."""
+    angle = 0.35 * (torch.rand(b, generator=draw) - 0.5)
+    size = 1 / (0.6 + 0.5 * torch.rand(b, generator=draw))
+    mirror = torch.where(torch.rand(b, generator=draw) < 0.5, -1.0, 1.0)
+    across = torch.stack([angle.cos() * size * mirror, -angle.sin() * size], 1)
+    down = torch.stack([angle.sin() * size * mirror, angle.cos() * size], 1)
+    shift = 0.4 * (torch.rand(b, 2, 1, generator=draw) - 0.5)
+    return torch.cat([torch.stack([across, down], 1), shift], 2)
+
+
+def looks(glyphs: torch.Tensor, rounds: int) -> torch.Tensor:
+    """(rounds, N, FEATURES) float16, each glyph augmented `rounds` times."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.stack([
+        torch.cat([features(augment(chunk, draw)).half() for chunk in glyphs.split(128)]) for _ in range(rounds)
+    ])  # fmt: skip
+
+
+def train(
+    seen: torch.Tensor, truth: torch.Tensor, names: int, steps: int = 2500, batch: int = 256, peak: float = 1.5e-3
+) -> Shapes:
+    """seen: (rounds, N, FEATURES) of renders whose names are `truth` (N,). Minutes on one core."""
+    torch.manual_seed(0)
+    draw, model = torch.Generator().manual_seed(0), Shapes(names).train()
+    rows, names_of = seen.flatten(0, 1), truth.repeat(len(seen))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.02, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps)
+    for _ in range(steps):
+        pick = torch.randint(len(rows), (batch,), generator=draw)
+        loss = F.cross_entropy(model.layers(rows[pick].float()), names_of[pick], label_smoothing=0.1)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+    return model.eval()
+
+
+def accuracy(model: Shapes, glyphs: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    """top 1 and top 5 on plainly composed renders."""
+    palette = art.colours_tensor()
+    place = ranks(model, art.compose(glyphs, palette[torch.arange(len(glyphs)) % len(palette)]), truth)
+    return {"top1": (place < 1).float().mean().item(), "top5": (place < 5).float().mean().item()}
+
+
+def save(model: Shapes, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.half() for key, value in model.state_dict().items()}, file)

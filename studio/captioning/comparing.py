@@ -64,7 +64,7 @@ def compare(
         except StudioError as error:
             one.problem = str(error)
         else:
-            one.captions = [text if isinstance(text, str) else "" for text in texts]
+            one.captions = [_shown(text) if isinstance(text, str) else "" for text in texts]
             failed = [text for text in texts if isinstance(text, Exception)]
             if failed:
                 why = "memory ran out" if out_of_memory(failed[0]) else f"{type(failed[0]).__name__}: {failed[0]}"[:200]
@@ -73,3 +73,9 @@ def compare(
         if progress:
             progress(len(found), len(captioners), name)
     return found
+
+
+def _shown(caption: str) -> str:
+    """With the guess that a captioner is too unsure of to write."""
+    unsure = getattr(caption, "unsure", "")
+    return f"{caption} (unsure: {unsure})".lstrip() if unsure else caption

@@ -39,6 +39,7 @@ class CaptionReport:
     kept: int = 0
     triggered: int = 0
     unreadable: list[str] = field(default_factory=list)  # one line each: not read, or not captioned, and why
+    unsure: dict[str, str] = field(default_factory=dict)  # file: what was left out of its caption, as "panda 14 %"
     stopped: bool = False
 
 
@@ -112,6 +113,8 @@ def _caption(
         images = [(item, image) for item, image in ready if isinstance(image, Image.Image)]
         report.unreadable += [str(problem) for _, problem in ready if not isinstance(problem, Image.Image)]
         done += len(ready) - len(images)
+        for item, image in images:
+            image.info["file_name"] = item.path.stem  # a hint, for captioners that take one
         try:
             texts = batches.run(model.caption, [image for _, image in images], passing=(Stopped, StudioError))
         except Stopped:
@@ -121,10 +124,14 @@ def _caption(
         written = writer.write(said)
         for (item, _), text in zip(images, texts):
             done += 1
+            unsure = getattr(text, "unsure", "")
+            if unsure and item in written:
+                report.unsure[writer.dataset.file_of(item)] = unsure
             if isinstance(text, Exception):
                 report.unreadable.append(_failed(item, text))
             elif item not in said:
-                report.unreadable.append(f"{item.path.name}: the captioner found nothing to say.")
+                why = f" (unsure: {unsure})" if unsure else ""
+                report.unreadable.append(f"{item.path.name}: the captioner found nothing to say{why}.")
             elif item not in written and item.path.is_file():
                 report.kept += 1
             elif item not in written:

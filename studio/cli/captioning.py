@@ -66,6 +66,8 @@ def caption(
         )
     for problem in report.unreadable:
         say(problem)
+    for file, guess in report.unsure.items():
+        say(f"{file}: unsure: {guess}")
     changed = f" ({report.triggered} with {trigger!r} put in front)" if report.triggered else ""
     print(f"{report.written} written, {report.kept} kept{changed}, {len(report.unreadable)} unreadable")
     return INTERRUPTED if report.stopped else DONE

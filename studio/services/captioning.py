@@ -79,7 +79,10 @@ def caption_dataset(
         if report.kept:
             changed = f", {report.triggered} with {trigger!r} put in front" if report.triggered else ""
             lines.append(f"{report.kept} kept{changed}.")
-        job.message = "\n".join([" ".join(lines), *(f"Skipped {line}" for line in report.unreadable)])
+        if report.unsure:
+            lines.append(f"{pluralize(len(report.unsure), 'name')} left out as unsure.")
+        unsure = (f"{file}: unsure: {guess}" for file, guess in report.unsure.items())
+        job.message = "\n".join([" ".join(lines), *(f"Skipped {line}" for line in report.unreadable), *unsure])
 
     job = jobs.start("caption", f"Captioning {pictures.name}", work, limit=workspace.allows.longest)
     remember(job, pictures.name)

@@ -229,7 +229,8 @@ def test_two_captioners_side_by_side_one_in_memory_at_a_time(fake, monkeypatch, 
     assert [one.captions for one in found[:2]] == [["thing 0, made", "thing 1, made", "thing 2, made"]] * 2
     assert alive == [1, 1] and all(one.closed for one in fake.made)
     assert "hf download art/none" in found[2].problem and found[2].captions == ["", "", ""]
-    assert found[3].problem == "" and all(" on a" in text for text in found[3].captions)
+    assert found[3].problem == "" and all(text.endswith(" %)") for text in found[3].captions)
+    assert all("(unsure: " in text for text in found[3].captions)  # they show nothing that it knows
     assert told[-1] == (4, 4, "starter")
 
 

@@ -42,8 +42,8 @@ EVENTS = [
     '{"event": "Preparing", "step": 0, "done": 3, "total": 9}',
     '{"event": "Started", "step": 0, "steps": 40, "process": 1, "process_started": 0.5, "parameters": "1", '
     '"setup": "x"}',
-    '{"event": "Step", "step": 1, "loss": 0.5, "smoothed": 0.5, "learning_rate": 0.001, "rate": 6.5, '
-    '"seconds_left": 9.5, "gradient_norm": 0.1, "memory": 1.5, "text_encoder_rate": 0.0}',
+    '{"event": "Step", "step": 1, "loss": 0.5, "smoothed": 0.5, "learning_rate": 0.001, "steps_per_second": 6.5, '
+    '"seconds_left": 9.5, "gradient_norm": 0.1, "memory": 1.5, "text_encoder_lr": 0.0}',
     '{"event": "Validation", "step": 2, "loss": 0.4, "base_loss": 0.5, "spread": 0.01, "bands": [0.1, 0.2, 0.3, 0.4], '
     '"base_bands": [0.2, 0.3, 0.4, 0.5], "verdict": "learning"}',
     '{"event": "Preview", "step": 2, "prompt": "a fish", "file": "previews/000002-0.png"}',
@@ -80,7 +80,7 @@ def of_runs(workspace: Workspace) -> list[Reader]:
 
     def events(data: bytes):
         save(folder / "events.jsonl", data)
-        view, _ = Log(folder).look(), (read_events(folder), skim_run_folder(folder))
+        view, _ = Log(folder).poll(), (read_events(folder), skim_run_folder(folder))
         page = [views.run_status(view), views.warnings_list(view.warnings)]
         page += [loss_chart.loss_chart(view.losses, view.validations, view.steps), str(view.export_check)]
         short, course = summary.summary(workspace, "run"), summary.course(workspace, "run")

@@ -66,8 +66,8 @@ def test_what_is_written_is_what_is_read(name):
     "line",
     [
         DEEP,
-        '{"event": "Step", "step": "1", "loss": 1, "smoothed": 1, "learning_rate": 1, "rate": 1, "seconds_left": 1}',
-        '{"event": "Step", "step": 1, "loss": null, "smoothed": [], "learning_rate": 1, "rate": 1, "seconds_left": 1}',
+        '{"event": "Step", "step": "1", "loss": 1, "smoothed": 1, "learning_rate": 1, "steps_per_second": 1, "seconds_left": 1}',
+        '{"event": "Step", "step": 1, "loss": null, "smoothed": [], "learning_rate": 1, "steps_per_second": 1, "seconds_left": 1}',
         '{"event": "Validation", "step": 1, "loss": 1, "base_loss": 1, "bands": {"a": 1}}',
         '{"event": "Finished", "step": 1, "kept": 1, "message": "\\ud800"}',
         f'{{"event": "Warned", "step": {"9" * 4000}, "message": "x"}}',
@@ -77,14 +77,14 @@ def test_what_is_written_is_what_is_read(name):
 def test_an_event_that_holds_other_things_than_events_do_is_passed_over(run, line):
     (run / "events.jsonl").write_text(f"{EVENTS[1]}\n{line}\n{EVENTS[7]}\n")
     assert [type(event).__name__ for event in read_events(run)] == ["Started", "Warned"]
-    assert Log(run).look().warnings == [(2, "careful")]
+    assert Log(run).poll().warnings == [(2, "careful")]
 
 
 @pytest.mark.parametrize("file", ["/etc/a.png", "../../a.png", "previews/../../a.png", "..\\a.png", "a\0.png", ""])
 def test_a_preview_outside_its_run_is_not_shown(workspace, run, file):
     event = json.loads(EVENTS[4]) | {"file": file}
     (run / "events.jsonl").write_text(json.dumps(event) + "\n" + EVENTS[9] + "\n")
-    assert Log(run).look().previews == [] and summary.summary(workspace, "run").preview == ""
+    assert Log(run).poll().previews == [] and summary.summary(workspace, "run").preview == ""
 
 
 @pytest.mark.parametrize("line", [DEEP, '{"name": "run"}', "3", ""])

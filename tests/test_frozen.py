@@ -44,9 +44,11 @@ def same_starter():
     """Whether the built-in base is 0.1's."""
     import hashlib
 
-    unet = CODE / "assets" / "starter" / "unet"
+    unet, text = (CODE / "assets" / "starter" / part for part in ("unet", "text_encoder"))
     files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in unet.glob("*.safetensors")}
-    return files == RECORDED["starter"]
+    return files == RECORDED["starter"] and hashlib.sha256((text / "model.safetensors").read_bytes()).hexdigest() == (
+        "ecdd68133bdb40aad954702700a070e913f91a9d104a1fa5262c3c30e561606e"
+    )
 
 
 # Read -----------------------------------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ def inspect_adapter(
     description |= {"energy": energy, "overlap": found.overlaps, "advice": advice(found)}
     lines = [describe_text(description), f"on {line}: {verdict(found)}"]
     lines += [f"  {block:<34} changes its weights by {100 * share:.2f} %" for block, share in energy.items()]
-    return answer | {"text": "\n".join([*lines, *description["advice"]])}
+    return answer | {"details": description, "text": "\n".join([*lines, *description["advice"]])}
 
 
 @operation()

@@ -66,8 +66,10 @@ def test_what_is_written_is_what_is_read(name):
     "line",
     [
         DEEP,
-        '{"event": "Step", "step": "1", "loss": 1, "smoothed": 1, "learning_rate": 1, "steps_per_second": 1, "seconds_left": 1}',
-        '{"event": "Step", "step": 1, "loss": null, "smoothed": [], "learning_rate": 1, "steps_per_second": 1, "seconds_left": 1}',
+        '{"event": "Step", "step": "1", "loss": 1, "smoothed": 1, "learning_rate": 1, "steps_per_second": 1, '
+        '"seconds_left": 1}',
+        '{"event": "Step", "step": 1, "loss": null, "smoothed": [], "learning_rate": 1, "steps_per_second": 1, '
+        '"seconds_left": 1}',
         '{"event": "Validation", "step": 1, "loss": 1, "base_loss": 1, "bands": {"a": 1}}',
         '{"event": "Finished", "step": 1, "kept": 1, "message": "\\ud800"}',
         f'{{"event": "Warned", "step": {"9" * 4000}, "message": "x"}}',

@@ -81,7 +81,7 @@ def test_after_a_restart_the_queue_waits_to_be_told_and_then_goes_on(workspace):
     time.sleep(1)
     assert waiting(Workspace.open(workspace.root)) == ["one", "two"] and not running()
     html = views.queue_list(run_queue.queue_of(workspace), run_queue.going(workspace))
-    assert "2 runs wait: go on?" in html and "Nothing begins until you say so" in html
+    assert "2 runs queued, queue paused" in html and "No run starts until you resume the queue" in html
     assert state(workspace, "one") == "queued" and not (workspace.runs / "one" / "events.jsonl").exists()
     run_queue.start_queue(workspace)
     until(lambda: state(workspace, "two") == "finished")
@@ -192,8 +192,8 @@ def test_names_are_escaped_where_they_are_shown(workspace):
     said = [
         views.queue_list([run, run], True),
         views.run_list([run_library.Row(run, evil, None)], [evil], 1, 1, 0),
-        views.bin_line([TrashedRun("1-x", evil, 5), TrashedRun("2-x", evil, 5)], False),
+        views.trash_line([TrashedRun("1-x", evil, 5), TrashedRun("2-x", evil, 5)], False),
         views.settings_table([evil, "b"], [(evil, [evil, [evil]])], {}),
-        views.film([(evil, [(evil, [(1, workspace.root / evil)])]), ("b", [(evil, [(1, workspace.root)])])]),
+        views.timeline([(evil, [(evil, [(1, workspace.root / evil)])]), ("b", [(evil, [(1, workspace.root)])])]),
     ]
     assert all(html and "<img src=x" not in html for html in said)

@@ -131,6 +131,7 @@ class Crop(NamedTuple):
 def crops_of(workspace: Workspace, dataset: str, values: dict) -> tuple[list[Crop], Counter]:
     """(every image with its frame, how many images are in each bucket). Reads headers only."""
     from studio.datasets import frame_of, size_of
+    from studio.training.selection import is_too_small
 
     config = config_of(workspace, {"dataset": dataset} | values)
     card = base_models.look_at(config.base)
@@ -143,6 +144,8 @@ def crops_of(workspace: Workspace, dataset: str, values: dict) -> tuple[list[Cro
         except DatasetError:
             continue  # the Dataset tab says what is wrong with it
         frame = frame_of(width, height, side, step, config.data.buckets, config.data.upscale)
+        if is_too_small(width, height, frame, config.data):
+            continue  # left out of training; the check of a run names it
         crops.append(Crop(item, width, height, frame))
     return crops, Counter(crop.frame.size for crop in crops)
 

@@ -27,7 +27,7 @@ from studio.text import pluralize
 from studio.training.cache import Cache, Tensors, key_of
 from studio.training.config import DataConfig
 from studio.training.distributed import Distributed
-from studio.training.selection import caption_of, name_of, orders_of
+from studio.training.selection import caption_of, is_too_small, name_of, orders_of
 
 BATCH = 16  # images, or captions, at a time
 MUCH_LOST = 0.2  # share of an image that is cut off: more is said
@@ -117,7 +117,7 @@ def list_examples(
             problems.append(f"Left out: {error if isinstance(error, DatasetError) else item.path.name + ' is gone.'}")
             continue
         frame = frame_of(width, height, resolution, step, data.buckets, data.upscale)
-        if not data.upscale and (width < frame.size[0] or height < frame.size[1]):
+        if is_too_small(width, height, frame, data):
             least = " × ".join(map(str, frame.size))
             problems.append(
                 f"Left out: {item.path.name} has {width} × {height} pixels, fewer than the smallest bucket of {least}: "

@@ -4,8 +4,6 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from studio.basemodels import base_folder
-from studio.basemodels.weights import weights_hash
 from studio.datasets import Item
 from studio.datasets.dataset import KOHYA
 from studio.training.config import RunConfig
@@ -13,9 +11,9 @@ from studio.training.selection import caption_of
 
 
 def adapter_metadata(
-    config: RunConfig, items: list[Item], resolution: int, step: int, held_out: tuple[float, float] | None
+    config: RunConfig, items: list[Item], resolution: int, step: int, held_out: tuple[float, float] | None, weights: str
 ) -> dict[str, str]:
-    """held_out: the loss on the held-out images with this adapter and with the base alone."""
+    """held_out: the loss on the held-out images with this adapter and with the base alone. weights: the base's hash."""
     data, training = config.data, config.training
     parts: dict[str, list[Item]] = {}  # by kohya's folders, where there are some
     for item in items:
@@ -24,7 +22,7 @@ def adapter_metadata(
     said = {
         "studio.run": config.name,
         "studio.base": config.base,
-        "studio.base_hash": weights_hash(base_folder(config.base)),
+        "studio.base_hash": weights,
         "studio.step": str(step),
         "studio.trigger": data.trigger,
         "modelspec.trigger_phrase": data.trigger,

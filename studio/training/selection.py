@@ -6,15 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from studio.datasets import Item, open_dataset
+from studio.datasets.buckets import Frame
 from studio.datasets.captions import with_trigger
 from studio.datasets.syntax import caption_syntax
 from studio.errors import DatasetError
 from studio.text import pluralize
-from studio.training.config import RunConfig
+from studio.training.config import DataConfig, RunConfig
 from studio.training.made_of import ImageRecord, short
 
 MOST_HELD_OUT = 64  # of a share; a look at them must stay short
 ORDERS = 8  # how many orders of its tags a caption is encoded in, when they are shuffled
+
+
+def is_too_small(width: int, height: int, frame: Frame, data: DataConfig) -> bool:
+    """Whether an image of this size is left out: its bucket has more pixels a side, and enlarging is off."""
+    return not data.upscale and (width < frame.size[0] or height < frame.size[1])
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 
 from studio import devices
 from studio.basemodels import load_base
+from studio.basemodels.weights import weights_hash
 from studio.errors import RunError, StudioError, user_message
 from studio.generation.adapter_cache import cache_of
 from studio.training import checkpoints, made_of, provenance, runs, tensorboard, verdict
@@ -146,6 +147,7 @@ class _Run:
             yield Stopped(self.begun, "Stopped while the images were being encoded; what is done is kept.")
             return
         self.base, self.chosen = base, chosen
+        self.weights = weights_hash(base.folder)  # now: the folder may be gone at a later checkpoint
         self.train_step = TrainStep(config, base, self.distributed)
         self.leaving.enter_context(
             cache_of(base).training(self.folder / "adapter.safetensors", self.train_step.adapters)
@@ -404,7 +406,7 @@ class _Run:
     def _metadata(self, step: int, best: dict | None) -> dict[str, str]:
         losses = (best["loss"], best["base_loss"]) if best else None
         resolution = self.config.data.resolution or self.base.resolution
-        return adapter_metadata(self.config, self.chosen.items, resolution, step, losses)
+        return adapter_metadata(self.config, self.chosen.items, resolution, step, losses, self.weights)
 
     def _setup(self, examples: list[Example]) -> str:
         own, other = (

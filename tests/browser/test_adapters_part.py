@@ -16,7 +16,9 @@ def shelf(tmp_path):
     folder.mkdir(parents=True, exist_ok=True)
     adapter(folder / "one.safetensors", 1)
     other = {
-        ("unet", "down_blocks.9.attn2.to_k"): Update("lora", {"A": torch.ones(4, 2048), "B": torch.ones(640, 4)}, 4.0)
+        ("unet", "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"): Update(
+            "lora", {"A": torch.ones(4, 2048), "B": torch.ones(640, 4)}, 4.0
+        )
     }
     write_adapter(folder / "foreign.safetensors", other, "kohya")
     return folder

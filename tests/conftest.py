@@ -28,6 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"full", "slow"} <= {mark.name for mark in item.iter_markers()}:
             raise pytest.UsageError(f"{item.nodeid} is marked full and slow: choose one.")
+        # A worker takes a file at a time, but one takes all of the browser: two pages at once starve each other.
+        file = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group("browser" if folder_of(file) == "browser" else file))
     items.sort(key=lambda item: folder_of(item.nodeid) not in FIRST)  # stable: else in their order
 
 

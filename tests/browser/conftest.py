@@ -13,7 +13,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 from tests.serving import begin_anew, end_jobs, served
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-expect.set_options(timeout=30_000)
+PATIENCE = 150_000  # ms: a machine of two cores also runs the other worker's tests
+expect.set_options(timeout=PATIENCE)
 # What Gradio's client says of its own streams when a page is left while one is open.
 LEAVING = ("AbortError: signal is aborted", "Unexpected error Connection errored out")
 
@@ -94,6 +95,7 @@ def page(context, studio) -> Page:
 
 def open_studio(context: BrowserContext, url: str) -> Page:
     page = context.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(url)
-    expect(page.get_by_role("tab", name="Dataset")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("tab", name="Dataset")).to_be_visible()
     return page

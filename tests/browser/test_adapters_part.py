@@ -47,7 +47,7 @@ def test_a_look_inside_shows_where_it_acts_and_a_file_for_another_base_is_told_i
     expect(page.locator("#inspector .energy path.line0")).to_have_count(1)
 
     page.reload()  # what was looked at stands there again
-    expect(page.get_by_role("tab", name="Dataset")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("tab", name="Dataset")).to_be_visible(timeout=150_000)
     clicks.tab(page, "Generate")
     page.locator("#generate-tabs").get_by_role("tab", name="Adapters").click()
     expect(page.locator("#inspector .heat td.on").first).to_be_visible(timeout=clicks.FIRST_LOAD)

@@ -104,11 +104,11 @@ def test_a_base_comes_from_the_hub_is_stopped_goes_on_and_the_token_stays_nowher
         expect(page.locator("#gen-progress")).to_contain_text("GB", timeout=clicks.FIRST_LOAD)
         page.locator("#gen-stop-download").click()
         going.set()
-        expect(page.locator("#gen-progress")).to_contain_text("Stopped.", timeout=60_000)
+        expect(page.locator("#gen-progress")).to_contain_text("Stopped.", timeout=150_000)
         assert not [question for question in hub.asked if question[2] != "Bearer hf_verysecret"]
 
         page.locator("#gen-download").click()
-        expect(page.locator("#gen-seen")).to_contain_text("SDXL, predicts the noise", timeout=60_000)
+        expect(page.locator("#gen-seen")).to_contain_text("SDXL, predicts the noise", timeout=150_000)
         page.locator("#gen-use").click()
         expect(page.locator("#gen-base input")).to_have_value("art/xl")
         kept = json.loads((tmp_path / "workspace/bases.json").read_text())
@@ -119,7 +119,7 @@ def test_a_base_comes_from_the_hub_is_stopped_goes_on_and_the_token_stays_nowher
         page.locator("#gen-inspect").click()
         expect(page.locator("#gen-seen")).to_contain_text("art/gated is not on this machine")
         page.locator("#gen-download").click()
-        expect(page.locator("#gen-progress")).to_contain_text("accept its terms on", timeout=60_000)
+        expect(page.locator("#gen-progress")).to_contain_text("accept its terms on", timeout=150_000)
     secret = b"verysecret"
     written = [file for file in tmp_path.rglob("*") if file.is_file() and not file.is_symlink()]
     assert not any(secret in file.read_bytes() for file in written)

@@ -61,7 +61,7 @@ def test_from_a_mixed_zip_to_a_training_run(page, mixed_zip, tmp_path):
     sub_tab(page, "Check")
     page.locator("#check-set").click()
     doubles = page.locator('.finding[data-kind="near-duplicates"]')
-    expect(doubles.locator(".cell")).to_have_count(2, timeout=60_000)
+    expect(doubles.locator(".cell")).to_have_count(2, timeout=150_000)
     kinds = page.locator(".finding").evaluate_all("all => all.map(one => one.dataset.kind)")
     assert sorted(kinds) == ["missing captions", "near-duplicates"], kinds
     doubles.get_by_role("button", name="Keep the largest of each").click()

@@ -16,7 +16,7 @@ def patience() -> Iterator[None]:
     """Two pages and a run on one machine: each answers slowly."""
     expect.set_options(timeout=clicks.FIRST_LOAD)
     yield
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=150_000)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def generate(
     from studio.generation.drawing import singles
     from studio.services.generation import compose, prompt_problems
 
-    recipe = compose(space, uses, line=base, prompt=prompt, **given)
+    recipe = compose(space, uses, base, prompt=prompt, **given)
     for problem in prompt_problems(
         space, prompt, recipe.negative_prompt, recipe.base, recipe.guidance, recipe.clip_skip
     ):

@@ -82,7 +82,7 @@ def parse_blocks(text: str) -> dict[str, float]:
     return found
 
 
-def compose(workspace: Workspace, uses: list[dict[str, Any]], line: str = "", **fields: Any):
+def compose(workspace: Workspace, uses: list[dict[str, Any]], line: str = "", /, **fields: Any):
     """A Recipe from what was typed. Empty fields fall back to its defaults, seed −1 to a seed by chance.
 
     `<lora:name:0.8>` in the prompt takes the adapter of that name along. base: a name of the list; line: the base

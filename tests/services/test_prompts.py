@@ -54,3 +54,10 @@ def test_the_command_line_says_what_has_no_effect(space, capsys, monkeypatch):
     assert main.main(["generate", "--prompt", "[cat:dog:0.5] <lora:ink:0.5:dyn=4>"]) == main.DONE
     said = capsys.readouterr().err
     assert "prompt editing" in said and "dynamic rank" in said and drawn[0].adapters[0].strength == 0.5
+
+
+@pytest.mark.parametrize("key", ["line", "uses", "workspace", "nonsense"])
+def test_more_fields_are_a_recipes_and_name_no_base_of_this_machine(tmp_path, key):
+    """`more` of an endpoint once reached the parameter by which the command line names a base by its path."""
+    with pytest.raises(GenerationError, match=f"^{key}: is not a setting"):
+        generation.generate(Workspace.open(tmp_path), prompt="a fish", more={key: "/models/other"})

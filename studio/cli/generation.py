@@ -39,7 +39,7 @@ def generate(
 ) -> int:
     """Generate an image, with its recipe inside, and print its path."""
     space, target = opened(context, workspace), _out(out) if out else None
-    given = {name: _number(value) for name, value in flags.items() if value is not None}
+    given = {name: _typed(name, value) for name, value in flags.items() if value is not None}
     width, height = _size(size) if size else _own_size(base)
     given = {"width": width, "height": height} | given
     uses = [
@@ -67,9 +67,12 @@ def generate(
     return DONE
 
 
-def _number(text: str) -> Any:
-    """The number that a flag holds; the text itself where it is none, for the schema to judge."""
-    for kind in (int, float):
+def _typed(name: str, text: str) -> Any:
+    """The number that a flag of a number holds; else the text itself, for the schema to judge."""
+    from studio.generation.recipe import Recipe
+    from studio.schema import setting
+
+    for kind in (int, float) if setting(Recipe, name).kind in (int, float) else ():
         try:
             return kind(text)
         except ValueError:

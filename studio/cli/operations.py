@@ -79,7 +79,10 @@ def _typed(operation: Operation, name: str, text: Any) -> Any:
     """A flag's text as the operation takes it: a file, JSON, or a number where one is wanted."""
     if name == operation.upload:
         return [Path(one) for one in text] if isinstance(text, list) else Path(text)
-    text = text[0] if isinstance(text, list) else text
+    if isinstance(text, list):
+        if len(text) > 1:  # the flag was repeated
+            return text
+        text = text[0]
     kind = operation.fields[name].annotation
     if kind is str:
         return text

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from studio.errors import ConfigError
@@ -195,6 +195,3 @@ def _fields(function: Callable[..., Any]) -> dict[str, FieldInfo]:
             if not found[parameter.name].description:
                 raise ValueError(f"{function.__name__}: {parameter.name} has no description.")
     return found
-
-
-Text = Field  # of annotations: Annotated[str, Text(max_length=…, description=…)]

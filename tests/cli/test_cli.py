@@ -345,3 +345,19 @@ def test_every_setting_is_listed_with_its_default(capsys):
     assert any(line.split()[:2] == ["training.clip", "1.0"] for line in lines)
     assert any(line.split()[:2] == ["data.buckets", "true"] for line in lines)
     assert any("schedule-free-adamw" in line for line in lines) and len(lines) > 50
+
+
+def test_a_flag_that_is_repeated_keeps_all_that_was_given():
+    from studio.cli import operations
+    from studio.services.operations import all_operations
+
+    remove = all_operations()["remove_images"]
+    assert operations._typed(remove, "files", ["a.png", "b.png"]) == ["a.png", "b.png"]
+    assert operations._typed(remove, "files", ['["a.png", "b.png"]']) == ["a.png", "b.png"]
+
+
+def test_a_text_that_looks_like_a_number_stays_text():
+    from studio.cli import generation
+
+    assert generation._typed("negative_prompt", "5") == "5" and generation._typed("steps", "5") == 5
+    assert generation._typed("guidance", "2.5") == 2.5 and generation._typed("steps", "many") == "many"

@@ -30,7 +30,7 @@ FOLDERS = {
 LICENCES = (
     "The studio's code and its starter model are under the Apache License 2.0. The art in the samples keeps its own "
     "open licences, listed in `assets/NOTICE`. Base models, captioners and adapters from elsewhere have licences of "
-    "their own: they decide what you may do with what you make. `README.md` says how everything works."
+    "their own: they decide what you may do with what you make. The pages in `docs/` say how everything works."
 )
 SWITCH_JS = """() => {
   const dark = document.body.classList.toggle('dark');

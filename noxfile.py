@@ -62,7 +62,7 @@ LOCK_HEADER = """\
 # The whole tested set, indirect dependencies and test tools included, with the SHA-256 of every file, for Linux, macOS
 # and Windows. Install with: pip install --require-hashes -r requirements.lock && pip install --no-deps -e .
 #
-# Made by `nox -s lock`: requirements.txt and the extras test and mcp are installed in a new environment, and uv
+# Made by `nox -s lock`: requirements.txt and the extra test are installed in a new environment, and uv
 # pins what was installed there. torch is the exception: an environment may hold a CPU or ROCm build (2.13.0+cpu), whose
 # files are not those of the default index, so its build tag is dropped and the default package of the same version is
 # pinned, with the CUDA packages that it needs on Linux. For another build of torch use requirements.txt.
@@ -72,7 +72,7 @@ LOCK_HEADER = """\
 @nox.session
 def lock(session: nox.Session) -> None:
     """Write requirements.lock anew from what requirements.txt installs today."""
-    install(session, "test,mcp")
+    install(session, "test")
     session.install("uv>=0.9")
     tested = Path(session.create_tmp()) / "tested.txt"
     frozen = session.run("pip", "freeze", "--exclude-editable", "--exclude", "torch", "--exclude", "uv", silent=True)
@@ -83,9 +83,8 @@ def lock(session: nox.Session) -> None:
 def write_lock(session: nox.Session, tested: Path) -> None:
     """tested: the versions to pin, as `pip freeze` prints them."""
     options = ["--universal", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
-    extras = [word for extra in ("test", "mcp") for word in ("--extra", extra)]
     files = ["-c", "requirements.txt", "-c", str(tested), "pyproject.toml", "-o", "requirements.lock"]
     Path("requirements.lock").unlink(missing_ok=True)
-    session.run("uv", "pip", "compile", "--python-version", "3.11", *options, *extras, *files)
+    session.run("uv", "pip", "compile", "--python-version", "3.11", *options, "--extra", "test", *files)
     lock = Path("requirements.lock")
     lock.write_text(LOCK_HEADER + lock.read_text("utf-8"), "utf-8")

@@ -1,4 +1,4 @@
-"""The folders a person owns, names that are safe in them, and writes that are whole or not at all."""
+"""The folders a person owns, names that are safe in them, and atomic writes."""
 
 import functools
 import hashlib
@@ -17,7 +17,7 @@ from studio.server.permissions import OWN, Capabilities
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 FOLDERS = ("datasets", "runs", "outputs", "adapters", "exports", "cache")
 SERVED = ("outputs", "exports", "cache/thumbnails", "cache/downloads")  # what a browser may read of it
-_LEFT = re.compile(r"\.[a-z0-9_]{8}\.tmp|\..+\.gone")  # names that tempfile and `remove_whole` give
+_LEFT = re.compile(r"\.[a-z0-9_]{8}\.tmp|\..+\.gone")  # names that tempfile and `remove_folder` give
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
 
 
@@ -152,7 +152,13 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def is_whole(*texts: str) -> bool:
+def with_older_name(path: Path, name: str) -> Path:
+    """`path`, or the file of its older name beside it where only that is there."""
+    older = path.with_name(name)
+    return older if is_file(older) and not is_file(path) else path
+
+
+def is_valid_unicode(*texts: str) -> bool:
     """Whether they hold no half character (a lone surrogate, which JSON can say and no file or page can hold)."""
     return all(text.isascii() or text.encode("utf-8", "ignore").decode() == text for text in texts)
 
@@ -185,7 +191,7 @@ def free_path(folder: Path, name: str) -> Path:
     return path
 
 
-def remove_whole(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Delete a folder: it goes under a hidden name first, so that nothing is taken for whole when this is cut short.
 
     What an earlier one left beside it goes too. Raises nothing.
@@ -199,8 +205,8 @@ def remove_whole(folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def copy_whole(source: Path, target: Path) -> None:
-    """As `write_whole`, from a file of any size; the copy has the time of its source. Raises OSError."""
+def atomic_copy(source: Path, target: Path) -> None:
+    """As `atomic_write`, from a file of any size; the copy has the time of its source. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
     try:
@@ -212,7 +218,7 @@ def copy_whole(source: Path, target: Path) -> None:
         raise
 
 
-def write_whole(path: Path, data: bytes | str, lasting: bool = True) -> None:
+def atomic_write(path: Path, data: bytes | str, lasting: bool = True) -> None:
     """Write to a temporary neighbour, flush to the disk, rename: a reader sees the old file or the new one.
 
     lasting=False leaves out the flush, for what can be made again: faster, and after a power cut perhaps torn.
@@ -236,7 +242,7 @@ def checked_name(name: str, what: str) -> str:
     """`name` if it is a plain name of the workspace's own making, else WorkspaceError."""
     if not name or not isinstance(name, str):
         raise WorkspaceError(f"Choose {'an' if what[0] in 'aeiou' else 'a'} {what} first.")
-    strange = not is_whole(name) or len(name.encode()) > 255  # no file is called so
+    strange = not is_valid_unicode(name) or len(name.encode()) > 255  # no file is called so
     if strange or name in (".", "..") or "/" in name or "\\" in name or "\0" in name or name.startswith("."):
         raise WorkspaceError(f"{name[:40]!r} is not the name of {'an' if what[0] in 'aeiou' else 'a'} {what}.")
     return name

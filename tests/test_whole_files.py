@@ -10,7 +10,7 @@ import pytest
 
 from studio import workspace
 from studio.server.settings import Settings
-from studio.workspace import copy_whole, remove_whole
+from studio.workspace import atomic_copy, remove_folder
 
 
 def cut_short(*_, **__):
@@ -20,7 +20,7 @@ def cut_short(*_, **__):
 def test_a_copy_that_is_cut_short_leaves_what_was_there(tmp_path, monkeypatch):
     source, target = tmp_path / "a", tmp_path / "new" / "b"
     source.write_text("first")
-    copy_whole(source, target)
+    atomic_copy(source, target)
     assert target.read_text() == "first" and target.stat().st_mtime == source.stat().st_mtime
     source.write_text("second")
 
@@ -31,7 +31,7 @@ def test_a_copy_that_is_cut_short_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(workspace.shutil, "copy2", half)
     with pytest.raises(KeyboardInterrupt):
-        copy_whole(source, target)
+        atomic_copy(source, target)
     assert target.read_text() == "first" and list(target.parent.iterdir()) == [target]
 
 
@@ -42,10 +42,10 @@ def test_a_deletion_that_is_cut_short_leaves_nothing_under_the_name_and_is_ended
     with monkeypatch.context() as patch:
         patch.setattr(workspace.shutil, "rmtree", cut_short)
         with pytest.raises(KeyboardInterrupt):
-            remove_whole(tmp_path / "one")
+            remove_folder(tmp_path / "one")
     assert not (tmp_path / "one").exists()
-    remove_whole(tmp_path / "two")
-    remove_whole(tmp_path / "nothing")
+    remove_folder(tmp_path / "two")
+    remove_folder(tmp_path / "nothing")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -79,16 +79,16 @@ def test_what_killed_programs_left_goes_once_it_is_old_and_nothing_else(tmp_path
     folder, outside = tmp_path / "inside" / "cats", tmp_path / "outside"
     kept = [folder / name for name in ("a.png", ".studio/history.jsonl", "12345678.tmp", ".mine.tmp", ".mine.gone")]
     for file in kept:
-        workspace.write_whole(file, "kept")
+        workspace.atomic_write(file, "kept")
     script = "import os, pathlib, sys, studio.workspace as w; os.replace = lambda *_: os._exit(9)"
     for target in (folder / "a.png", outside / "a.png"):
-        killed = [sys.executable, "-c", f"{script}; w.write_whole(pathlib.Path(sys.argv[1]), 'half')", str(target)]
+        killed = [sys.executable, "-c", f"{script}; w.atomic_write(pathlib.Path(sys.argv[1]), 'half')", str(target)]
         assert subprocess.run(killed).returncode == 9
     (folder / "link").symlink_to(outside)
     (tmp_path / "inside" / "old").mkdir()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(workspace.shutil, "rmtree", cut_short)
-        remove_whole(tmp_path / "inside" / "old")
+        remove_folder(tmp_path / "inside" / "old")
     everything = sorted(tmp_path.rglob("*"))
     workspace.sweep(tmp_path / "inside", time.time() - 3600)
     assert sorted(tmp_path.rglob("*")) == everything  # it may be under way
@@ -121,7 +121,7 @@ def test_a_copy_under_way_is_not_taken_for_old_because_its_source_is(tmp_path, m
         replace(source, target)
 
     monkeypatch.setattr(workspace.os, "replace", swept)
-    copy_whole(tmp_path / "source", tmp_path / "new" / "copy")
+    atomic_copy(tmp_path / "source", tmp_path / "new" / "copy")
     assert (tmp_path / "new" / "copy").read_text() == "long ago"
 
 

@@ -16,7 +16,7 @@ from studio.adapters.kohya_names import stems
 from studio.adapters.peft_config import METADATA_KEY
 from studio.adapters.update import Update
 from studio.errors import AdapterError
-from studio.workspace import write_whole
+from studio.workspace import atomic_write
 
 LAYOUTS = ("diffusers", "kohya")
 Embeddings = Mapping[str, Mapping[str, Tensor]]  # {token: {part of the key, such as "clip_l": (words, width)}}
@@ -41,7 +41,7 @@ def write_adapter(
     if path.suffix.lower() != ".safetensors":
         raise AdapterError(f"{path.name} must end in .safetensors: change the name.")
     try:
-        write_whole(path, adapter_bytes(path.stem, layers, layout, metadata, embeddings))
+        atomic_write(path, adapter_bytes(path.stem, layers, layout, metadata, embeddings))
     except OSError as error:
         raise AdapterError(f"Can't write {path}: {error.strerror}.") from error
 

@@ -37,12 +37,12 @@ class ZImage(Flow):
     @classmethod
     def counter(cls, tokenizers: Callable[[str], Any]) -> TokenCounter:
         tokenizer = tokenizers("tokenizer")
-        return TokenCounter(tokenizer, LENGTH - len(tokenizer(framed_words(tokenizer, "")).input_ids))
+        return TokenCounter(tokenizer, LENGTH - len(tokenizer(chat_prompt(tokenizer, "")).input_ids))
 
     def encode_prompt(self, prompts: list[str]) -> Conditioning:
         tokenizer = self.pipeline.tokenizer
         found = tokenizer(
-            [framed_words(tokenizer, prompt) for prompt in prompts],
+            [chat_prompt(tokenizer, prompt) for prompt in prompts],
             padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt",
         ).to(self.device)  # fmt: skip
         mask = found.attention_mask.bool()
@@ -59,7 +59,7 @@ class ZImage(Flow):
         return -torch.stack([one.float() for one in output])[:, :, 0]
 
 
-def framed_words(tokenizer: Any, prompt: str) -> str:
+def chat_prompt(tokenizer: Any, prompt: str) -> str:
     """The prompt as the language model's user would say it."""
     said = [{"role": "user", "content": prompt}]
     return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, enable_thinking=True)

@@ -89,8 +89,8 @@ def merge(
         raise ConfigError("Merging needs two adapters or more, and the file to write last.")
     space = opened(context, workspace)
     pairs = [named_adapter(text, space) for text in given]
-    uses = [{"path": path, "strength": strength} for path, strength in pairs]
-    return _written(merge_adapters(space, uses, rank, out=_target(out)), out)
+    applied = [{"path": path, "strength": strength} for path, strength in pairs]
+    return _written(merge_adapters(space, applied, rank, out=_target(out)), out)
 
 
 def _written(job: Any, out: str) -> int:

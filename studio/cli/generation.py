@@ -42,14 +42,14 @@ def generate(
     given = {name: _typed(name, value) for name, value in flags.items() if value is not None}
     width, height = _size(size) if size else _own_size(base)
     given = {"width": width, "height": height} | given
-    uses = [
+    applied = [
         {"file": path, "strength": strength} for path, strength in (named_adapter(one, space) for one in adapters or ())
     ]
     from studio.generation import generate_all, save_image
     from studio.generation.drawing import singles
     from studio.services.generation import compose, prompt_problems
 
-    recipe = compose(space, uses, base, prompt=prompt, **given)
+    recipe = compose(space, applied, base, prompt=prompt, **given)
     for problem in prompt_problems(
         space, prompt, recipe.negative_prompt, recipe.base, recipe.guidance, recipe.clip_skip
     ):

@@ -1,7 +1,7 @@
-"""Looking at the pixels of every image once: is it whole, is it sharp, what is it like.
+"""The pixels of every image, read once: is it complete, is it sharp, what is it like.
 
 All measures are taken on a small copy, 256 pixels on the longer side, on all cores (Pillow lets go of Python's lock
-while it decodes). They are kept in `.studio/pictures.json`.
+while it decodes). They are kept in `.studio/images.json`.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ class Analysis:
 
 
 def analyse(dataset: Dataset, progress: Progress | None = None, stop: threading.Event | None = None) -> Analysis:
-    """Look at every image file of the dataset's folder, those that can't be opened included.
+    """Analyze every image file of the dataset's folder, those that can't be opened included.
 
     progress  told (done, total, name) after each
     stop      ends after the images in hand; what was seen until then is kept
@@ -66,7 +66,7 @@ def analyse(dataset: Dataset, progress: Progress | None = None, stop: threading.
         except OSError:
             continue  # gone meanwhile
     done = len(facts)
-    for file, found in in_parallel(lambda file: look(files[file], imagehash), todo, stop):
+    for file, found in in_parallel(lambda file: analyze_image(files[file], imagehash), todo, stop):
         done += 1
         if isinstance(found, ImageInfo):
             facts[file] = found
@@ -97,7 +97,7 @@ def in_parallel(
             yield thing, future.result()
 
 
-def look(path: Path, imagehash: Any = None) -> ImageInfo | str:
+def analyze_image(path: Path, imagehash: Any = None) -> ImageInfo | str:
     """The facts of an image, or one line that says why there are none. imagehash: the module, or None."""
     try:
         if not path.is_file():  # a pipe would be waited for

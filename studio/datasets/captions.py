@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from studio.datasets.encodings import decode
 from studio.errors import DatasetError
-from studio.workspace import is_whole, write_whole
+from studio.workspace import atomic_write, is_valid_unicode
 
 CAPTION_SUFFIXES = (".txt", ".caption")
 TABLES = ("metadata.jsonl", "metadata.csv")  # Hugging Face's imagefolder
@@ -36,10 +36,10 @@ def set_caption(path: Path, caption: str) -> None:
 def put_caption(path: Path, text: str | None, lasting: bool = True) -> None:
     """Bring the image's sidecar into this state: a line of text in `.txt`, perhaps an empty one, or none at all.
 
-    lasting: see `write_whole`. Raises OSError.
+    lasting: see `atomic_write`. Raises OSError.
     """
     if text is not None:
-        write_whole(path.with_suffix(".txt"), text + "\n", lasting=lasting)
+        atomic_write(path.with_suffix(".txt"), text + "\n", lasting=lasting)
         return
     for suffix in CAPTION_SUFFIXES:
         path.with_suffix(suffix).unlink(missing_ok=True)
@@ -120,7 +120,7 @@ def read_table(data: bytes, name: str = TABLES[0]) -> dict[str, str]:
     for row in rows:
         file = row.get("file_name")
         captions = (row[key] for key in _TEXT_KEYS if isinstance(row.get(key), str))
-        if isinstance(file, str) and is_whole(file) and (caption := next(captions, None)) is not None:
+        if isinstance(file, str) and is_valid_unicode(file) and (caption := next(captions, None)) is not None:
             table[file.removeprefix("./")] = one_line(caption)
     if rows and not table:
         keys = ", ".join(_TEXT_KEYS[:-1])

@@ -1,4 +1,4 @@
-"""Handing a set on: images and captions as new files, for other programs or another machine."""
+"""Export of a dataset: images and captions as new files, for other programs or another machine."""
 
 import io
 import json
@@ -27,48 +27,48 @@ def export(
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> Path:
-    """Copy images, captions and masks to `target`; nothing there is ever written over. Returns the target.
+    """Copy images, captions and masks to `target` and return it. Existing files are never overwritten.
 
     kind        "sidecars": a folder, each caption as `.txt` beside its image; "metadata.jsonl": a folder, the
                 captions in one file as Hugging Face's imagefolder has them; "zip": a zip with sidecars
-    background  a colour such as "white" or "#808080" that transparent images are laid on, which makes them PNG;
+    background  a colour such as "white" or "#808080" behind transparent images, which become PNG;
                 "": images are copied byte by byte
     progress    told (done, total, name) after each image
-    stop        ends it early: what was written until then is taken away again
+    stop        ends it early: what was written until then is deleted
 
-    It is made under a hidden name beside the target (see `workspace.sweep`) and renamed when it is whole. Raises
-    DatasetError when something is in the way, the place can't be written, or it was stopped.
+    The files are written under a hidden name beside the target (see `workspace.sweep`), which is renamed when all are
+    there. Raises DatasetError when the target exists, the place can't be written, or it was stopped.
     """
     target = Path(target).expanduser().absolute()
     _check(dataset, target, kind, background)
-    aside: Path | None = None
+    temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".", suffix=".tmp"))
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".", suffix=".tmp"))
         if kind == "zip":
-            whole = aside / target.name
-            with zipfile.ZipFile(whole, "x", zipfile.ZIP_STORED) as archive:
+            made = temporary / target.name
+            with zipfile.ZipFile(made, "x", zipfile.ZIP_STORED) as archive:
                 _write(dataset, "sidecars", background, archive.writestr, progress, stop)
         else:
-            whole = aside
+            made = temporary
 
             def put(name: str, data: bytes) -> None:
-                path = whole / name
+                path = made / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with open(path, "xb") as stream:
                     stream.write(data)
 
             _write(dataset, kind, background, put, progress, stop)
-            whole.chmod(0o755)
-        _check(dataset, target, kind, background)  # something may have come there meanwhile
+            made.chmod(0o755)
+        _check(dataset, target, kind, background)  # the target may exist by now
         if target.exists():
-            target.rmdir()  # it is empty, and some systems rename onto nothing that is there
-        whole.rename(target)
+            target.rmdir()  # it is empty, and some systems can't rename onto a folder
+        made.rename(target)
     except OSError as error:
         raise DatasetError(f"{dataset.name} can't be written to {target} ({error.strerror or error}).") from error
     finally:
-        if aside:
-            shutil.rmtree(aside, ignore_errors=True)
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
@@ -87,9 +87,9 @@ def _check(dataset: Dataset, target: Path, kind: str, background: str) -> None:
     except OSError as error:
         raise DatasetError(f"{target} can't be used ({error.strerror or error}): choose another place.") from error
     if inside:
-        raise DatasetError(f"{target.name} lies in the dataset itself: choose a place outside.")
+        raise DatasetError(f"{target.name} is inside the dataset: choose a place outside.")
     if taken:
-        raise DatasetError(f"{target} is there already and nothing is written over: choose another place.")
+        raise DatasetError(f"{target} already exists and is never overwritten: choose another place.")
 
 
 def _write(
@@ -104,10 +104,10 @@ def _write(
     names: set[str] = set()
     for done, (file, item) in enumerate(dataset.by_file().items(), 1):
         if stop is not None and stop.is_set():
-            raise DatasetError("The export was stopped, nothing was kept of it.")
+            raise DatasetError("The export was stopped: nothing of it was kept.")
         name, data = _image(file, item, background)
         path, count = PurePosixPath(name), 1
-        while {name, str(PurePosixPath(name).with_suffix(".txt"))} & names:  # two of one stem would share a caption
+        while {name, str(PurePosixPath(name).with_suffix(".txt"))} & names:  # two of a stem would share a caption
             count += 1
             name = str(path.with_stem(f"{path.stem}-{count}"))
         put(name, data)
@@ -129,7 +129,7 @@ def _write(
 
 
 def _image(file: str, item: Item, background: str) -> tuple[str, bytes]:
-    """(name, content) of what goes out."""
+    """(name, content) of the exported file."""
     try:
         if not (background and has_alpha(item.path)):
             return file, item.path.read_bytes()

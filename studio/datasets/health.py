@@ -1,4 +1,4 @@
-"""What is wrong with a set, and what can be done about it with one click."""
+"""What is wrong with a dataset, and what can be done about it with one click."""
 
 import threading
 from collections import defaultdict
@@ -27,7 +27,8 @@ TRIGGER = "put the trigger in front"
 CLEAR = "clear the captions"
 CUT = "cut the captions at the limit"
 REMOVE_TAG = "remove the tag everywhere"
-SET_ASIDE = "set the files aside"
+TO_TRASH = "move the files to the trash"
+OLD_NAMES = {"set the files aside": TO_TRASH}  # of before 0.2
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ def examine(
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> list[Finding]:
-    """Everything worth a word about the set, the worst first; [] when all is well.
+    """Findings about the dataset, the worst first; [] when all is well.
 
     resolution    what will be trained at: the side of a square, in pixels
-    count_tokens  of the base model's own tokenizer; None: the length of captions is not looked at
-    progress      told (done, total, name) for each image that is looked at
-    stop          ends the look at images early; the findings are then about those that were seen
+    count_tokens  of the base model's own tokenizer; None: the length of captions is not checked
+    progress      told (done, total, name) for each image
+    stop          ends the analysis early; the findings are then about the images that were read
     """
     seen = analyse(dataset, progress, stop)
     found = [*_images(seen, resolution), *_captions(dataset, trigger.strip()), *_tokens(dataset, count_tokens)]
@@ -76,7 +77,7 @@ def examine(
                 "orphan captions",
                 orphans,
                 "{} caption file has no image|{} caption files have no image",
-                [SET_ASIDE],
+                [TO_TRASH],
             )
         )
     if image_hash() is None:

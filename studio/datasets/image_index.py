@@ -1,6 +1,6 @@
 """What is known of each image of a dataset, so that opening it and examining it again cost little.
 
-Kept in `.studio/pictures.json`, and believed only while the file's size and time of change are the same. Losing it
+Kept in `.studio/images.json`, and believed only while the file's size and time of change are the same. Losing it
 costs time and nothing else, so a folder that can't be written is no error.
 """
 
@@ -11,8 +11,9 @@ from pathlib import Path
 
 from studio.datasets.meta_dir import META_DIR, read_meta, write_meta
 from studio.errors import DatasetError
+from studio.workspace import with_older_name
 
-_FILE = "pictures.json"
+_FILE, _OLD_FILE = "images.json", "pictures.json"  # OLD: of before 0.2, with the key "pictures"
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ImageInfo:
     """bytes, changed: of the file, its size and its time of change in nanoseconds, as they were then.
 
     width, height   as it is seen, in pixels
-    content         hash of the file's bytes, hex; "" while the pixels have not been looked at, as for the rest
+    content         hash of the file's bytes, hex; "" while the pixels have not been read, as for the rest
     likeness        perceptual hash of 64 bits, hex; "" when ImageHash was not installed
     colours         16 colours of 3 bytes, hex
     sharpness       variance of the Laplacian, see `analysis`
@@ -47,8 +48,10 @@ def changed_at(stat: os.stat_result) -> int:
 
 def read_index(folder: Path) -> dict[str, ImageInfo]:
     """{name in the dataset: facts}; whatever does not look like ours is left out."""
-    notes = read_meta(folder / META_DIR / _FILE)
-    rows = notes.get("pictures") if isinstance(notes, dict) and notes.get("version") == 1 else None
+    notes = read_meta(with_older_name(folder / META_DIR / _FILE, _OLD_FILE))
+    rows = None
+    if isinstance(notes, dict) and notes.get("version") == 1:
+        rows = notes["images"] if "images" in notes else notes.get("pictures")
     return {file: ImageInfo(*row) for file, row in rows.items() if _sound(row)} if isinstance(rows, dict) else {}
 
 
@@ -56,7 +59,7 @@ def write_index(folder: Path, known: dict[str, ImageInfo]) -> None:
     """Keep the facts for the next time; in a folder that can't be written, don't."""
     with suppress(DatasetError):
         rows = {file: astuple(facts) for file, facts in known.items()}
-        write_meta(folder, _FILE, {"version": 1, "pictures": rows}, lasting=False)
+        write_meta(folder, _FILE, {"version": 1, "images": rows}, lasting=False)
 
 
 def _sound(row: object) -> bool:

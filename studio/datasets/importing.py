@@ -13,7 +13,7 @@ from studio.datasets.images import FORMATS, SUFFIXES, format_of, open_image
 from studio.datasets.meta_dir import unwritable
 from studio.datasets.sources import Captions, File, contents, count_in
 from studio.errors import DatasetError, WorkspaceError
-from studio.workspace import ASSETS, Workspace, safe_name, write_whole
+from studio.workspace import ASSETS, Workspace, atomic_write, safe_name
 
 SAMPLES = ASSETS / "datasets"
 _SUFFIXES_OF = {
@@ -76,7 +76,7 @@ def import_images(
         beside = folder if folder.is_dir() else workspace.datasets  # on the same disk
         with tempfile.TemporaryDirectory(dir=beside, prefix=".", suffix=".tmp") as aside:
             masks = _Masks(Path(aside))
-            for (file, data), suffix in in_parallel(_look, contents(paths, skipped), stop):
+            for (file, data), suffix in in_parallel(_suffix, contents(paths, skipped), stop):
                 done += 1
                 if progress:
                     progress(done, max(done, total), file.inside.name)
@@ -131,14 +131,14 @@ class _Masks:
         """Write the image's mask beside it, under its name."""
         found = [self._kept.pop((source, file.stem), None) for source in file.sources]
         for _, place in filter(None, found[:1] if found[0] else found):
-            write_whole(target.with_name(f"{target.stem}{MASKS[0]}.png"), place.read_bytes(), lasting=False)
+            atomic_write(target.with_name(f"{target.stem}{MASKS[0]}.png"), place.read_bytes(), lasting=False)
 
     def unclaimed(self) -> list[str]:
         names = dict.fromkeys(name for (source, _), (name, _) in self._kept.items() if source)
         return [f"{name}: a mask of no image here." for name in names]
 
 
-def _look(thing: tuple[File, bytes]) -> str | None:
+def _suffix(thing: tuple[File, bytes]) -> str | None:
     """The suffix that fits the image's content, one line on why it can't be taken, or None: it holds captions."""
     file, data = thing
     if Captions.is_one(file):

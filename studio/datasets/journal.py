@@ -14,7 +14,7 @@ from typing import Any
 
 from studio.datasets.meta_dir import MAX_BYTES, META_DIR, meta_folder, unwritable
 from studio.errors import DatasetError
-from studio.workspace import is_whole
+from studio.workspace import is_valid_unicode
 
 CHANGE, UNDO, REDO = "change", "undo", "redo"
 _FILE = "history.jsonl"
@@ -155,9 +155,11 @@ def _entry(row: Any) -> Entry | None:
         captions = {file: (_text(before), _text(after)) for file, (before, after) in row["captions"].items()}
         moved = {file: tuple((_name(a), _name(b)) for a, b in pairs) for file, pairs in row["moved"].items()}
         for key in ("gains", "losses"):
-            if not all(_is_text(who) and is_whole(*names) for names in row[key].values() for who in names.values()):
+            if not all(
+                _is_text(who) and is_valid_unicode(*names) for names in row[key].values() for who in names.values()
+            ):
                 return None
-        if not is_whole(*captions, *moved, *row["gains"], *row["losses"]):
+        if not is_valid_unicode(*captions, *moved, *row["gains"], *row["losses"]):
             return None
         row = row | {"captions": captions, "moved": moved}
         return Entry(**{one.name: row[one.name] for one in fields(Entry) if one.name in row})
@@ -178,7 +180,7 @@ def _name(value: Any) -> str:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and is_whole(value)
+    return isinstance(value, str) and is_valid_unicode(value)
 
 
 def _is_id(value: Any) -> bool:

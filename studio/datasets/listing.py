@@ -10,7 +10,7 @@ from studio.datasets.dataset import MASKS
 from studio.datasets.images import OTHER_SUFFIXES, SUFFIXES
 from studio.datasets.meta_dir import META_DIR
 from studio.errors import lacking
-from studio.workspace import is_whole
+from studio.workspace import is_valid_unicode
 
 
 @dataclass
@@ -103,7 +103,7 @@ def visible_in(
         try:
             with os.scandir(root.joinpath(*inside)) as entries:
                 for entry in entries:
-                    if not is_whole(entry.name):
+                    if not is_valid_unicode(entry.name):
                         name = entry.name.encode("utf-8", "replace").decode()
                         skipped.append(f"{name}: its name is not written in UTF-8, rename it.")
                     elif not entry.name.startswith("."):

@@ -2,8 +2,8 @@
 
     history.jsonl    every change of captions and images, appended to and never rewritten
     phrases.json     who wrote which phrase, where it was not a person
-    pictures.json    what is known of each image; made again when it is lost
-    removed/         images taken out of the set
+    images.json      what is known of each image; made again when it is lost
+    removed/         images taken out of the dataset
 
 The folder may have come from anywhere, so what is read here is bounded and checked, and a name in it that leads out of
 the dataset is refused.
@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from studio.errors import DatasetError
-from studio.workspace import write_whole
+from studio.workspace import atomic_write
 
 try:
     import fcntl
@@ -65,7 +65,7 @@ def write_meta(folder: Path, name: str, notes: Any, lasting: bool = True) -> Non
     """Write `folder/.studio/name` whole. Raises DatasetError when the folder can't be written."""
     place = meta_folder(folder, make=True)
     try:
-        write_whole(place / name, json.dumps(notes, separators=(",", ":")), lasting=lasting)
+        atomic_write(place / name, json.dumps(notes, separators=(",", ":")), lasting=lasting)
     except OSError as error:
         raise unwritable(folder, error) from error
 

@@ -19,7 +19,7 @@ from studio.datasets.dataset import Dataset
 from studio.datasets.journal import Authors
 from studio.datasets.meta_dir import META_DIR, read_meta, write_meta
 from studio.errors import DatasetError
-from studio.workspace import is_whole
+from studio.workspace import is_valid_unicode
 
 PERSON = "person"
 _FILE = "phrases.json"
@@ -120,7 +120,7 @@ def read_authors(folder: Path) -> Authors:
     for file, names in files.items() if isinstance(files, dict) else ():
         if isinstance(names, dict):
             sound[file] = {
-                phrase: who for phrase, who in names.items() if isinstance(who, str) and is_whole(phrase, who)
+                phrase: who for phrase, who in names.items() if isinstance(who, str) and is_valid_unicode(phrase, who)
             }
     return sound
 

@@ -17,14 +17,15 @@ def remedy(dataset: Dataset, finding: Finding, name: str) -> Change:
     the dataset was opened are left alone and named. Raises DatasetError when the remedy is not one of the finding's or
     the folder can't be written.
     """
+    name = health.OLD_NAMES.get(name, name)
     if name not in finding.remedies:
         known = " or ".join(finding.remedies) or "there is none"
         raise DatasetError(f"{name[:40]!r} does not help against {finding.kind}: {known}.")
     files = set(finding.files)
     if name == health.REMOVE:
         return remove_images(dataset, finding.files, f"Remove {_count(files)}: {finding.kind}")
-    if name == health.SET_ASIDE:
-        return remove_images(dataset, finding.files, f"Set {len(files)} caption files aside")
+    if name == health.TO_TRASH:
+        return remove_images(dataset, finding.files, f"Move {len(files)} caption files to the trash")
     if name == health.KEEP_LARGEST:
         smaller = [file for group in finding.groups for file in group[1:] if file in files and group[0] in files]
         return remove_images(dataset, smaller, f"Remove {_count(smaller)}: near-duplicates")

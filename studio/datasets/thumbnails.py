@@ -6,7 +6,7 @@ from pathlib import Path
 
 from studio.datasets.images import open_image
 from studio.errors import DatasetError
-from studio.workspace import write_whole
+from studio.workspace import atomic_write
 
 
 def thumbnail(path: Path, cache_folder: Path, side: int = 192) -> Path:
@@ -24,5 +24,5 @@ def thumbnail(path: Path, cache_folder: Path, side: int = 192) -> Path:
         image, stream = open_image(path, at_least=side), io.BytesIO()
         image.thumbnail((side, side))
         image.save(stream, "WEBP", quality=88, method=2)
-        write_whole(target, stream.getvalue(), lasting=False)
+        atomic_write(target, stream.getvalue(), lasting=False)
     return target

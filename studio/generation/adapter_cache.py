@@ -33,30 +33,30 @@ class AdapterCache:
 
     @contextmanager
     def active(
-        self, uses: Sequence[AppliedAdapter], rows: Mapping[int, torch.Tensor] | None = None
+        self, applied: Sequence[AppliedAdapter], rows: Mapping[int, torch.Tensor] | None = None
     ) -> Iterator[Callable[[int, int], None]]:
         """Activate adapters as `uses` say. Yields a function to be called with (steps done, in all) before each step.
 
-        rows  {index of a use: a factor on its strength for each row of the batch}
+        rows  {index of an adapter: a factor on its strength for each row of the batch}
 
         Prompts are encoded before the first step: on text encoders `start` and `end` don't count, unless nothing is
         left between them. Raises AdapterError when a file can't be read or does not fit; none is active then.
         """
-        files: list[Path] = [use.file for use in uses]
-        attached = [self.attach(use, files[:number].count(use.file)) for number, use in enumerate(uses)]
+        files: list[Path] = [one.file for one in applied]
+        attached = [self.attach(one, files[:number].count(one.file)) for number, one in enumerate(applied)]
         before = [(adapter, adapter.strength) for adapters in self.runs.values() for adapter in adapters.values()]
         try:
             for adapter, _ in before:
                 adapter.strength = 0.0
-            for number, (use, parts) in enumerate(zip(uses, attached)):
+            for number, (one, parts) in enumerate(zip(applied, attached)):
                 for component, adapter in parts:
-                    adapter.set_layer_scales(partial(_factor, use, component))
+                    adapter.set_layer_scales(partial(_factor, one, component))
                     adapter.per_sample_scale = rows.get(number) if rows else None
-                    adapter.strength = float(use.start < use.end)
+                    adapter.strength = float(one.start < one.end)
 
             def step(done: int, total: int) -> None:
-                for use, parts in zip(uses, attached):
-                    strength = float(use.is_active(done / total))
+                for one, parts in zip(applied, attached):
+                    strength = float(one.is_active(done / total))
                     for _, adapter in parts:
                         if adapter.strength != strength:
                             adapter.strength = strength
@@ -83,16 +83,16 @@ class AdapterCache:
             for adapter in adapters.values():
                 adapter.detach()
 
-    def attach(self, use: AppliedAdapter, copy: int) -> Attached:
+    def attach(self, one: AppliedAdapter, copy: int) -> Attached:
         """The attached adapter of a use; the same file may be used again, in another `copy`."""
-        if use.live and use.file in self.runs:
-            return list(self.runs[use.file].items())
-        if use.live and not use.file.is_file():
-            raise AdapterError(f"{use.title} does not train any more and left no adapter: remove it.")
-        stat = use.file.stat() if use.file.is_file() else None
-        key = (use.file, stat and (stat.st_size, stat.st_mtime_ns), copy)
+        if one.live and one.file in self.runs:
+            return list(self.runs[one.file].items())
+        if one.live and not one.file.is_file():
+            raise AdapterError(f"{one.title} does not train any more and left no adapter: remove it.")
+        stat = one.file.stat() if one.file.is_file() else None
+        key = (one.file, stat and (stat.st_size, stat.st_mtime_ns), copy)
         if key not in self._read:
-            file = read_adapter(use.file)
+            file = read_adapter(one.file)
             with building:
                 self._read[key] = attach_file(file, self._modules, 0.0)
         self._read.move_to_end(key)
@@ -101,8 +101,8 @@ class AdapterCache:
         return [("", self._read[key])]
 
 
-def _factor(use: AppliedAdapter, component: str, own: str, path: str) -> float:
-    return use.scale_for(own or component, path)
+def _factor(one: AppliedAdapter, component: str, own: str, path: str) -> float:
+    return one.scale_for(own or component, path)
 
 
 _caches: "weakref.WeakKeyDictionary[Family, AdapterCache]" = weakref.WeakKeyDictionary()

@@ -20,7 +20,7 @@ from studio.errors import DatasetError, GenerationError
 from studio.generation.grids import KINDS, MAX_CELLS, NUMBERS, Axis
 from studio.generation.image_metadata import save_image, texts_in
 from studio.generation.recipe import Recipe
-from studio.workspace import free_path, is_whole, safe_name, write_whole
+from studio.workspace import atomic_write, free_path, is_valid_unicode, safe_name
 
 KEY = "lora-studio-grid"  # the PNG text chunk that holds the axes
 GRID_FILE = "grid.json"
@@ -89,7 +89,7 @@ def write_grid_file(folder: Path, recipe: Recipe, sides: Sequence[Side], problem
         "sides": [asdict(side) for side in sides], "problems": {str(number): text for number, text in problems.items()},
         "size": [recipe.width, recipe.height],
     }  # fmt: skip
-    write_whole(folder / GRID_FILE, json.dumps(facts, ensure_ascii=False))
+    atomic_write(folder / GRID_FILE, json.dumps(facts, ensure_ascii=False))
 
 
 def cell_file(folder: Path, number: int) -> Path:
@@ -109,7 +109,12 @@ def read_grid(folder: Path) -> SavedGrid | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     said = [*problems.values(), *(text for side in sides for text in (side.title, *side.labels))]
-    if not sides or not 1 <= many <= MAX_CELLS or any(side.kind not in KINDS for side in sides) or not is_whole(*said):
+    if (
+        not sides
+        or not 1 <= many <= MAX_CELLS
+        or any(side.kind not in KINDS for side in sides)
+        or not is_valid_unicode(*said)
+    ):
         return None
     files = [cell_file(folder, number) for number in range(many)]
     images = tuple(file if file.is_file() else None for file in files)
@@ -158,7 +163,7 @@ def read_axes(path: Path) -> tuple[Axis, ...]:
 def _fits(kind: str, value: Any) -> bool:
     if kind in NUMBERS:
         return type(value) in (int, float) and abs(value) < 2**63
-    return isinstance(value, str) and len(value) <= 4000 and is_whole(value)
+    return isinstance(value, str) and len(value) <= 4000 and is_valid_unicode(value)
 
 
 def _plain(value: Any) -> Any:

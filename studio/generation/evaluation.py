@@ -27,7 +27,7 @@ from studio.captioning.scoring import BATCH, Clip
 from studio.datasets import Item
 from studio.errors import DatasetError, GenerationError
 from studio.generation.prompts import BREAK, parse
-from studio.workspace import sha256_of, write_whole
+from studio.workspace import atomic_write, sha256_of
 
 MAX_IMAGES = 512  # training images that are compared with
 KEPT = 20_000  # images that a cache of one image encoder holds
@@ -97,7 +97,7 @@ class Measured:
     prompt: str
     encoder: str
     strengths: tuple[float, ...]
-    strips: tuple[SweepScores, ...]
+    sweeps: Annotated[tuple[SweepScores, ...], Field(validation_alias=AliasChoices("sweeps", "strips"))]  # by seed
     dataset: str = ""
     compared: int = 0  # images of the training set
     usual: float | None = None
@@ -105,7 +105,7 @@ class Measured:
 
     def curve(self, measure: str) -> list[tuple[float, float]]:
         """(mean, standard deviation) over the seeds at each strength; [] of what was not measured."""
-        rows = np.array([getattr(strip, measure) for strip in self.strips])
+        rows = np.array([getattr(sweep, measure) for sweep in self.sweeps])
         return list(zip(rows.mean(0).tolist(), rows.std(0).tolist())) if rows.size else []
 
     def suggestion(self) -> Suggestion:
@@ -155,16 +155,16 @@ def suggest(
 
     Where low lies above high no strength has both, and the range between them is a trade.
     """
-    lost = learnt = None
+    lost = memorized = None
     for place, strength in enumerate(strengths):
         best = max(prompt[: place + 1])
         if lost is None and prompt[place] < best - max(FALLEN * abs(best), SLIGHT):
             lost = strength
-        if learnt is None and usual is not None and nearest and is_memorized(nearest[place], usual, nearest[0]):
-            learnt = strength
-    ends = [strength for strength in (lost, learnt) if strength is not None]
+        if memorized is None and usual is not None and nearest and is_memorized(nearest[place], usual, nearest[0]):
+            memorized = strength
+    ends = [strength for strength in (lost, memorized) if strength is not None]
     high = max(strength for strength in strengths if not ends or strength < min(ends))
-    end = _end(lost, learnt)
+    end = _end(lost, memorized)
     if not likeness:
         if not high:
             return Suggestion(None, None, f"{end[0].upper()}{end[1:]}.")
@@ -183,10 +183,10 @@ def suggest(
     return Suggestion(low, high, f"From {low:g} on most of the likeness to the training set is there; {end}.")
 
 
-def _end(lost: float | None, learnt: float | None) -> str:
+def _end(lost: float | None, memorized: float | None) -> str:
     """What ends the range."""
-    if learnt is not None and (lost is None or learnt < lost):
-        return f"at {learnt:g} the images come too near to single training images"
+    if memorized is not None and (lost is None or memorized < lost):
+        return f"at {memorized:g} the images come too near to single training images"
     return f"at {lost:g} the prompt is followed noticeably less" if lost is not None else "no strength is too much"
 
 
@@ -289,4 +289,4 @@ def _read(file: Path) -> dict[str, np.ndarray]:
 def _write(file: Path, seen: dict[str, np.ndarray]) -> None:
     stream = io.BytesIO()
     np.savez(stream, digests=np.array(list(seen)), seen=np.stack(list(seen.values())))
-    write_whole(file, stream.getvalue(), lasting=False)
+    atomic_write(file, stream.getvalue(), lasting=False)

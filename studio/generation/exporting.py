@@ -22,12 +22,12 @@ from studio.generation.cover import cover_text
 if TYPE_CHECKING:
     from studio.basemodels import Family
 
-RANK = 32  # of what has no small rank by itself, where none is chosen
+RANK = 32  # of layers that are no plain LoRA, where none is chosen
 
 
 @dataclass(frozen=True)
 class Exported:
-    """rank: the largest of a layer. lost: share of the change's energy that is not in the file. notes: what to know."""
+    """rank: the largest of a layer. lost: share of the change's energy that the file lacks."""
 
     path: Path
     layers: int
@@ -36,8 +36,8 @@ class Exported:
     notes: tuple[str, ...]
 
 
-def export_stack(
-    uses: Sequence[AppliedAdapter],
+def export_merged(
+    adapters: Sequence[AppliedAdapter],
     base: "Family",
     path: Path,
     *,
@@ -47,30 +47,30 @@ def export_stack(
     words: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Exported:
-    """Write `path`, which at strength 1 does to `base` what `uses` do.
+    """Write `path`, which changes `base` at strength 1 as `adapters` do.
 
-    Plain LoRAs stay exact; what other kinds change is cut to `rank`. words: trigger words, else those of the files.
+    Plain LoRAs stay exact; other kinds are cut to `rank`. words: trigger words, else those of the files.
     Raises AdapterError, and whatever `progress` raises.
     """
     if type(rank) is not int or not 1 <= rank <= 1024:
         raise AdapterError(f"The rank must be a whole number from 1 to 1024 (you gave {rank!r}).")
-    acting = [use for use in uses if use.start < use.end]
-    if not acting:
+    active = [adapter for adapter in adapters if adapter.start < adapter.end]
+    if not active:
         raise AdapterError("There is nothing to export: add an adapter first and turn it on.")
-    files = [_read(use) for use in acting]
+    files = [_read(adapter) for adapter in active]
     stack: list[tuple[Layers, Strength]] = []
     lost: list[str] = []
-    for use, file in zip(acting, files):
+    for adapter, file in zip(active, files):
         placed, unused = place_layers(file, base.modules())
         if not placed:
-            raise AdapterError(f"{use.title} was made for another base model: remove it first.")
-        stack.append((placed, use.scale_for))
-        lost += [f"{use.title}: {line}" for line in left_out(file, unused)]
+            raise AdapterError(f"{adapter.title} was made for another base model: remove it first.")
+        stack.append((placed, adapter.scale_for))
+        lost += [f"{adapter.title}: {line}" for line in left_out(file, unused)]
     baked = bake(stack, base.modules(), rank, progress)
     words = tuple(words) or tuple(dict.fromkeys(word for file in files for word in trigger_words(file.metadata)))
-    said = {
-        "modelspec.merged_from": ", ".join(f"{use.title}:{use.strength:g}" for use in acting),
-        "studio.merged_from": json.dumps([_described(use, file) for use, file in zip(acting, files)]),
+    metadata = {
+        "modelspec.merged_from": ", ".join(f"{adapter.title}:{adapter.strength:g}" for adapter in active),
+        "studio.merged_from": json.dumps([_described(adapter, file) for adapter, file in zip(active, files)]),
         "studio.base": base.choice.short,
         "studio.base_hash": weights_hash(base.folder),
         "modelspec.resolution": f"{base.resolution}x{base.resolution}",
@@ -78,9 +78,9 @@ def export_stack(
         "modelspec.trigger_phrase": ", ".join(words),
         COVER: cover_text(cover) if cover else "",
     }
-    write_adapter(path, baked.layers, layout, {key: value for key, value in said.items() if value})
+    write_adapter(path, baked.layers, layout, {key: value for key, value in metadata.items() if value})
     largest = max(update.rank for update in baked.layers.values())
-    notes = [*_notes(acting, baked, rank), *lost]
+    notes = [*_notes(active, baked, rank), *lost]
     embeddings = sum(
         isinstance(base.modules()[component].get_submodule(place), nn.Embedding) for component, place in baked.layers
     )
@@ -89,29 +89,29 @@ def export_stack(
     return Exported(path, len(baked.layers), largest, baked.lost, tuple(notes))
 
 
-def cannot_bake(uses: Sequence[AppliedAdapter]) -> str:
-    """What a file can't hold of these adapters, in one sentence; "" when it can hold all."""
-    steps = [use.title for use in uses if use.start < use.end and (use.start > 0 or use.end < 1)]
+def cannot_bake(adapters: Sequence[AppliedAdapter]) -> str:
+    """What a file can't hold of these adapters, in one sentence; "" when it holds all."""
+    steps = [one.title for one in adapters if one.start < one.end and (one.start > 0 or one.end < 1)]
     if not steps:
         return ""
     return f"A file has no steps: {_and(steps)} will act from the first step to the last."
 
 
-def _read(use: AppliedAdapter) -> AdapterFile:
-    if use.live:
-        raise AdapterError(f"{use.title} still trains: remove it, or wait until the run has ended.")
-    file = read_adapter(use.file)
+def _read(adapter: AppliedAdapter) -> AdapterFile:
+    if adapter.live:
+        raise AdapterError(f"{adapter.title} is still training: remove it, or wait until the run has ended.")
+    file = read_adapter(adapter.file)
     file.refuse_if_damaged()
-    return replace(file, name=use.title)
+    return replace(file, name=adapter.title)
 
 
-def _described(use: AppliedAdapter, file: AdapterFile) -> dict:
-    """A use without the path of its file."""
-    values = use.model_dump(mode="json", exclude={"file", "live", "hash"}, exclude_defaults=True)
-    return {"name": use.title, "sha256": file.hash, "strength": use.strength, **values}
+def _described(adapter: AppliedAdapter, file: AdapterFile) -> dict:
+    """The adapter's fields without the path of its file."""
+    values = adapter.model_dump(mode="json", exclude={"file", "live", "hash"}, exclude_defaults=True)
+    return {"name": adapter.title, "sha256": file.hash, "strength": adapter.strength, **values}
 
 
-def _notes(uses: Sequence[AppliedAdapter], baked: Baked, rank: int) -> list[str]:
+def _notes(adapters: Sequence[AppliedAdapter], baked: Baked, rank: int) -> list[str]:
     notes = []
     if baked.cut:
         notes.append(
@@ -119,10 +119,10 @@ def _notes(uses: Sequence[AppliedAdapter], baked: Baked, rank: int) -> list[str]
             "change's energy is lost."
         )
     else:
-        notes.append("Exact: at strength 1 it does what these adapters do.")
+        notes.append("Exact: at strength 1 it changes the base as these adapters do.")
     if baked.left_out:
         notes.append(f"{baked.left_out} biases or norms were left out: a LoRA has no place for them.")
-    return [*notes, *filter(None, [cannot_bake(uses)])]
+    return [*notes, *filter(None, [cannot_bake(adapters)])]
 
 
 def _and(names: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""Grids: one recipe drawn again and again, with one, two or three things changed step by step.
+"""Grids: one recipe generated many times, with one, two or three things changed step by step.
 
-An axis is plain data, `cells` are the recipes that it makes, and `draw_cells` draws them: where they differ in nothing
-but the strength of one adapter, as one batch from the same noise.
+An axis is plain data, `cells` are the recipes that it makes, and `draw_cells` generates them. Cells that differ in the
+strength of one adapter alone are one batch from the same noise.
 """
 
 import csv
@@ -27,8 +27,8 @@ KINDS = ("strength", "adapter", "checkpoint", "prompt", "words", "seed", "steps"
 NUMBERS = ("strength", "guidance", "seed", "steps")
 JUDGED = ("strength", "adapter", "checkpoint")  # what a vote is about
 MAX_CELLS = 150  # cells of one grid
-BATCH = 8  # images drawn at once, so that the memory of a large image is not needed a hundred times
-_ARROW = re.compile("→|->|=>")  # between the word to look for and what is put in its place
+BATCH = 8  # images at once: a hundred large ones need too much memory
+_ARROW = re.compile("→|->|=>")  # between the word to replace and its replacements
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _RANGE = re.compile(
     rf"({_NUMBER})\s*(?:-|–|to|\.\.)\s*({_NUMBER})"
@@ -42,7 +42,7 @@ class Axis:
 
     kind    one of KINDS
     values  strengths and guidances as float, seeds and steps as int, adapters and checkpoints as Path, the others str.
-            Of "words" the first is what the prompt says, and all of them are put in its place
+            Of "words" the first stands in the prompt, and each of them replaces it in turn
     index   which of the recipe's adapters, for strength, adapter and checkpoint
     """
 
@@ -52,12 +52,12 @@ class Axis:
 
     @property
     def title(self) -> str:
-        """What stands beside the side as a whole."""
+        """The heading of the side."""
         return {"words": f"Instead of “{self.values[0]}”"}.get(self.kind, self.kind.capitalize())
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """A label for each value, which says enough without the title."""
+        """A label for each value, clear without the title."""
         return tuple(_label(self.kind, value) for value in self.values)
 
 
@@ -77,13 +77,13 @@ def _label(kind: str, value: Any) -> str:
 def parse_values(kind: str, text: str) -> tuple[Any, ...]:
     """The values of an axis, each once. Raises GenerationError, with the reason.
 
-    Numbers: `0, 0.5, 1`, `1-4`, `0-1 in 5` (five of them, both ends among them), `0-1 (0.25)` (each so far from the
-    last); also A1111's `0-1 [5]`. Prompts: one a line. Words and schedulers: with commas between, in quotation marks
-    where they hold one; `red → green, blue` is the same as `red, green, blue`.
+    Numbers: `0, 0.5, 1`, `1-4`, `0-1 in 5` (five values, both ends included), `0-1 (0.25)` (steps of 0.25); also
+    A1111's `0-1 [5]`. Prompts: one per line. Words and schedulers: separated by commas, in quotation marks where they
+    contain one; `red → green, blue` is the same as `red, green, blue`.
     """
     text = text.strip()
     if len(text) > 20_000:
-        raise GenerationError(f"The values for {kind} are too long: {MAX_CELLS} images are the most.")
+        raise GenerationError(f"The values for {kind} are too long: a grid has at most {MAX_CELLS} images.")
     if kind in NUMBERS:
         found = [number for piece in re.split(r"[,;\n]", text) for number in _numbers(kind, piece.strip())]
     elif kind == "prompt":
@@ -92,9 +92,9 @@ def parse_values(kind: str, text: str) -> tuple[Any, ...]:
         found = _words(text)
     values = tuple(dict.fromkeys(found))
     if not values:
-        raise GenerationError(f"There are no values for {kind}: write some, or take the axis away.")
+        raise GenerationError(f"There are no values for {kind}: write some, or remove the axis.")
     if kind == "words" and len(values) < 2:
-        raise GenerationError("Words need the one to look for and at least one to put in its place: red, green.")
+        raise GenerationError("Words need the word to replace and at least one replacement: red, green.")
     if kind in ("prompt", "words") and any(read_prompt(value).adapters for value in values):
         raise GenerationError("Adapters are named in the form's prompt, not in a grid's: choose the axis Adapter.")
     if kind == "scheduler":
@@ -107,7 +107,7 @@ def _numbers(kind: str, piece: str) -> list[Any]:
     if not piece:
         return []
     if len(piece) > 100:
-        raise GenerationError(f"{piece[:40]!r} is too long to be a value for {kind}: put commas between them.")
+        raise GenerationError(f"{piece[:40]!r} is too long to be a value for {kind}: separate values by commas.")
     if re.fullmatch(_NUMBER, piece):
         return [_number(kind, piece, whole)]
     found = _RANGE.fullmatch(piece)
@@ -123,11 +123,11 @@ def _numbers(kind: str, piece: str) -> list[Any]:
     else:
         by = _number(kind, found["by"], False) if found["by"] else 1
         if by == 0:
-            raise GenerationError(f"{piece[:40]!r} never gets to its end: write a step that is not 0.")
+            raise GenerationError(f"{piece[:40]!r} never ends: write a step that is not 0.")
         step = math.copysign(by, last - first)
         many = int((last - first) / step + 1e-9) + 1
     if not 1 <= many <= MAX_CELLS:
-        raise GenerationError(f"{piece[:40]!r} are {many:,} values: from 1 to {MAX_CELLS} can be drawn.")
+        raise GenerationError(f"{piece[:40]!r} has {many:,} values: a grid takes 1 to {MAX_CELLS}.")
     values = [first + number * step for number in range(many)]
     return [round(value) for value in values] if whole else [round(value, 6) for value in values]
 
@@ -146,12 +146,12 @@ def _words(text: str) -> list[str]:
     try:
         rows = list(csv.reader(text.splitlines(), skipinitialspace=True))
     except csv.Error as error:
-        raise GenerationError("The words can't be told apart: put commas between them.") from error
+        raise GenerationError("The words can't be read: separate them by commas.") from error
     return [piece.strip() for row in rows for piece in row if piece.strip()]
 
 
 def values_text(kind: str, values: Sequence[Any]) -> str:
-    """What to type for these values: `parse_values` reads it back. Prompts are put on a line each."""
+    """What to type for these values: `parse_values` reads it back. One prompt per line."""
     if kind in NUMBERS:
         return ", ".join(_digits(value) for value in values)
     if kind == "prompt":
@@ -163,7 +163,7 @@ def values_text(kind: str, values: Sequence[Any]) -> str:
 
 
 def _digits(value: float) -> str:
-    """Without an exponent, which is none of what can be typed."""
+    """Without an exponent, which `parse_values` does not read."""
     return str(value) if isinstance(value, int) else f"{value:.10f}".rstrip("0").rstrip(".")
 
 
@@ -178,9 +178,9 @@ def _scheduler(name: str) -> str:
 
 
 def count(axes: Sequence[Axis]) -> int:
-    """How many cells. Raises GenerationError when there are too many, or the axes can't stand beside each other."""
+    """How many cells. Raises GenerationError when there are too many, or two axes change the same."""
     if not 1 <= len(axes) <= 3:
-        raise GenerationError("A grid has one, two or three axes: choose what should change.")
+        raise GenerationError("A grid has one, two or three axes: choose what changes.")
     seen = set()
     for axis in axes:
         slot = ("file" if axis.kind in ("adapter", "checkpoint") else axis.kind, axis.index)
@@ -190,15 +190,15 @@ def count(axes: Sequence[Axis]) -> int:
         seen.add(slot)
     many = math.prod(len(axis.values) for axis in axes)
     if many > MAX_CELLS:
-        raise GenerationError(f"These are {many:,} images and {MAX_CELLS} are the most: take fewer values.")
+        raise GenerationError(f"The grid has {many:,} images, the limit is {MAX_CELLS}: take fewer values.")
     return many
 
 
 def cells(recipe: Recipe, axes: Sequence[Axis]) -> list[Recipe]:
-    """The recipe of each cell, one image each; the first axis runs fastest, the last slowest. Raises GenerationError.
+    """The recipe of each cell, one image each; the first axis changes fastest, the last slowest.
 
-    Strengths and words are set last: the adapter whose strength it is, and the prompt that holds the words, may be what
-    another axis chose.
+    Strengths and words are set last, because another axis may choose the adapter and the prompt that they change.
+    Raises GenerationError.
     """
     count(axes)
     order = sorted(range(len(axes)), key=lambda place: axes[place].kind in ("strength", "words"))
@@ -213,34 +213,34 @@ def cells(recipe: Recipe, axes: Sequence[Axis]) -> list[Recipe]:
 
 
 def _changed(recipe: Recipe, axis: Axis, value: Any) -> Recipe:
-    uses = list(recipe.adapters)
+    applied = list(recipe.adapters)
     if axis.kind in ("adapter", "checkpoint"):
-        if axis.index > len(uses):
-            raise GenerationError("The grid changes an adapter that is not on the image: choose another one.")
-        old = uses[axis.index] if axis.index < len(uses) else AppliedAdapter(file=value)
-        uses[axis.index : axis.index + 1] = [old.model_copy(update={"file": value, "live": False, "hash": ""})]
-        return recipe.model_copy(update={"adapters": tuple(uses)})
+        if axis.index > len(applied):
+            raise GenerationError("The grid changes an adapter that the image does not have: choose another one.")
+        old = applied[axis.index] if axis.index < len(applied) else AppliedAdapter(file=value)
+        applied[axis.index : axis.index + 1] = [old.model_copy(update={"file": value, "live": False, "hash": ""})]
+        return recipe.model_copy(update={"adapters": tuple(applied)})
     if axis.kind == "strength":
         from studio.generation.strength_sweep import at_strength
 
-        if axis.index >= len(uses):
-            raise GenerationError("Strength is that of an adapter: add one first.")
+        if axis.index >= len(applied):
+            raise GenerationError("The axis Strength needs an adapter: add one first.")
         if not -STRONGEST <= value <= STRONGEST:
             raise GenerationError(f"A strength must be from {-STRONGEST:g} to {STRONGEST:g}.")
         return at_strength(recipe, value, axis.index)
     if axis.kind == "words":
         if axis.values[0] not in recipe.prompt:
-            raise GenerationError(f"The prompt does not say {axis.values[0][:40]!r}: begin with a word that it says.")
+            raise GenerationError(f"The prompt lacks {axis.values[0][:40]!r}: begin with a word of the prompt.")
         axis, value = Axis("prompt", (value,)), recipe.prompt.replace(axis.values[0], value)
     return Recipe(**{**dict(recipe), axis.kind: value})
 
 
-# Drawing ------------------------------------------------------------------------------------------------------------
+# Generating ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class DrawnCells:
-    """Some cells that are done: their numbers, and either their images or what went wrong."""
+    """Cells that are done: their numbers, and either their images or the problem."""
 
     numbers: tuple[int, ...]
     images: tuple[Any, ...] = ()  # PIL.Image each
@@ -249,7 +249,7 @@ class DrawnCells:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Cells that are drawn together: one cell's recipe, or several strengths of the adapter `index`."""
+    """Cells of one batch: one cell's recipe, or several strengths of the adapter `index`."""
 
     numbers: tuple[int, ...]
     recipe: Recipe
@@ -258,7 +258,7 @@ class _Batch:
 
 
 def batches(recipe: Recipe, axes: Sequence[Axis]) -> list[_Batch]:
-    """All cells, each once. The base's adapters change as seldom as possible, so that weights are merged only once."""
+    """All cells, each once. Cells with the same adapters follow each other, so that their weights are merged once."""
     made = cells(recipe, axes)
     place = next((n for n, axis in enumerate(axes) if axis.kind == "strength" and len(axis.values) > 1), None)
     if place is None:
@@ -292,26 +292,26 @@ def draw_cells(
     progress: Callable[[float], None] | None = None,
     turn: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Iterator[DrawnCells]:
-    """Draw all cells, some at a time, each lot inside one `turn`. Ends early, within a step, when stopped.
+    """Generate all cells, batch by batch, each batch inside one `turn`. Ends early, within a step, when stopped.
 
-    progress  called with how many cells are done, in parts of cells
+    progress  called with how many cells are done, fractions included
 
-    A lot that can't be drawn, such as with an adapter that does not fit, is reported as its problem; the rest is drawn.
-    Raises StudioError before the first for what no cell can do without.
+    A batch that fails, such as with an adapter that does not fit, is reported as its problem; the others go on. Raises
+    StudioError before the first one for a problem of all cells.
     """
     from studio.basemodels import load_base
     from studio.generation.dispatch import generate
     from studio.generation.schedulers import make_scheduler
     from studio.generation.strength_sweep import draw_strength_sweep
 
-    lots, done = batches(recipe, axes), 0
+    todo, done = batches(recipe, axes), 0
     with turn():
         base = load_base(recipe.base)
-        for name in {lot.recipe.scheduler for lot in lots}:
+        for name in {batch.recipe.scheduler for batch in todo}:
             make_scheduler(base.scheduler(), name)
     stopped = stop or threading.Event()
-    for lot in lots:
-        size = len(lot.numbers)
+    for batch in todo:
+        size = len(batch.numbers)
 
         def step(now: int, total: int, size: int = size, before: int = done) -> None:
             if progress:
@@ -321,14 +321,14 @@ def draw_cells(
             if stopped.is_set():
                 return
             try:
-                if lot.strengths:
-                    images = draw_strength_sweep(lot.recipe, lot.strengths, lot.index, stopped, step)
+                if batch.strengths:
+                    images = draw_strength_sweep(batch.recipe, batch.strengths, batch.index, stopped, step)
                 else:
-                    images = [generate(lot.recipe, stopped, step)]
-                drawn = DrawnCells(lot.numbers, tuple(images))
+                    images = [generate(batch.recipe, stopped, step)]
+                drawn = DrawnCells(batch.numbers, tuple(images))
             except StudioError as error:
                 if stopped.is_set():
-                    return  # asked for, so nothing to complain of
-                drawn = DrawnCells(lot.numbers, problem=" ".join(str(error).split()))
+                    return  # the person stopped it
+                drawn = DrawnCells(batch.numbers, problem=" ".join(str(error).split()))
         done += size
         yield drawn

@@ -22,7 +22,7 @@ from studio.generation.image_texts import image_texts
 from studio.generation.prompts import NamedAdapter
 from studio.generation.recipe import Recipe
 from studio.generation.schedulers import OWN
-from studio.workspace import free_path, sha256_of, write_whole
+from studio.workspace import atomic_write, free_path, sha256_of
 
 KEY = "lora-studio"  # the PNG text chunk that holds ours
 BASE_HASH = "base_hash"  # in ours, beside the recipe's own fields: which weights `base` stood for
@@ -48,14 +48,14 @@ def save_image(
     image.save(stream, "PNG", pnginfo=info)
     words = "".join(c if c.isalnum() else "-" for c in recipe.prompt[:40]).strip("-") or "image"
     path = folder / name if name else free_path(folder, f"{words}-{recipe.seed}.png")
-    write_whole(path, stream.getvalue())
+    atomic_write(path, stream.getvalue())
     return path
 
 
 def parameters_text(recipe: Recipe) -> str:
     """The text that A1111, Forge and ComfyUI's readers show."""
     tags = "".join(
-        f" {adapter_tag(NamedAdapter(use.title, use.strength, use.text_strength))}" for use in recipe.adapters
+        f" {adapter_tag(NamedAdapter(one.title, one.strength, one.text_strength))}" for one in recipe.adapters
     )
     negative = f"\nNegative prompt: {recipe.negative_prompt}" if recipe.negative_prompt else ""
     facts: dict[str, Any] = {"Steps": recipe.steps}
@@ -68,7 +68,7 @@ def parameters_text(recipe: Recipe) -> str:
         facts["Denoising strength"] = f"{recipe.denoising:g}"
     if recipe.clip_skip > 1:
         facts["Clip skip"] = recipe.clip_skip
-    hashes = ", ".join(f"{use.title}: {autov3_hash(use.file)}" for use in recipe.adapters if autov3_hash(use.file))
+    hashes = ", ".join(f"{one.title}: {autov3_hash(one.file)}" for one in recipe.adapters if autov3_hash(one.file))
     if hashes:
         facts["Lora hashes"] = json.dumps(hashes, ensure_ascii=False)
     facts["Version"] = f"LoRA Studio {__version__}"
@@ -78,8 +78,8 @@ def parameters_text(recipe: Recipe) -> str:
 def _json(recipe: Recipe) -> str:
     """Adapters, base and images by their names alone: no path of this machine travels in an image."""
     values = recipe.model_dump(mode="json")
-    for use, written in zip(recipe.adapters, values["adapters"]):
-        written |= {"file": use.title, "hash": sha256_of(use.file)}
+    for adapter, written in zip(recipe.adapters, values["adapters"]):
+        written |= {"file": adapter.title, "hash": sha256_of(adapter.file)}
     for key in ("source", "mask"):
         values[key] = Path(values[key]).name if values[key] else None
     values["base"] = BaseChoice.of(recipe.base).title
@@ -135,6 +135,6 @@ def _ours(text: str, name: str) -> FoundRecipe:
         raise GenerationError(f"The recipe inside {name} is damaged.") from error
     kept = recipe.model_dump(exclude={"adapters"})
     kept |= {key: path.name for key, path in (("source", recipe.source), ("mask", recipe.mask)) if path}
-    uses = [use.model_dump() | {"file": use.title} for use in recipe.adapters]
+    applied = [adapter.model_dump() | {"file": adapter.title} for adapter in recipe.adapters]
     said = values.get(BASE_HASH)
-    return FoundRecipe(kept, uses, base_hash=said if isinstance(said, str) else "")
+    return FoundRecipe(kept, applied, base_hash=said if isinstance(said, str) else "")

@@ -17,9 +17,9 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 def at_strength(recipe: Recipe, strength: float, index: int = 0) -> Recipe:
     """The recipe with another strength of one adapter; its text encoder's, where it stands apart, in proportion."""
-    use = recipe.adapters[index]
-    apart = None if use.text_strength is None else strength * _ratio(recipe, index)
-    moved = use.model_copy(update={"strength": strength, "text_strength": apart})
+    adapter = recipe.adapters[index]
+    apart = None if adapter.text_strength is None else strength * _ratio(recipe, index)
+    moved = adapter.model_copy(update={"strength": strength, "text_strength": apart})
     adapters = (*recipe.adapters[:index], moved, *recipe.adapters[index + 1 :])
     return recipe.model_copy(update={"adapters": adapters, "count": 1})
 
@@ -53,5 +53,5 @@ def draw_strength_sweep(
 
 def _ratio(recipe: Recipe, index: int) -> float:
     """Strength on the text encoders to that on the rest; 1 where there is none to compare with."""
-    use = recipe.adapters[index]
-    return use.text_strength / use.strength if use.text_strength is not None and use.strength else 1.0
+    adapter = recipe.adapters[index]
+    return adapter.text_strength / adapter.strength if adapter.text_strength is not None and adapter.strength else 1.0

@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse
 
 from studio.server.permissions import MB, Capabilities
 from studio.server.visitors import LIFE, SCOPE, WITHOUT_COOKIE, name_of
-from studio.workspace import ASSETS, SERVED, is_whole, size_of
+from studio.workspace import ASSETS, SERVED, is_valid_unicode, size_of
 
 COOKIE = "studio_visitor"
 MOST_BODY = 32 * MB  # of an event; files come by UPLOAD
@@ -162,7 +162,7 @@ class Guard:
             return 413, "That is too much at once."
         try:
             data = json.loads(body) if body else None
-            whole = b"\\ud" not in body.lower() or is_whole(json.dumps(data, ensure_ascii=False))
+            whole = b"\\ud" not in body.lower() or is_valid_unicode(json.dumps(data, ensure_ascii=False))
         except (ValueError, RecursionError):
             return (400, "That is not JSON.") if self.visitors else None
         if not whole:

@@ -57,7 +57,7 @@ class Capabilities:
                 limit = f"at most {most:g}" if most else "off"
                 raise NotAllowedError(f"{name.capitalize()} must be {limit} here: {_YOURS}")
 
-    def check_picture(self, recipe: Any) -> None:
+    def check_recipe(self, recipe: Any) -> None:
         """Raises NotAllowedError when a Recipe asks for more than may be drawn."""
         self.check_model(recipe.base)
         if self.side and max(recipe.width, recipe.height) > self.side:

@@ -26,7 +26,7 @@ SCOPE = "studio.visitor"  # where guard.py leaves the name in a request; "" when
 LIFE = 4 * 3600  # seconds after its last use until a workspace goes
 MOST, ROOM = 300, 20 * GB  # workspaces, and bytes of all together
 IDLE = 15 * 60  # seconds: after them a workspace may go early, to make room
-SWEEP = 300  # seconds between two looks for what may go
+SWEEP = 300  # seconds between two checks for what has expired
 WITHOUT_COOKIE = "s"  # the first letter of such a visitor's folder; others begin with "c"
 
 

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from studio.errors import AdapterError, GenerationError, StudioError
 from studio.services.operations import operation
-from studio.workspace import Workspace, checked_name, copy_whole, free_path, safe_name
+from studio.workspace import Workspace, atomic_copy, checked_name, free_path, safe_name
 
 
 @operation()
@@ -129,6 +129,6 @@ def add_adapter_file(workspace: Workspace, path: Path) -> str:
     target = workspace.adapters / name
     if not (target.is_file() and filecmp.cmp(path, target, shallow=False)):
         target = free_path(workspace.adapters, name)
-        copy_whole(path, target)
+        atomic_copy(path, target)
         os.utime(target)  # it is new here, however old the file is
     return f"file:{target.name}"

@@ -1,4 +1,4 @@
-"""The shelf: the workspace's dropped adapters and finished runs, each with an image and what its header says."""
+"""The adapter library: dropped adapters and finished runs, each with an image and what its header says."""
 
 import hashlib
 import json
@@ -12,16 +12,16 @@ from studio.errors import AdapterError, StudioError
 from studio.services import thumbnails
 from studio.services.adapter_files import adapter_choices
 from studio.services.gallery import newest_files
-from studio.workspace import Workspace, checked_name, free_path, write_whole
+from studio.workspace import Workspace, atomic_write, checked_name, free_path, with_older_name
 
-REMOVED = ".removed"  # in the folder of the dropped adapters: what was taken off the shelf
+REMOVED = ".removed"  # the trash: a folder in that of the dropped adapters
 NEWEST = 500  # images of the outputs that are looked through for the adapters in them
-SECONDS = 1.0  # for files that were never looked at: the rest waits for the next look
+SECONDS = 1.0  # for files that were never read: the rest waits for the next call
 
 
 @dataclass(frozen=True)
 class Card:
-    """One adapter on the shelf. key as in `adapter_choices`; size in bytes; `known` is False until its header was read.
+    """One adapter of the library. key as in `adapter_choices`; size in bytes; known: whether its header was read.
 
     image: a file that the browser may see, or None
     """
@@ -64,10 +64,10 @@ def cards(workspace: Workspace, query: str = "", seconds: float = SECONDS) -> li
         if matches(card, query):
             found.append(card)
     if changed:
-        write_whole(_memory(workspace), json.dumps(remembered), lasting=False)
+        atomic_write(_memory(workspace), json.dumps(remembered), lasting=False)
     found.sort(key=lambda card: -card.changed)
     drawn = drawn_with(workspace) if any(card.image is None for card in found) else {}
-    return [_with_picture(workspace, card, drawn) for card in found]
+    return [_with_image(workspace, card, drawn) for card in found]
 
 
 def path_of(workspace: Workspace, key: str) -> Path:
@@ -81,18 +81,18 @@ def matches(card: Card, query: str) -> bool:
     return all(word in said for word in query.lower().split())
 
 
-# Taking off and putting back ------------------------------------------------------------------------------------------
+# The trash ---------------------------------------------------------------------------------------------------------
 
 
 def remove(workspace: Workspace, key: str) -> str:
-    """Move a dropped file aside; returns the name to put it back by. Raises AdapterError."""
+    """Move a dropped file to the trash; returns the name to restore it by. Raises AdapterError."""
     kind, _, name = key.partition(":")
     path = workspace.adapters / checked_name(name, "adapter")
     if kind != "file" or not path.is_file():
-        raise AdapterError("Only dropped files can be taken off the shelf; runs are removed where runs are listed.")
-    aside = workspace.adapters / REMOVED
-    aside.mkdir(exist_ok=True)
-    target = free_path(aside, name)
+        raise AdapterError("Only dropped files can be deleted here; runs are deleted under All runs.")
+    trash = workspace.adapters / REMOVED
+    trash.mkdir(exist_ok=True)
+    target = free_path(trash, name)
     path.rename(target)
     return target.name
 
@@ -101,7 +101,7 @@ def put_back(workspace: Workspace, name: str) -> str:
     """Undo `remove`; returns the adapter's key. Raises AdapterError when it is not there any more."""
     path = workspace.adapters / REMOVED / checked_name(name, "adapter")
     if not path.is_file():
-        raise AdapterError(f"{name} is not among what was taken off the shelf.")
+        raise AdapterError(f"{name} is not in the trash.")
     target = free_path(workspace.adapters, name)
     path.rename(target)
     return f"file:{target.name}"
@@ -111,13 +111,13 @@ def put_back(workspace: Workspace, name: str) -> str:
 
 
 def _memory(workspace: Workspace) -> Path:
-    return workspace.cache / "shelf.json"
+    return workspace.cache / "adapter_library.json"
 
 
 def _remembered(workspace: Workspace) -> dict[str, Any]:
-    """{key, size and time of change: facts}, of earlier looks."""
+    """{key, size and time of change: facts}, read earlier."""
     try:
-        values = json.loads(_memory(workspace).read_text("utf-8"))
+        values = json.loads(with_older_name(_memory(workspace), "shelf.json").read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return dict(list(values.items())[-5000:]) if isinstance(values, dict) else {}
@@ -159,7 +159,7 @@ def _card_fields(workspace: Workspace, facts: Any) -> dict[str, Any]:
     }
 
 
-def _with_picture(workspace: Workspace, card: Card, drawn: dict[str, Path]) -> Card:
+def _with_image(workspace: Workspace, card: Card, drawn: dict[str, Path]) -> Card:
     """The run's newest preview, the file's own image, the newest one drawn with it, or none: in this order."""
     if card.is_run:
         previews = sorted((workspace.runs / card.name / "previews").glob("*.png"))

@@ -23,21 +23,21 @@ from studio.services.jobs import Job, jobs, remember, running
 from studio.services.operations import Expanded, operation
 from studio.services.parameters import BaseName, Layout, List, Rank
 from studio.text import pluralize
-from studio.workspace import Workspace, copy_whole, free_path, safe_name
+from studio.workspace import Workspace, atomic_copy, free_path, safe_name
 
-LOOK, MAKE = "look inside", "new adapter"  # kinds of jobs
+INSPECT, MAKE = "inspect", "new adapter"  # kinds of jobs
 PARTS = 1000  # of each of a job's stages, for progress
 _KEPT = 8
 AdapterTitle = Annotated[
     str, Field(max_length=120, description="Name of the new file; empty: from the adapters' names.")
 ]
-_looks: "OrderedDict[tuple, Any]" = OrderedDict()  # the newest examinations, by files and base
+_inspections: "OrderedDict[tuple, Any]" = OrderedDict()  # the newest examinations, by files and base
 _lock = threading.Lock()  # around each change of them: visitors' jobs run side by side
 
 
 @dataclass
-class Look:
-    """An adapter that is looked into. found: its Examination, None while that is not known."""
+class Inspection:
+    """An adapter that is inspected. found: its Examination, None while that is not known."""
 
     key: str
     name: str
@@ -67,11 +67,11 @@ class Made:
     note: str = ""
 
 
-# Looking inside -------------------------------------------------------------------------------------------------------
+# Inspecting ----------------------------------------------------------------------------------------------------------
 
 
-def look_inside(workspace: Workspace, key: str, base: str, beside: Sequence[str] = ()) -> Job:
-    """Examine an adapter in the background, on the base and beside other adapters. The job's result is a `Look`."""
+def start_inspection(workspace: Workspace, key: str, base: str, beside: Sequence[str] = ()) -> Job:
+    """Examine an adapter on the base and beside other adapters, in the background; the result is an `Inspection`."""
     from studio.adapters import read_adapter
 
     path = adapter_path(workspace, key)
@@ -82,7 +82,7 @@ def look_inside(workspace: Workspace, key: str, base: str, beside: Sequence[str]
         from studio.basemodels import load_base
 
         stamp = (base, *map(_stamp, (path, *others.values())))
-        found = _looks.get(stamp)
+        found = _inspections.get(stamp)
         if found is None:
             job.message = "Loading the base model"
             with jobs.device():  # loading changes what a training step would find
@@ -95,12 +95,12 @@ def look_inside(workspace: Workspace, key: str, base: str, beside: Sequence[str]
             return
         job.result.found = found
         with _lock:
-            _looks[stamp] = found
-            _looks.move_to_end(stamp)
-            while len(_looks) > _KEPT:
-                _looks.popitem(last=False)
+            _inspections[stamp] = found
+            _inspections.move_to_end(stamp)
+            while len(_inspections) > _KEPT:
+                _inspections.popitem(last=False)
 
-    return _start(LOOK, f"Looking inside {adapter_name(key)}", work, Look(key, adapter_name(key), base), key)
+    return _start(INSPECT, f"Inspecting {adapter_name(key)}", work, Inspection(key, adapter_name(key), base), key)
 
 
 def _files(keys: Sequence[str]) -> list[str]:
@@ -271,12 +271,12 @@ def export_adapters(
 
     recipe: a Recipe, instead of the other parameters. rank: of what is no plain LoRA. words: trigger words.
     """
-    from studio.generation.exporting import RANK, export_stack
+    from studio.generation.exporting import RANK, export_merged
 
     recipe = recipe or composed(workspace, fields)
     chosen = whole(rank, "rank") if rank not in (None, "") else RANK
-    uses = recipe.adapters
-    name = name.strip() or "-".join(dict.fromkeys(use.title for use in uses))[:60] or "merged"
+    exported = recipe.adapters
+    name = name.strip() or "-".join(dict.fromkeys(used.title for used in exported))[:60] or "merged"
 
     def make(job: Job, before: Any) -> tuple[Path, tuple[str, ...]]:
         from studio.basemodels import load_base
@@ -285,13 +285,13 @@ def export_adapters(
         triggers = [word.strip() for word in words.split(",") if word.strip()]
         with jobs.device():
             loaded = load_base(recipe.base)
-        made = export_stack(
-            uses, loaded, target, layout=layout, rank=chosen, cover=before, words=triggers,
+        made = export_merged(
+            exported, loaded, target, layout=layout, rank=chosen, cover=before, words=triggers,
             progress=_teller(job, "Layer"),
         )  # fmt: skip
         return target, (*made.notes, f"{pluralize(made.layers, 'layer')}, rank up to {made.rank}.")
 
-    if not uses:
+    if not exported:
         raise AdapterError("There is nothing to export: add an adapter first and turn it on.")
     return _make(workspace, "Merging the adapters", make, recipe.model_copy(update={"count": 1}), None, "")
 
@@ -313,7 +313,7 @@ def _make(
     old: Path | None,
     note: str,
 ) -> Job:
-    """Draw, make the file, draw the same with it. The job's result is a `Made`."""
+    """Generate an image, make the file, generate the same with it. The job's result is a `Made`."""
 
     workspace.refuse_if_full()
 
@@ -323,19 +323,19 @@ def _make(
         made, folder = job.result, workspace.cache / "downloads"
         job.total = PARTS * (3 if recipe else 1)
         with _stopping(job):
-            before = _drawn(job, recipe, "The image with the old file" if old else "The image as it is")
+            before = _image(job, recipe, "The image with the old file" if old else "The image as it is")
             if job.stop_event.is_set():
                 return
             path, made.notes = make(job, before)
             made.key, made.size = f"file:{path.name}", path.stat().st_size
             made.old_size = old.stat().st_size if old else 0
             made.download = folder / path.name
-            copy_whole(path, made.download)
+            atomic_copy(path, made.download)
             if before is None:
                 return
             job.done = 2 * PARTS
             again = recipe.model_copy(update={"adapters": (AppliedAdapter(file=path),)})
-            after = _drawn(job, again, "The image with the new file")
+            after = _image(job, again, "The image with the new file")
             if after is not None:
                 mark = f"{path.stem}-{time.time_ns()}"
                 made.before = _saved(before, recipe, folder, f"{mark}-before.png")
@@ -345,7 +345,7 @@ def _make(
     return _start(MAKE, title, work, Made(title, note=note), title)
 
 
-def _drawn(job: Job, recipe: Any, what: str) -> Any:
+def _image(job: Job, recipe: Any, what: str) -> Any:
     """An image; None without a recipe, and when stopped."""
     if recipe is None:
         return None
@@ -358,10 +358,10 @@ def _drawn(job: Job, recipe: Any, what: str) -> Any:
     return draw(recipe, job.stop_event, progress)
 
 
-def _saved(picture: Any, recipe: Any, folder: Path, name: str) -> Path:
+def _saved(image: Any, recipe: Any, folder: Path, name: str) -> Path:
     from studio.generation import save_image
 
-    return save_image(picture, recipe, folder, name)
+    return save_image(image, recipe, folder, name)
 
 
 def _difference(one: Any, other: Any) -> float:
@@ -374,9 +374,9 @@ def _difference(one: Any, other: Any) -> float:
 
 
 def _start(kind: str, title: str, work: Callable[[Job], None], result: Any, name: str) -> Job:
-    """A job of this kind; a look gives way to the next one, and a file that is made does not (BusyError)."""
+    """A job of this kind; an inspection gives way to the next one, and a file that is made does not (BusyError)."""
     before = running(kind)
-    if before and kind == LOOK:
+    if before and kind == INSPECT:
         before.stop()
         before.wait()
 

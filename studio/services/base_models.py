@@ -19,7 +19,7 @@ from studio.schema import explain
 from studio.services.jobs import Job, jobs
 from studio.services.operations import operation
 from studio.services.parameters import BaseName
-from studio.workspace import Workspace, expanded, is_whole, write_whole
+from studio.workspace import Workspace, atomic_write, expanded, is_valid_unicode
 
 if TYPE_CHECKING:
     from studio.basemodels.card import Card
@@ -44,7 +44,7 @@ def list_bases(workspace: Workspace) -> list[str]:
 @operation()
 def describe_base(workspace: Workspace, base: BaseName = "starter") -> dict[str, Any]:
     """What a base model is and what it takes, from its settings and headers alone."""
-    return asdict(look_at(line_of(workspace, base)))
+    return asdict(inspect_base(line_of(workspace, base)))
 
 
 @operation()
@@ -102,7 +102,7 @@ def name_of(workspace: Workspace, line: str) -> str:
 def remember(workspace: Workspace, line: str) -> str:
     """Put a base on the list, as its newest one; returns its name. Raises BaseModelError when it can't be used."""
     _own_page(workspace)
-    look_at(line)
+    inspect_base(line)
     with _lock:
         known, chosen = _read(workspace)
         name = next((name for name, there in known.items() if there == line), "")
@@ -143,7 +143,7 @@ def chosen(workspace: Workspace) -> str:
 def size_of(line: str) -> int:
     """The side in pixels that a base is trained at; the starter's where it can't be read."""
     try:
-        return DEFAULT_SIZE if line == STARTER else look_at(line).resolution
+        return DEFAULT_SIZE if line == STARTER else inspect_base(line).resolution
     except StudioError:
         return DEFAULT_SIZE
 
@@ -152,14 +152,18 @@ def _read(workspace: Workspace) -> tuple[dict[str, str], str]:
     """({name: line}, the chosen name); whatever is damaged counts as nothing."""
     try:
         found = json.loads((workspace.root / "bases.json").read_bytes())
-        known = {name: line for name, line in found["bases"].items() if isinstance(line, str) and is_whole(name, line)}
+        known = {
+            name: line
+            for name, line in found["bases"].items()
+            if isinstance(line, str) and is_valid_unicode(name, line)
+        }
         return known, str(found.get("chosen", STARTER))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}, STARTER
 
 
 def _write(workspace: Workspace, known: dict[str, str], chosen: str) -> None:
-    write_whole(workspace.root / "bases.json", json.dumps({"chosen": chosen, "bases": known}, indent=2))
+    atomic_write(workspace.root / "bases.json", json.dumps({"chosen": chosen, "bases": known}, indent=2))
 
 
 # One base -----------------------------------------------------------------------------------------------------------
@@ -196,7 +200,7 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def look_at(line: str) -> "Card":
+def inspect_base(line: str) -> "Card":
     """What the base is, from its settings and headers alone. Raises BaseModelError."""
     from studio.basemodels.card import describe_base
 
@@ -207,7 +211,7 @@ def card_lines(workspace: Workspace, name: str) -> str:
     """The card of a base on the list, in lines; what is wrong with it where it can't be used any more."""
     if name == STARTER:
         return _STARTERS_OWN
-    return str(look_at(line_of(workspace, name)))
+    return str(inspect_base(line_of(workspace, name)))
 
 
 def can_be_fetched(line: str) -> bool:
@@ -230,7 +234,7 @@ def usual(workspace: Workspace, name: str) -> dict[str, Any]:
     from studio.training.config import PreviewConfig
     from studio.training.presets import presets_of
 
-    card = look_at(line_of(workspace, name))
+    card = inspect_base(line_of(workspace, name))
     first = next(iter(presets_of(STARTER if name == STARTER else card.family).values()), {})
     plain = PreviewConfig()
     return {
@@ -245,7 +249,7 @@ def refuse_what_does_not_fit(line: str, width: Any, height: Any, scheduler: str 
     from studio.basemodels.sizes import refuse_size
     from studio.generation.schedulers import FLOW, OWN
 
-    card = look_at(line)
+    card = inspect_base(line)
     if isinstance(width, int) and isinstance(height, int):
         refuse_size(card.title, card.step, width, height)
     if card.prediction_type == "flow" and scheduler and scheduler not in (OWN, *FLOW):

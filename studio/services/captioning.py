@@ -60,7 +60,7 @@ def caption_dataset(
     from studio.captioning import captioner_settings
 
     _check_captioner(workspace, captioner, settings)
-    pictures, chosen = open_named(workspace, dataset), captioner_settings(captioner, settings)
+    opened, chosen = open_named(workspace, dataset), captioner_settings(captioner, settings)
     trigger = " ".join((trigger or "").split())
 
     def work(job: Job) -> None:
@@ -69,13 +69,13 @@ def caption_dataset(
         def progress(done: int, total: int, path: Path, caption: str) -> None:
             job.done, job.total, job.message = done, total, f"{Path(path).name}: {caption}"
 
-        job.total, job.message = len(pictures.items), "Loading the captioner"
+        job.total, job.message = len(opened.items), "Loading the captioner"
         report = write_captions(
-            pictures, captioner, trigger, overwrite, job.stop_event, progress,
+            opened, captioner, trigger, overwrite, job.stop_event, progress,
             mode=cast(Any, mode or None), settings=chosen, download=download,
             download_progress=fetching(job, "the model"),
         )  # fmt: skip
-        lines = [f"{pictures.name}: {pluralize(report.written, 'caption')} written{', then stopped' * report.stopped}."]
+        lines = [f"{opened.name}: {pluralize(report.written, 'caption')} written{', then stopped' * report.stopped}."]
         if report.kept:
             changed = f", {report.triggered} with {trigger!r} put in front" if report.triggered else ""
             lines.append(f"{report.kept} kept{changed}.")
@@ -84,8 +84,8 @@ def caption_dataset(
         unsure = (f"{file}: unsure: {guess}" for file, guess in report.unsure.items())
         job.message = "\n".join([" ".join(lines), *(f"Skipped {line}" for line in report.unreadable), *unsure])
 
-    job = jobs.start("caption", f"Captioning {pictures.name}", work, limit=workspace.allows.longest)
-    remember(job, pictures.name)
+    job = jobs.start("caption", f"Captioning {opened.name}", work, limit=workspace.allows.longest)
+    remember(job, opened.name)
     return job
 
 
@@ -128,9 +128,9 @@ def start_comparing(
     def work(job: Job) -> None:
         from studio.captioning import compare
 
-        pictures, job.total = [item.load(1024) for item in items], len(chosen)
+        images, job.total = [item.load(1024) for item in items], len(chosen)
         found: list[Compared] = compare(
-            chosen, pictures, job.stop_event, counting(job), download, fetching(job, "the model")
+            chosen, images, job.stop_event, counting(job), download, fetching(job, "the model")
         )
         said = f"{pluralize(len(found), 'captioner')} compared on {pluralize(len(files), 'image')}."
         job.result, job.message = (files, found), said

@@ -171,7 +171,7 @@ def make_thumbnails(workspace: Workspace, dataset: "Dataset") -> None:
 def import_images(
     workspace: Workspace,
     files: Annotated[list[Path], Field(max_length=MOST_FILES, description="Images or zips.")],
-    name: Annotated[str, Field(max_length=255, description="Name of the dataset.")] = "my-pictures",
+    name: Annotated[str, Field(max_length=255, description="Name of the dataset.")] = "my-images",
 ) -> dict[str, Any]:
     """Add images or zips to a dataset, made if missing. `skipped` says what was left out and why."""
     dataset, skipped = import_files(workspace, name, files)
@@ -185,7 +185,7 @@ def import_files(workspace: Workspace, name: str, paths: list, progress=None, st
     workspace.refuse_if_full()
     if not paths:
         raise DatasetError("There are no files to add: drop images or a zip first.")
-    return copy_in(workspace, safe_name(name or "my-pictures"), list(map(expanded, paths)), progress, stop)
+    return copy_in(workspace, safe_name(name or "my-images"), list(map(expanded, paths)), progress, stop)
 
 
 def start_import(workspace: Workspace, name: str, paths: list, folder: str = "") -> Job:
@@ -193,7 +193,7 @@ def start_import(workspace: Workspace, name: str, paths: list, folder: str = "")
 
     folder: also a folder of this machine, where that may be typed.
     """
-    name = safe_name(name or "my-pictures")
+    name = safe_name(name or "my-images")
     workspace.refuse_if_full()
     if folder:
         workspace.allows.need("folders")

@@ -16,7 +16,7 @@ from studio.services.jobs import Job, fetching, jobs, latest, remember
 from studio.services.operations import Expanded, operation, plain
 from studio.services.parameters import Seeds
 from studio.text import duration
-from studio.workspace import Workspace, checked_name, write_whole
+from studio.workspace import Workspace, atomic_write, checked_name
 
 if TYPE_CHECKING:
     from studio.datasets import Item
@@ -49,9 +49,9 @@ def measure_adapter(
 
 
 def _measured_answer(workspace: Workspace, found: "Measured | None") -> dict[str, Any]:
-    """With "pictures" beside "images", as version 0.1 answered."""
+    """With "strips" beside "sweeps" and "pictures" beside "images", as version 0.1 answered."""
     table = plain(found) if found else {}
-    return table | {"strips": [strip | {"pictures": strip["images"]} for strip in table["strips"]]} if table else {}
+    return table | {"strips": [sweep | {"pictures": sweep["images"]} for sweep in table["sweeps"]]} if table else {}
 
 
 @operation(answer=_measured_answer)
@@ -69,24 +69,24 @@ def start_measuring(
     encoder: str = "",
     download: bool = False,
 ) -> Job:
-    """Draw strips of one adapter of the recipe in the background, and measure them; the result is a Measured.
+    """Generate strength sweeps of one adapter in the background, and measure them; the result is a Measured.
 
-    key      the adapter, as `generation.shelf` has it
+    key      the adapter, as `generation.available_adapters` has it
     against  what `training_sets` offers
     encoder  a CLIP's folder or hub id; "": the built-in one
 
     What was measured when it is stopped is kept. Raises StudioError.
     """
-    file = generation.use_of(workspace, key)["file"]
-    index = next((at for at, use in enumerate(recipe.adapters) if use.file == file), None)
+    file = generation.applied_fields(workspace, key)["file"]
+    index = next((at for at, one in enumerate(recipe.adapters) if one.file == file), None)
     if index is None:
-        raise GenerationError(f"{adapter_name(key)} is off: switch its row on to measure it.")
+        raise GenerationError(f"{adapter_name(key)} is off: switch it on to measure it.")
     if not 1 <= seeds <= MOST_SEEDS:
         raise GenerationError(f"Measure with 1 to {MOST_SEEDS} seeds.")
     encoder = encoder.strip()
     _check_encoder(workspace, recipe.base, encoder)
     workspace.refuse_if_full()
-    items, name = training_pictures(workspace, key, against)
+    items, name = training_images(workspace, key, against)
     words = trigger_words(workspace, key)
 
     def work(job: Job) -> None:
@@ -112,7 +112,7 @@ def start_measuring(
 
 
 def _check_encoder(workspace: Workspace, base: str, encoder: str) -> None:
-    """Raises StudioError when it may not be used, or knows nothing of what the base draws."""
+    """Raises StudioError when it may not be used, or knows nothing of what the base generates."""
     from studio.hub import is_hub_id
 
     workspace.allows.check_model(encoder)
@@ -120,7 +120,7 @@ def _check_encoder(workspace: Workspace, base: str, encoder: str) -> None:
         workspace.allows.need("folders")
     if not encoder and base != BUILT_IN:
         raise GenerationError(
-            "The built-in image encoder knows only what the built-in base model draws: name a CLIP as the image "
+            "The built-in image encoder knows only what the built-in base model generates: name a CLIP as the image "
             "encoder, like openai/clip-vit-base-patch32."
         )
 
@@ -132,12 +132,12 @@ def _measure(
     from studio.generation import evaluation, save_image
     from studio.generation.strength_sweep import STRENGTHS, at_strength, draw_strength_sweep
 
-    def looking(done: int, total: int) -> None:
-        job.done, job.total, job.message = done, total, f"Looking at the training images: {done:,} of {total:,}"
+    def reading(done: int, total: int) -> None:
+        job.done, job.total, job.message = done, total, f"Reading the training images: {done:,} of {total:,}"
 
     known = None
     if items:
-        known = evaluation.embed_training_images(items, clip, workspace.cache / "embedded", job.stop_event, looking)
+        known = evaluation.embed_training_images(items, clip, workspace.cache / "embedded", job.stop_event, reading)
     words = evaluation.plain_words(recipe.prompt, triggers)
     found = evaluation.Measured(
         adapter, words, encoder or "the built-in one", STRENGTHS, (), dataset,
@@ -147,30 +147,30 @@ def _measure(
     job.done, job.total = 0, seeds * parts
     for number in range(seeds):
         one = recipe.model_copy(update={"seed": recipe.seed + number, "count": 1})
-        job.message = f"Strip {number + 1} of {seeds}"
-        told = _telling(job, number, seeds, began)
+        job.message = f"Strength sweep {number + 1} of {seeds}"
+        progress = _progress(job, number, seeds, began)
         with jobs.device():
-            pictures = draw_strength_sweep(one, STRENGTHS, index, job.stop_event, told)
+            images = draw_strength_sweep(one, STRENGTHS, index, job.stop_event, progress)
         names = [
-            save_image(picture, at_strength(one, strength, index), workspace.outputs).name
-            for picture, strength in zip(pictures, STRENGTHS, strict=True)
+            save_image(image, at_strength(one, strength, index), workspace.outputs).name
+            for image, strength in zip(images, STRENGTHS, strict=True)
         ]
-        strip = evaluation.score_sweep(pictures, names, one.seed, words, clip, known)
-        found = evaluation.Measured(**{**vars(found), "strips": (*found.strips, strip)})
+        sweep = evaluation.score_sweep(images, names, one.seed, words, clip, known)
+        found = evaluation.Measured(**{**vars(found), "sweeps": (*found.sweeps, sweep)})
         job.result = found
         job.done = (number + 1) * parts
-    write_whole(_file(workspace), _adapter().dump_json(found))
+    atomic_write(_file(workspace), _adapter().dump_json(found))
     job.message = "Measured."
 
 
-def _telling(job: Job, number: int, seeds: int, began: float) -> Callable[[int, int], None]:
-    def told(done: int, total: int) -> None:
+def _progress(job: Job, number: int, seeds: int, began: float) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
         share = (number + done / total) / seeds
         left = (time.monotonic() - began) * (1 - share) / share
         job.done = int(job.total * share)
-        job.message = f"Strip {number + 1} of {seeds}, step {done} of {total} · {duration(left)} left"
+        job.message = f"Strength sweep {number + 1} of {seeds}, step {done} of {total} · {duration(left)} left"
 
-    return told
+    return progress
 
 
 def newest(workspace: Workspace) -> "Measured | None":
@@ -197,7 +197,7 @@ def _adapter() -> "TypeAdapter[Measured]":
 # What an adapter was trained on -------------------------------------------------------------------------------------
 
 
-def training_pictures(workspace: Workspace, key: str, against: str) -> "tuple[list[Item], str]":
+def training_images(workspace: Workspace, key: str, against: str) -> "tuple[list[Item], str]":
     """(images to compare with, the name of their set); ([], "") for none. Raises StudioError."""
     if against == NONE:
         return [], ""

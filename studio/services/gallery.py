@@ -23,11 +23,11 @@ from studio.services.operations import operation
 from studio.services.parameters import ImageName, Page
 from studio.services.thumbnails import thumbnail
 from studio.text import pluralize
-from studio.workspace import Workspace, checked_name, free_path, write_whole
+from studio.workspace import Workspace, atomic_write, checked_name, free_path, with_older_name
 
 PAGE = 48  # images
 AT_ONCE = 24  # new images that are read while somebody waits; more are read in the background
-REMOVED = ".removed"  # the folder beside the images where those set aside lie, as TIME-NAME
+REMOVED = ".removed"  # the trash: a folder beside the images, which holds TIME-NAME
 MOST_WORDS = 20  # of a search
 _LONGEST = 2000  # characters of a prompt that are searched
 _NUMBER = re.compile(r"\d+")
@@ -83,10 +83,10 @@ def list_images(
     return find(workspace, words, page)
 
 
-@operation(aliases=("delete_picture",))
-def delete_image(workspace: Workspace, picture: ImageName) -> bool:
+@operation(aliases=("delete_picture",), renamed={"image": "picture"})
+def delete_image(workspace: Workspace, image: ImageName) -> bool:
     """Move one of the workspace's images to the trash; restore_image brings the last one back."""
-    remove(workspace, picture)
+    remove(workspace, image)
     return True
 
 
@@ -127,54 +127,54 @@ def _fitting(index: dict[str, Entry], files: list[File], words: str) -> list[Ent
     return [entry for entry in entries if all(entry.has(word) for word in wanted)] if wanted else entries
 
 
-def picture(workspace: Workspace, name: str) -> Path:
+def image_file(workspace: Workspace, name: str) -> Path:
     """The file of an image. Raises WorkspaceError when it isn't there."""
     path = workspace.outputs / checked_name(name, "image")
-    if path.is_symlink() or not path.is_file() or not _is_picture(name):
+    if path.is_symlink() or not path.is_file() or not _is_image(name):
         raise WorkspaceError(f"{name[:60]} is not here any more.")
     return path
 
 
-# Setting aside ------------------------------------------------------------------------------------------------------
+# The trash ------------------------------------------------------------------------------------------------------
 
 
 def remove(workspace: Workspace, name: str) -> None:
-    """Move an image into the hidden folder, from where `put_back` takes it."""
-    path = picture(workspace, name)
-    aside = workspace.outputs / REMOVED
-    aside.mkdir(exist_ok=True)
+    """Move an image to the trash, from where `put_back` takes it."""
+    path = image_file(workspace, name)
+    trash = workspace.outputs / REMOVED
+    trash.mkdir(exist_ok=True)
     try:
-        os.replace(path, aside / f"{time.time_ns()}-{name}")
+        os.replace(path, trash / f"{time.time_ns()}-{name}")
     except OSError as error:
         raise WorkspaceError(f"{name[:60]} can't be moved: {error.strerror}.") from error
 
 
 def removed(workspace: Workspace) -> list[str]:
-    """Names of the images set aside, the last one first."""
-    return [name for _, name in _aside(workspace)]
+    """Names of the images in the trash, the last one first."""
+    return [name for _, name in _trash(workspace)]
 
 
 def put_back(workspace: Workspace) -> str:
-    """Take back the image that was set aside last; its name, which is another one if that was taken meanwhile."""
-    for when, name in _aside(workspace):
+    """Restore the image that was deleted last; its name, which is another one if that was taken meanwhile."""
+    for when, name in _trash(workspace):
         target = workspace.outputs / name
         if target.exists():
             target = free_path(workspace.outputs, name)
         try:
             os.replace(workspace.outputs / REMOVED / f"{when}-{name}", target)
         except OSError as error:
-            raise WorkspaceError(f"{name[:60]} can't be put back: {error.strerror}.") from error
+            raise WorkspaceError(f"{name[:60]} can't be restored: {error.strerror}.") from error
         return target.name
-    raise WorkspaceError("No image was deleted that could be put back.")
+    raise WorkspaceError("There is no deleted image to restore.")
 
 
-def _aside(workspace: Workspace) -> list[tuple[int, str]]:
-    """(when, name) of what lies in the hidden folder, the last one first."""
+def _trash(workspace: Workspace) -> list[tuple[int, str]]:
+    """(when, name) of what is in the trash, the last one first."""
     found = []
     with suppress(OSError):
         for file in os.listdir(workspace.outputs / REMOVED):
             when, _, name = file.partition("-")
-            if when.isascii() and when.isdigit() and _is_picture(name):
+            if when.isascii() and when.isdigit() and _is_image(name):
                 found.append((int(when), name))
     return sorted(found, reverse=True)
 
@@ -202,13 +202,13 @@ def _list(workspace: Workspace) -> list[File]:
     with suppress(OSError), os.scandir(workspace.outputs) as entries:
         for entry in entries:
             with suppress(OSError):
-                if entry.name[0] != "." and _is_picture(entry.name) and entry.is_file(follow_symlinks=False):
+                if entry.name[0] != "." and _is_image(entry.name) and entry.is_file(follow_symlinks=False):
                     stat = entry.stat(follow_symlinks=False)
                     found.append((entry.name, (stat.st_mtime_ns, stat.st_size)))
     return sorted(found, key=lambda one: (one[1][0], one[0]), reverse=True)
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     from studio.datasets.images import SUFFIXES
 
     return os.path.splitext(name)[1].lower() in SUFFIXES
@@ -222,8 +222,10 @@ def _entry(path: Path, stamp: tuple[int, int]) -> Entry:
         found = read_recipe(path)
     except GenerationError:
         return Entry(path.name, stamp)
-    uses = tuple(f"{str(one['file'])[:200]} {one.get('strength', 1.0):g}" for one in found.adapters)
-    return Entry(path.name, stamp, True, str(found.values.get("prompt", ""))[:_LONGEST], uses, found.values.get("seed"))
+    names = tuple(f"{str(one['file'])[:200]} {one.get('strength', 1.0):g}" for one in found.adapters)
+    return Entry(
+        path.name, stamp, True, str(found.values.get("prompt", ""))[:_LONGEST], names, found.values.get("seed")
+    )
 
 
 def _take_in(
@@ -250,7 +252,7 @@ def _start_reading(workspace: Workspace) -> None:
         fresh = _unread(index, files)
         job.total = len(fresh)
         for start in range(0, len(fresh), PAGE):
-            if job.stop_event.wait(0.01):  # which also leaves the processor to whoever clicks
+            if job.stop_event.wait(0.01):  # which also leaves the CPU to who clicks
                 break
             _take_in(workspace, index, dict(files), fresh[start : start + PAGE])
             job.done = min(start + PAGE, len(fresh))
@@ -261,7 +263,7 @@ def _start_reading(workspace: Workspace) -> None:
 
 
 def _index_file(workspace: Workspace) -> Path:
-    return workspace.cache / "pictures.json"
+    return workspace.cache / "images.json"
 
 
 def _read(workspace: Workspace) -> dict[str, Entry]:
@@ -271,7 +273,7 @@ def _read(workspace: Workspace) -> dict[str, Entry]:
         if key not in _known:
             _known[key] = {}
             with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-                rows = json.loads(_index_file(workspace).read_bytes())
+                rows = json.loads(with_older_name(_index_file(workspace), "pictures.json").read_bytes())
                 _known[key] = {row["name"]: _entry_of(row) for row in rows}
         return _known[key]
 
@@ -289,4 +291,4 @@ def _write(workspace: Workspace, index: dict[str, Entry], here: dict[str, Any]) 
         for name in [name for name in index if name not in here]:
             del index[name]
         rows = [asdict(entry) for entry in index.values()]
-    write_whole(_index_file(workspace), json.dumps(rows), lasting=False)
+    atomic_write(_index_file(workspace), json.dumps(rows), lasting=False)

@@ -21,21 +21,23 @@ from studio.services.jobs import Job, jobs, latest, running
 from studio.services.operations import Expanded, operation
 from studio.services.parameters import BaseName, ImageName, List, Table
 from studio.text import pluralize
-from studio.workspace import Workspace, checked_name, is_file, write_whole
+from studio.workspace import Workspace, atomic_write, checked_name, is_file
 
 LIVE = "live:"  # an adapter's key: the weights of the run that trains now
 MAX_SEED = 2**32 - 1
 PARTS = 1000  # of an image, for progress
 
 
-def shelf(workspace: Workspace) -> list[tuple[str, str]]:
+def available_adapters(workspace: Workspace) -> list[tuple[str, str]]:
     """(label, key) of what can be put on an image, the run that trains now first."""
     newest = latest.get("train")
     live = [(f"{newest.name} (training now)", f"{LIVE}{newest.name}")] if newest and running("train") else []
     return live + adapter_choices(workspace)
 
 
-def facts_line(workspace: Workspace, key: str, base: str = base_models.STARTER) -> tuple[str, tuple[str, ...], bool]:
+def adapter_summary(
+    workspace: Workspace, key: str, base: str = base_models.STARTER
+) -> tuple[str, tuple[str, ...], bool]:
     """(what a row says of its adapter, its trigger words, whether it can't be used with the base of this name)."""
     from studio.basemodels import base_folder
     from studio.basemodels.skeleton import skeleton
@@ -53,8 +55,8 @@ def facts_line(workspace: Workspace, key: str, base: str = base_models.STARTER) 
     return f"{facts.line} · {other}" if other else facts.line, facts.words, facts.matched == 0
 
 
-def use_of(workspace: Workspace, key: str | Path, **values: Any) -> dict[str, Any]:
-    """The fields of an AdapterUse: `key` as `shelf` has it, and what its row holds. `blocks` as a person types them."""
+def applied_fields(workspace: Workspace, key: str | Path, **values: Any) -> dict[str, Any]:
+    """The fields of an AppliedAdapter: `key` as `available_adapters` has it; `blocks` as typed."""
     given = {name: value for name, value in values.items() if value is not None}
     given["blocks"] = parse_blocks(given.get("blocks") or "")
     if isinstance(key, str) and key.startswith(LIVE):
@@ -82,7 +84,7 @@ def parse_blocks(text: str) -> dict[str, float]:
     return found
 
 
-def compose(workspace: Workspace, uses: list[dict[str, Any]], line: str = "", /, **fields: Any):
+def compose(workspace: Workspace, applied: list[dict[str, Any]], line: str = "", /, **fields: Any):
     """A Recipe from what was typed. Empty fields fall back to its defaults, seed −1 to a seed by chance.
 
     `<lora:name:0.8>` in the prompt takes the adapter of that name along. base: a name of the list; line: the base
@@ -97,14 +99,14 @@ def compose(workspace: Workspace, uses: list[dict[str, Any]], line: str = "", /,
     found = read_prompt(str(given["prompt"]))
     found.refuse()
     for one in found.adapters:
-        uses = [*uses, {"file": _by_name(workspace, one.name), "strength": one.strength,
+        applied = [*applied, {"file": _by_name(workspace, one.name), "strength": one.strength,
                         "text_strength": one.text_strength}]  # fmt: skip
     given["base"] = line or base_models.line_of(workspace, given.get("base"))
     base_models.refuse_what_does_not_fit(given["base"], given.get("width"), given.get("height"), given.get("scheduler"))
     if given.get("seed") == -1:
         given["seed"] = random.randint(0, MAX_SEED)
-    recipe = Recipe(**given | {"prompt": found.text, "adapters": tuple(uses)})
-    workspace.allows.check_picture(recipe)
+    recipe = Recipe(**given | {"prompt": found.text, "adapters": tuple(applied)})
+    workspace.allows.check_recipe(recipe)
     return recipe
 
 
@@ -136,7 +138,7 @@ def prompt_problems(
     traits: dict[str, Any] = {}
     if line:
         with suppress(StudioError):  # a base that is gone is said where it is chosen
-            card = base_models.look_at(line)
+            card = base_models.inspect_base(line)
             traits = {name: getattr(card, name) for name in ("title", "weighted_prompts", "guidance_embedded")}
     problems = recipe_problems(prompt, negative, guidance=guidance, clip_skip=clip_skip, **traits)
     missing = [one.name for one in read_prompt(prompt).adapters if key_of(workspace, one.name) is None]
@@ -155,7 +157,7 @@ def _by_name(workspace: Workspace, name: str) -> Path:
 
 
 RECIPE_EXAMPLE = '[{"run": NAME, "strength": 0.8}, {"file": NAME, "strength": 0.5, "start": 0.2}]'
-USE_FIELDS = ("strength", "text_strength", "start", "end", "blocks")
+APPLIED_FIELDS = ("strength", "text_strength", "start", "end", "blocks")
 
 
 def _of_recipe(name: str, **changes: Any) -> tuple[Any, Any]:
@@ -197,15 +199,15 @@ def composed(workspace: Workspace, fields: dict[str, Any]) -> Any:
     given["negative_prompt"] = given.pop("negative")
     for key in ("source", "mask", "adapters"):  # files of this machine are never named from outside
         given.pop(key, None)
-    uses = []
+    applied = []
     for entry in fields["adapters"]:
         try:
             key = checked_key(entry)
         except ValueError as error:
             raise GenerationError(f"{error}.") from None
-        chosen = {name: entry[name] for name in USE_FIELDS if name in entry} if isinstance(entry, dict) else {}
-        uses.append(use_of(workspace, key, **chosen))
-    return compose(workspace, uses, **given)
+        chosen = {name: entry[name] for name in APPLIED_FIELDS if name in entry} if isinstance(entry, dict) else {}
+        applied.append(applied_fields(workspace, key, **chosen))
+    return compose(workspace, applied, **given)
 
 
 _FIRST = ("prompt", "negative", "seed", "steps", "guidance", "width", "height")  # these win over `more`
@@ -224,31 +226,31 @@ def generate(
     return save_image(draw(recipe), recipe, workspace.outputs), recipe_line(recipe)
 
 
-@operation(aliases=("picture_recipe",))
-def image_recipe(workspace: Workspace, picture: ImageName) -> dict[str, Any]:
+@operation(aliases=("picture_recipe",), renamed={"image": "picture"})
+def image_recipe(workspace: Workspace, image: ImageName) -> dict[str, Any]:
     """The recipe inside one of the workspace's images, with its adapters."""
-    values, adapters, problems = restored(workspace, image_path(workspace, picture))
+    values, adapters, problems = restored(workspace, image_path(workspace, image))
     for key in ("source", "mask"):
         values.pop(key, None)
     return {"recipe": values, "adapters": adapters, "problems": problems}
 
 
 @dataclass
-class Drawn:
-    """What a job that draws has so far: images with their recipes, and a latent preview of the one that is coming."""
+class GeneratedImages:
+    """What a job has so far: images with their recipes, and a latent preview of the next one."""
 
-    pictures: list[tuple[Any, Path]] = field(default_factory=list)
+    images: list[tuple[Any, Path]] = field(default_factory=list)
     latent_preview: Any = None  # PIL.Image, a pixel a latent
 
 
-def pictures(
-    recipe, stop: threading.Event, progress: Callable[[int, int], None] | None = None, look=None
+def generated(
+    recipe, stop: threading.Event, progress: Callable[[int, int], None] | None = None, preview=None
 ) -> Iterator[Any]:
     """(recipe of one image, PIL.Image) one after the other, taking turns with training. Ends early when stopped."""
     from studio.generation import generate_all
     from studio.generation.drawing import singles
 
-    drawn = generate_all(recipe, stop, progress, look)
+    drawn = generate_all(recipe, stop, progress, preview)
     for one in singles(recipe):
         with jobs.device():
             if stop.is_set():
@@ -262,44 +264,44 @@ def pictures(
         yield one, image
 
 
-def start_pictures(workspace: Workspace, recipes: Sequence[Any]) -> Job:
-    """Draw and save all images of the recipes in the background; the result is a `Drawn`.
+def start_generation(workspace: Workspace, recipes: Sequence[Any]) -> Job:
+    """Generate and save all images of the recipes in the background; the result is `GeneratedImages`.
 
-    A reload of the page leaves it going: what it draws is found among the earlier images. Waits for such a job first.
+    A reload of the page does not stop it: its images are found among the earlier ones. Waits for such a job first.
     """
     from studio.generation import save_image
     from studio.generation.latent_preview import preview_latents
 
     def work(job: Job) -> None:
         count = sum(recipe.count for recipe in recipes)
-        drawn = job.result = Drawn()
+        made = job.result = GeneratedImages()
         job.total = count * PARTS
 
         def progress(done: int, total: int) -> None:
-            number = len(drawn.pictures)
+            number = len(made.images)
             job.done = int(PARTS * (number + done / total))
-            job.message = f"{'Picture' if count == 1 else f'Picture {number + 1} of {count}'}, step {done} of {total}"
+            job.message = f"{'Image' if count == 1 else f'Image {number + 1} of {count}'}, step {done} of {total}"
 
         for recipe in recipes:
             base = recipe.base
 
-            def looked(latents: Any, base: str = base) -> None:
+            def show(latents: Any, base: str = base) -> None:
                 from studio.basemodels import load_base
 
-                drawn.latent_preview = preview_latents(load_base(base), latents)
+                made.latent_preview = preview_latents(load_base(base), latents)
 
-            for one, image in pictures(recipe, job.stop_event, progress, looked):
-                drawn.pictures.append((one, save_image(image, one, workspace.outputs)))
-                drawn.latent_preview = None
+            for one, image in generated(recipe, job.stop_event, progress, show):
+                made.images.append((one, save_image(image, one, workspace.outputs)))
+                made.latent_preview = None
 
     workspace.refuse_if_full()
-    before = running("pictures")
+    before = running("generate")
     if before:
         before.wait()
-    return jobs.start("pictures", "Drawing", work, device=False)
+    return jobs.start("generate", "Generating", work, device=False)
 
 
-def strip(recipe, index: int, stop: threading.Event, progress=None) -> list[tuple[float, Any]]:
+def strength_sweep(recipe, index: int, stop: threading.Event, progress=None) -> list[tuple[float, Any]]:
     """(strength, PIL.Image) of one adapter from 0 to 1.5, in one batch; empty when stopped."""
     from studio.generation.strength_sweep import STRENGTHS, draw_strength_sweep
 
@@ -313,7 +315,7 @@ def strip(recipe, index: int, stop: threading.Event, progress=None) -> list[tupl
 
 
 def keep_source(workspace: Workspace, path: str | Path) -> Path:
-    """An image to begin from, kept as PNG by content beside the images: a recipe names it, to be drawn again."""
+    """The start of image to image, kept as PNG by content beside the images: a recipe names it, to be used again."""
     from studio.datasets import open_image
 
     try:
@@ -340,7 +342,7 @@ def _keep(workspace: Workspace, image: Any, before: str = "") -> Path:
     image.save(stream, "PNG")
     path = _sources(workspace) / f"{before}{hashlib.sha256(stream.getvalue()).hexdigest()[:20]}.png"
     if not path.is_file():
-        write_whole(path, stream.getvalue())
+        atomic_write(path, stream.getvalue())
     return path
 
 
@@ -370,7 +372,9 @@ def restored(workspace: Workspace, path: Path) -> tuple[dict[str, Any], list[dic
             if other := made_elsewhere("The image", said, found.base_hash, place):
                 problems.append(other)
         else:
-            problems.append(f"It was drawn on {said[:60]!r}, which is not on the list of base models: choose one.")
+            problems.append(
+                f"It was generated with {said[:60]!r}, which is not on the list of base models: choose one."
+            )
     if values.get("source"):
         source = _sources(workspace) / Path(values["source"]).name
         if is_file(source):
@@ -399,7 +403,7 @@ def recipe_line(recipe) -> str:
     """What made the image, in one line that a person can read back."""
     parts = [f"seed {recipe.seed}", pluralize(recipe.steps, "step"), f"guidance {recipe.guidance:g}"]
     parts.append(f"{recipe.width} × {recipe.height}")
-    parts += [f"{use.title} at {use.strength:g}" for use in recipe.adapters]
+    parts += [f"{adapter.title} at {adapter.strength:g}" for adapter in recipe.adapters]
     prompt = re.sub(r"\s+", " ", recipe.prompt).strip()
     return f"{prompt if len(prompt) <= 90 else prompt[:89] + '…'} · " + " · ".join(parts)
 

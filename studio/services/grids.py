@@ -90,7 +90,7 @@ def typed_in(workspace: Workspace, path: Path) -> tuple[list[Typed], list[str]]:
 
 
 def _index(recipe: "Recipe", title: str) -> int:
-    titles = [use.title for use in recipe.adapters]
+    titles = [adapter.title for adapter in recipe.adapters]
     if title not in titles:
         raise GenerationError(f"The adapter {title[:60]!r} is not on the image: switch it on or choose another.")
     return titles.index(title)
@@ -104,7 +104,7 @@ def checked(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -> l
     if most and len(made) > most:
         raise NotAllowedError(f"A grid may have at most {pluralize(most, 'image')} here: take fewer values.")
     for one in made:
-        workspace.allows.check_picture(one)
+        workspace.allows.check_recipe(one)
     return made
 
 
@@ -218,7 +218,7 @@ def grid_named(workspace: Workspace, name: Any) -> "SavedGrid":
     return grid
 
 
-def picture_name(grid: "SavedGrid", number: int) -> str:
+def image_name(grid: "SavedGrid", number: int) -> str:
     """How a cell's image is called for `generation.image_path`."""
     from studio.generation.contact_sheet import cell_file
 

@@ -16,8 +16,8 @@ call the function. Every face, the page and Python included, goes through the sa
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -46,6 +46,7 @@ class Operation:
     file      whether it answers a file: "image" or "download", or ""
     answer    what a caller outside Python gets, made of (workspace, the function's result)
     aliases   names that older programs call it by
+    renamed   {parameter: what it is called under those older names}
     """
 
     name: str
@@ -60,6 +61,7 @@ class Operation:
     file: str = ""
     answer: Callable[[Any, Any], Any] | None = None
     aliases: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, workspace: Any, *args: Any, **kwargs: Any) -> Any:
         """Check the arguments and run it. Raises StudioError."""
@@ -82,6 +84,7 @@ def operation(
     file: str = "",
     answer: Callable[[Any, Any], Any] | None = None,
     aliases: tuple[str, ...] = (),
+    renamed: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function of services as an operation; see `Operation` for what the arguments mean.
 
@@ -93,7 +96,7 @@ def operation(
         model = create_model(
             name,
             __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False),
-            **{field: (info.annotation, info) for field, info in fields.items()},  # type: ignore[call-overload]
+            **{key: (info.annotation, info) for key, info in fields.items()},  # type: ignore[call-overload]
         )
         private = {p.name for p in _parameters(function) if p.kind is p.KEYWORD_ONLY}
         if fields.keys() & {"model_config", "schema"} or name in OPERATIONS:
@@ -111,7 +114,7 @@ def operation(
 
         summary = inspect.cleandoc(function.__doc__ or "")
         OPERATIONS[name] = Operation(
-            name, checked, summary, fields, model, needs, device, waits, upload, file, answer, aliases
+            name, checked, summary, fields, model, needs, device, waits, upload, file, answer, aliases, renamed or {}
         )
         return checked
 

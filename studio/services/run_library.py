@@ -1,4 +1,4 @@
-"""What a person does with many runs: find, sort, compare, note, throw away, take back. Names only, never paths."""
+"""What a person does with many runs: find, sort, compare, note, delete, restore. Names only, never paths."""
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ SORTS = {
     "Most steps": lambda run: -run.step,
 }
 COMPARED = 8  # runs at once, a colour each
-FILM = 60  # steps of all films together; more are thinned
+TIMELINE = 60  # steps of all timelines together; more are thinned
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def rows(workspace: Workspace, runs: list[Any]) -> list[Row]:
     made = []
     for run in runs:
         file = workspace.runs / run.name / run.preview if run.preview else None
-        picture = thumbnail(workspace, file) if file and file.is_file() else None
-        made.append(Row(run, run_notes.note_of(workspace, run.name), picture))
+        image = thumbnail(workspace, file) if file and file.is_file() else None
+        made.append(Row(run, run_notes.note_of(workspace, run.name), image))
     return made
 
 
@@ -85,10 +85,10 @@ def list_stamp(workspace: Workspace) -> tuple:
     """Changes when a list of all runs may look otherwise; a run that goes on moves it a hundred times."""
     job = running("train")
     part = (id(job), job.paused, 100 * job.done // max(1, job.total)) if job else None
-    binned = 0
+    trashed = 0
     with suppress(OSError):
-        binned = (workspace.root / trash.BIN).stat().st_mtime_ns
-    return tuple(list_run_names(workspace)), part, run_queue.queue_stamp(workspace), binned
+        trashed = (workspace.root / trash.TRASH).stat().st_mtime_ns
+    return tuple(list_run_names(workspace)), part, run_queue.queue_stamp(workspace), trashed
 
 
 # Comparing ----------------------------------------------------------------------------------------------------------
@@ -136,11 +136,11 @@ def differences(workspace: Workspace, names: list[str]) -> list[tuple[str, list[
     return [(key, [t[key] for t in tables]) for key in keys if any(t[key] != tables[0][key] for t in tables[1:])]
 
 
-def film(workspace: Workspace, name: str, course: Any, beside: int = 1) -> list[tuple[str, list[tuple[int, Path]]]]:
-    """(prompt, its images by step, as files that the browser may see) of a run. beside: films that are shown."""
+def timeline(workspace: Workspace, name: str, course: Any, shown: int = 1) -> list[tuple[str, list[tuple[int, Path]]]]:
+    """(prompt, its images by step, as files that the browser may see) of a run. shown: how many timelines are."""
     from studio.training.summary import thin
 
-    steps = set(thin(sorted({step for step, _, _ in course.previews}), FILM // beside))
+    steps = set(thin(sorted({step for step, _, _ in course.previews}), TIMELINE // shown))
     folder, prompts = (workspace.runs / name).resolve(), dict[str, list[tuple[int, Path]]]()
     thumbnails_folder(workspace)
     for step, prompt, file in course.previews:
@@ -150,7 +150,7 @@ def film(workspace: Workspace, name: str, course: Any, beside: int = 1) -> list[
     return list(prompts.items())
 
 
-# Notes, files, the bin ----------------------------------------------------------------------------------------------
+# Notes, files, the trash ----------------------------------------------------------------------------------------------
 
 
 def note_of(workspace: Workspace, name: str) -> str:
@@ -186,7 +186,7 @@ def delete_run(workspace: Workspace, run: RunName) -> str:
 
 
 def move_to_trash(workspace: Workspace, names: list[str]) -> list[str]:
-    """Move runs into the bin; returns their keys there. One that goes on is refused, before any is moved."""
+    """Move runs to the trash; returns their keys there. A run in progress is refused, before any is moved."""
     from studio.services.run_order import dequeue
 
     if not names:
@@ -200,7 +200,7 @@ def move_to_trash(workspace: Workspace, names: list[str]) -> list[str]:
     return keys
 
 
-def in_the_bin(workspace: Workspace) -> list[Any]:
+def trashed_runs(workspace: Workspace) -> list[Any]:
     return trash.list_trash(workspace)
 
 

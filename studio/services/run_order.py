@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 from studio.training.runs import list_runs
-from studio.workspace import Workspace, write_whole
+from studio.workspace import Workspace, atomic_write
 
 FILE = "queue.json"
 _lock = threading.Lock()
@@ -47,4 +47,4 @@ def move(workspace: Workspace, name: str, by: int) -> None:
 
 def _change(workspace: Workspace, change: Callable[[list[str]], list[str]]) -> None:
     with _lock:
-        write_whole(workspace.root / FILE, json.dumps({"runs": change(waiting(workspace))}))
+        atomic_write(workspace.root / FILE, json.dumps({"runs": change(waiting(workspace))}))

@@ -19,7 +19,7 @@ from studio.services.parameters import DatasetName, Places, RunName, RunSettings
 from studio.workspace import Workspace, checked_name
 
 log = logging.getLogger(__name__)
-LOOK = 0.2  # seconds between two looks whether the device is free
+POLL = 0.2  # seconds between two checks whether the device is free
 _going: dict[Path, threading.Event] = {}  # by workspace; set: it is to wait again
 _lock = threading.Lock()
 
@@ -156,7 +156,7 @@ def _wait_for_the_device(hold: threading.Event) -> bool:
     if job is None:
         return True
     while job.state == "running":
-        if hold.wait(LOOK):
+        if hold.wait(POLL):
             return False
     timed_out = job.limit is not None and time.monotonic() - job.began >= job.limit
     return job.state != "stopped" or timed_out
@@ -174,7 +174,7 @@ def _begin_next(workspace: Workspace) -> bool:
     try:
         runs.resume_training(workspace, name)
     except BusyError:
-        time.sleep(LOOK)  # somebody was quicker
+        time.sleep(POLL)  # somebody was quicker
     except StudioError as error:
         dequeue(workspace, name)
         with suppress(StudioError):

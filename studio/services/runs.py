@@ -16,7 +16,7 @@ from studio.services.datasets import open_named
 from studio.services.jobs import Job, jobs, latest, remember, running, stop_job
 from studio.services.operations import Expanded, operation
 from studio.services.parameters import AnyRun, BaseName, DatasetName, RunName, RunSettings
-from studio.workspace import Workspace, checked_name, copy_whole, free_path, safe_name
+from studio.workspace import Workspace, atomic_copy, checked_name, free_path, safe_name
 
 FOLDERS = ("data.held_out", "data.regularisation")  # settings that name a dataset on the page and a folder in run.toml
 UNFINISHED = ("interrupted", "stopped", "failed")
@@ -36,7 +36,7 @@ def list_presets(workspace: Workspace, base: BaseName = STARTER) -> dict[str, di
 
     if base == STARTER:
         return presets_of(STARTER)
-    return presets_of(base_models.look_at(base_models.line_of(workspace, base)).family)
+    return presets_of(base_models.inspect_base(base_models.line_of(workspace, base)).family)
 
 
 def config_of(workspace: Workspace, values: dict):
@@ -134,7 +134,7 @@ def crops_of(workspace: Workspace, dataset: str, values: dict) -> tuple[list[Cro
     from studio.training.selection import is_too_small
 
     config = config_of(workspace, {"dataset": dataset} | values)
-    card = base_models.look_at(config.base)
+    card = base_models.inspect_base(config.base)
     side = config.data.resolution or card.resolution
     step = max(card.multiple, 64 if side >= 512 else 0)
     crops = []
@@ -356,17 +356,17 @@ def hardest_of(workspace: Workspace, name: str) -> list[tuple[Any, float]]:
         bare |= {item.path.name: item for item in opened}
     items = bare | named
     shown: dict[Path, tuple[Any, float]] = {}  # once each: an older run that went on has both names
-    for picture, _, hard in rows:
-        if item := items.get(picture):
+    for image, _, hard in rows:
+        if item := items.get(image):
             shown.setdefault(item.path, (item, hard))
     return list(shown.values())
 
 
 def knows_hardest(workspace: Workspace, name: str) -> bool:
     """Whether the run has said which images are hard: cheap to ask every second."""
-    from studio.training.difficulty import FILE
+    from studio.training.difficulty import file_of
 
-    return (workspace.runs / checked_name(name, "run") / FILE).is_file()
+    return file_of(workspace.runs / checked_name(name, "run")).is_file()
 
 
 def download_copy(workspace: Workspace, run: str) -> Path | None:
@@ -377,7 +377,7 @@ def download_copy(workspace: Workspace, run: str) -> Path | None:
     source = Path(view.adapter)
     target = workspace.cache / "downloads" / f"{safe_name(view.name)}.safetensors"
     if not target.exists() or target.stat().st_mtime != source.stat().st_mtime:  # clocks go backwards, too
-        copy_whole(source, target)
+        atomic_copy(source, target)
     return target
 
 

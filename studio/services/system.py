@@ -9,21 +9,21 @@ from studio.services import adapter_library, gallery, run_library
 from studio.services.jobs import Job, jobs, latest, running
 from studio.services.operations import operation
 from studio.training import trash
-from studio.workspace import FOLDERS, Workspace, remove_whole, size_of
+from studio.workspace import FOLDERS, Workspace, remove_folder, size_of
 
-ASIDE = "set aside"  # beside FOLDERS, in a Report
+TRASH = "trash"  # beside FOLDERS, in a Report
 PRIVATE = ("system", "workspace", "disk_free")  # of the owner's machine, and not for visitors
 
 
 class Report(NamedTuple):
-    """lines: the doctor's; sizes: bytes by folder of the workspace, and apart from them of what is set aside."""
+    """lines: the doctor's; sizes: bytes by folder of the workspace, and apart from them of the trash."""
 
     lines: str
     sizes: dict[str, int]
 
 
-class Aside(NamedTuple):
-    """What was deleted on the page and can be taken back. counts: by what it is; size: bytes of all."""
+class Trash(NamedTuple):
+    """What was deleted on the page and can be restored. counts: by what it is; size: bytes of all."""
 
     counts: dict[str, int]
     size: int
@@ -55,7 +55,7 @@ def examined(workspace: Workspace) -> dict[str, Any]:
 
 
 def start_report(workspace: Workspace) -> Job:
-    """Ask the doctor and weigh the workspace in the background; the result is a Report."""
+    """Ask the doctor and measure the workspace in the background; the result is a Report."""
 
     def work(job: Job) -> None:
         from studio.services.diagnostics import report
@@ -66,41 +66,41 @@ def start_report(workspace: Workspace) -> Job:
     running = jobs.beside.get("about")
     if running and running.state == "running":
         return running
-    return jobs.start("about", "Looking at this machine", work, device=False)
+    return jobs.start("about", "Checking this machine", work, device=False)
 
 
 def _sizes(workspace: Workspace) -> dict[str, int]:
-    aside = {folder.parent.name: size_of(folder) for folder in _places(workspace).values()}
-    sizes = {name: size_of(workspace.root / name) - aside.get(name, 0) for name in FOLDERS}
-    return sizes | {ASIDE: sum(aside.values())}
+    trash = {folder.parent.name: size_of(folder) for folder in _places(workspace).values()}
+    sizes = {name: size_of(workspace.root / name) - trash.get(name, 0) for name in FOLDERS}
+    return sizes | {TRASH: sum(trash.values())}
 
 
 def _places(workspace: Workspace) -> dict[str, Path]:
     """Where things lie that were deleted on the page."""
     return {
-        "picture": workspace.outputs / gallery.REMOVED,
+        "image": workspace.outputs / gallery.REMOVED,
         "adapter": workspace.adapters / adapter_library.REMOVED,
-        "run": workspace.root / trash.BIN,
+        "run": workspace.root / trash.TRASH,
     }
 
 
-def set_aside(workspace: Workspace) -> Aside:
+def trash_contents(workspace: Workspace) -> Trash:
     """What `empty_trash` would delete."""
     places = _places(workspace)
     counts = {what: len([one for one in folder.glob("*") if one.name[0] != "."]) for what, folder in places.items()}
-    return Aside(counts, sum(map(size_of, places.values())))
+    return Trash(counts, sum(map(size_of, places.values())))
 
 
 def empty_trash(workspace: Workspace) -> int:
-    """Delete for good what was deleted on the page and can be taken back; answers its bytes.
+    """Delete for good what was deleted on the page and can be restored; answers its bytes.
 
-    No job uses any of it: what is set aside has left the place where jobs read it.
+    No job uses any of it: it has left the place where jobs read it.
     """
-    before = set_aside(workspace).size
+    before = trash_contents(workspace).size
     run_library.empty_trash(workspace)
-    remove_whole(workspace.outputs / gallery.REMOVED)
-    remove_whole(workspace.adapters / adapter_library.REMOVED)
-    return before - set_aside(workspace).size
+    remove_folder(workspace.outputs / gallery.REMOVED)
+    remove_folder(workspace.adapters / adapter_library.REMOVED)
+    return before - trash_contents(workspace).size
 
 
 def clear_cache(workspace: Workspace) -> int:

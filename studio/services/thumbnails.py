@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 from studio.errors import DatasetError
-from studio.workspace import write_whole
+from studio.workspace import atomic_write
 
 GRID, LARGE = 256, 1024  # longest side in pixels
 
@@ -32,11 +32,11 @@ def thumbnail(workspace, path: Path, side: int = GRID) -> Path:
         return grey
 
 
-def keep(target: Path, picture) -> None:
+def keep(target: Path, image) -> None:
     """Write a PIL image as WebP, whole or not at all."""
     stream = io.BytesIO()
-    picture.save(stream, "WEBP", quality=88)
-    write_whole(target, stream.getvalue(), lasting=False)
+    image.save(stream, "WEBP", quality=88)
+    atomic_write(target, stream.getvalue(), lasting=False)
 
 
 def cropped(workspace, path: Path, box: tuple[float, float, float, float], width: int) -> Path:
@@ -47,11 +47,11 @@ def cropped(workspace, path: Path, box: tuple[float, float, float, float], width
     key = hashlib.sha256(f"{source.name} {box} {width}".encode()).hexdigest()[:32]
     target = folder(workspace) / f"{key}-crop.webp"
     if not target.exists():
-        picture = Image.open(source).convert("RGB")
-        left, top, right, bottom = (round(edge * picture.width / width) for edge in box)
-        right, bottom = min(right, picture.width), min(bottom, picture.height)
-        seen = Image.blend(picture, Image.new("RGB", picture.size, "white"), 0.75)
-        seen.paste(picture.crop((left, top, right, bottom)), (left, top))
+        image = Image.open(source).convert("RGB")
+        left, top, right, bottom = (round(edge * image.width / width) for edge in box)
+        right, bottom = min(right, image.width), min(bottom, image.height)
+        seen = Image.blend(image, Image.new("RGB", image.size, "white"), 0.75)
+        seen.paste(image.crop((left, top, right, bottom)), (left, top))
         ImageDraw.Draw(seen).rectangle((left, top, right - 1, bottom - 1), outline="#37827c", width=2)
         keep(target, seen)
     return target

@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from studio.datasets import Item, size_of
-from studio.workspace import write_whole
+from studio.workspace import atomic_write, with_older_name
 
 Tensors = dict[str, Tensor]
+FILE = "images.json"  # "pictures.json" before 0.2
 
 
 class Cache:
@@ -25,7 +26,7 @@ class Cache:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._known = _read_json(folder / "pictures.json")
+        self._known = _read_json(with_older_name(folder / FILE, "pictures.json"))
         self._changed = False
 
     def facts(self, item: Item) -> tuple[str, int, int]:
@@ -49,7 +50,7 @@ class Cache:
     def keep_facts(self) -> None:
         """Write down what is known of the images, for the next run to start in seconds."""
         if self._changed:
-            write_whole(self.folder / "pictures.json", json.dumps(self._known))
+            atomic_write(self.folder / FILE, json.dumps(self._known))
             self._changed = False
 
     def has(self, key: str) -> bool:
@@ -69,7 +70,7 @@ class Cache:
         """Keep tensors under a key, whole or not at all. Raises OSError when the disk is full."""
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         checksum = torch.tensor(_checksum(tensors))
-        write_whole(self._file(key), safetensors.torch.save({**tensors, "checksum": checksum}), lasting=False)
+        atomic_write(self._file(key), safetensors.torch.save({**tensors, "checksum": checksum}), lasting=False)
 
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from studio.workspace import remove_whole, write_whole
+from studio.workspace import atomic_write, remove_folder
 
 STATES = 2  # how many keep their optimizer's state: the newest, and one more should that be torn
 
@@ -36,8 +36,8 @@ def save(folder: Path, step: int, packed: bytes, write_adapter: Callable[[Path],
     try:
         part.mkdir(parents=True)
         write_adapter(part / "adapter.safetensors")
-        write_whole(part / "state.pt", packed)
-        remove_whole(target)  # it is there when its state was torn
+        atomic_write(part / "state.pt", packed)
+        remove_folder(target)  # it is there when its state was torn
         part.rename(target)
     except OSError:
         shutil.rmtree(part, ignore_errors=True)
@@ -46,7 +46,7 @@ def save(folder: Path, step: int, packed: bytes, write_adapter: Callable[[Path],
     for checkpoint in older[: 1 - STATES]:
         (checkpoint / "state.pt").unlink(missing_ok=True)
     for checkpoint in older[: 1 - keep] if keep > 1 else older:
-        remove_whole(checkpoint)
+        remove_folder(checkpoint)
     return target
 
 

@@ -1,11 +1,11 @@
-"""Loss per image: which ones the adapter finds hard, so that a person can look at them beside their captions."""
+"""Loss per image: which ones the adapter finds hard, to be compared with their captions."""
 
 import json
 from pathlib import Path
 
-from studio.workspace import is_whole, write_whole
+from studio.workspace import atomic_write, is_valid_unicode, with_older_name
 
-FILE = "pictures.json"
+FILE, OLD_FILE = "images.json", "pictures.json"  # OLD: of before 0.2
 PARTS = 10  # of the noise schedule: a loss is compared with others at about the same noise
 
 
@@ -26,26 +26,31 @@ class Difficulty:
             _mean(self.images.setdefault(name, [0, 0.0]), loss / usual)
 
     def state(self) -> dict:
-        return {"parts": self.parts, "pictures": self.images, "content": self.content}
+        return {"parts": self.parts, "images": self.images, "content": self.content}
 
     def restore(self, state: dict) -> None:
         self.parts = [list(part) for part in state["parts"]]
         before = state.get("content", self.content)  # runs of before 0.2 did not say
-        self.images = {
-            name: list(row) for name, row in state["pictures"].items() if before.get(name) == self.content.get(name)
-        }
+        rows = state["images"] if "images" in state else state["pictures"]  # its name of before 0.2
+        self.images = {name: list(row) for name, row in rows.items() if before.get(name) == self.content.get(name)}
 
     def write(self, folder: Path) -> None:
-        """pictures.json in the run folder: {name: [times seen, how hard (1 is usual)]}, the hardest first."""
+        """images.json in the run folder: {name: [times seen, how hard (1 is usual)]}, the hardest first."""
         rows = sorted(self.images.items(), key=lambda row: -row[1][1])
-        write_whole(folder / FILE, json.dumps({name: [n, round(mean, 4)] for name, (n, mean) in rows}), lasting=False)
+        atomic_write(folder / FILE, json.dumps({name: [n, round(mean, 4)] for name, (n, mean) in rows}), lasting=False)
+        (folder / OLD_FILE).unlink(missing_ok=True)
+
+
+def file_of(folder: Path) -> Path:
+    """Where a run keeps what it knows of its images."""
+    return with_older_name(folder / FILE, OLD_FILE)
 
 
 def hardest(folder: Path, count: int = 12) -> list[tuple[str, int, float]]:
     """(image, times seen, how hard) of a run, the hardest first; empty when none are known."""
     try:
-        found = json.loads((folder / FILE).read_text("utf-8"))
-        return [(name, int(row[0]), float(row[1])) for name, row in found.items() if is_whole(name)][:count]
+        found = json.loads(file_of(folder).read_text("utf-8"))
+        return [(name, int(row[0]), float(row[1])) for name, row in found.items() if is_valid_unicode(name)][:count]
     except (OSError, ValueError, TypeError, AttributeError, IndexError, KeyError, OverflowError, RecursionError):
         return []
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from studio.workspace import is_whole
+from studio.workspace import is_valid_unicode
 
 
 @dataclass(frozen=True)
@@ -137,15 +137,15 @@ def from_dict(values: dict) -> Event:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is float or _is_whole(value)
+    return type(value) is float or _is_integer(value)
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return type(value) is int and -MOST < value < MOST
 
 
 def _is_text(value: Any) -> bool:
-    return type(value) is str and is_whole(value)
+    return type(value) is str and is_valid_unicode(value)
 
 
 def _are_numbers(value: Any) -> bool:
@@ -153,7 +153,7 @@ def _are_numbers(value: Any) -> bool:
 
 
 _CHECKS: dict[Any, Callable[[Any], bool]] = {
-    int: _is_whole,
+    int: _is_integer,
     float: _is_number,
     str: _is_text,
     list[float]: _are_numbers,

@@ -1,7 +1,7 @@
 """made_of.json in a run's folder: what the run was made of. No torch here.
 
 {"versions": {program: version}, "base": {file: SHA-256}, "weights": one hash of what the base draws with,
- "data", "held_out", "regularization", "masks": one hash each, "pictures": how many are trained on,
+ "data", "held_out", "regularization", "masks": one hash each, "image_count": how many are trained on,
  "images": {"trained": [SHA-256, cut], "held_out": [the same]}, "adapter": SHA-256 of it, once it is written}
 
 Runs of before 0.2 have no "held_out", "regularization", "masks" and "images".
@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.workspace import write_whole
+from studio.workspace import atomic_write
 
 FILE = "made_of.json"
 DIGITS = 16  # of an image's SHA-256: enough to tell millions of images apart
@@ -40,7 +40,7 @@ def read(folder: Path) -> dict:
 
 def update(folder: Path, facts: dict) -> None:
     """Write these facts over those of the same names. Raises OSError."""
-    write_whole(folder / FILE, json.dumps(read(folder) | facts, indent=1, ensure_ascii=False))
+    atomic_write(folder / FILE, json.dumps(read(folder) | facts, indent=1, ensure_ascii=False))
 
 
 def image_record(folder: Path) -> ImageRecord | None:

@@ -64,10 +64,10 @@ def _about(view: RunView, config: RunConfig) -> str:
     base = "the starter model of LoRA Studio" if config.base == "starter" else f"`{_code(config.base)}`"
     kind, rank = KINDS[config.adapter.kind], config.adapter.rank
     said = f"{kind} of rank {rank} for {base}, trained for {view.step:,} steps."
-    looks = [look for look in view.validations if look.step and look.base_loss]
-    if not looks:
+    measured = [one for one in view.validations if one.step and one.base_loss]
+    if not measured:
         return said
-    best = min(looks, key=lambda look: look.loss)
+    best = min(measured, key=lambda one: one.loss)
     change = f"{100 * (best.loss / best.base_loss - 1):+.0f} %".replace("-", "−")
     return (
         f"{said} On held-out images its loss is {best.loss:.4f}, the base model's {best.base_loss:.4f} ({change}), "

@@ -24,7 +24,7 @@ def stratified(count: int, draw: torch.Generator) -> Tensor:
 
 
 def offset_noise(noise: Tensor, offset: float, draw: torch.Generator) -> Tensor:
-    """Noise whose mean varies by channel, so that brightness is learnt (Guttenberg, "Diffusion with Offset Noise")."""
+    """Noise whose mean varies by channel, so that brightness is learned (Guttenberg, "Diffusion with Offset Noise")."""
     shift = torch.randn(*noise.shape[:2], *(1 for _ in noise.shape[2:]), generator=draw)
     return noise + offset * shift
 

@@ -30,12 +30,12 @@ from studio.training.examples import (
     encode_missing,
     list_examples,
 )
-from studio.training.machine import PeakMemory, precision_of
 from studio.training.micro_batches import DoesNotFit
 from studio.training.optimizers import missing_for
 from studio.training.parameter_count import parameter_line
 from studio.training.preview_prompts import foreign_options
 from studio.training.previews import draw_previews
+from studio.training.run_resources import PeakMemory, precision_of
 from studio.training.selection import Selection, split
 from studio.training.train_step import TrainStep
 from studio.workspace import Workspace
@@ -70,7 +70,7 @@ class Report:
 
 
 def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | None = None) -> Report:
-    """Look at the data and the settings, then take a few real steps on the largest bucket and draw one preview.
+    """Check the data and the settings, then take a few real steps on the largest bucket and make one preview.
 
     Writes nothing but cache files, which the run will use. Raises StudioError where a run could not even begin.
     """
@@ -89,7 +89,7 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     findings += [Finding("warn", problem) for problem in problems] + [Finding("note", base.placed())]
     findings.append(Finding("note", parameter_line(config.adapter, config.base)))
     if not examples:
-        raise RunError(f"No image can be learnt from. {problems[0]}")
+        raise RunError(f"No image can be learned from. {problems[0]}")
     try:
         refuse(config, base)
     except ConfigError as error:
@@ -104,9 +104,9 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     findings += _about_disk(config, workspace, examples, measured)
     if isinstance(measured.failure, str):
         return Report([*findings, Finding("stop", measured.failure)], proposal=measured.proposal)
-    looks = config.training.steps // config.preview.every if config.preview.every else 0
+    previews = config.training.steps // config.preview.every if config.preview.every else 0
     images = len([line for line in config.preview.prompts if line.strip()])
-    total = config.training.steps * measured.step + looks * images * measured.preview
+    total = config.training.steps * measured.step + previews * images * measured.preview
     return Report(
         findings, measured.step, measured.preview, measured.memory, measured.available, total, measured.proposal
     )

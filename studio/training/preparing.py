@@ -48,7 +48,7 @@ def prepare(
     learn, prior, held_out = ([e for e in group if e.item.path not in broken] for group in groups)
     warnings += about_frames(learn + prior + held_out) + about_tokens(learn + prior, base)
     if not learn:
-        raise RunError("No image can be learnt from: " + (warnings[-1] if warnings else "the folder is empty."))
+        raise RunError("No image can be learned from: " + (warnings[-1] if warnings else "the folder is empty."))
     if not held_out and config.validation.every:
         warnings.append("No images are held out: add some, and the run can say whether it learns or memorises.")
     return learn + prior, held_out, warnings

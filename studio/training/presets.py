@@ -1,4 +1,4 @@
-"""Settings that work, by base model and by what is to be learnt: where a person begins. Dotted, as for `config_from`.
+"""Settings that work, by base model and by what is to be learned: where a person begins. Dotted, as for `config_from`.
 
 The figures for Stable Diffusion are those that its trainers' own presets agree on; the starter's were measured here
 (`python -m tests.benchmarks.style_lesson`).

@@ -45,7 +45,7 @@ def keep(
         "held_out": data_hash(cache, chosen.held_out),
         "regularization": data_hash(cache, chosen.regularization),
         "masks": key_of(sorted({(e.digest, e.mask) for e in examples if e.mask not in ("", "alpha")})),
-        "pictures": len(chosen.items),
+        "image_count": len(chosen.items),
     }
     before = made_of.read(folder)
     record = made_of.image_record(folder) or made_of.ImageRecord()

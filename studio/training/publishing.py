@@ -23,14 +23,14 @@ from studio.training.model_card import model_card
 from studio.training.publication import Publication
 from studio.training.reading import RunView
 from studio.training.runs import read_run
-from studio.workspace import Workspace, remove_whole
+from studio.workspace import Workspace, remove_folder
 
 LICENCES = (
     "apache-2.0", "mit", "openrail", "creativeml-openrail-m", "openrail++", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",
     "cc-by-nc-4.0", "other",
 )  # fmt: skip
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
-BLOCK = 2**20  # bytes between two looks at `stop`
+BLOCK = 2**20  # bytes between two checks of `stop`
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -61,7 +61,7 @@ def prepare(workspace: Workspace, name: str, wanted: Publication) -> Path:
         (made / "run.toml").write_text(config_to_toml(config), encoding="utf-8")
         card = model_card(view, config, wanted, images, _starting_points(images))
         (made / "README.md").write_text(card, encoding="utf-8")
-        remove_whole(target)
+        remove_folder(target)
         made.rename(target)
     except BaseException as error:
         shutil.rmtree(made, ignore_errors=True)

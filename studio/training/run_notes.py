@@ -4,7 +4,7 @@ from pathlib import Path
 
 from studio.errors import RunError
 from studio.training.trash import check_run
-from studio.workspace import Workspace, write_whole
+from studio.workspace import Workspace, atomic_write
 
 NOTE, LONGEST = "note.txt", 4000  # characters
 
@@ -24,7 +24,7 @@ def write_note(workspace: Workspace, name: str, text: str) -> None:
     if len(text) > LONGEST:
         raise RunError(f"A note holds {LONGEST:,} characters and this one has {len(text):,}: shorten it.")
     if text:
-        write_whole(workspace.runs / name / NOTE, text)
+        atomic_write(workspace.runs / name / NOTE, text)
     else:
         (workspace.runs / name / NOTE).unlink(missing_ok=True)
 
@@ -33,5 +33,5 @@ def settings_file(workspace: Workspace, name: str, folder: Path) -> Path:
     """A copy of the run's run.toml in `folder`, under the run's name. Raises RunError."""
     check_run(workspace, name)
     target = folder / f"{name}.toml"
-    write_whole(target, (workspace.runs / name / "run.toml").read_bytes(), lasting=False)
+    atomic_write(target, (workspace.runs / name / "run.toml").read_bytes(), lasting=False)
     return target

@@ -14,7 +14,7 @@ from studio.training.config import RunConfig, config_from, config_from_toml, con
 from studio.training.events import Event, to_dict
 from studio.training.reading import LOG, RunView, read_run_folder
 from studio.training.selection import split
-from studio.workspace import Workspace, safe_name, write_whole
+from studio.workspace import Workspace, atomic_write, safe_name
 
 
 def new_run(config: RunConfig, workspace: Workspace) -> Path:
@@ -33,7 +33,7 @@ def new_run(config: RunConfig, workspace: Workspace) -> Path:
     if (folder / "run.toml").exists():
         raise RunError(f"There is a run called {name!r} already: choose another name, or resume it.")
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "run.toml", config_to_toml(config.model_copy(update={"name": name})))
+    atomic_write(folder / "run.toml", config_to_toml(config.model_copy(update={"name": name})))
     return folder
 
 
@@ -43,7 +43,7 @@ def extend_run(folder: Path, steps: int) -> RunConfig:
     if steps <= read_run_folder(folder).step:
         raise RunError(f"{folder.name} has done {read_run_folder(folder).step} steps already: give it more than that.")
     config = config_from(dotted(config) | {"training.steps": steps})
-    write_whole(folder / "run.toml", config_to_toml(config))
+    atomic_write(folder / "run.toml", config_to_toml(config))
     return config
 
 

@@ -14,7 +14,7 @@ from studio.text import pluralize
 from studio.training.config import DataConfig, RunConfig
 from studio.training.made_of import ImageRecord, short
 
-MOST_HELD_OUT = 64  # of a share; a look at them must stay short
+MOST_HELD_OUT = 64  # of a share; a validation must stay short
 ORDERS = 8  # how many orders of its tags a caption is encoded in, when they are shuffled
 
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from studio.errors import StudioError
 from studio.training.config import config_from_toml
 from studio.training.reading import LOG, RunView, is_inside, read_run_folder, skim_run_folder
-from studio.workspace import Workspace, is_whole, size_of, write_whole
+from studio.workspace import Workspace, atomic_write, is_valid_unicode, size_of
 
 POINTS = 1000  # of a line
 FRESH = 120.0  # seconds: a log that changed this lately is likely to grow on, so its reading is remembered
@@ -31,7 +31,7 @@ class Summary:
     step: int
     steps: int
     best: float | None  # the lowest held-out loss
-    base_loss: float | None  # the base model's, at that look
+    base_loss: float | None  # the base model's, at that validation
     verdict: str
     changed: float  # seconds since 1970
     preview: str  # file of the newest one in the run folder, or ""
@@ -108,23 +108,23 @@ def _make(workspace: Workspace, name: str, stamp: tuple) -> tuple[Summary, Cours
     config = config_from_toml(folder / "run.toml")
     fresh = time.time() - stamp[1] / 1e9 < FRESH
     view = read_run_folder(folder) if fresh else skim_run_folder(folder)
-    looks = [look for look in view.validations if look.step]
-    best = min(looks, key=lambda look: look.loss) if looks else None
+    validated = [one for one in view.validations if one.step]
+    best = min(validated, key=lambda one: one.loss) if validated else None
     made = Summary(
         name, view.state, config.base, Path(config.data.folder).name, view.step, view.steps or config.training.steps,
-        best.loss if best else None, best.base_loss if best else None, looks[-1].verdict if looks else "",
+        best.loss if best else None, best.base_loss if best else None, validated[-1].verdict if validated else "",
         max(stamp[1], stamp[0]) / 1e9, _inside(view, folder)[-1][2] if view.previews else "", size_of(folder),
     )  # fmt: skip
     line = Course(
         thin([(step, smooth) for step, _, smooth in view.losses]),
-        thin([(look.step, look.loss) for look in view.validations]),
-        thin([(look.step, look.base_loss) for look in view.validations]),
+        thin([(one.step, one.loss) for one in view.validations]),
+        thin([(one.step, one.base_loss) for one in view.validations]),
         _inside(view, folder),
     )
     if view.state != "running":
         text = "\n".join(json.dumps(value) for value in ([VERSION, *stamp], asdict(made), asdict(line)))
         with suppress(OSError):  # a full disk or a very long name: it is read again next time
-            write_whole(_file(workspace, name), text, lasting=False)
+            atomic_write(_file(workspace, name), text, lasting=False)
     return made, line
 
 
@@ -140,7 +140,7 @@ def _kept(workspace: Workspace, name: str, stamp: tuple, *kinds: type) -> list:
                 return []
             lines = [json.loads(stream.readline()) for _ in kinds]
         wanted = [{one.name for one in fields(kind)} for kind in kinds]
-        if [set(one) for one in lines] != wanted or not is_whole(json.dumps(lines, ensure_ascii=False)):
+        if [set(one) for one in lines] != wanted or not is_valid_unicode(json.dumps(lines, ensure_ascii=False)):
             return []
         found = [_reader_of(kind).validate_python(one) for one, kind in zip(lines, kinds)]
     except (OSError, ValueError, TypeError, RecursionError):  # pydantic's complaint is a ValueError

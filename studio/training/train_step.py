@@ -21,7 +21,7 @@ from studio.training.micro_batches import MicroBatcher, NoisedBatch
 from studio.training.objective import loss_of, offset_noise, stratified, timesteps
 from studio.training.optimizers import Average, lr_factor, make_optimizer, set_learning_rates
 from studio.training.parameter_count import specs_of
-from studio.workspace import write_whole
+from studio.workspace import atomic_write
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class TrainStep:
     def save(self, path: Path, metadata: dict[str, str] | None = None) -> None:
         """Write the adapters as one file. Raises OSError."""
         updates = {(c, key): u for c, adapter in self.adapters.items() for (_, key), u in adapter.updates.items()}
-        write_whole(path, adapter_bytes(path.stem, updates, metadata=metadata))
+        atomic_write(path, adapter_bytes(path.stem, updates, metadata=metadata))
 
     def summary(self) -> str:
         return ", ".join(f"{component}: {adapter.summary()}" for component, adapter in self.adapters.items())

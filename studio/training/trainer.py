@@ -1,4 +1,4 @@
-"""Config in, events out: the path of a run, from its images to its certificate.
+"""Config in, events out: the path of a run, from its images to its export check.
 
 Every step draws its images, noise and timesteps from generators seeded with the run's seed and the step's number, so
 that a run that goes on from a checkpoint, or on more distributed, is the run that never stopped.
@@ -38,7 +38,6 @@ from studio.training.events import (
 )  # fmt: skip
 from studio.training.examples import BatchLoader, Example
 from studio.training.export_check import check_export
-from studio.training.machine import Clock, memory_used, precision_of
 from studio.training.made_of import short
 from studio.training.memorization import MemorizationCheck
 from studio.training.metadata import adapter_metadata
@@ -47,6 +46,7 @@ from studio.training.optimizers import current_lr
 from studio.training.preparing import prepare
 from studio.training.previews import draw_previews
 from studio.training.reading import at_work
+from studio.training.run_resources import Clock, memory_used, precision_of
 from studio.training.selection import split
 from studio.training.train_step import StepResult, TrainStep
 from studio.training.validation import Validator
@@ -199,11 +199,11 @@ class _Run:
             self.clock.tick()
             stop, save = self.distributed.broadcast((self.stop.is_set(), self.save.is_set()))
             last = step == settings.steps
-            look = last or _due(step, wanted.validation.every)
+            validate = last or _due(step, wanted.validation.every)
             preview = last or _due(step, wanted.preview.every)
             keep = last or stop or save or _due(step, settings.checkpoint_every)
             patient = devices.is_accelerator(self.base.device) and len(waiting) < READ_EVERY
-            if patient and not (look or preview or keep):
+            if patient and not (validate or preview or keep):
                 continue
             fault = None
             for reading in waiting:
@@ -223,7 +223,7 @@ class _Run:
                 self.rollbacks, self.slower = rollbacks, slower
                 yield RolledBack(step, f"{fault} Back to step {step}, with the learning rate times {slower:g}.")
                 continue
-            if look:
+            if validate:
                 yield from self._validate(step)
                 stop = stop or self._has_turned()
             if preview:
@@ -337,7 +337,7 @@ class _Run:
         if not step:
             return "Nothing is lost: it was the first step."
         yield from self._checkpoint(step, checkpoints.pack(self._state(step)))
-        return f"What was learnt until step {step} is in its checkpoint."
+        return f"What was learned until step {step} is in its checkpoint."
 
     def _conclude(self, step: int) -> Iterator[Event]:
         """Write the result, prove it, and say how it went."""
@@ -347,7 +347,7 @@ class _Run:
         by_itself = stopped and not self.stop.is_set() and self._has_turned()
         if self.distributed.is_main:
             if not stopped or by_itself:
-                yield self._certificate(step)
+                yield self._export_check(step)
             if by_itself:
                 yield Finished(step, kept, f"Stopped at step {step}, since the held-out loss rose. {message}")
             elif stopped:
@@ -356,7 +356,7 @@ class _Run:
                 yield Finished(step, kept, f"Finished. {message}")
         self.distributed.wait()
 
-    def _certificate(self, step: int) -> ExportChecked | Warned:
+    def _export_check(self, step: int) -> ExportChecked | Warned:
         """The proof of the file; without one the run has ended well all the same."""
         file = self.folder / "adapter.safetensors"
         try:
@@ -365,7 +365,7 @@ class _Run:
             said = user_message(error)
             if said is None:
                 raise
-            log.exception("the certificate")
+            log.exception("the export check")
             return Warned(step, f"{file.name} is written, but was not tried in a fresh copy of the base: {said}")
 
     def _save_result(self, step: int) -> int:
@@ -388,9 +388,9 @@ class _Run:
         return step
 
     def _rescue(self) -> str:
-        """Keep what a run that went wrong had learnt best, and say so."""
+        """Keep what a run that went wrong had learned best, and say so."""
         if not self.best:
-            return " The checkpoints hold what it had learnt before."
+            return " The checkpoints hold what it had learned before."
         self._save_result(self.best["step"])
         return f" adapter.safetensors holds its best, from step {self.best['step']}."
 

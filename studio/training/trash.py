@@ -1,4 +1,4 @@
-"""The trash: runs that were deleted lie in it until it is emptied, and can be taken back."""
+"""The trash: runs that were deleted lie in it until it is emptied, and can be restored."""
 
 import os
 import time
@@ -8,9 +8,9 @@ from studio.errors import RunError
 from studio.training.reading import skim_run_folder
 from studio.training.runs import list_runs
 from studio.training.summary import forget
-from studio.workspace import Workspace, free_path, remove_whole, size_of
+from studio.workspace import Workspace, free_path, remove_folder, size_of
 
-BIN = ".bin"  # hidden in the workspace; its name of before 0.2
+TRASH = ".bin"  # hidden in the workspace; its name of before 0.2
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ def move_to_trash(workspace: Workspace, name: str) -> str:
         raise RunError(f"{name} is going on: stop it first, then delete it.")
     key = f"{time.time_ns():020d}-{name}"
     try:
-        (workspace.root / BIN).mkdir(exist_ok=True)
-        os.rename(folder, workspace.root / BIN / key)
+        (workspace.root / TRASH).mkdir(exist_ok=True)
+        os.rename(folder, workspace.root / TRASH / key)
     except OSError as error:
         raise RunError(f"{name} can't be moved to the trash: {error.strerror}.") from error
     forget(workspace, name)
@@ -41,12 +41,12 @@ def move_to_trash(workspace: Workspace, name: str) -> str:
 def list_trash(workspace: Workspace) -> list[TrashedRun]:
     """What is in the trash, newest first."""
     try:
-        keys = sorted((entry.name for entry in os.scandir(workspace.root / BIN) if entry.is_dir()), reverse=True)
+        keys = sorted((entry.name for entry in os.scandir(workspace.root / TRASH) if entry.is_dir()), reverse=True)
     except FileNotFoundError:
         return []
     found = [(key, *key.partition("-")[::2]) for key in keys]
     return [
-        TrashedRun(key, name, size_of(workspace.root / BIN / key))
+        TrashedRun(key, name, size_of(workspace.root / TRASH / key))
         for key, when, name in found
         if when.isdigit() and name
     ]
@@ -61,7 +61,7 @@ def restore(workspace: Workspace, key: str) -> str:
     if target.exists():
         target = free_path(workspace.runs, one.name)
     try:
-        os.rename(workspace.root / BIN / key, target)
+        os.rename(workspace.root / TRASH / key, target)
     except OSError as error:
         raise RunError(f"{one.name} can't be taken out of the trash: {error.strerror}.") from error
     return target.name
@@ -71,7 +71,7 @@ def empty_trash(workspace: Workspace) -> int:
     """Delete for good what is in the trash; returns the bytes that are free now."""
     before = list_trash(workspace)
     for one in before:
-        remove_whole(workspace.root / BIN / one.key)
+        remove_folder(workspace.root / TRASH / one.key)
     return sum(one.size for one in before) - sum(one.size for one in list_trash(workspace))
 
 

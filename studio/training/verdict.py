@@ -16,12 +16,12 @@ BANDS = 4  # quarters of the noise schedule
 BAND_NAMES = ("fine detail", "texture", "shapes", "composition")  # what is decided there, least noise first
 LEARNING, PLATEAU, OVERFITTING, NOTHING = "learning", "plateau", "over-fitting", "no better than the base"
 WORDS = (LEARNING, PLATEAU, OVERFITTING, NOTHING)
-PATIENCE = 3  # looks without a better one
+PATIENCE = 3  # validations without a better one
 SMALL = 0.01  # of the base's loss: less is no change
 
 
 def judge(history: list[tuple[int, float]], now: Tensor, best: Tensor, base: Tensor) -> str:
-    """One of WORDS. history: (step, loss) with this look last; now, best, base: (images, draws) losses."""
+    """One of WORDS. history: (step, loss) with this validation last; now, best, base: (images, draws) losses."""
     small = SMALL * base.mean().item()
     at = min(range(len(history)), key=lambda i: history[i][1])
     since_best = len(history) - 1 - at
@@ -46,7 +46,7 @@ def difference(one: Tensor, other: Tensor) -> tuple[float, float]:
 
 
 def _fell(history: list[tuple[int, float]], small: float) -> bool:
-    """Whether the last PATIENCE looks brought a loss that is clearly lower than all before them."""
+    """Whether the last PATIENCE validations brought a loss that is clearly lower than all before them."""
     before, lately = history[:-PATIENCE], history[-PATIENCE:]
     return not before or min(loss for _, loss in lately) < min(loss for _, loss in before) - small
 

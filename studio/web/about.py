@@ -25,7 +25,7 @@ FOLDERS = {
     "adapters": "adapter files that were added",
     "exports": "exported zips and folders",
     "cache": "encoded images and thumbnails, made again when needed",
-    system.ASIDE: "deleted images, adapters and runs, which can be restored",
+    system.TRASH: "deleted images, adapters and runs, which can be restored",
 }
 LICENCES = (
     "The studio's code and its starter model are under the Apache License 2.0. The art in the samples keeps its own "
@@ -118,7 +118,7 @@ class About:
         sizes = job.result.sizes
         return {
             self.seen: state, self.report: _lines(job.result.lines), self.sizes: _table(sizes),
-            self.empty: gr.update(interactive=sizes[system.ASIDE] > 0),
+            self.empty: gr.update(interactive=sizes[system.TRASH] > 0),
         }  # fmt: skip
 
     @show_errors
@@ -129,7 +129,7 @@ class About:
 
     def ask(self):
         """Nothing is deleted before its size is shown."""
-        found = system.set_aside(self.workspace)
+        found = system.trash_contents(self.workspace)
         parts = [pluralize(count, what) for what, count in found.counts.items() if count]
         if not parts:
             return {self.sure: gr.update(visible=False), self.empty: gr.update(interactive=False)}

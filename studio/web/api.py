@@ -60,11 +60,12 @@ def _called(workspace: Workspace, operation: Operation, name: str) -> Callable[.
             raise gr.Error(one_line(error), print_exception=False) from None
 
     call.__name__ = name  # also the MCP tool's, which would else get a number for a name
-    hints = {name: _hint(field) for name, field in operation.fields.items()}
+    older = operation.renamed if name != operation.name else {}
+    fields = {older.get(key, key): field for key, field in operation.fields.items()}
+    hints = {key: _hint(field) for key, field in fields.items()}
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [
-        inspect.Parameter(name, kind, default=_default(field), annotation=hints[name])
-        for name, field in operation.fields.items()
+        inspect.Parameter(key, kind, default=_default(field), annotation=hints[key]) for key, field in fields.items()
     ]
     call.__signature__ = inspect.Signature(parameters, return_annotation=Any)  # type: ignore[attr-defined]
     call.__annotations__ = hints | {"return": Any}

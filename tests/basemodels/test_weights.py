@@ -8,7 +8,7 @@ import pytest
 from studio.basemodels import base_folder, load_base, weights
 from studio.generation import Recipe, read_recipe
 from studio.generation.image_metadata import save_image
-from studio.services.generation import facts_line, restored
+from studio.services.generation import adapter_summary, restored
 from studio.workspace import Workspace
 
 
@@ -89,5 +89,5 @@ def test_an_adapter_of_other_weights_says_so_in_its_line(tmp_path):
     for key, said in (("new", weights.weights_hash(base_folder("starter"))), ("old", "1" * 64)):
         metadata = {"studio.base": "starter", "studio.base_hash": said}
         save_file(tensors, workspace.adapters / f"{key}.safetensors", metadata)
-    assert "other weights" not in facts_line(workspace, "file:new.safetensors")[0]
-    assert "other weights of starter (1111111111" in facts_line(workspace, "file:old.safetensors")[0]
+    assert "other weights" not in adapter_summary(workspace, "file:new.safetensors")[0]
+    assert "other weights of starter (1111111111" in adapter_summary(workspace, "file:old.safetensors")[0]

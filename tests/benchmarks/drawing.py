@@ -32,8 +32,8 @@ from studio.generation import Recipe, draw
 from studio.generation.adapter_cache import cache_of
 from studio.generation.adapter_info import read_adapter_info
 from studio.services.adapter_files import add_adapter_file
-from studio.services.generation import facts_line
-from studio.training.machine import PeakMemory
+from studio.services.generation import adapter_summary
+from studio.training.run_resources import PeakMemory
 from studio.workspace import Workspace
 from tests.benchmarks.adapter_speed import SMALL
 
@@ -192,7 +192,7 @@ def rows(bench: Bench, workspace: Workspace) -> None:
 
     def row(files: Iterator[Path], count: int) -> None:
         for file in itertools.islice(files, count):
-            line, _, wrong = facts_line(workspace, add_adapter_file(workspace, file))
+            line, _, wrong = adapter_summary(workspace, add_adapter_file(workspace, file))
             assert not wrong, line
 
     spent = bench.turns({"1 file": lambda: row(few, 1), f"{DROPPED} files": lambda: row(many, DROPPED)})

@@ -21,8 +21,8 @@ from studio import devices
 from studio.adapters import AdapterSpec, attach
 from studio.basemodels import family_class
 from studio.basemodels.single_file import CONFIGS
-from studio.training.machine import PeakMemory
 from studio.training.objective import loss_of
+from studio.training.run_resources import PeakMemory
 from tests.basemodels import tiny
 
 RANK = 16

@@ -36,7 +36,7 @@ def message(page: Page, part: str, timeout: float = FIRST_LOAD) -> str:
 
 def open_sample(page: Page, name: str) -> None:
     choose(page, "dataset", name)
-    expect(page.locator("#pictures button.thumbnail-lg").first).to_be_visible()
+    expect(page.locator("#images button.thumbnail-lg").first).to_be_visible()
 
 
 def caption_everything(page: Page) -> None:
@@ -65,7 +65,7 @@ def set_strength(page: Page, row: int, strength: float) -> None:
 
 def draw(page: Page) -> str:
     """Press Generate, wait for a new picture, return its address."""
-    picture = page.locator("#picture img")
+    picture = page.locator("#image img")
     before = picture.get_attribute("src") if picture.count() else ""
     page.locator("#go").click()
     expect(picture).not_to_have_attribute("src", before or "", timeout=FIRST_LOAD)

@@ -33,8 +33,8 @@ def test_bad_setting_is_named_and_the_form_is_kept(page, field, text, part):
 
 
 def test_text_file_named_png_is_refused_and_nothing_is_lost(page, tmp_path):
-    drop = page.locator("#drop-pictures input[type=file]")
-    page.locator("#add-pictures button").first.click()
+    drop = page.locator("#drop-images input[type=file]")
+    page.locator("#add-images button").first.click()
     clicks.fill(page, "dataset-name", "mine")
     drop.set_input_files({"name": "notes.png", "mimeType": "image/png", "buffer": b"dear diary"})
     page.locator("#add").click()
@@ -44,9 +44,9 @@ def test_text_file_named_png_is_refused_and_nothing_is_lost(page, tmp_path):
 
 
 def test_good_pictures_beside_a_bad_one_are_kept(page, tmp_path):
-    page.locator("#add-pictures button").first.click()
+    page.locator("#add-images button").first.click()
     clicks.fill(page, "dataset-name", "mine")
-    page.locator("#drop-pictures input[type=file]").set_input_files(
+    page.locator("#drop-images input[type=file]").set_input_files(
         [
             {"name": "notes.png", "mimeType": "image/png", "buffer": b"dear diary"},
             {"name": "red.png", "mimeType": "image/png", "buffer": png("red")},
@@ -55,7 +55,7 @@ def test_good_pictures_beside_a_bad_one_are_kept(page, tmp_path):
     )
     page.locator("#add").click()
     expect(page.locator("#added")).to_contain_text("Skipped notes.png")
-    expect(page.locator("#pictures button.thumbnail-lg")).to_have_count(2)
+    expect(page.locator("#images button.thumbnail-lg")).to_have_count(2)
     assert len(list((tmp_path / "workspace/datasets/mine").glob("*.png"))) == 2
 
 

@@ -35,7 +35,7 @@ def test_the_bin_is_emptied_after_a_question_and_nothing_in_it_is_offered_any_mo
 
     clicks.tab(page, "About")
     empty.click()
-    expect(page.locator("#sure")).to_contain_text("Delete 1 picture and 1 adapter for good?")
+    expect(page.locator("#sure")).to_contain_text("Delete 1 image and 1 adapter for good?")
     page.locator("#keep-them").click()
     expect(page.locator("#really")).to_be_hidden()
     assert len(list(workspace.outputs.glob(".removed/*"))) == len(list(workspace.adapters.glob(".removed/*"))) == 1

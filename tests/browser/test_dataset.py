@@ -48,18 +48,18 @@ def sub_tab(page: Page, name: str) -> None:
 
 def test_from_a_mixed_zip_to_a_training_run(page, mixed_zip, tmp_path):
     folder = tmp_path / "workspace/datasets/phone"
-    page.locator("#add-pictures button").first.click()
+    page.locator("#add-images button").first.click()
     clicks.fill(page, "dataset-name", "phone")
-    page.locator("#drop-pictures input[type=file]").set_input_files(mixed_zip)
+    page.locator("#drop-images input[type=file]").set_input_files(mixed_zip)
     page.locator("#add").click()
     expect(page.locator("#added")).to_contain_text("phone has 11 images now")
     expect(page.locator("#added")).to_contain_text("Skipped broken.png")
-    expect(page.locator("#pictures button.thumbnail-lg")).to_have_count(11)
+    expect(page.locator("#images button.thumbnail-lg")).to_have_count(11)
     with Image.open(folder / "turned.jpg") as turned:
         assert turned.getexif()[0x0112] == 6, "the file is the person's, byte for byte; turning is for whoever looks"
 
     sub_tab(page, "Check")
-    page.locator("#check-set").click()
+    page.locator("#check-dataset").click()
     doubles = page.locator('.finding[data-kind="near-duplicates"]')
     expect(doubles.locator(".cell")).to_have_count(2, timeout=150_000)
     kinds = page.locator(".finding").evaluate_all("all => all.map(one => one.dataset.kind)")
@@ -67,7 +67,7 @@ def test_from_a_mixed_zip_to_a_training_run(page, mixed_zip, tmp_path):
     doubles.get_by_role("button", name="Keep the largest of each").click()
     expect(doubles).to_have_count(0)
     sub_tab(page, "Images")
-    expect(page.locator("#pictures button.thumbnail-lg")).to_have_count(10)
+    expect(page.locator("#images button.thumbnail-lg")).to_have_count(10)
 
     clicks.caption_everything(page)
     written = captions(folder)
@@ -87,7 +87,7 @@ def test_from_a_mixed_zip_to_a_training_run(page, mixed_zip, tmp_path):
     assert captions(folder) == written
 
     page.reload()  # the set is still open
-    expect(page.locator("#pictures button.thumbnail-lg")).to_have_count(10)
+    expect(page.locator("#images button.thumbnail-lg")).to_have_count(10)
     expect(page.locator("#undo")).to_contain_text("Caption with starter")
     page.locator("#redo").click()
     expect(page.locator("#redo")).to_have_text("Redo")
@@ -103,7 +103,7 @@ def test_filter_chips_and_keys_edit_one_caption_after_the_other(page, tmp_path):
     folder = tmp_path / "workspace/datasets/silhouette"
     clicks.fill(page, "find", "on a red")
     expect(page.locator("#dataset-summary")).to_contain_text("3 found")
-    pictures = page.locator("#pictures button.thumbnail-lg")
+    pictures = page.locator("#images button.thumbnail-lg")
     expect(pictures).to_have_count(3)
     pictures.first.click()
     chips = page.locator("#chips .chip")
@@ -134,13 +134,13 @@ def test_two_tabs_on_one_caption_the_later_edit_wins_and_the_earlier_is_in_the_h
     folder = tmp_path / "workspace/datasets/silhouette"
     for tab in (page, other):
         clicks.open_sample(tab, "silhouette")
-        tab.locator("#pictures button.thumbnail-lg").first.click()
+        tab.locator("#images button.thumbnail-lg").first.click()
         expect(tab.locator("#chips .chip").first).to_be_visible()
     name = sorted(folder.glob("*.png"))[0].stem
     clicks.fill(page, "caption", "the first of two")
     page.locator("#caption textarea").blur()
     expect(page.locator("#saved")).to_contain_text("Saved")
-    expect(other.locator("#pictures")).to_contain_text("the first of two")  # the other page hears of it
+    expect(other.locator("#images")).to_contain_text("the first of two")  # the other page hears of it
     clicks.fill(other, "caption", "the second of two")
     other.locator("#caption textarea").blur()
     expect(page.locator("#caption textarea")).to_have_value("the second of two")
@@ -157,10 +157,10 @@ def test_names_and_captions_are_shown_as_they_are_and_never_as_html(page, tmp_pa
     (folder / name).with_suffix(".txt").write_text("<script>alert(1)</script>, <b>bold</b>", encoding="utf-8")
     page.on("dialog", lambda dialog: pytest.fail("a caption or a name was run as HTML"))
     clicks.choose(page, "dataset", "odd")
-    page.locator("#pictures button.thumbnail-lg").first.click()
+    page.locator("#images button.thumbnail-lg").first.click()
     expect(page.locator("#chips .chip").first).to_contain_text("<script>alert(1)</script>")
     sub_tab(page, "Check")
-    page.locator("#check-set").click()
+    page.locator("#check-dataset").click()
     expect(page.locator(".finding").first).to_contain_text("<img src=x onerror=alert(1)>")
     sub_tab(page, "Bulk edit")
     clicks.fill(page, "bulk-first", "<i>new</i>")

@@ -155,9 +155,9 @@ def test_a_hole_is_painted_and_only_it_is_drawn_anew(page, tmp_path):
     clicks.fill(page, "seed", "6")
     page.locator("#drop-adapters input[type=file]").set_input_files(str(drawn))  # source and hole come back
     expect(page.locator("#seed input")).to_have_value("5")
-    before = page.locator("#picture img").get_attribute("src")
+    before = page.locator("#image img").get_attribute("src")
     page.locator("#go").click()
-    expect(page.locator("#picture img")).not_to_have_attribute("src", before)
+    expect(page.locator("#image img")).not_to_have_attribute("src", before)
     again = max((tmp_path / "workspace/outputs").glob("*-5*.png"), key=lambda path: path.stat().st_mtime)
     assert again != drawn
     assert ImageChops.difference(Image.open(again).convert("RGB"), Image.open(drawn).convert("RGB")).getbbox() is None

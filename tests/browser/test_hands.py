@@ -39,13 +39,13 @@ def test_a_caption_survives_that_its_neighbours_go(page, tmp_path):
     clicks.open_sample(page, "silhouette")
     folder = tmp_path / "workspace/datasets/silhouette"
     names = [path.stem for path in sorted(folder.glob("*.png"))]
-    pictures = page.locator("#pictures button.thumbnail-lg")
+    pictures = page.locator("#images button.thumbnail-lg")
     pictures.nth(1).click()
     expect(page.locator("#caption textarea")).to_be_visible()
     clicks.fill(page, "caption", "the one to keep")
     pictures.nth(0).click()
-    expect(page.locator("#pictures")).to_contain_text("the one to keep")
-    page.locator("#remove-picture").click()
+    expect(page.locator("#images")).to_contain_text("the one to keep")
+    page.locator("#remove-image").click()
     expect(pictures).to_have_count(23)
     expect(pictures.first).to_contain_text("the one to keep")
     pictures.first.click()

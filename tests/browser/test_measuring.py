@@ -20,11 +20,11 @@ def test_an_adapter_is_measured_against_a_dataset_and_a_reload_finds_the_result(
     expect(page.locator("#measure-adapter input")).to_have_value("one (file)")
     page.locator("#measure").click()
     expect(told.filter(has_text="one came as a file")).to_be_visible()
-    clicks.choose(page, "measure-set", "silhouette")
+    clicks.choose(page, "measure-dataset", "silhouette")
     clicks.fill(page, "measure-seeds", "2")
     page.locator("#measure").click()
     board = page.locator("#measured")
-    expect(board.locator(".strip")).to_have_count(2, timeout=clicks.FIRST_LOAD)
+    expect(board.locator(".sweep")).to_have_count(2, timeout=clicks.FIRST_LOAD)
     expect(board.locator("svg")).to_have_count(3)
     expect(board.locator(".nearest img")).to_have_count(14)
     expect(board).to_contain_text("compared with 24 images of silhouette")
@@ -34,11 +34,11 @@ def test_an_adapter_is_measured_against_a_dataset_and_a_reload_finds_the_result(
     page.reload()
     clicks.tab(page, "Generate")
     clicks.tab(page, "Measure")
-    expect(board.locator(".strip")).to_have_count(2)
+    expect(board.locator(".sweep")).to_have_count(2)
     clicks.set_strength(page, 0, 0.1)
-    board.locator(".strip").first.locator("button").nth(6).click()  # its recipe goes into the form
+    board.locator(".sweep").first.locator("button").nth(6).click()  # its recipe goes into the form
     expect(page.locator("#strength-0 input[type=number]")).to_have_value("1.5")
-    expect(page.locator("#picture")).to_be_hidden()  # the tab of the picture is open, and empty
+    expect(page.locator("#image")).to_be_hidden()  # the tab of the picture is open, and empty
 
 
 def test_earlier_pictures_are_searched_opened_taken_up_deleted_and_put_back(page, tmp_path):

@@ -41,7 +41,7 @@ def test_two_visitors_see_only_their_own(browser, context, studio):
         page.set_default_timeout(clicks.FIRST_LOAD)
     expect(ada.locator("#import-folder")).to_have_count(0)  # no folders of the machine
     clicks.open_sample(ada, "silhouette")
-    expect(ada.locator("#pictures img").first).to_be_visible()
+    expect(ada.locator("#images img").first).to_be_visible()
 
     clicks.start_run(ada, "secret", 1000)
     clicks.run_state(ada, "running")

@@ -39,15 +39,15 @@ def test_whole_way_by_clicking(page, tmp_path):
 def test_caption_edited_by_hand_is_kept(page, tmp_path):
     clicks.open_sample(page, "silhouette")
     folder = tmp_path / "workspace/datasets/silhouette"
-    page.locator("#pictures button.thumbnail-lg").nth(1).click()
+    page.locator("#images button.thumbnail-lg").nth(1).click()
     expect(page.locator("#caption textarea")).to_be_visible()
     clicks.fill(page, "caption", "a fox\nthat sleeps")
-    page.locator("#pictures button.thumbnail-lg").nth(3).click()  # leaving the field saves it
-    expect(page.locator("#pictures")).to_contain_text("a fox that sleeps")
+    page.locator("#images button.thumbnail-lg").nth(3).click()  # leaving the field saves it
+    expect(page.locator("#images")).to_contain_text("a fox that sleeps")
     assert [path.read_text(encoding="utf-8").strip() for path in folder.glob("*.txt")].count("a fox that sleeps") == 1
     clicks.fill(page, "caption", "a bear")
     page.locator("#next").click()
-    expect(page.locator("#pictures")).to_contain_text("a bear")
+    expect(page.locator("#images")).to_contain_text("a bear")
     page.locator("#previous").click()
     expect(page.locator("#caption textarea")).to_have_value("a bear")
 
@@ -55,7 +55,7 @@ def test_caption_edited_by_hand_is_kept(page, tmp_path):
 def test_captions_written_while_a_picture_is_open_are_not_undone_by_looking_on(page, tmp_path):
     clicks.open_sample(page, "silhouette")
     folder = tmp_path / "workspace/datasets/silhouette"
-    page.locator("#pictures button.thumbnail-lg").nth(0).click()
+    page.locator("#images button.thumbnail-lg").nth(0).click()
     expect(page.locator("#caption textarea")).to_be_visible()
     clicks.fill(page, "trigger", "inkling")
     clicks.caption_everything(page)

@@ -96,8 +96,8 @@ GOOD = {  # so that a call comes as far as the text that is tried
     "dataset": "set", "run": "run", "prompt": "a fish", "steps": 1, "captioner": "starter", "operation": "tidy",
     "layout": "kohya", "adapter": {"file": "ink.safetensors"}, "file": "a.png", "rank": 2, "seeds": 1, "remedy": "x",
     "axes": [{"kind": "seed", "text": "1-2"}], "key": "x", "by": 1, "runs": ["run"], "place": "x", "base": "starter",
-    "files": ["a.png"], "captioners": ["starter"], "adapters": [], "picture": "none.png", "width": 64, "height": 64,
-    "more": {"preview.every": 0, "validation.every": 0, "training.batch_size": 1},
+    "files": ["a.png"], "captioners": ["starter"], "adapters": [], "image": "none.png", "picture": "none.png",
+    "width": 64, "height": 64, "more": {"preview.every": 0, "validation.every": 0, "training.batch_size": 1},
 }  # fmt: skip
 DRAWS = ("generate", "draw_grid", "export_adapters", "measure_adapter")  # their `more` is a recipe's
 LEFT_OUT = ("doctor", "start_queue")  # nothing can be said to them

@@ -117,7 +117,7 @@ def look_at_markup(place: Place) -> Told:
                 told.broke[f"markup is markup in {where}"] += 1
 
         clicks.choose(page, "dataset", "<img")
-        page.locator("#pictures button.thumbnail-lg").first.click()
+        page.locator("#images button.thumbnail-lg").first.click()
         look("Dataset, Images")
         for part in ("Check", "Bulk edit", "Compare captioners", "History"):
             page.locator("#dataset-tabs").get_by_role("tab", name=part).click()

@@ -84,7 +84,7 @@ def of_runs(workspace: Workspace) -> list[Reader]:
         page = [views.run_status(view), views.warnings_list(view.warnings)]
         page += [loss_chart.loss_chart(view.losses, view.validations, view.steps), str(view.export_check)]
         short, course = summary.summary(workspace, "run"), summary.course(workspace, "run")
-        film = run_library.film(workspace, "run", course)
+        film = run_library.timeline(workspace, "run", course)
         assert all(path.is_relative_to(workspace.cache) for _, frames in film for _, path in frames)
         return page, short, loss_chart.compare_chart([("run", course)]), view.previews, film
 
@@ -107,7 +107,7 @@ def of_runs(workspace: Workspace) -> list[Reader]:
         return note_of(workspace, "run"), list_trash(workspace)
 
     def hard(data: bytes):
-        return hardest(save(folder / "pictures.json", data).parent)
+        return hardest(save(folder / "images.json", data).parent)
 
     log = "\n".join(EVENTS).encode()
     short = ["run", "finished", "starter", "x", 1, 4, 0.5, 0.6, "learning", 1.5, "previews/000002-0.png", 9]
@@ -161,12 +161,12 @@ def of_notes(workspace: Workspace) -> list[Reader]:
 
     def index(data: bytes):
         gallery._known.clear()
-        save(workspace.cache / "pictures.json", data)
+        save(workspace.cache / "images.json", data)
         save(workspace.outputs / "p.png", pictures_of_each_format()[0])
         return gallery.find(workspace, "fish 7")
 
     def shelf(data: bytes):
-        save(workspace.cache / "shelf.json", data)
+        save(workspace.cache / "adapter_library.json", data)
         return adapter_library.cards(workspace, "lora")
 
     def measured(data: bytes):
@@ -183,14 +183,14 @@ def of_notes(workspace: Workspace) -> list[Reader]:
 
     facts = {"sides": SIDES, "problems": {"0": "no"}, "size": [64, 64]}
     entry = {"name": "p.png", "stamp": [1, 2], "told": True, "prompt": "fish", "adapters": ["ink 1"], "seed": 7}
-    strip = {"seed": 1, "pictures": ["a.png", "b.png"], "prompt": [0.1, 0.2], "likeness": [], "nearest": []}
-    told = {"adapter": "ink", "prompt": "x", "encoder": "y", "strengths": [0, 1], "strips": [strip], "usual": 0.5}
+    sweep = {"seed": 1, "images": ["a.png", "b.png"], "prompt": [0.1, 0.2], "likeness": [], "nearest": []}
+    told = {"adapter": "ink", "prompt": "x", "encoder": "y", "strengths": [0, 1], "sweeps": [sweep], "usual": 0.5}
     card = {"file:a.safetensors 1 2": {"rank": 4, "family": "x", "words": ["a"], "kind": "LoRA", "cover": "x.webp"}}
     tags = {"set": {"fish": 4, "sea": 1}}
     return [
         Reader("history.jsonl", [dump(change) + b'\n{"done": 1}\n', dump(change) + b"\n"], past("history.jsonl"), 3),
         Reader("phrases.json", [dump({"version": 1, "files": {"a.png": {"b": "model:x"}}})], past("phrases.json"), 1),
-        Reader("pictures.json", [dump({"version": 1, "pictures": {"a.png": row}})], past("pictures.json"), 1),
+        Reader("images.json", [dump({"version": 1, "images": {"a.png": row}})], past("images.json"), 1),
         Reader("votes.json", [dump([[0, 1, "left"], [2, 3, "same"]])], voted, 2),
         Reader("grid.json", [dump(facts)], sheet, 2),
         Reader(

@@ -213,7 +213,7 @@ def test_a_home_that_nobody_has_is_a_folder_that_is_not_there(workspace):
     with pytest.raises(BaseModelError, match="no base model"):
         base_folder("~nobody-here/model")
     with pytest.raises(BaseModelError):
-        base_models.look_at(base_models.line_from(workspace, "~nobody-here/model", {}))
+        base_models.inspect_base(base_models.line_from(workspace, "~nobody-here/model", {}))
     job = datasets.start_import(workspace, "x", [], "~nobody-here/pictures")
     job.wait()
     assert "can't be read" in job.error

@@ -56,6 +56,6 @@ def test_a_full_disk_is_said_in_one_line(image, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(captions_module, "write_whole", full)
+    monkeypatch.setattr(captions_module, "atomic_write", full)
     with pytest.raises(DatasetError, match="a.png: its caption can't be written .No space left"):
         set_caption(image, "words")

@@ -134,7 +134,7 @@ def test_a_caption_is_cut_where_the_text_encoder_stops_reading(folder, lower):
 
 def test_a_remedy_for_something_else_is_refused(folder):
     (folder / "nobody.txt").write_text("a caption of nothing")
-    with pytest.raises(DatasetError, match="set the files aside"):
+    with pytest.raises(DatasetError, match="move the files to the trash"):
         remedy(open_dataset(folder), found(folder)["orphan captions"], "clear the captions")
 
 

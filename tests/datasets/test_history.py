@@ -117,7 +117,7 @@ def test_changes_of_one_batch_are_undone_together(folder):
 
 @pytest.mark.parametrize("fails_at", [0, 1, 2])
 def test_a_crash_in_the_middle_is_completed_when_the_set_is_opened(folder, monkeypatch, fails_at):
-    whole, calls = captions_module.write_whole, []
+    whole, calls = captions_module.atomic_write, []
 
     def crash(path, *rest, **more):
         calls.append(path)
@@ -126,7 +126,7 @@ def test_a_crash_in_the_middle_is_completed_when_the_set_is_opened(folder, monke
         whole(path, *rest, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(captions_module, "write_whole", crash)
+        patch.setattr(captions_module, "atomic_write", crash)
         with pytest.raises(KeyboardInterrupt):
             write_captions(open_dataset(folder), {"a.png": "1", "b.png": "2", "c.png": "3"}, "Numbers")
     assert now(folder) == {"a.png": "1", "b.png": "2", "c.png": "3"}
@@ -139,7 +139,7 @@ def test_a_crash_and_an_edit_elsewhere_before_the_set_is_opened_is_reported(fold
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(captions_module, "write_whole", crash)
+        patch.setattr(captions_module, "atomic_write", crash)
         with pytest.raises(KeyboardInterrupt):
             write_captions(open_dataset(folder), {"a.png": "1", "b.png": "2"}, "Numbers")
     (folder / "a.txt").write_text("by an editor")

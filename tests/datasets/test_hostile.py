@@ -61,7 +61,7 @@ def test_notes_that_are_a_link_to_another_folder_are_refused(folder, tmp_path):
 def test_single_notes_that_are_links_are_not_followed(folder, tmp_path):
     (tmp_path / "mine").write_text("mine")
     (folder / ".studio").mkdir()
-    for name in ("history.jsonl", "phrases.json", "pictures.json", "lock"):
+    for name in ("history.jsonl", "phrases.json", "images.json", "lock"):
         (folder / ".studio" / name).symlink_to(tmp_path / "mine")
     dataset = open_dataset(folder)
     with pytest.raises(DatasetError, match="set can't be changed"):
@@ -108,7 +108,7 @@ def test_a_history_that_names_files_outside_touches_none_of_them(folder, tmp_pat
 def test_damaged_notes_are_passed_over_and_the_next_change_works(folder, line):
     (folder / ".studio").mkdir()
     (folder / ".studio" / "history.jsonl").write_text(line + "\n" + line)
-    (folder / ".studio" / "pictures.json").write_text(line)
+    (folder / ".studio" / "images.json").write_text(line)
     (folder / ".studio" / "phrases.json").write_text(line)
     write_captions(open_dataset(folder), {"a.png": "x"}, "X", "model:x")
     assert authors(open_dataset(folder), "a.png") == [("x", "model:x")]
@@ -124,7 +124,7 @@ def test_facts_that_are_not_ours_are_measured_again(folder, row):
     if isinstance(row, list) and len(row) == 8 and row[0] == 1:
         row[:2] = [stat.st_size, stat.st_mtime_ns]
     (folder / ".studio").mkdir()
-    (folder / ".studio" / "pictures.json").write_text(json.dumps({"version": 1, "pictures": {"a.png": row}}))
+    (folder / ".studio" / "images.json").write_text(json.dumps({"version": 1, "images": {"a.png": row}}))
     assert open_dataset(folder).items[0].size == (40, 30)
     examine(open_dataset(folder), 16)
 
@@ -238,7 +238,7 @@ def test_a_full_disk_in_the_middle_loses_nothing(folder, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(captions, "write_whole", full)
+        patch.setattr(captions, "atomic_write", full)
         with pytest.raises(DatasetError, match="set can't be changed .No space left on device"):
             write_captions(open_dataset(folder), {"a.png": "new", "b.png": "new"}, "New")
         assert any("No space left" in line for line in open_dataset(folder).problems)

@@ -22,7 +22,7 @@ def test_headers_are_read_once_and_again_for_what_changed(large, monkeypatch):
     read = []
     monkeypatch.setattr(folder_module, "size_of", lambda path: read.append(path.name) or size_of(path))
     first = open_dataset(large)
-    assert len(read) == 600 and (large / ".studio" / "pictures.json").is_file()
+    assert len(read) == 600 and (large / ".studio" / "images.json").is_file()
     assert open_dataset(large) == first and len(read) == 600
     (large / "5.png").unlink()
     Image.new("RGB", (30, 20)).save(large / "5.png")

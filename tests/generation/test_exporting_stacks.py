@@ -17,7 +17,7 @@ from studio.basemodels import BaseChoice, load_base
 from studio.errors import AdapterError, GenerationError
 from studio.generation import AppliedAdapter, Recipe, generate
 from studio.generation.cover import read_cover
-from studio.generation.exporting import cannot_bake, export_stack
+from studio.generation.exporting import cannot_bake, export_merged
 from tests.generation.plain import apart, pipeline, theirs
 
 QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
@@ -83,7 +83,7 @@ def stack(files):
 @pytest.mark.parametrize("layout", ["diffusers", "kohya"])
 def test_loras_are_put_together_exactly_and_load_in_diffusers_with_peft(files, pipe, tmp_path, layout):
     uses, path = stack(files), tmp_path / "all.safetensors"
-    made = export_stack(uses, load_base(), path, layout=layout)
+    made = export_merged(uses, load_base(), path, layout=layout)
     wanted = image(*uses)
     assert made.lost == 0 and made.rank == 12 and "Exact" in made.notes[0]
     assert apart(wanted, generate(Recipe(**QUICK))) > 3, "the stack changes nothing, so nothing is shown"
@@ -95,7 +95,7 @@ def test_other_kinds_take_their_dense_change_whole_when_the_rank_allows(files, p
     uses = (AppliedAdapter(file=files["kron"], strength=0.7), AppliedAdapter(file=files["dora"], strength=0.5),
             AppliedAdapter(file=files["two"], strength=0.4))  # fmt: skip
     wanted, path = image(*uses), tmp_path / "whole.safetensors"
-    made = export_stack(uses, load_base(), path, rank=1024)
+    made = export_merged(uses, load_base(), path, rank=1024)
     assert made.lost < 1e-9 and "Exact" in made.notes[0]
     assert apart(image(AppliedAdapter(file=path)), wanted) < 1
     assert apart(in_diffusers(pipe, path), wanted) < 0.1
@@ -115,19 +115,19 @@ def test_the_energy_that_a_cut_loses_is_that_of_the_directions_left_out(files):
 
 
 def test_the_loss_is_told(files, tmp_path):
-    made = export_stack([AppliedAdapter(file=files["dora"])], load_base(), tmp_path / "cut.safetensors", rank=2)
+    made = export_merged([AppliedAdapter(file=files["dora"])], load_base(), tmp_path / "cut.safetensors", rank=2)
     assert made.lost > 0 and f"{100 * made.lost:.2g} % of the change's energy is lost" in made.notes[0]
 
 
 def test_layers_that_diffusers_passes_over_are_told(tmp_path):
     file = loud(tmp_path / "words.safetensors", targets="all")
-    made = export_stack([AppliedAdapter(file=file)], load_base(), tmp_path / "all.safetensors")
+    made = export_merged([AppliedAdapter(file=file)], load_base(), tmp_path / "all.safetensors")
     assert any("2 of its layers are embeddings" in line for line in made.notes)
 
 
 def test_the_file_says_what_it_was_made_of_and_carries_its_image(files, tmp_path):
     path = tmp_path / "all.safetensors"
-    export_stack(stack(files), load_base(), path, cover=Image.new("RGB", (640, 320), "#c02040"))
+    export_merged(stack(files), load_base(), path, cover=Image.new("RGB", (640, 320), "#c02040"))
     with safe_open(path, "pt") as file:
         said = file.metadata()
     assert said["modelspec.merged_from"] == "one:0.8, two:-0.6, one:0.2"
@@ -144,7 +144,7 @@ def test_the_file_says_what_it_was_made_of_and_carries_its_image(files, tmp_path
 def test_the_file_names_its_base_whole_and_without_a_path(files, tmp_path, name):
     base = copy.copy(load_base())
     base.choice = BaseChoice(name=name)
-    export_stack(stack(files)[:1], base, tmp_path / "all.safetensors")
+    export_merged(stack(files)[:1], base, tmp_path / "all.safetensors")
     with safe_open(tmp_path / "all.safetensors", "pt") as file:
         assert file.metadata()["studio.base"] == name
 
@@ -153,19 +153,19 @@ def test_steps_of_an_adapter_are_said_to_be_lost(files, tmp_path):
     some = AppliedAdapter(file=files["one"], start=0.2)
     assert "one will act from the first step" in cannot_bake([some, AppliedAdapter(file=files["two"])])
     assert cannot_bake([AppliedAdapter(file=files["two"])]) == ""
-    made = export_stack([some], load_base(), tmp_path / "a.safetensors")
+    made = export_merged([some], load_base(), tmp_path / "a.safetensors")
     assert made.notes[-1] == cannot_bake([some])
 
 
 @pytest.mark.parametrize(
     "use, part",
     [(None, "nothing to export"), ({"strength": 0.0}, "Nothing would be left"), ({"start": 0.5, "end": 0.5}, "nothing"),
-     ({"live": True}, "still trains")],
+     ({"live": True}, "is still training")],
 )  # fmt: skip
 def test_what_can_not_be_exported_is_said_and_nothing_is_written(files, tmp_path, use, part):
     uses = [] if use is None else [AppliedAdapter(file=files["one"], **use)]
     with pytest.raises(AdapterError, match=part):
-        export_stack(uses, load_base(), tmp_path / "no.safetensors")
+        export_merged(uses, load_base(), tmp_path / "no.safetensors")
     assert not list(tmp_path.iterdir())
 
 
@@ -176,7 +176,7 @@ def test_an_adapter_of_another_family_is_named(files, tmp_path):
     update = Update("lora", {"A": torch.ones(2, 640), "B": torch.ones(640, 2)}, 2.0)
     write_adapter(other, {("unet", "nowhere.attn2.to_q"): update})
     with pytest.raises(AdapterError, match="other was made for another base"):
-        export_stack(
+        export_merged(
             [AppliedAdapter(file=files["one"]), AppliedAdapter(file=other)], load_base(), tmp_path / "no.safetensors"
         )
 
@@ -187,7 +187,7 @@ def test_it_stops_between_two_layers(files, tmp_path):
             raise GenerationError("Stopped.")
 
     with pytest.raises(GenerationError):
-        export_stack(stack(files), load_base(), tmp_path / "no.safetensors", progress=stop)
+        export_merged(stack(files), load_base(), tmp_path / "no.safetensors", progress=stop)
     assert not (tmp_path / "no.safetensors").exists()
 
 

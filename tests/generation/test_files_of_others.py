@@ -19,7 +19,7 @@ from studio.basemodels import load_base
 from studio.errors import AdapterError
 from studio.generation import Recipe, generate
 from studio.services.adapter_files import add_adapter_file
-from studio.services.generation import facts_line
+from studio.services.generation import adapter_summary
 from studio.workspace import Workspace
 from tests import tiers
 from tests.generation.plain import apart, disturb, pipeline, same, theirs
@@ -249,7 +249,7 @@ def test_what_is_no_adapter_of_this_base_says_so_in_one_line_and_changes_nothing
         one_line(str(error))
     assert key or name in BROKEN
     if key:  # it is an adapter, so it may lie on the shelf; its row says that it is none of this base's
-        line, _, refused = facts_line(workspace, key)
+        line, _, refused = adapter_summary(workspace, key)
         one_line(line)
         assert refused
     with pytest.raises(AdapterError) as caught:

@@ -28,7 +28,7 @@ from studio.generation.contact_sheet import (  # fmt: skip
 )
 from studio.generation.grids import MAX_CELLS, Axis, batches, cells, count, draw_cells, parse_values
 from studio.generation.votes import FILE, cast, next_pair, pairs, tally, votes
-from studio.workspace import remove_whole
+from studio.workspace import remove_folder
 from tests.generation.plain import apart
 from tests.generation.test_adapter_cache import loud
 
@@ -82,7 +82,7 @@ def test_values_are_read_as_people_type_them(kind, text, values):
         ("strength", "0-1 in " + "9" * 80, "from 1 to 150"),
         ("seed", "1-99999999999", "from 1 to 150"),
         ("seed", "1.5", "whole number"),
-        ("strength", "0-1 (0)", "never gets to its end"),
+        ("strength", "0-1 (0)", "never ends"),
         ("strength", "0-1 in 0", "from 1 to 150"),
         ("words", "red", "at least one to put in its place"),
         ("scheduler", "Restart", "no scheduler 'Restart'"),
@@ -149,7 +149,7 @@ def test_what_makes_no_grid_is_said(files):
         ([Axis("adapter", files), Axis("checkpoint", files)], "Two axes change the adapter or checkpoint"),
         ([Axis("seed", tuple(range(16))), Axis("steps", tuple(range(1, 11)))], "160 images and 150"),
         ([Axis("strength", (1.0,))], "add one first"),
-        ([Axis("words", ("pear", "plum"))], "does not say 'pear'"),
+        ([Axis("words", ("pear", "plum"))], "lacks 'pear'"),
         ([Axis("steps", (5, 900))], "steps"),
         ([Axis("seed", (-1,))], "seed"),
     ]:
@@ -346,7 +346,7 @@ def test_a_grid_that_is_deleted_while_the_newest_is_looked_for_is_passed_over(dr
 
     def late(path, **more):
         if path.parent == going:
-            remove_whole(going)
+            remove_folder(going)
         return stat(path, **more)
 
     found = list((tmp_path / "grids").glob("*/grid.json"))  # as it was listed

@@ -87,7 +87,7 @@ def test_a_rank_that_is_none_is_refused_before_anything_begins(space, rank):
 @pytest.mark.parametrize("key", ["file:none.safetensors", "file:../one.safetensors", "", "run:none"])
 def test_an_adapter_that_is_not_there_is_refused(space, key):
     for start in (
-        lambda: adapters.look_inside(space, key, "starter"),
+        lambda: adapters.start_inspection(space, key, "starter"),
         lambda: adapters.convert_adapter(space, key, "kohya", "starter"),
         lambda: adapters.resize_adapter(space, key, 2),
     ):
@@ -117,17 +117,17 @@ def test_a_stop_ends_it_before_the_file_is_there(space, monkeypatch):
 
 
 def test_a_look_is_kept_until_the_file_changes(space, monkeypatch):
-    first = ended(adapters.look_inside(space, "file:one.safetensors", "starter", ["file:two.safetensors", ""]))
+    first = ended(adapters.start_inspection(space, "file:one.safetensors", "starter", ["file:two.safetensors", ""]))
     assert first.found.where and list(first.found.overlaps) == ["two"]
     import studio.adapters.examine as examining
 
     real, looked = examining.examine, []
     monkeypatch.setattr(examining, "examine", lambda *given: looked.append(1) or real(*given))
-    again = ended(adapters.look_inside(space, "file:one.safetensors", "starter", ["file:two.safetensors"]))
+    again = ended(adapters.start_inspection(space, "file:one.safetensors", "starter", ["file:two.safetensors"]))
     assert again.found is first.found and not looked
     path = space.adapters / "one.safetensors"
     path.write_bytes((space.adapters / "two.safetensors").read_bytes())
-    changed = ended(adapters.look_inside(space, "file:one.safetensors", "starter", ["file:two.safetensors"]))
+    changed = ended(adapters.start_inspection(space, "file:one.safetensors", "starter", ["file:two.safetensors"]))
     assert looked and changed.found.overlaps["two"] == pytest.approx(1, abs=1e-4)
 
 
@@ -135,7 +135,7 @@ def test_the_report_escapes_what_a_file_says(space):
     evil = "<img src=x onerror=alert(1)>"
     made = attach(load_base(shared=False).model, AdapterSpec(rank=2, targets="attention"))
     made.save(space.adapters / "evil.safetensors", metadata={"studio.trigger": evil, "studio.base": evil})
-    job = adapters.look_inside(space, "file:evil.safetensors", "starter")
+    job = adapters.start_inspection(space, "file:evil.safetensors", "starter")
     ended(job)
     html = adapter_inspector.report_html(job)
     assert "<img src=x" not in html and "&lt;img" in html

@@ -62,9 +62,9 @@ def test_two_of_one_name_are_told_apart(workspace, folders, flux, tmp_path):
 
 
 def test_bases_that_come_at_the_same_moment_are_all_kept(workspace, folders, monkeypatch):
-    both, write = threading.Barrier(2), base_models.write_whole
-    monkeypatch.setattr(base_models, "look_at", lambda line: both.wait(30))
-    monkeypatch.setattr(base_models, "write_whole", lambda *given: (time.sleep(0.1), write(*given)))
+    both, write = threading.Barrier(2), base_models.atomic_write
+    monkeypatch.setattr(base_models, "inspect_base", lambda line: both.wait(30))
+    monkeypatch.setattr(base_models, "atomic_write", lambda *given: (time.sleep(0.1), write(*given)))
     threads = [
         threading.Thread(target=base_models.remember, args=(workspace, str(folder))) for folder in folders.values()
     ]
@@ -163,11 +163,11 @@ def test_an_adapter_is_compared_with_the_chosen_base_and_nothing_is_loaded(works
     made.save(workspace.adapters / "a.safetensors", prefix="transformer")
     made.detach()
     monkeypatch.setattr(basemodels, "load_base", lambda *_, **__: pytest.fail("a base was loaded"))
-    line, _, bad = generation.facts_line(workspace, "file:a.safetensors", flux)
+    line, _, bad = generation.adapter_summary(workspace, "file:a.safetensors", flux)
     assert "11 of 11 layers fit" in line and not bad
-    line, _, bad = generation.facts_line(workspace, "file:a.safetensors", "starter")
+    line, _, bad = generation.adapter_summary(workspace, "file:a.safetensors", "starter")
     assert "none of its 11 layers fits" in line and bad
-    line, _, bad = generation.facts_line(workspace, "file:a.safetensors", "gone")
+    line, _, bad = generation.adapter_summary(workspace, "file:a.safetensors", "gone")
     assert "no base model 'gone'" in line and bad
 
 

@@ -178,7 +178,7 @@ def test_a_grid_is_drawn_in_the_background_and_found_again(workspace):
     grid = grids.newest(workspace)
     assert job.state == "done" and grid is not None and all(grid.images) and grid.sheet.is_file()
     assert grids.seconds_for([recipe] * 4) > 0
-    assert image_path(workspace, grids.picture_name(grid, 1)) == grid.images[1]
+    assert image_path(workspace, grids.image_name(grid, 1)) == grid.images[1]
 
 
 def test_a_grid_of_which_nothing_can_be_drawn_says_why(workspace):

@@ -6,7 +6,7 @@ from studio.errors import DatasetError, GenerationError, NotAllowedError
 from studio.generation import Recipe
 from studio.generation.evaluation import Measured, SweepScores
 from studio.services import evaluation
-from studio.services.evaluation import NONE, OWN, SET, newest, start_measuring, training_pictures, trigger_words
+from studio.services.evaluation import NONE, OWN, SET, newest, start_measuring, training_images, trigger_words
 from studio.services.jobs import jobs, latest
 from studio.training import config_from, config_to_toml
 from studio.web.components.strength_chart import strength_chart
@@ -52,9 +52,9 @@ def test_a_strip_for_each_seed_is_measured_saved_and_found_again(workspace):
     job.wait()
     assert job.state == "done", job.error
     found = job.result
-    assert [strip.seed for strip in found.strips] == [5, 6] and found.prompt == "red apple, on a blue background"
+    assert [strip.seed for strip in found.sweeps] == [5, 6] and found.prompt == "red apple, on a blue background"
     assert found.dataset == "silhouette" and found.compared == 18  # a quarter of the 24 was held out
-    named = {name for strip in found.strips for name in strip.images}
+    named = {name for strip in found.sweeps for name in strip.images}
     assert len(named) == 14 and named == {path.name for path in workspace.outputs.glob("*.png")}
     assert {use.strength for use in _recipes(workspace, named)} == {0, 0.25, 0.5, 0.75, 1, 1.25, 1.5}
     assert newest(workspace) is found
@@ -73,12 +73,12 @@ def _recipes(workspace, names):
 
 def test_a_stop_keeps_the_strips_that_are_done(workspace):
     job = start_measuring(workspace, recipe(workspace, steps=20), "run:ink", OWN, seeds=8)
-    while job.state == "running" and not (job.result and job.result.strips):
+    while job.state == "running" and not (job.result and job.result.sweeps):
         job.thread.join(0.01)
     job.stop()
     job.wait()
     assert job.state == "stopped" and not job.error
-    assert 1 <= len(job.result.strips) < 8 and newest(workspace) is job.result
+    assert 1 <= len(job.result.sweeps) < 8 and newest(workspace) is job.result
 
 
 def test_a_strip_waits_for_its_turn_on_the_device(workspace):
@@ -87,7 +87,7 @@ def test_a_strip_waits_for_its_turn_on_the_device(workspace):
         job.thread.join(0.5)
         assert job.state == "running" and not job.result, "the device was held by somebody else"
     job.wait()
-    assert len(job.result.strips) == 2 and not job.result.dataset and job.result.curve("likeness") == []
+    assert len(job.result.sweeps) == 2 and not job.result.dataset and job.result.curve("likeness") == []
 
 
 def test_what_cannot_be_measured_is_said_before_anything_is_drawn(workspace):
@@ -118,23 +118,23 @@ def test_an_encoder_that_is_not_here_is_said_in_one_line(workspace):
 
 
 def test_a_runs_own_pictures_are_those_it_was_not_measured_on(workspace):
-    items, name = training_pictures(workspace, "run:ink", OWN)
+    items, name = training_images(workspace, "run:ink", OWN)
     assert name == "silhouette" and len(items) == 18
     assert trigger_words(workspace, "run:ink") == ("inkling",)
-    assert training_pictures(workspace, "run:ink", NONE) == ([], "")
-    assert training_pictures(workspace, "run:ink", f"{SET}pixel")[1] == "pixel"
+    assert training_images(workspace, "run:ink", NONE) == ([], "")
+    assert training_images(workspace, "run:ink", f"{SET}pixel")[1] == "pixel"
 
 
 def test_a_folder_that_is_gone_and_a_file_that_never_had_one_are_each_said_in_a_sentence(workspace):
     file = workspace.runs / "ink" / "run.toml"
     file.write_text(file.read_text().replace("silhouette", "burnt"))
     with pytest.raises(DatasetError, match="'burnt' that ink was trained on is gone"):
-        training_pictures(workspace, "run:ink", OWN)
+        training_images(workspace, "run:ink", OWN)
     with pytest.raises(DatasetError, match="dropped came as a file"):
-        training_pictures(workspace, "file:dropped.safetensors", OWN)
+        training_images(workspace, "file:dropped.safetensors", OWN)
     file.write_text("no = [toml")
     with pytest.raises(DatasetError, match="can't be read"):
-        training_pictures(workspace, "run:ink", OWN)
+        training_images(workspace, "run:ink", OWN)
 
 
 def test_only_words_that_a_file_names_itself_are_left_out_of_the_prompt(workspace):

@@ -120,7 +120,7 @@ def test_only_pictures_of_the_workspace_are_opened_or_removed(workspace, name):
     (workspace.outputs / "notes.txt").write_text("no picture")
     (workspace.outputs / "link.png").symlink_to("/etc/passwd")
     with pytest.raises(WorkspaceError):
-        gallery.picture(workspace, name)
+        gallery.image_file(workspace, name)
     with pytest.raises(WorkspaceError):
         remove(workspace, name)
 
@@ -142,7 +142,7 @@ def test_a_deleted_picture_comes_back_whole_and_in_its_place(workspace):
     forget()
     assert put_back(workspace) == old
     assert names(workspace) == [young, old] and (workspace.outputs / old).read_bytes() == before
-    with pytest.raises(WorkspaceError, match="No image was deleted"):
+    with pytest.raises(WorkspaceError, match="There is no deleted image"):
         put_back(workspace)
 
 

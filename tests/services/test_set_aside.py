@@ -25,8 +25,8 @@ def workspace(tmp_path):
 
 
 def test_it_is_counted_apart_from_the_folders_that_it_lies_in(workspace):
-    found = system.set_aside(workspace)
-    assert found.counts == {"picture": 1, "adapter": 1, "run": 1}
+    found = system.trash_contents(workspace)
+    assert found.counts == {"image": 1, "adapter": 1, "run": 1}
     job = system.start_report(workspace)
     job.wait()
     sizes = job.result.sizes
@@ -35,13 +35,13 @@ def test_it_is_counted_apart_from_the_folders_that_it_lies_in(workspace):
 
 
 def test_emptying_the_bin_frees_its_bytes_touches_nothing_else_and_leaves_nothing_to_put_back(workspace):
-    stamp, aside = run_library.list_stamp(workspace), system.set_aside(workspace)
+    stamp, aside = run_library.list_stamp(workspace), system.trash_contents(workspace)
     before = size_of(workspace.root)
     assert system.empty_trash(workspace) == aside.size == before - size_of(workspace.root)
-    assert system.set_aside(workspace) == ({"picture": 0, "adapter": 0, "run": 0}, 0)
+    assert system.trash_contents(workspace) == ({"image": 0, "adapter": 0, "run": 0}, 0)
     assert len(gallery.newest_files(workspace)) == 1 and (workspace.adapters / "new.safetensors").is_file()
     assert (workspace.runs / "new" / "run.toml").is_file()
-    assert not gallery.removed(workspace) and not run_library.in_the_bin(workspace)
+    assert not gallery.removed(workspace) and not run_library.trashed_runs(workspace)
     assert run_library.list_stamp(workspace) != stamp  # so that a list of runs that is open is drawn again
     for back in (gallery.put_back, lambda space: adapter_library.put_back(space, "old.safetensors")):
         with pytest.raises(StudioError):

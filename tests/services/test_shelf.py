@@ -156,7 +156,7 @@ def test_many_files_are_read_a_part_at_a_time_and_none_twice(space, monkeypatch)
 def test_a_spoilt_memory_is_passed_over(space, text):
     dropped(space, "one")
     adapter_library.cards(space)
-    memory = space.cache / "shelf.json"
+    memory = space.cache / "adapter_library.json"
     stamp = next(iter(json.loads(memory.read_text())))
     memory.write_text(text)
     assert adapter_library.cards(space)[0].rank == 4

@@ -195,8 +195,8 @@ def test_what_an_image_did_before_it_was_exchanged_is_not_counted_as_its_own(beg
     off = {"validation.every": 0}
     begin(4, **off)
     run = begin.workspace.runs / "run"
-    seen = {name: row[0] for name, row in json.loads((run / "pictures.json").read_text()).items()}
+    seen = {name: row[0] for name, row in json.loads((run / "images.json").read_text()).items()}
     shutil.copy(begin.images / "01.png", begin.images / "00.png")
     begin(5, **off)
-    after = {name: row[0] for name, row in json.loads((run / "pictures.json").read_text()).items()}
+    after = {name: row[0] for name, row in json.loads((run / "images.json").read_text()).items()}
     assert after.get("00.png", 0) <= 2 < seen["01.png"] + 1 and after["01.png"] >= seen["01.png"]

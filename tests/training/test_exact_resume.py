@@ -154,7 +154,7 @@ def test_old_checkpoints_go_and_only_the_newest_keep_their_state(workspace, quic
 
 def test_a_full_disk_leaves_the_checkpoint_before_whole_and_is_said(workspace, quick, monkeypatch):
     config = config_from(quick | {"name": "full"})
-    write, full = checkpoints.write_whole, []
+    write, full = checkpoints.atomic_write, []
 
     def fails(path, data, lasting=True):
         if "000004" in str(path):
@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole_and_is_said(workspace, q
             raise OSError(28, "No space left on device")
         write(path, data, lasting)
 
-    monkeypatch.setattr(checkpoints, "write_whole", fails)
+    monkeypatch.setattr(checkpoints, "atomic_write", fails)
     kinds = [type(event).__name__ for event in train(config, workspace)]
     view = read_run(workspace, "full")
     assert full and kinds.count("Checkpoint") == 2 and view.state == "finished"

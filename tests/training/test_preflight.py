@@ -106,7 +106,7 @@ def test_images_that_go_away_meanwhile_are_told_in_one_line(workspace, quick, tm
         return chosen
 
     monkeypatch.setattr(module, "split", gone)
-    with pytest.raises(RunError, match=r"No image can be learnt from. Left out: .* is gone."):
+    with pytest.raises(RunError, match=r"No image can be learned from. Left out: .* is gone."):
         preflight(config_from(quick | {"data.folder": str(tmp_path / "going")}), workspace)
 
 

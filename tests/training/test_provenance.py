@@ -33,7 +33,7 @@ def test_versions_and_hashes_of_base_data_and_adapter_are_in_every_run(workspace
     unet = "unet/diffusion_pytorch_model.safetensors"
     assert one["base"][unet] == sha256(base_folder("starter") / unet)
     assert one["adapter"] == sha256(folder / "adapter.safetensors")
-    assert one["pictures"] == 24 and one["weights"] == weights_hash(base_folder("starter"))
+    assert one["image_count"] == 24 and one["weights"] == weights_hash(base_folder("starter"))
     with safe_open(folder / "adapter.safetensors", "pt") as file:
         assert file.metadata()["studio.base_hash"] == one["weights"]
 

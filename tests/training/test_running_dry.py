@@ -14,14 +14,14 @@ from studio.workspace import ASSETS
 def test_a_disk_that_fills_while_a_checkpoints_adapter_is_written_does_not_end_the_run(workspace, quick, monkeypatch):
     from studio.training import train_step
 
-    write = train_step.write_whole
+    write = train_step.atomic_write
 
     def fails(path, data, lasting=True):
         if "000004" in str(path):
             raise OSError(28, "No space left on device", str(path))
         write(path, data, lasting)
 
-    monkeypatch.setattr(train_step, "write_whole", fails)
+    monkeypatch.setattr(train_step, "atomic_write", fails)
     events = list(train(config_from(quick | {"name": "full"}), workspace))
     assert isinstance(events[-1], Finished)
     assert [event.step for event in events if isinstance(event, Checkpoint)] == [2, 6]

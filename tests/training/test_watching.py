@@ -206,7 +206,7 @@ def test_images_of_one_name_in_two_folders_are_told_apart_among_the_hard_ones(wo
         pass
     assert {name for name, _, _ in hardest(workspace.runs / "two")} == set(sources)
     rows = {"1_b/x.png": [3, 1.4], "ordinary/1_b/x.png": [3, 1.2], "10_a/x.png": [9, 0.9], "gone.png": [1, 0.5]}
-    (workspace.runs / "two" / "pictures.json").write_text(json.dumps(rows))
+    (workspace.runs / "two" / "images.json").write_text(json.dumps(rows))
     shown = [(item.caption, hard) for item, hard in hardest_of(workspace, "two")]
     assert shown == [("rose", 1.4), ("lamp", 1.2), ("moth", 0.9)]
 
@@ -225,6 +225,10 @@ def test_hard_images_of_an_older_run_that_wrote_bare_names_are_still_found(works
     known.write(folder)
     shown = [item.path.name for item, _ in hardest_of(workspace, "older")]
     assert shown == [first, second]
+    (folder / "images.json").rename(folder / "pictures.json")  # as it was called before 0.2
+    assert [item.path.name for item, _ in hardest_of(workspace, "older")] == shown
+    known.write(folder)
+    assert not (folder / "pictures.json").exists()
 
 
 def test_a_base_of_more_pixels_than_an_image_may_have_is_previewed_within_them(workspace, quick, monkeypatch):

@@ -33,9 +33,9 @@ def drawing(part, monkeypatch):
     """(a Result, the job that draws for it): nothing is drawn, the test ends the job."""
     from studio.generation import Recipe
 
-    job = Job("pictures", "Drawing")
+    job = Job("generate", "Generating")
     monkeypatch.setattr(type(part), "recipe", lambda *values: Recipe(prompt="x"))
-    monkeypatch.setattr(generation, "start_pictures", lambda *given: job)
+    monkeypatch.setattr(generation, "start_generation", lambda *given: job)
     found = result.Result.__new__(result.Result)
     found.context, found.workspace, names = part, part.workspace, ("line", "sweep", "made")
     for name in names:

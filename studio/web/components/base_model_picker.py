@@ -137,7 +137,7 @@ class NewBaseModel:
                     f"{BaseChoice.of(line).short} is not on this machine. It can be downloaded once and is kept here."
                 )
             else:
-                report = note(str(base_models.look_at(line)))
+                report = note(str(base_models.inspect_base(line)))
         except StudioError as error:
             usable, missing, report = False, False, note(str(error), bad=True)
         return {
@@ -180,7 +180,7 @@ class NewBaseModel:
         done = bool(job.result) and job.result == base_models.name_of(self.workspace, line)
         updates[self.fetch] = gr.update(visible=not done)
         if done:  # the one that was inspected last, and no other
-            updates[self.report] = note(f"{job.message}\n{base_models.look_at(line)}")
+            updates[self.report] = note(f"{job.message}\n{base_models.inspect_base(line)}")
             updates[self.use_button] = gr.update(interactive=True)
         return updates
 

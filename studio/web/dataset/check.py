@@ -24,7 +24,7 @@ REMEDIES = {
     "clear the captions": "Clear these captions",
     "cut the captions at the limit": "Cut them at the limit",
     "remove the tag everywhere": "Remove the tag",
-    "set the files aside": "Move the files to the trash",
+    "move the files to the trash": "Move the files to the trash",
 }
 
 
@@ -41,9 +41,9 @@ class Check:
                     label="Training resolution", info="In pixels; smaller images are reported.", value=DEFAULT_SIZE,
                     precision=0, minimum=64, maximum=4096, elem_id="check-size", min_width=160,
                 )  # fmt: skip
-                self.check = gr.Button("Check this dataset", variant="primary", elem_id="check-set", min_width=180)
+                self.check = gr.Button("Check this dataset", variant="primary", elem_id="check-dataset", min_width=180)
                 self.score = gr.Button("Find captions that don't fit", elem_id="score", min_width=240)
-                self.stop = gr.Button("Stop", interactive=False, elem_id="stop-check-set", min_width=80, scale=0)
+                self.stop = gr.Button("Stop", interactive=False, elem_id="stop-check-dataset", min_width=80, scale=0)
             self.encoder, self.download = encoder_fields(
                 self.workspace, "score", "Image encoder that finds captions that don't fit"
             )

@@ -51,7 +51,7 @@ class ImageEditor:
             with gr.Column(visible=False) as self.editor:
                 self.large = gr.Image(
                     show_label=False, interactive=False, buttons=["fullscreen"], elem_id="large", type="filepath",
-                    elem_classes="picture",
+                    elem_classes="large-image",
                 )  # fmt: skip
                 self.caption = gr.Textbox(
                     label="Caption", lines=3, max_lines=8, submit_btn=False, elem_id="caption", interactive=True
@@ -60,7 +60,7 @@ class ImageEditor:
                 self.chips = clickable_html("chips")
                 with gr.Row():
                     self.previous = gr.Button("← Previous", size="md", min_width=90, elem_id="previous")
-                    self.remove = gr.Button("Remove", size="md", min_width=80, elem_id="remove-picture")
+                    self.remove = gr.Button("Remove", size="md", min_width=80, elem_id="remove-image")
                     self.following = gr.Button("Next →", size="md", min_width=90, elem_id="next")
                 self.saved = gr.HTML(elem_id="saved")
         self.outputs = [self.large, self.caption, self.saved, self.picked, self.editor, self.blank, self.loaded,

@@ -90,13 +90,13 @@ class Images:
 
     def __init__(self, context: DatasetContext):
         self.context, self.workspace = context, context.workspace
-        with gr.Tab("Images", id="pictures", elem_id="tab-pictures"):
+        with gr.Tab("Images", id="images", elem_id="tab-images"):
             self.page, self.shown = gr.State(0), gr.State([])
             self.filter = ImageFilter()
             with gr.Row(equal_height=False):
                 with gr.Column(scale=6, min_width=320, elem_classes="middle"):
                     self.summary = gr.HTML(NOTHING, elem_id="dataset-summary")
-                    self.grid = gallery("pictures", allow_preview=False)
+                    self.grid = gallery("images", allow_preview=False)
                     with gr.Row(visible=False) as self.pager:
                         self.back = gr.Button("← Previous page", size="sm", min_width=90, elem_id="previous-page")
                         self.where = gr.HTML(elem_id="page")

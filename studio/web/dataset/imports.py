@@ -20,10 +20,10 @@ class Import:
     def __init__(self, context: DatasetContext):
         self.context, self.workspace = context, context.workspace
         self.seen = gr.State(None)
-        with gr.Accordion("Add your own images", open=False, elem_id="add-pictures"):
+        with gr.Accordion("Add your own images", open=False, elem_id="add-images"):
             self.name = gr.Textbox(label="Name", placeholder="my-images", max_lines=1, elem_id="dataset-name")
             self.files = gr.File(
-                label="Images or a zip", file_count="multiple", height=140, elem_id="drop-pictures",
+                label="Images or a zip", file_count="multiple", height=140, elem_id="drop-images",
                 elem_classes="drop",
             )  # fmt: skip
             self.folder = gr.Textbox(

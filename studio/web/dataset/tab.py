@@ -67,7 +67,7 @@ class DatasetTab:
         return {
             self.choice: gr.update(choices=datasets.dataset_choices(self.workspace), value=dataset.name),
             self.revision: datasets.stamp(self.workspace, dataset.name),
-            self.tabs: gr.Tabs(selected="pictures"),
+            self.tabs: gr.Tabs(selected="images"),
         }
 
     @show_errors
@@ -85,4 +85,4 @@ def build(context: PageContext) -> DatasetTab:
 
 
 def show_images(key):
-    return gr.Tabs(selected="pictures") if key else gr.skip()
+    return gr.Tabs(selected="images") if key else gr.skip()

@@ -91,7 +91,7 @@ class AdapterInspector:
         key = (text or "").partition(" ")[2]
         if key:
             base = self.context.base_line([keys, *values])
-            adapters.look_inside(self.workspace, key, base, keys or [])
+            adapters.start_inspection(self.workspace, key, base, keys or [])
         return gr.Timer(active=bool(key))
 
     @show_errors
@@ -115,7 +115,7 @@ class AdapterInspector:
 
     def watch(self, last, count):
         """What goes on now, or how it ended."""
-        jobs = [one.job if one else None for one in (latest.get(kind) for kind in (adapters.LOOK, adapters.MAKE))]
+        jobs = [one.job if one else None for one in (latest.get(kind) for kind in (adapters.INSPECT, adapters.MAKE))]
         states = [job and (id(job), job.state, job.done, job.message) for job in jobs]
         last = last or [None, None]
         (inspecting, making), active = jobs, any(job and job.state == "running" for job in jobs)
@@ -144,7 +144,7 @@ def request(key: str) -> str:
 
 def opened() -> str:
     """The key of the adapter that is inspected. Raises StudioError."""
-    newest = latest.get(adapters.LOOK)
+    newest = latest.get(adapters.INSPECT)
     if newest is None:
         raise StudioError("Inspect an adapter first.")
     return newest.name

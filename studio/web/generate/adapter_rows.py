@@ -86,7 +86,7 @@ class AdapterRows:
         context.demo.load(self.choices, None, chooser, **QUIET)
 
     def choices(self):
-        return gr.update(choices=generation.shelf(self.workspace))
+        return gr.update(choices=generation.available_adapters(self.workspace))
 
     @show_errors
     def add_chosen(self, key, keys):
@@ -110,7 +110,7 @@ class AdapterRows:
 
     def updates(self, keys: Sequence[str], fresh: Mapping[int, Sequence[Any]] | None = None) -> dict[Any, Any]:
         """Of `outputs`. fresh: {row: values in the order of ROW_FIELDS} of the rows that get new ones."""
-        names = {key: label for label, key in generation.shelf(self.workspace)}
+        names = {key: label for label, key in generation.available_adapters(self.workspace)}
         found: dict[Any, Any] = {self.keys: list(keys), self.none_yet: gr.update(visible=not any(keys))}
         for index, row in enumerate(self.rows):
             key = keys[index] if index < len(keys) else ""
@@ -139,7 +139,7 @@ def build(context: GenerateContext) -> AdapterRows:
 
 
 def about_html(workspace: Workspace, key: str, base: str) -> str:
-    line, words, bad = generation.facts_line(workspace, key, base)
+    line, words, bad = generation.adapter_summary(workspace, key, base)
     chips = "".join(button("word", word, word, "chip word", f"Add {word} to the prompt") for word in words)
     return note(line, bad=bad) + (f'<div class="words">{chips}</div>' if chips else "")
 
@@ -165,7 +165,7 @@ def add(keys: Sequence[str], wanted: Sequence[str]) -> tuple[list[str], list[int
 
 def known_keys(workspace: Workspace, keys: Any) -> list[str]:
     """Of what a browser remembers, the adapters that are still here."""
-    here = {key for _, key in generation.shelf(workspace)}
+    here = {key for _, key in generation.available_adapters(workspace)}
     found = [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
     return [key for key in found if key in here or _is_checkpoint(workspace, key)][:POOL]
 

@@ -79,5 +79,5 @@ def adapters_of(context: GenerateContext, keys: Sequence[str], values: Sequence[
     for index, key in enumerate(keys[:POOL]):
         held = dict(zip(ROW_FIELDS, values[index * len(ROW_FIELDS) :]))
         if key and held.pop("on"):
-            found.append(generation.use_of(context.workspace, key, **held))
+            found.append(generation.applied_fields(context.workspace, key, **held))
     return found

@@ -56,7 +56,8 @@ class Evaluation:
                     min_width=190, scale=3,
                 )  # fmt: skip
                 self.against = gr.Dropdown(
-                    evaluation.training_sets(self.workspace), value=OWN, label="Training set", elem_id="measure-set",
+                    evaluation.training_sets(self.workspace), value=OWN, label="Training set",
+                    elem_id="measure-dataset",
                     min_width=150, scale=2, allow_custom_value=False,
                 )  # fmt: skip
                 self.seeds = gr.Number(
@@ -84,7 +85,7 @@ class Evaluation:
 
     def offer_adapters(self, keys, chosen):
         """The adapters that have a row, and the first of them unless another one is chosen."""
-        names = {key: label for label, key in generation.shelf(self.workspace)}
+        names = {key: label for label, key in generation.available_adapters(self.workspace)}
         here = [(names.get(key, key), key) for key in keys or [] if key]
         value = chosen if chosen in [key for _, key in here] else next((key for _, key in here), None)
         return gr.update(choices=here, value=value)
@@ -106,8 +107,8 @@ class Evaluation:
         """Each second of a job: how far it is, and what was measured so far."""
         newest = latest.get("measure")
         job = newest.job if newest else None
-        strips = len(job.result.strips) if job and job.result else 0
-        state = [id(job), job.state, job.done, job.message, strips] if job else ["nothing runs"]
+        sweeps = len(job.result.sweeps) if job and job.result else 0
+        state = [id(job), job.state, job.done, job.message, sweeps] if job else ["nothing runs"]
         if state == last:
             return gr.skip()
         active = job is not None and job.state == "running"
@@ -142,7 +143,7 @@ def halt():
 def chosen_image(event: gr.EventData):
     """The image whose recipe the form shall take."""
     act, name, _ = clicked(event)
-    return checked_name(name, "picture") if act == "recipe" else gr.skip()
+    return checked_name(name, "image") if act == "recipe" else gr.skip()
 
 
 # What is shown ------------------------------------------------------------------------------------------------------
@@ -170,13 +171,13 @@ def shown(workspace: Workspace, found: "Measured") -> str:
     compared = f"compared with {many} of {found.dataset}" if found.dataset else "no training set"
     about = (
         f"{found.adapter} · “{found.prompt if len(found.prompt) <= 90 else found.prompt[:89] + '…'}” · "
-        f"{pluralize(len(found.strips), 'seed')} · {compared} · image encoder: {found.encoder}"
+        f"{pluralize(len(found.sweeps), 'seed')} · {compared} · image encoder: {found.encoder}"
     )
     return (
         f'<div class="suggested"><span>{"A trade-off" if suggestion.trade else "Suggested strength"}</span>'
         f"<b>{_range(suggestion.low, suggestion.high)}</b><p>{escape(suggestion.words)}</p></div>"
         f'<div class="note">{escape(about)}</div><div class="plots">{charts}</div>'
-        f'<div class="strips">{"".join(_strip(workspace, found, strip) for strip in found.strips)}</div>'
+        f'<div class="sweeps">{"".join(_sweep(workspace, found, sweep) for sweep in found.sweeps)}</div>'
         f'<p class="note meaning">{escape(EXPLAINED + RULE)}</p>'
     )
 
@@ -187,12 +188,12 @@ def _range(low: float | None, high: float | None) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def _strip(workspace: Workspace, found: "Measured", strip: "SweepScores") -> str:
+def _sweep(workspace: Workspace, found: "Measured", sweep: "SweepScores") -> str:
     cells = "".join(
-        f"<li><b>{strength:g}</b>{_image(workspace, name, strength)}{_numbers(workspace, strip, place)}</li>"
-        for place, (strength, name) in enumerate(zip(found.strengths, strip.images))
+        f"<li><b>{strength:g}</b>{_image(workspace, name, strength)}{_numbers(workspace, sweep, place)}</li>"
+        for place, (strength, name) in enumerate(zip(found.strengths, sweep.images))
     )
-    return f'<div class="note small">Seed {strip.seed}</div><ul class="strip">{cells}</ul>'
+    return f'<div class="note small">Seed {sweep.seed}</div><ul class="sweep">{cells}</ul>'
 
 
 def _image(workspace: Workspace, name: str, strength: float) -> str:
@@ -205,15 +206,15 @@ def _image(workspace: Workspace, name: str, strength: float) -> str:
     )
 
 
-def _numbers(workspace: Workspace, strip: "SweepScores", place: int) -> str:
+def _numbers(workspace: Workspace, sweep: "SweepScores", place: int) -> str:
     """What was measured of one image, and the training image nearest to it."""
-    rows = [f"<span>prompt <i>{strip.prompt[place]:.2f}</i></span>"]
-    if strip.which:
-        path = strip.which[place]
+    rows = [f"<span>prompt <i>{sweep.prompt[place]:.2f}</i></span>"]
+    if sweep.which:
+        path = sweep.which[place]
         link = image_link(thumbnail(workspace, path))
-        rows.append(f"<span>set <i>{strip.likeness[place]:.2f}</i></span>")
+        rows.append(f"<span>set <i>{sweep.likeness[place]:.2f}</i></span>")
         rows.append(
             f'<span class="nearest" title="Nearest: {escape(path.name)}"><img src="{escape(link)}" '
-            f'alt="Nearest: {escape(path.name)}" loading="lazy">near <i>{strip.nearest[place]:.2f}</i></span>'
+            f'alt="Nearest: {escape(path.name)}" loading="lazy">near <i>{sweep.nearest[place]:.2f}</i></span>'
         )
     return f'<div class="numbers">{"".join(rows)}</div>'

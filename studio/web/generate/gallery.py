@@ -75,7 +75,7 @@ class Gallery:
         return {
             self.page: found.page,
             self.line: note(line),
-            self.grid: f'<ul class="cells pictures">{cells}</ul>' if cells else blank,
+            self.grid: f'<ul class="cells images">{cells}</ul>' if cells else blank,
             self.pager: gr.update(visible=found.pages > 1),
             self.where: note(f"{first:,}–{first + len(found.entries) - 1:,} of {found.count:,}"),
             self.newer: gr.update(interactive=found.page > 0),
@@ -137,7 +137,7 @@ def _large(workspace: Workspace, name: str) -> str:
         return ""
     from studio.generation import read_recipe
 
-    path = gallery.picture(workspace, name)
+    path = gallery.image_file(workspace, name)
     recipe, facts = "", ""
     try:
         found = read_recipe(path)

@@ -156,7 +156,7 @@ class Grid:
 
     @show_errors
     def fill_sweep(self):
-        return self.filled(grids.ladder(self.workspace))
+        return self.filled(grids.checkpoint_sweep(self.workspace))
 
     @show_errors
     def fill_taken(self, taken):
@@ -364,7 +364,7 @@ def _cell(workspace: Workspace, grid, number: int) -> str:
     places = position(grid.sides, number)
     name = escape(", ".join(side.labels[place] for side, place in zip(grid.sides, places)))
     return (
-        f'<td><button type="button" data-act="take" data-arg="{escape(grids.picture_name(grid, number))}" '
+        f'<td><button type="button" data-act="take" data-arg="{escape(grids.image_name(grid, number))}" '
         f'title="Use this recipe" aria-label="Use the recipe of {name}">'
         f'<img src="{escape(_link(workspace, grid, number))}" alt="{name}" loading="lazy"></button></td>'
     )

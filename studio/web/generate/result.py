@@ -57,9 +57,9 @@ class Result:
             self.blank = gr.HTML(NOTHING)
             with gr.Row():
                 frame: dict[str, Any] = {"interactive": False, "type": "filepath", "format": "png", "visible": False}
-                frame |= {"buttons": ["download", "fullscreen"], "elem_classes": "picture", "min_width": 200}
+                frame |= {"buttons": ["download", "fullscreen"], "elem_classes": "large-image", "min_width": 200}
                 self.without = gr.Image(label="Without adapters", elem_id="without", **frame)
-                self.image = gr.Image(label="Image", elem_id="picture", **frame)
+                self.image = gr.Image(label="Image", elem_id="image", **frame)
             self.both = gr.ImageSlider(
                 label="Without | with adapters", elem_id="both", interactive=False, type="filepath", format="png",
                 visible=False, buttons=["fullscreen"], max_height=620, show_label=False,
@@ -109,13 +109,13 @@ class Result:
         bare = recipe.model_copy(update={"adapters": ()}) if recipe.adapters and how != OFF else None
         known = _without.get(repr(bare), "") if bare else ""
         first = [bare.model_copy(update={"count": 1})] if bare and not Path(known or "-").is_file() else []
-        job = generation.start_pictures(self.workspace, [*first, recipe])
+        job = generation.start_generation(self.workspace, [*first, recipe])
         for line in watch(job, session, turn):
             yield {self.line: line}
         if job.error:
             yield {self.line: at_rest("")}
             raise StudioError(job.error)
-        paths = [str(path) for _, path in job.result.pictures]
+        paths = [str(path) for _, path in job.result.images]
         if first and paths:
             known = _without[repr(bare)] = paths.pop(0)
             while len(_without) > 100:
@@ -152,7 +152,7 @@ class Result:
         if not recipe.adapters:
             raise StudioError("A strength sweep shows one adapter at several strengths: add an adapter first.")
         progress = gr.Progress()
-        found = generation.strip(
+        found = generation.strength_sweep(
             recipe, 0, turn, lambda done, total: progress((done, total), desc="Strength sweep", unit="steps")
         )
         if not found:

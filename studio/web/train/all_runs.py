@@ -97,7 +97,7 @@ class AllRuns:
         now["rows"] = [row.run.name for row in rows]
         return {
             self.listed: views.run_list(rows, now["selected"], len(found), total, left),
-            self.deleted: views.trash_line(run_library.in_the_bin(workspace), now["sure"]),
+            self.deleted: views.trash_line(run_library.trashed_runs(workspace), now["sure"]),
             **self.compared(now),
             self.held: now,
         }
@@ -112,7 +112,7 @@ class AllRuns:
         if drawn == now["drawn"]:
             return {}
         now["drawn"] = drawn
-        previews = [(name, run_library.film(workspace, name, one, len(courses))) for name, one in courses]
+        previews = [(name, run_library.timeline(workspace, name, one, len(courses))) for name, one in courses]
         on, names = bool(courses), [name for name, _ in courses]
         rows = views.settings_table(names, run_library.differences(workspace, names), NAMES)
         return {

@@ -33,7 +33,7 @@ class Timeline:
 
     def fill(self, name):
         courses = run_library.courses(self.workspace, [name or ""])
-        return views.timeline([(one, run_library.film(self.workspace, one, how)) for one, how in courses])
+        return views.timeline([(one, run_library.timeline(self.workspace, one, how)) for one, how in courses])
 
 
 class NoteAndFiles:

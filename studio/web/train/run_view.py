@@ -36,7 +36,7 @@ class RunView:
             self.previews = gallery("previews")
             with gr.Accordion("Hardest images", open=False, visible=False, elem_id="hardest") as self.hardest:
                 self.hardest_note = gr.HTML()
-                self.hardest_images = gallery("hard-pictures")
+                self.hardest_images = gallery("hard-images")
             with gr.Column(visible=False, elem_id="run-extras") as self.details:
                 run_details.build(context)
         self.tools = [self.onward, self.download, self.resume, self.copy]

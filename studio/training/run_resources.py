@@ -1,4 +1,4 @@
-"""The machine under a run: its precision, its memory, its clock."""
+"""What a run uses of its machine: precision, memory, time."""
 
 import time
 from collections import deque
@@ -41,7 +41,7 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """A step takes, over the last WINDOW ones, with looks and previews between them."""
+        """A step takes, over the last WINDOW ones, with validations and previews between them."""
         return max(1e-6, (self._ticks[-1] - self._ticks[0]) / max(1, len(self._ticks) - 1))
 
     @contextmanager

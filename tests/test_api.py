@@ -51,9 +51,9 @@ def test_whole_way_as_a_program(studio):
     status = wait(studio, "/run_status", run=run)
     assert (status["state"], status["step"], status["adapter_ready"]) == ("finished", 20, True), status
 
-    pictures = []
+    images = []
     for strength in (0.2, 1.0):
-        picture, recipe = studio.predict(
+        image, recipe = studio.predict(
             prompt="inkling, a red apple, on a blue background",
             seed=7,
             steps=4,
@@ -61,8 +61,8 @@ def test_whole_way_as_a_program(studio):
             api_name="/generate",
         )
         assert "seed 7" in recipe and f"ink at {strength:g}" in recipe
-        pictures.append(Image.open(picture).convert("RGB"))
-    assert ImageChops.difference(*pictures).getbbox() is not None
+        images.append(Image.open(image).convert("RGB"))
+    assert ImageChops.difference(*images).getbbox() is not None
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_whole_way_as_a_program(studio):
         ("/caption_dataset", {"dataset": "silhouette", "settings": {"x": 1}}, "starter.x"),
         ("/edit_captions", {"dataset": "silhouette", "operation": "add tag", "first": " "}, "Type a tag"),
         ("/edit_captions", {"dataset": "silhouette", "operation": "tidy", "filter": {"has": 3}}, "filter.has"),
-        ("/remove_pictures", {"dataset": "silhouette", "files": ["../../x.png"]}, "x.png"),
+        ("/remove_images", {"dataset": "silhouette", "files": ["../../x.png"]}, "x.png"),
         ("/export_dataset", {"dataset": "silhouette", "background": "no colour"}, "not a colour"),
         ("/run_status", {"run": "../runs"}, "no run called"),
         ("/generate", {"prompt": "a" * 10_000}, "4000"),
@@ -125,12 +125,12 @@ def test_a_run_is_checked_paused_resumed_and_extended_by_a_program(studio):
 
 def test_a_dataset_is_checked_mended_edited_and_taken_back_by_a_program(studio, tmp_path):
     for name, colour in (("a", "red"), ("b", "red"), ("c", "blue")):
-        picture = Image.radial_gradient("L").resize((160, 160))
-        Image.merge("RGB", [picture if colour == "red" else picture.rotate(90).point(lambda v: 255 - v)] * 3).save(
+        image = Image.radial_gradient("L").resize((160, 160))
+        Image.merge("RGB", [image if colour == "red" else image.rotate(90).point(lambda v: 255 - v)] * 3).save(
             tmp_path / f"{name}.png"
         )
     files = [handle_file(str(tmp_path / f"{name}.png")) for name in "abc"]
-    assert len(studio.predict(files, "discs", api_name="/import_pictures")["items"]) == 3
+    assert len(studio.predict(files, "discs", api_name="/import_images")["items"]) == 3
     found = studio.predict("discs", 64, "", api_name="/check_dataset")
     kinds = {one["kind"]: one for one in found}
     assert sorted(kinds["near-duplicates"]["files"]) == ["a.png", "b.png"], found
@@ -155,7 +155,7 @@ def test_a_dataset_is_checked_mended_edited_and_taken_back_by_a_program(studio, 
     assert "3 pieces" in studio.predict("zsk", api_name="/trigger_report")["message"]
 
 
-def test_pictures_grids_and_adapters_by_a_program(studio, tmp_path):
+def test_images_grids_and_adapters_by_a_program(studio, tmp_path):
     from studio.adapters import AdapterSpec, attach
     from studio.basemodels import load_base
 
@@ -172,12 +172,12 @@ def test_pictures_grids_and_adapters_by_a_program(studio, tmp_path):
     recipe = {"prompt": "zsk, a red apple", "steps": 2, "adapters": [adapter | {"strength": 0.5}]}
     more = {"scheduler": "Euler", "clip_skip": 2}
     studio.predict(seed=41, more=more, api_name="/generate", **recipe)
-    (found,) = studio.predict("zsk 41", api_name="/list_pictures")["entries"]
-    told = studio.predict(found["name"], api_name="/picture_recipe")
+    (found,) = studio.predict("zsk 41", api_name="/list_images")["entries"]
+    told = studio.predict(found["name"], api_name="/image_recipe")
     assert told["recipe"]["scheduler"] == "Euler" and told["adapters"][0]["strength"] == 0.5 and not told["problems"]
-    assert studio.predict(found["name"], api_name="/delete_picture")
-    assert not studio.predict("zsk 41", api_name="/list_pictures")["entries"]
-    assert studio.predict(api_name="/restore_picture") == found["name"]
+    assert studio.predict(found["name"], api_name="/delete_image")
+    assert not studio.predict("zsk 41", api_name="/list_images")["entries"]
+    assert studio.predict(api_name="/restore_image") == found["name"]
 
     axes = [{"kind": "strength", "text": "0, 1"}, {"kind": "seed", "text": "1-2"}]
     studio.predict(axes=axes, api_name="/draw_grid", **recipe)
@@ -230,13 +230,13 @@ def test_dropped_files_that_can_not_be_used(studio, tmp_path):
     (tmp_path / "notes.png").write_text("dear diary", encoding="utf-8")
     Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
     with pytest.raises(AppError, match="notes.png"):
-        studio.predict([handle_file(str(tmp_path / "notes.png"))], "mine", api_name="/import_pictures")
+        studio.predict([handle_file(str(tmp_path / "notes.png"))], "mine", api_name="/import_images")
     files = [handle_file(str(tmp_path / name)) for name in ("notes.png", "red.png")]
-    dataset = studio.predict(files, "mine", api_name="/import_pictures")
+    dataset = studio.predict(files, "mine", api_name="/import_images")
     assert len(dataset["items"]) == 1 and "notes.png" in dataset["skipped"][0]
 
 
-def test_only_pictures_are_served(studio, root):
+def test_only_images_are_served(studio, root):
     import httpx
 
     for path in (root / "runs", root / "datasets", root.parent):

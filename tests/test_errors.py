@@ -17,7 +17,7 @@ def lacking(code: int, path: str = "/secret/place/runs/ink/.x9.tmp") -> OSError:
 @pytest.mark.parametrize(
     ("error", "part"),
     [
-        (DatasetError("Put some pictures in."), "Put some pictures in."),
+        (DatasetError("Put some images in."), "Put some images in."),
         (lacking(errno.ENOSPC), "The disk is full: free"),
         (lacking(errno.EDQUOT), "The disk is full: free"),
         (lacking(errno.EROFS), "ink may not be written"),

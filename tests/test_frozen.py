@@ -1,7 +1,7 @@
 """What 0.1 made keeps opening, and whoever called 0.1 is answered: see frozen/make.py.
 
 The archive holds a workspace with a paused run, a finished, a stopped and a failed one, one in the bin and two that
-wait, datasets with history and masks, pictures, a grid with votes, adapter files, caches, and a tiny base model.
+wait, datasets with history and masks, images, a grid with votes, adapter files, caches, and a tiny base model.
 """
 
 import json
@@ -19,7 +19,7 @@ from tests.tiers import default, in_full
 
 CODE = Path(__file__).parent.parent
 RECORDED = json.loads(RECORDING.read_text("utf-8"))
-EVERY = "zsk--every-field-11.png"  # the picture whose recipe has every field set
+EVERY = "zsk--every-field-11.png"  # the image whose recipe has every field set
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +110,12 @@ def test_a_dataset_keeps_its_captions_their_authors_and_its_history(root, tmp_pa
     assert all(can_undo(shapes))
     redo(shapes)
     assert all("mistaken" in item.caption for item in open_dataset(copy).items)
-    for _ in range(2):  # the tag, then the picture that was taken out
+    for _ in range(2):  # the tag, then the image that was taken out
         undo(open_dataset(copy))
     assert "shape-6.png" in open_dataset(copy).by_file()
 
 
-def test_a_picture_tells_its_recipe_and_is_drawn_anew(root, workspace):
+def test_an_image_tells_its_recipe_and_is_drawn_anew(root, workspace):
     from PIL import Image
 
     from studio.generation import Recipe, generate, read_recipe
@@ -177,7 +177,7 @@ def test_what_was_encoded_is_read(workspace):
     assert len(keys) > 10 and all(cache.has(key) for key in keys)
     for item in open_dataset(workspace.datasets / "shapes").items:
         cache.facts(item)
-    assert not cache._changed  # as they stand in the cache: no picture's bytes were hashed again
+    assert not cache._changed  # as they stand in the cache: no image's bytes were hashed again
 
 
 # Settings -------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""A set of 5,000 pictures: python -m tests.benchmarks.dataset [--pictures 5000] [--side 512]
+"""A set of 5,000 images: python -m tests.benchmarks.dataset [--images 5000] [--side 512]
 
-Makes the pictures of `large_set` in a temporary folder and prints pictures per second of import and of the built-in
+Makes the images of `large_set` in a temporary folder and prints images per second of import and of the built-in
 tagger beside plain Pillow decoding of the same files, then how long the page waits for what a person does with them.
 """
 
@@ -26,12 +26,12 @@ from tests.benchmarks.large_set import make
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--side", type=int, default=512)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source, workspace = Path(folder) / "many", Workspace.open(Path(folder) / "workspace")
-        make(source, given.pictures, given.side)
+        make(source, given.images, given.side)
         throughput(source, workspace)
         waits(workspace)
 
@@ -41,8 +41,8 @@ def throughput(source: Path, workspace: Workspace) -> None:
     files = sorted(source.glob("*.jpg"))
 
     def decode(path: Path) -> None:
-        with Image.open(path) as picture:
-            picture.convert("RGB")
+        with Image.open(path) as image:
+            image.convert("RGB")
 
     def all_at_once() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -67,7 +67,7 @@ def rate(title: str, count: int, work: Callable[[], object], floor: float = 0.0)
     began = time.perf_counter()
     work()
     found = count / (time.perf_counter() - began)
-    print(f"{title:32}{found:9.0f} pictures/s" + (f"{found / floor:8.2f} of decoding" if floor else ""), flush=True)
+    print(f"{title:32}{found:9.0f} images/s" + (f"{found / floor:8.2f} of decoding" if floor else ""), flush=True)
     return found
 
 

@@ -1,4 +1,4 @@
-"""How fast pictures are drawn with adapters, against plain diffusers with peft: tables in Markdown.
+"""How fast images are drawn with adapters, against plain diffusers with peft: tables in Markdown.
 
 python -m tests.benchmarks.drawing [--rounds 5] [--steps 4] [--side 256] [--small] [--processor-time]
 
@@ -39,7 +39,7 @@ from tests.benchmarks.adapter_speed import SMALL
 
 RANK, TARGETS, MANY, DROPPED = 16, "attention+feed-forward", 10, 20
 PROMPT = "red apple, on a blue background"
-PARTS = ["pictures", "first", "slider", "rows", "memory"]
+PARTS = ["images", "first", "slider", "rows", "memory"]
 Act = Callable[[], object]
 
 
@@ -116,7 +116,7 @@ class Bench:
 # The measurements ---------------------------------------------------------------------------------------------------
 
 
-def pictures(bench: Bench) -> None:
+def images(bench: Bench) -> None:
     files = bench.files(3)
     plain, one, three = bench.plain(), bench.with_peft(files[:1]), bench.with_peft(files)
     uses = [(file, 1.0) for file in files]
@@ -131,11 +131,11 @@ def pictures(bench: Bench) -> None:
         }
     )
     recipe = bench.recipe
-    about = f"a picture of {recipe.width} px in {recipe.steps} steps"
+    about = f"an image of {recipe.width} px in {recipe.steps} steps"
     _table(bench, about, spent, "here, no adapter", "diffusers, no adapter")
 
 
-def first_picture(bench: Bench, workspace: Workspace) -> None:
+def first_image(bench: Bench, workspace: Workspace) -> None:
     """The file is new to the process each time, the base is warm."""
     fresh = iter(bench.files(3 * (bench.rounds + 1)))
     plain = bench.plain()
@@ -157,12 +157,12 @@ def first_picture(bench: Bench, workspace: Workspace) -> None:
     spent = bench.turns(
         {
             "load_lora_weights + call": loaded,
-            "here: checked, copied, its row, and the picture": dropped,
-            "here: the picture alone": by_hand,
+            "here: checked, copied, its row, and the image": dropped,
+            "here: the image alone": by_hand,
         },
         between=plain.unload_lora_weights,
     )
-    _table(bench, "from a new file to its first picture", spent, "load_lora_weights + call")
+    _table(bench, "from a new file to its first image", spent, "load_lora_weights + call")
 
 
 def slider(bench: Bench) -> None:
@@ -183,7 +183,7 @@ def slider(bench: Bench) -> None:
             "here, nothing moved": lambda: bench.ours(*((file, 1.0) for file in files)),
         }
     )
-    _table(bench, "from a slider's move to the picture", spent, "set_adapters + call")
+    _table(bench, "from a slider's move to the image", spent, "set_adapters + call")
 
 
 def rows(bench: Bench, workspace: Workspace) -> None:
@@ -200,7 +200,7 @@ def rows(bench: Bench, workspace: Workspace) -> None:
 
 
 def memory(given: argparse.Namespace) -> None:
-    """A process each, that draws one picture."""
+    """A process each, that draws one image."""
     print(f"\n| peak memory, {MANY} adapters acting | MB | MB beyond the base alone |\n| --- | --- | --- |")
     for model in given.models:
         alone = 0.0
@@ -216,7 +216,7 @@ def memory(given: argparse.Namespace) -> None:
 
 
 def held(model: str, variant: str, given: argparse.Namespace, folder: Path) -> float:
-    """GB at the peak of one picture, the base and its adapters included."""
+    """GB at the peak of one image, the base and its adapters included."""
     bench = Bench(model, given, folder)
     files = bench.files(0 if variant == "no adapter" else MANY)
     plain = bench.with_peft(files) if "peft" in variant else None
@@ -276,8 +276,8 @@ def _table(bench: Bench, title: str, spent: dict[str, list[float]], *units: str)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=4, help="of the large model's pictures; the starter's have 20")
-    parser.add_argument("--side", type=int, default=256, help="of the large model's pictures, in pixels")
+    parser.add_argument("--steps", type=int, default=4, help="of the large model's images; the starter's have 20")
+    parser.add_argument("--side", type=int, default=256, help="of the large model's images, in pixels")
     parser.add_argument("--small", action="store_true", help="try the benchmark itself")
     parser.add_argument("--only", nargs="+", choices=PARTS)
     parser.add_argument("--models", nargs="+", choices=["starter", "large"], default=["starter", "large"])
@@ -300,10 +300,10 @@ def measure(model: str, wanted: list[str], given: argparse.Namespace, folder: Pa
     if wanted == ["memory"]:
         return
     bench, workspace = Bench(model, given, folder), Workspace.open(folder / model)
-    if "pictures" in wanted:
-        pictures(bench)
+    if "images" in wanted:
+        images(bench)
     if "first" in wanted:
-        first_picture(bench, workspace)
+        first_image(bench, workspace)
     if "slider" in wanted:
         slider(bench)
     if "rows" in wanted and model == "starter":

@@ -1,4 +1,4 @@
-"""A 3 x 3 grid against nine pictures drawn by nine calls: the same recipes, on the starter model.
+"""A 3 x 3 grid against nine images drawn by nine calls: the same recipes, on the starter model.
 
 python -m tests.benchmarks.grid [--rounds 5] [--steps 10] [--side 128] [--processor-time]
 
@@ -61,7 +61,7 @@ def measure(rounds: int, steps: int, side: int, clock: Callable[[], float]) -> d
 
 def table(spent: dict[str, list[float]]) -> str:
     """Markdown: median seconds, and the median of the rounds' ratios."""
-    lines = ["| 3 x 3 pictures, strength by seed | seconds | against nine calls |", "| --- | --- | --- |"]
+    lines = ["| 3 x 3 images, strength by seed | seconds | against nine calls |", "| --- | --- | --- |"]
     for name, times in spent.items():
         ratio = statistics.median(own / other for own, other in zip(times, spent["nine calls"]))
         lines.append(f"| {name} | {statistics.median(times):.2f} | {ratio:.2f} |")

@@ -1,8 +1,8 @@
-"""A run on 5,000 pictures: python -m tests.benchmarks.large_set [--pictures 5000] [--side 512]
+"""A run on 5,000 images: python -m tests.benchmarks.large_set [--images 5000] [--side 512]
 
-Makes pictures of noise-like gradients as JPEG in a temporary folder, then prints: how fast the cache is built beside
+Makes images of noise-like gradients as JPEG in a temporary folder, then prints: how fast the cache is built beside
 plain Pillow decoding of the same files on as many threads (the floor), how long a run with a warm cache takes to its
-first step, and the process's memory on a few pictures and on all.
+first step, and the process's memory on a few images and on all.
 """
 
 import argparse
@@ -24,7 +24,7 @@ FEW = 100
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--run", type=Path, nargs=2, metavar=("DATA", "WORKSPACE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -33,9 +33,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         few, many = Path(folder) / "few", Path(folder) / "many"
         make(few, FEW, given.side)
-        make(many, given.pictures, given.side)
+        make(many, given.images, given.side)
         floor = decoding(many)
-        print(f"Pillow alone: {given.pictures / floor:.0f} pictures/s ({floor:.1f} s)")
+        print(f"Pillow alone: {given.images / floor:.0f} images/s ({floor:.1f} s)")
         for title, data in (("few, cold", few), ("many, cold", many), ("many, warm", many)):
             print(f"{title:12}", measured(data, Path(folder) / "workspace"))
 
@@ -47,17 +47,17 @@ def make(folder: Path, count: int, side: int) -> None:
     for number in range(count):
         width, height = ((side, side), (side * 5 // 4, side * 4 // 5), (side * 4 // 5, side * 5 // 4))[number % 3]
         coarse = chance.integers(0, 255, (9, 9, 3), np.uint8)
-        picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-        picture.save(folder / f"{number:05}.jpg", quality=90)
-        (folder / f"{number:05}.txt").write_text(f"picture {number % 50}, a gradient")
+        image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+        image.save(folder / f"{number:05}.jpg", quality=90)
+        (folder / f"{number:05}.txt").write_text(f"image {number % 50}, a gradient")
 
 
 def decoding(folder: Path) -> float:
     """Seconds that Pillow needs to decode all files, and cut each to 128 pixels, on every core."""
 
     def decode(path: Path) -> None:
-        with Image.open(path) as picture:
-            picture.convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
+        with Image.open(path) as image:
+            image.convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
 
     began = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kinds", nargs="*", metavar="sd1|sdxl", default=list(CONDITIONS))
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
-    parser.add_argument("--side", type=int, default=512, help="of the picture, in pixels")
+    parser.add_argument("--side", type=int, default=512, help="of the image, in pixels")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2, help="that are timed, behind one that is not")
     parser.add_argument("--checkpointing", action="store_true")

@@ -1,7 +1,7 @@
 """A subject under its trigger word, and the ordinary thing without it: python -m tests.benchmarks.subject_lesson
 
-Trains the nine pictures of the moody cat twice: alone, and with prior preservation on pictures of ordinary cats that
-the base model drew itself. Then draws both kinds of prompt with the same seeds and says how near the pictures are, by
+Trains the nine images of the moody cat twice: alone, and with prior preservation on images of ordinary cats that
+the base model drew itself. Then draws both kinds of prompt with the same seeds and says how near the images are, by
 the starter's image encoder, to the moody cats and to what the base draws. Writes docs/images/subject-sheet.png.
 """
 
@@ -32,12 +32,12 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="section.key=value")
     given = parser.parse_args()
     base = load_base("starter", shared=False)
-    bare = {words: pictures(base, words) for words in (TRIGGER, ORDINARY)}
+    bare = {words: images(base, words) for words in (TRIGGER, ORDINARY)}
     subject = base.embed_images([item.load() for item in open_dataset(DATA).items])
     rows = {"base": bare}
     with tempfile.TemporaryDirectory() as folder:
         workspace, ordinary = Workspace.open(folder), Path(folder) / "ordinary"
-        ordinary_pictures(base, ordinary)
+        ordinary_images(base, ordinary)
         for name, regularisation in (("alone", ""), ("prior", str(ordinary))):
             values = {
                 "name": name, "data.folder": str(DATA), "data.trigger": TRIGGER, "preview.every": 0,
@@ -50,7 +50,7 @@ def main() -> None:
             file = read_run(workspace, name).adapter
             assert file is not None
             adapter = attach_file(read_adapter(file), base.modules())
-            rows[name] = {words: pictures(base, words) for words in (TRIGGER, ORDINARY)}
+            rows[name] = {words: images(base, words) for words in (TRIGGER, ORDINARY)}
             adapter.detach()
     print(f"{'':8}{'“' + TRIGGER + '” to the subject':32}{'“' + ORDINARY + '” to what the base draws'}")
     for name, drawn in rows.items():
@@ -62,7 +62,7 @@ def main() -> None:
     print(file.relative_to(ASSETS.parent))
 
 
-def pictures(base: StableDiffusion, words: str) -> list[Image.Image]:
+def images(base: StableDiffusion, words: str) -> list[Image.Image]:
     """One a colour, each with its own seed."""
     return [draw(base, Recipe(prompt=on(words, colour), seed=seed)) for seed, colour in enumerate(COLOURS)]
 
@@ -71,7 +71,7 @@ def on(words: str, colour: str) -> str:
     return f"{words}, on {'an' if colour[0] in 'aeiou' else 'a'} {colour} background"
 
 
-def ordinary_pictures(base: StableDiffusion, folder: Path) -> None:
+def ordinary_images(base: StableDiffusion, folder: Path) -> None:
     """What the base model itself draws of the kind, with the prompts as captions (arXiv:2208.12242, section 3.2)."""
     folder.mkdir()
     for seed in range(24):
@@ -81,12 +81,12 @@ def ordinary_pictures(base: StableDiffusion, folder: Path) -> None:
 
 
 def near_to(drawn: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Mean similarity of each picture to the training picture that it is nearest to."""
+    """Mean similarity of each image to the training image that it is nearest to."""
     return (drawn @ wanted.T).max(1).values.mean().item()
 
 
 def sheet(rows: dict[str, dict[str, list[Image.Image]]]) -> Image.Image:
-    """A row an adapter: four pictures with the trigger, the same four without."""
+    """A row an adapter: four images with the trigger, the same four without."""
     side = rows["base"][TRIGGER][0].width
     names = {"base": "base model", "alone": "trained alone", "prior": "with prior preservation"}
     canvas = Image.new("RGB", (side * 2 * SHOWN + 8, (side + LABEL) * len(rows)), "white")
@@ -96,8 +96,8 @@ def sheet(rows: dict[str, dict[str, list[Image.Image]]]) -> Image.Image:
         for column, words in enumerate((TRIGGER, ORDINARY)):
             left = column * (side * SHOWN + 8)
             pen.text((left + 4, top + 2), f"{names[name]}: {words}", fill="black")
-            for place, picture in enumerate(drawn[words][:SHOWN]):
-                canvas.paste(picture, (left + place * side, top + LABEL))
+            for place, image in enumerate(drawn[words][:SHOWN]):
+                canvas.paste(image, (left + place * side, top + LABEL))
     return canvas
 
 

@@ -62,7 +62,7 @@ def steps(model: str, batches: tuple[int, ...], rounds: int, targets: str) -> No
 
 
 def lesson() -> None:
-    """The same pictures, steps, batch, rank and rate for both, from three seeds, judged by diffusers alone."""
+    """The same images, steps, batch, rank and rate for both, from three seeds, judged by diffusers alone."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         ended: dict[str, list[Ended]] = {"peft": [], "ours": []}

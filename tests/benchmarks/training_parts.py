@@ -31,7 +31,7 @@ from tests.benchmarks.training import BATCH, DATA, RANK, RATE, STEPS, VARIANTS, 
 STARTER = DATA.parent / "starter"
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 FEED_FORWARD = ["ff.net.0.proj", "ff.net.2"]
-DRAWS = 8  # timesteps that a held-out picture is judged at
+DRAWS = 8  # timesteps that a held-out image is judged at
 
 
 def steps(model: str, batch: str, rounds: str, targets: str) -> dict[str, dict[str, float]]:
@@ -110,8 +110,8 @@ def learn(folder: str, seed: str) -> None:
     parameters = [p for p in unet.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, RATE, weight_decay=1e-2)
     rates = get_scheduler("cosine", optimizer, num_warmup_steps=WARMUP, num_training_steps=STEPS)
-    pictures = torch.utils.data.TensorDataset(latents, states)
-    loader = torch.utils.data.DataLoader(pictures, batch_size=BATCH, shuffle=True)
+    images = torch.utils.data.TensorDataset(latents, states)
+    loader = torch.utils.data.DataLoader(images, batch_size=BATCH, shuffle=True)
     unet.train()
     done = 0
     while done < STEPS:
@@ -133,7 +133,7 @@ def learn(folder: str, seed: str) -> None:
 
 @torch.no_grad()
 def judge(*files: str) -> dict[str, float]:
-    """{file, or "base": mean squared error on the held-out pictures}, at the same noise and timesteps for all."""
+    """{file, or "base": mean squared error on the held-out images}, at the same noise and timesteps for all."""
     pipeline, schedule = _starter()
     latents, states = _encoded(pipeline, DATA / "held-out" / "silhouette")
 
@@ -164,7 +164,7 @@ def _starter() -> tuple[StableDiffusionPipeline, DDPMScheduler]:
 
 @torch.no_grad()
 def _encoded(pipeline: StableDiffusionPipeline, folder: Path) -> tuple[Tensor, Tensor]:
-    """Latents (N, 4, h, w) and text states (N, 77, width) of the pictures and captions in a folder."""
+    """Latents (N, 4, h, w) and text states (N, 77, width) of the images and captions in a folder."""
     files = sorted(folder.glob("*.png"))
     pixels = np.stack([np.asarray(Image.open(file).convert("RGB"), dtype=np.float32) for file in files])
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1

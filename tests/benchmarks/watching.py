@@ -81,7 +81,7 @@ def studio(root: Path, cores: set[int]) -> AbstractContextManager[tuple[subproce
 
 
 def start(client: Client) -> str:
-    """A run without pictures and looks in between, so that every second of it is alike."""
+    """A run without images and looks in between, so that every second of it is alike."""
     client.predict("silhouette", api_name="/open_dataset")
     more = {"validation.every": 0, "preview.every": 0, "training.checkpoint_every": 100_000}
     return client.predict(dataset="silhouette", name="watched", steps=90_000, more=more, api_name="/start_training")

@@ -64,9 +64,9 @@ def set_strength(page: Page, row: int, strength: float) -> None:
 
 
 def draw(page: Page) -> str:
-    """Press Generate, wait for a new picture, return its address."""
-    picture = page.locator("#image img")
-    before = picture.get_attribute("src") if picture.count() else ""
+    """Press Generate, wait for a new image, return its address."""
+    image = page.locator("#image img")
+    before = image.get_attribute("src") if image.count() else ""
     page.locator("#go").click()
-    expect(picture).not_to_have_attribute("src", before or "", timeout=FIRST_LOAD)
-    return picture.get_attribute("src")
+    expect(image).not_to_have_attribute("src", before or "", timeout=FIRST_LOAD)
+    return image.get_attribute("src")

@@ -1,4 +1,4 @@
-"""The Adapters part by clicking: the shelf, a look inside, another rank with its picture, and the rows as one file."""
+"""The Adapters part by clicking: the shelf, a look inside, another rank with its image, and the rows as one file."""
 
 import pytest
 import torch
@@ -69,7 +69,7 @@ def test_a_look_inside_shows_where_it_acts_and_a_file_for_another_base_is_told_i
 
 
 @pytest.mark.full
-def test_resized_and_exported_files_come_with_their_picture_and_go_back_on_the_rows(shelf, page):
+def test_resized_and_exported_files_come_with_their_image_and_go_back_on_the_rows(shelf, page):
     open_shelf(page)
     card(page, "one").get_by_text("Inspect").click()
     expect(page.locator("#convert")).to_be_visible(timeout=clicks.FIRST_LOAD)
@@ -96,4 +96,4 @@ def test_resized_and_exported_files_come_with_their_picture_and_go_back_on_the_r
     file = read_adapter(shelf / "both.safetensors")
     assert coming.value.path().read_bytes() == (shelf / "both.safetensors").read_bytes()
     assert file.metadata["modelspec.merged_from"] == "one-rank1:1, one:0.5"
-    expect(card(page, "both").locator("img")).to_be_visible()  # the picture inside the file
+    expect(card(page, "both").locator("img")).to_be_visible()  # the image inside the file

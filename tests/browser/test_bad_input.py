@@ -43,7 +43,7 @@ def test_text_file_named_png_is_refused_and_nothing_is_lost(page, tmp_path):
     assert not (tmp_path / "workspace/datasets/mine").exists()
 
 
-def test_good_pictures_beside_a_bad_one_are_kept(page, tmp_path):
+def test_good_images_beside_a_bad_one_are_kept(page, tmp_path):
     page.locator("#add-images button").first.click()
     clicks.fill(page, "dataset-name", "mine")
     page.locator("#drop-images input[type=file]").set_input_files(

@@ -18,20 +18,20 @@ SAMPLE = ASSETS / "datasets" / "silhouette"
 
 @pytest.fixture(scope="module")
 def mixed_zip(tmp_path_factory) -> Path:
-    """12 files: eight good pictures, one broken, one double of the first, one turned by EXIF, one of 16 bits."""
+    """12 files: eight good images, one broken, one double of the first, one turned by EXIF, one of 16 bits."""
     path = tmp_path_factory.mktemp("zip") / "phone.zip"
-    pictures = sorted(SAMPLE.glob("*.png"))[:10]
+    images = sorted(SAMPLE.glob("*.png"))[:10]
     with zipfile.ZipFile(path, "w") as archive:
-        for picture in pictures[:8]:
-            archive.writestr(picture.name, picture.read_bytes())
-        archive.writestr("broken.png", b"\x89PNG\r\n\x1a\n" + b"no picture at all" * 20)
-        archive.writestr("again.png", pictures[0].read_bytes())
-        turned, stream = Image.open(pictures[8]).convert("RGB"), io.BytesIO()
+        for image in images[:8]:
+            archive.writestr(image.name, image.read_bytes())
+        archive.writestr("broken.png", b"\x89PNG\r\n\x1a\n" + b"no image at all" * 20)
+        archive.writestr("again.png", images[0].read_bytes())
+        turned, stream = Image.open(images[8]).convert("RGB"), io.BytesIO()
         exif = Image.Exif()
         exif[0x0112] = 6
         turned.resize((192, 128)).save(stream, "JPEG", exif=exif, quality=95)
         archive.writestr("turned.jpg", stream.getvalue())
-        grey = np.asarray(Image.open(pictures[9]).convert("L"), np.uint16) * 257
+        grey = np.asarray(Image.open(images[9]).convert("L"), np.uint16) * 257
         stream = io.BytesIO()
         Image.fromarray(grey).save(stream, "PNG")
         archive.writestr("deep.png", stream.getvalue())
@@ -103,9 +103,9 @@ def test_filter_chips_and_keys_edit_one_caption_after_the_other(page, tmp_path):
     folder = tmp_path / "workspace/datasets/silhouette"
     clicks.fill(page, "find", "on a red")
     expect(page.locator("#dataset-summary")).to_contain_text("3 found")
-    pictures = page.locator("#images button.thumbnail-lg")
-    expect(pictures).to_have_count(3)
-    pictures.first.click()
+    images = page.locator("#images button.thumbnail-lg")
+    expect(images).to_have_count(3)
+    images.first.click()
     chips = page.locator("#chips .chip")
     expect(chips).to_have_count(2)
     first = clicks.value(page, "caption")
@@ -186,7 +186,7 @@ def test_two_captioners_are_tried_side_by_side_and_one_is_taken(page):
     expect(page.locator("#captioner input")).to_have_value("Built-in tagger")
 
 
-def test_export_gives_a_zip_of_the_very_pictures_and_captions(page):
+def test_export_gives_a_zip_of_the_very_images_and_captions(page):
     clicks.open_sample(page, "silhouette")
     page.locator("#export button").first.click()
     page.locator("#export-go").click()

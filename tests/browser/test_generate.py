@@ -1,4 +1,4 @@
-"""Adapters dropped and tried by clicking: rows, the film strip, a reload, and a picture that gives its recipe back."""
+"""Adapters dropped and tried by clicking: rows, the film strip, a reload, and an image that gives its recipe back."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_two_adapters_at_once_a_strip_and_a_reload(page, tmp_path):
     expect(page.locator("#strength-1 input[type=number]")).to_have_value("0.4")
 
 
-def test_a_picture_dropped_back_restores_the_form(page, tmp_path):
+def test_an_image_dropped_back_restores_the_form(page, tmp_path):
     open_generate(page)
     page.locator("#drop-adapters input[type=file]").set_input_files(str(adapter(tmp_path / "one.safetensors", 1)))
     expect(page.locator("#about-0")).to_contain_text("rank 4", timeout=clicks.FIRST_LOAD)
@@ -87,14 +87,14 @@ def test_a_picture_dropped_back_restores_the_form(page, tmp_path):
     expect(page.locator("#strength-0 input[type=number]")).to_have_value("0.7")
 
 
-def test_earlier_pictures_stand_side_by_side(page, tmp_path):
+def test_earlier_images_stand_side_by_side(page, tmp_path):
     for name in ("one", "two", "three"):
         Image.new("RGB", (128, 128), "red").save(tmp_path / "workspace/outputs" / f"{name}.png")
     page.reload()
     open_generate(page, "")
-    pictures = page.locator("#earlier img")
-    expect(pictures).to_have_count(3, timeout=clicks.FIRST_LOAD)
-    first, last = pictures.first.bounding_box(), pictures.last.bounding_box()
+    images = page.locator("#earlier img")
+    expect(images).to_have_count(3, timeout=clicks.FIRST_LOAD)
+    first, last = images.first.bounding_box(), images.last.bounding_box()
     assert first["y"] == last["y"] and first["x"] < last["x"]
 
 

@@ -40,9 +40,9 @@ def test_a_grid_is_found_by_a_reload_voted_on_and_gives_recipes_back(page, tmp_p
     open_grid(page)
     expect(page.locator("#grid th").filter(has_text="seed 12")).to_be_visible()
     done(page)
-    pictures = page.locator("#grid td img")
-    expect(pictures).to_have_count(4)
-    assert pictures.nth(3).get_attribute("alt") == "strength 0.8, seed 12"
+    images = page.locator("#grid td img")
+    expect(images).to_have_count(4)
+    assert images.nth(3).get_attribute("alt") == "strength 0.8, seed 12"
     outputs = tmp_path / "workspace" / "outputs"
     folder = next((outputs / "grids").iterdir())
     assert (outputs / f"{folder.name}.png").is_file() and len(list(folder.glob("0*.png"))) == 4
@@ -51,7 +51,7 @@ def test_a_grid_is_found_by_a_reload_voted_on_and_gives_recipes_back(page, tmp_p
     pair = page.locator("#grid .blind-pair img")
     expect(pair).to_have_count(2)
     expect(page.locator("#grid table")).to_have_count(0)  # nothing on the page tells which is which
-    assert {picture.get_attribute("alt") for picture in pair.all()} == {"left", "right"}
+    assert {image.get_attribute("alt") for image in pair.all()} == {"left", "right"}
     page.get_by_role("button", name="Left is better").click()
     expect(page.locator("#grid")).to_contain_text("1 vote on this grid")
     page.get_by_role("button", name="The same").click()

@@ -39,16 +39,16 @@ def test_a_caption_survives_that_its_neighbours_go(page, tmp_path):
     clicks.open_sample(page, "silhouette")
     folder = tmp_path / "workspace/datasets/silhouette"
     names = [path.stem for path in sorted(folder.glob("*.png"))]
-    pictures = page.locator("#images button.thumbnail-lg")
-    pictures.nth(1).click()
+    images = page.locator("#images button.thumbnail-lg")
+    images.nth(1).click()
     expect(page.locator("#caption textarea")).to_be_visible()
     clicks.fill(page, "caption", "the one to keep")
-    pictures.nth(0).click()
+    images.nth(0).click()
     expect(page.locator("#images")).to_contain_text("the one to keep")
     page.locator("#remove-image").click()
-    expect(pictures).to_have_count(23)
-    expect(pictures.first).to_contain_text("the one to keep")
-    pictures.first.click()
+    expect(images).to_have_count(23)
+    expect(images.first).to_contain_text("the one to keep")
+    images.first.click()
     expect(page.locator("#caption textarea")).to_have_value("the one to keep")
     assert (folder / f"{names[1]}.txt").read_text().strip() == "the one to keep"
     assert not (folder / f"{names[0]}.png").exists()

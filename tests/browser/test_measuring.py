@@ -1,4 +1,4 @@
-"""Measuring an adapter and going through earlier pictures, by clicking."""
+"""Measuring an adapter and going through earlier images, by clicking."""
 
 import pytest
 from PIL import Image
@@ -38,10 +38,10 @@ def test_an_adapter_is_measured_against_a_dataset_and_a_reload_finds_the_result(
     clicks.set_strength(page, 0, 0.1)
     board.locator(".sweep").first.locator("button").nth(6).click()  # its recipe goes into the form
     expect(page.locator("#strength-0 input[type=number]")).to_have_value("1.5")
-    expect(page.locator("#image")).to_be_hidden()  # the tab of the picture is open, and empty
+    expect(page.locator("#image")).to_be_hidden()  # the tab of the image is open, and empty
 
 
-def test_earlier_pictures_are_searched_opened_taken_up_deleted_and_put_back(page, tmp_path):
+def test_earlier_images_are_searched_opened_taken_up_deleted_and_put_back(page, tmp_path):
     from studio.generation import Recipe, save_image
 
     outputs = tmp_path / "workspace" / "outputs"

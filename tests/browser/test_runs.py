@@ -27,7 +27,7 @@ def test_a_queued_run_begins_after_the_first_and_both_are_compared_deleted_and_t
     settings(page, "validation-settings", "validation-every", "2")
     clicks.fill(page, "run-name", "first")
     clicks.fill(page, "training-steps", "4")
-    with jobs.device():  # as while a picture is drawn: the first run goes no further meanwhile
+    with jobs.device():  # as while an image is drawn: the first run goes no further meanwhile
         page.locator("#start").click()
         expect(page.locator("#enqueue")).to_be_visible(timeout=clicks.FIRST_LOAD)
         expect(page.locator("#start")).to_be_disabled()
@@ -57,7 +57,7 @@ def test_a_queued_run_begins_after_the_first_and_both_are_compared_deleted_and_t
 
 
 def scrub(page) -> None:
-    """The slider shows another picture of every prompt, without one more request."""
+    """The slider shows another image of every prompt, without one more request."""
     frames = page.locator("#runs-timeline .frames")
     expect(frames).to_have_count(4)  # two prompts of two runs
     expect(page.locator("#runs-timeline img")).to_have_count(12)  # at steps 0, 2 and 4

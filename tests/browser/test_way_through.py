@@ -1,4 +1,4 @@
-"""The whole way by clicking: sample dataset, captions, a short run, pictures at two strengths."""
+"""The whole way by clicking: sample dataset, captions, a short run, images at two strengths."""
 
 import io
 import re
@@ -52,7 +52,7 @@ def test_caption_edited_by_hand_is_kept(page, tmp_path):
     expect(page.locator("#caption textarea")).to_have_value("a bear")
 
 
-def test_captions_written_while_a_picture_is_open_are_not_undone_by_looking_on(page, tmp_path):
+def test_captions_written_while_an_image_is_open_are_not_undone_by_looking_on(page, tmp_path):
     clicks.open_sample(page, "silhouette")
     folder = tmp_path / "workspace/datasets/silhouette"
     page.locator("#images button.thumbnail-lg").nth(0).click()

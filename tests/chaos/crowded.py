@@ -44,14 +44,14 @@ def crowd(
     url: str, run: str, folder: Path, process: subprocess.Popen, clients: int, seconds: float
 ) -> tuple[dict[str, list[float]], list[str], list[dict[str, float]]]:
     """({call: seconds of each}, what failed, the studio's facts after a quarter of the time and at the end)."""
-    picture = folder / "crowd.png"
-    Image.new("RGB", (96, 96), "teal").save(picture)
+    image = folder / "crowd.png"
+    Image.new("RGB", (96, 96), "teal").save(image)
     times, failed = defaultdict[str, list[float]](list), list[str]()
     until, ready = time.monotonic() + seconds, threading.Barrier(clients + 1)
 
     def person(number: int) -> None:
         chance, client = random.Random(number), Client(url, verbose=False)
-        calls = _calls(client, run, picture, number, chance)
+        calls = _calls(client, run, image, number, chance)
         ready.wait()
         while time.monotonic() < until:
             name = chance.choices(list(calls), weights=[2, 5, 8, 1])[0]
@@ -77,18 +77,18 @@ def crowd(
 
 
 def _calls(
-    client: Client, run: str, picture: Path, number: int, chance: random.Random
+    client: Client, run: str, image: Path, number: int, chance: random.Random
 ) -> dict[str, Callable[[], object]]:
     def draw() -> object:
         words = chance.choice(["red apple", "fish, on a pink background", "teddy bear"])
         return client.predict(prompt=words, seed=chance.randrange(9999), steps=2, api_name="/generate")
 
     return {
-        "draw a picture": draw,
-        "browse pictures": lambda: client.predict(api_name="/list_pictures"),
+        "draw an image": draw,
+        "browse images": lambda: client.predict(api_name="/list_images"),
         "watch a run": lambda: client.predict(run, api_name="/run_status"),
-        "upload a picture": lambda: client.predict(
-            [handle_file(str(picture))], f"crowd-{number}", api_name="/import_pictures"
+        "upload an image": lambda: client.predict(
+            [handle_file(str(image))], f"crowd-{number}", api_name="/import_images"
         ),
     }
 

@@ -53,7 +53,7 @@ PLACES = (
     Place("captions", work.write_captions_in, work.check_captions, 16),
     Place("adapter files", work.write_adapters, work.check_adapters, 10),
     Place("notes, queue and bin", work.keep_runs, work.check_kept, 14),
-    Place("pictures", work.save_pictures, work.check_pictures, 8),
+    Place("images", work.save_images, work.check_images, 8),
     Place("opening the page", work.open_page, work.check_page, 6),
     Place("the command line", work.command_line, work.check_runs, 2),
 )

@@ -166,7 +166,7 @@ def write_captions_in(root: Path, say: Say, doomed: bool) -> None:
     folder = root / "datasets" / "mine"
     if not folder.exists():
         for number in range(8):
-            save_picture_file(folder / f"{number}.png", number)
+            save_image_file(folder / f"{number}.png", number)
     dataset, salt = open_dataset(folder), time.time_ns()
     files = sorted(dataset.by_file())
     for number in range(LONG if doomed else 40):
@@ -202,7 +202,7 @@ def check_captions(root: Path, said: list[Any], known: dict) -> list[str]:
     return wrong
 
 
-def save_picture_file(path: Path, number: int) -> None:
+def save_image_file(path: Path, number: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (64, 64), (30 * number % 256, 90, 200)).save(path)
 
@@ -321,28 +321,28 @@ def check_kept(root: Path, said: list[Any], known: dict) -> list[str]:
     return [] if fine else [f"{step} made {now} of {before}"]
 
 
-# Pictures and the page ----------------------------------------------------------------------------------------------
+# Images and the page ----------------------------------------------------------------------------------------------
 
 
-def save_pictures(root: Path, say: Say, doomed: bool) -> None:
-    """Pictures with their recipes, and the small copies of them that the page shows."""
+def save_images(root: Path, say: Say, doomed: bool) -> None:
+    """Images with their recipes, and the small copies of them that the page shows."""
     from studio.services.thumbnails import cropped, thumbnail
 
     workspace = Workspace.open(root)
     for seed in range(LONG if doomed else 12):
-        picture = Image.effect_noise((256, 256), 60).convert("RGB")
-        path = save_image(picture, Recipe(prompt="a red apple", seed=seed), workspace.outputs)
-        say({"picture": path.name, "seed": seed, "hash": hashlib.sha256(path.read_bytes()).hexdigest()})
+        image = Image.effect_noise((256, 256), 60).convert("RGB")
+        path = save_image(image, Recipe(prompt="a red apple", seed=seed), workspace.outputs)
+        say({"image": path.name, "seed": seed, "hash": hashlib.sha256(path.read_bytes()).hexdigest()})
         thumbnail(workspace, path)
         cropped(workspace, path, (10.0, 10.0, 200.0, 200.0), 256)
 
 
-def check_pictures(root: Path, said: list[Any], known: dict) -> list[str]:
+def check_images(root: Path, said: list[Any], known: dict) -> list[str]:
     outputs = Workspace.open(root).outputs
-    known |= {one["picture"]: one for one in said}
+    known |= {one["image"]: one for one in said}
     wrong = []
     for one in [one for name, one in known.items() if name.endswith(".png")]:
-        path = outputs / one["picture"]
+        path = outputs / one["image"]
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != one["hash"]:
             wrong.append(f"{path.name} is lost or another one")
         elif read_recipe(path).values["seed"] != one["seed"]:

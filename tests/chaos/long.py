@@ -1,6 +1,6 @@
-"""A long life: one run of many steps with previews and checkpoints, then many pictures with adapters that come and go.
+"""A long life: one run of many steps with previews and checkpoints, then many images with adapters that come and go.
 
-python -m tests.chaos.long [--steps 20000] [--pictures 2000]
+python -m tests.chaos.long [--steps 20000] [--images 2000]
 
 Everything happens in one process, as in the studio. Its memory is read along the way; exit code 1 when what it holds at
 the end is more than a tenth above what it held after the first tenth.
@@ -30,7 +30,7 @@ PARTS, FILES, GROWTH = 10, 12, 1.10
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--pictures", type=int, default=2_000)
+    parser.add_argument("--images", type=int, default=2_000)
     given = parser.parse_args()
     flat = True
     with tempfile.TemporaryDirectory() as root:
@@ -38,7 +38,7 @@ def main() -> int:
         print("| | " + " | ".join(f"{10 * part} %" for part in range(1, PARTS + 1)) + " | minutes |")
         print("| --- |" + " --- |" * (PARTS + 1))
         parts = {"steps": (steps(workspace, given.steps), given.steps)}
-        parts["pictures"] = (pictures(Path(root), given.pictures), given.pictures)
+        parts["images"] = (images(Path(root), given.images), given.images)
         for name, (work, many) in parts.items():
             began, held = time.monotonic(), [megabytes() for _ in _tenths(work, many)]
             row = " | ".join(f"{number:,.0f}" for number in held)
@@ -59,8 +59,8 @@ def steps(workspace: Workspace, many: int) -> Iterator[None]:
             yield
 
 
-def pictures(folder: Path, many: int) -> Iterator[None]:
-    """One item a picture; each has one or two adapters, whose files are now and then new ones."""
+def images(folder: Path, many: int) -> Iterator[None]:
+    """One item an image; each has one or two adapters, whose files are now and then new ones."""
     base = load_base("starter")
     made = attach(base.model, AdapterSpec(rank=4, targets="attention"))
     first = folder / "first.safetensors"

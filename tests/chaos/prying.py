@@ -2,7 +2,7 @@
 
 python -m tests.chaos.prying [--modes own public] [--texts 2] [--only ENDPOINT ...] [--no-browser]
 
-Beside the workspace lie a secret and a set of pictures, and on this machine a small server listens. Nothing may open
+Beside the workspace lie a secret and a set of images, and on this machine a small server listens. Nothing may open
 those files, write outside the workspace, or ask that server; every answer is a result or one line. Then markup in every
 name and text, looked at in Chromium, and a token of the hub, looked for on the disk and in the logs. Prints a table.
 """
@@ -150,10 +150,10 @@ def prepared() -> Iterator[Place]:
     """A place with secrets beside the workspace; what the studio is sent and makes aside is kept there too."""
     with tempfile.TemporaryDirectory() as folder, listening() as (port, heard):
         place = Place(Path(folder).resolve(), port, heard)
-        picture = png("red")
+        image = png("red")
         for name in ("outside", "workspace/datasets/set"):
             (place.guard / name).mkdir(parents=True)
-            (place.guard / name / "a.png").write_bytes(picture)
+            (place.guard / name / "a.png").write_bytes(image)
             (place.guard / name / "a.txt").write_text(f"{CANARY}\n" if name == "outside" else "a fish\n")
         (place.guard / "secret.txt").write_text(CANARY)
         (place.root / "aside").mkdir()
@@ -219,7 +219,7 @@ def pry(place: Place, public: bool, only: Sequence[str] = (), most: int | None =
         asker, home = Asker(url), httpx.URL(url).netloc.decode()
         asker.ask("/add_adapter", [asker.upload("ink.safetensors", good())])
         if public:
-            asker.ask("/import_pictures", [[asker.upload("a.png", png("red"))], "set"])
+            asker.ask("/import_images", [[asker.upload("a.png", png("red"))], "set"])
         make(Workspace.open(own_folder(place, public)), "run")
         for endpoint, facts in asker.endpoints.items():
             if (only and endpoint.strip("/") not in only) or endpoint.strip("/") in LEFT_OUT:

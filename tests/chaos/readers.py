@@ -74,10 +74,10 @@ def readers(root: Path) -> list[Reader]:
 
     workspace = Workspace.open(root / "guard" / "workspace")
     (root / "in").mkdir(exist_ok=True)
-    save(workspace.datasets / "set" / "a.png", pictures_of_each_format()[0])
+    save(workspace.datasets / "set" / "a.png", images_of_each_format()[0])
     save(workspace.datasets / "set" / "a.txt", b"red fish, blue_sea, o_o\n")
     return [
-        *of_pictures(workspace, root / "in"),
+        *of_images(workspace, root / "in"),
         *of_what_is_typed(workspace, root / "in"),
         *of_runs(workspace),
         *of_notes(workspace),
@@ -91,10 +91,10 @@ def save(path: Path, data: bytes) -> Path:
     return path
 
 
-# Pictures and what travels with them --------------------------------------------------------------------------------
+# Images and what travels with them --------------------------------------------------------------------------------
 
 
-def pictures_of_each_format() -> list[bytes]:
+def images_of_each_format() -> list[bytes]:
     grey = Image.radial_gradient("L").resize((24, 18))
     image, exif, found = Image.merge("RGBA", [grey, grey.rotate(90), grey, grey]), Image.Exif(), []
     exif[image_files.ORIENTATION] = 6
@@ -111,15 +111,15 @@ def pictures_of_each_format() -> list[bytes]:
 
 def png_saying(texts: dict[str, bytes]) -> bytes:
     """A PNG with text chunks of any bytes."""
-    plain = pictures_of_each_format()[0]
+    plain = images_of_each_format()[0]
     said = b"".join(chunk(b"iTXt", key.encode() + b"\0\0\0\0\0" + text) for key, text in texts.items())
     return plain[:33] + said + plain[33:]  # behind the header
 
 
-def of_pictures(workspace: Workspace, place: Path) -> list[Reader]:
-    images, ours, theirs, grid = pictures_of_each_format(), dump(RECIPE), FACTS.encode(), dump(AXES)
+def of_images(workspace: Workspace, place: Path) -> list[Reader]:
+    images, ours, theirs, grid = images_of_each_format(), dump(RECIPE), FACTS.encode(), dump(AXES)
 
-    def picture(data: bytes):
+    def read_image(data: bytes):
         path = save(place / "a.png", data)
         seen = image_files.size_of(data), image_files.format_of(data), image_files.has_alpha(path)
         return *seen, image_files.open_image(data, at_least=64).size, image_files.open_alpha(path) and 1
@@ -135,7 +135,7 @@ def of_pictures(workspace: Workspace, place: Path) -> list[Reader]:
         return [dataset.file_of(item) for item in dataset.items], skipped, dataset.problems
 
     def said(data: bytes):
-        """Everything that looks into a picture."""
+        """Everything that looks into an image."""
         path = save(workspace.outputs / "said.png", data)
         axes = contact_sheet.read_axes(path)
         return axes, generation.restored(workspace, path), grid_services.typed_in(workspace, path)
@@ -148,8 +148,8 @@ def of_pictures(workspace: Workspace, place: Path) -> list[Reader]:
     whole = png_saying({image_metadata.KEY: ours, image_metadata.FOREIGN: theirs, contact_sheet.KEY: grid})
     pair = {"a.png": images[0], "a.txt": b"a fish", "metadata.jsonl": b'{"file_name": "b.jpg", "text": "b"}'}
     return [
-        Reader("pictures", images, picture, 8),
-        Reader("pictures to begin from, and masks", images, source, 2),
+        Reader("images", images, read_image, 8),
+        Reader("images to begin from, and masks", images, source, 2),
         Reader("zips", [zipped(pair | {"10_x/b.jpg": images[1]}), zipped({"m/c.webp": images[2]})], archive, 3),
         Reader("PNGs with a recipe", [whole, images[0]], said, 2),
         Reader("our recipe in a PNG", [ours], lambda data: said(png_saying({image_metadata.KEY: data})), 4),

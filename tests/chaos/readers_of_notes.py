@@ -36,7 +36,7 @@ from studio.web.train import views
 from studio.workspace import ASSETS, Workspace
 from tests.adapters.test_hostile_adapter_files import raw
 from tests.chaos.lied import Reader, typed
-from tests.chaos.readers import SIDES, dump, pictures_of_each_format, save
+from tests.chaos.readers import SIDES, dump, images_of_each_format, save
 
 EVENTS = [
     '{"event": "Preparing", "step": 0, "done": 3, "total": 9}',
@@ -72,7 +72,7 @@ def of_runs(workspace: Workspace) -> list[Reader]:
     toml = config_to_toml(config_from({"data.folder": "x", "name": "y", "preview.prompts": ["a", "b @0.5"]})).encode()
     folder = workspace.runs / "run"
     save(folder / "run.toml", toml)
-    save(folder / "previews" / "000002-0.png", pictures_of_each_format()[0])
+    save(folder / "previews" / "000002-0.png", images_of_each_format()[0])
 
     def settings_of(data: bytes):
         config = config_from_toml(save(workspace.runs / "other" / "settings.toml", data))
@@ -119,7 +119,7 @@ def of_runs(workspace: Workspace) -> list[Reader]:
         Reader("what is kept of a run", [dump(dict(zip(names, short))) + b"\n" + dump(line)], kept, 1),
         Reader("the queue", [dump({"runs": ["run", "gone"]})], lined_up, 0.5),
         Reader("notes", [b"the good one \xe2\x9c\x93"], noted, 1),
-        Reader("hardest pictures", [dump({"a.png": [3, 1.5]})], hard, 1),
+        Reader("hardest images", [dump({"a.png": [3, 1.5]})], hard, 1),
     ]  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def of_notes(workspace: Workspace) -> list[Reader]:
         def read(data: bytes):
             folder = workspace.datasets / "noted"
             shutil.rmtree(folder, ignore_errors=True)
-            save(folder / "a.png", pictures_of_each_format()[0])
+            save(folder / "a.png", images_of_each_format()[0])
             save(folder / "a.txt", b"b\n")
             save(folder / ".studio" / name, data)
             dataset = open_dataset(folder)
@@ -162,7 +162,7 @@ def of_notes(workspace: Workspace) -> list[Reader]:
     def index(data: bytes):
         gallery._known.clear()
         save(workspace.cache / "images.json", data)
-        save(workspace.outputs / "p.png", pictures_of_each_format()[0])
+        save(workspace.outputs / "p.png", images_of_each_format()[0])
         return gallery.find(workspace, "fish 7")
 
     def shelf(data: bytes):
@@ -196,7 +196,7 @@ def of_notes(workspace: Workspace) -> list[Reader]:
         Reader(
             "bases.json", [dump({"chosen": "x", "bases": {"x": "owner/x", "y": "/models/y.safetensors"}})], bases, 2
         ),
-        Reader("the index of pictures", [dump([entry])], index, 1),
+        Reader("the index of images", [dump([entry])], index, 1),
         Reader("the shelf's memory", [dump(card)], shelf, 1),
         Reader("what was measured", [dump(told)], measured, 1),
         Reader("an adapter's metadata", [dump(tags), b"zsk, red fish", b"data:image/png;base64,AAAA"], metadata, 2),

@@ -104,7 +104,7 @@ def page_in_a_read_only_workspace(root: Path) -> str:
         said = {studio.refused(lambda: studio.draw(1))}
         said |= {studio.refused(lambda: studio.ask("start_training", dataset="silhouette", steps=2))}
         file = handle_file(str(next(SAMPLE.glob("*.png"))))
-        said |= {studio.refused(lambda: studio.ask("import_pictures", files=[file], name="mine"))}
+        said |= {studio.refused(lambda: studio.ask("import_images", files=[file], name="mine"))}
         read_only(root, False)
         studio.draw(2)
     return " / ".join(sorted(said))

@@ -1,4 +1,4 @@
-"""What a work stands on goes away or is slow: pictures, base model, clock. Each row returns what was said."""
+"""What a work stands on goes away or is slow: images, base model, clock. Each row returns what was said."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def dataset_vanishes_while_it_is_captioned(root: Path) -> str:
 
 
 def slow_dataset_is_left_when_told(root: Path) -> str:
-    """Opening a picture takes 0.3 s, as on a network disk far away: a stop is heard within a few of them."""
+    """Opening an image takes 0.3 s, as on a network disk far away: a stop is heard within a few of them."""
     workspace, load = space(root, encoded=False), images.Image.open
 
     def slow(*arguments: Any, **options: Any) -> Any:
@@ -69,7 +69,7 @@ def slow_dataset_is_left_when_told(root: Path) -> str:
 
     dataset = open_dataset(workspace.datasets / "silhouette")
     images.Image.open = slow
-    listing = waited(lambda stop: list(run(workspace, stop)), 9)  # 7 s go by until the pictures are known
+    listing = waited(lambda stop: list(run(workspace, stop)), 9)  # 7 s go by until the images are known
     decoding = waited(lambda stop: list(run(workspace, stop)), 17)
     captioning = waited(lambda stop: caption_dataset(dataset, mode="overwrite", stop=stop), 2)
     images.Image.open = load

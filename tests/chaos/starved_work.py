@@ -39,7 +39,7 @@ def prepare(folder: Path) -> None:
 
 
 def space(root: Path, encoded: bool = True) -> Workspace:
-    """A workspace with the pictures, on the small disk."""
+    """A workspace with the images, on the small disk."""
     workspace = Workspace.open(root / "space")
     copy_sample(workspace, "silhouette")
     if encoded:
@@ -88,7 +88,7 @@ def caption(workspace: Workspace, **options: Any):
     return caption_dataset(open_dataset(workspace.datasets / "silhouette"), mode="overwrite", **options)
 
 
-def pictures_in(folder: Path) -> int:
+def images_in(folder: Path) -> int:
     return len(list(folder.glob("*.png")))
 
 
@@ -163,7 +163,7 @@ def importing_on_a_full_disk(root: Path) -> str:
     return said
 
 
-def saving_a_picture_on_a_full_disk(root: Path) -> str:
+def saving_an_image_on_a_full_disk(root: Path) -> str:
     workspace = space(root)
     first = draw(workspace)
     fill(root)
@@ -203,7 +203,7 @@ def importing_into_a_read_only_workspace(root: Path) -> str:
     return refused(lambda: import_images(workspace, "mine", [SAMPLE]))
 
 
-def saving_a_picture_in_a_read_only_workspace(root: Path) -> str:
+def saving_an_image_in_a_read_only_workspace(root: Path) -> str:
     workspace = space(root)
     read_only(root)
     return refused(lambda: draw(workspace))
@@ -293,9 +293,9 @@ ROWS = {
     function.__name__.replace("_", " "): function
     for function in (
         training_on_a_full_disk, training_with_room_for_events_alone, encoding_on_a_full_disk,
-        captioning_on_a_full_disk, importing_on_a_full_disk, saving_a_picture_on_a_full_disk,
+        captioning_on_a_full_disk, importing_on_a_full_disk, saving_an_image_on_a_full_disk,
         training_in_a_read_only_workspace, captioning_in_a_read_only_workspace, importing_into_a_read_only_workspace,
-        saving_a_picture_in_a_read_only_workspace, training_without_memory, captioning_without_memory,
+        saving_an_image_in_a_read_only_workspace, training_without_memory, captioning_without_memory,
         importing_without_memory, drawing_without_memory, training_without_file_handles,
         captioning_without_file_handles, importing_without_file_handles, drawing_without_file_handles,
     )

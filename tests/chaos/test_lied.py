@@ -128,7 +128,7 @@ def test_a_setting_with_a_strange_name_is_named_in_a_line():
     assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
 
 
-# Pictures and prompts -----------------------------------------------------------------------------------------------
+# Images and prompts -----------------------------------------------------------------------------------------------
 
 
 def test_spaces_without_end_take_no_time():
@@ -144,7 +144,7 @@ def test_a_weight_too_large_for_a_number_leaves_the_words_behind_it_alone():
     assert [part.weight for part in found] == [prompts.MOST, 1.0]
 
 
-def test_a_picture_that_claims_too_many_pixels_has_no_recipe(tmp_path):
+def test_an_image_that_claims_too_many_pixels_has_no_recipe(tmp_path):
     for side in (60_000, 10_000):  # far too large; and a little, of which Pillow only warns
         (tmp_path / "a.png").write_bytes(bomb(side))
         assert contact_sheet.read_axes(tmp_path / "a.png") == ()
@@ -166,7 +166,7 @@ def test_a_sheet_of_impossible_numbers_is_no_sheet(tmp_path, number):
     assert contact_sheet.read_grid(tmp_path) is None
 
 
-def test_a_recipe_that_began_from_a_picture_of_an_endless_name_says_that_it_is_not_here(workspace):
+def test_a_recipe_that_began_from_an_image_of_an_endless_name_says_that_it_is_not_here(workspace):
     for name in ("x" * 5000, "é" * 200):
         recipe = json.dumps(RECIPE | {"source": f"{name}.png", "mask": f"{name}.png"}).encode()
         (workspace.outputs / "a.png").write_bytes(png_saying({image_metadata.KEY: recipe}))
@@ -214,7 +214,7 @@ def test_a_home_that_nobody_has_is_a_folder_that_is_not_there(workspace):
         base_folder("~nobody-here/model")
     with pytest.raises(BaseModelError):
         base_models.inspect_base(base_models.line_from(workspace, "~nobody-here/model", {}))
-    job = datasets.start_import(workspace, "x", [], "~nobody-here/pictures")
+    job = datasets.start_import(workspace, "x", [], "~nobody-here/images")
     job.wait()
     assert "can't be read" in job.error
 

@@ -63,7 +63,7 @@ def test_half_a_character_is_refused_at_the_door_and_a_written_escape_is_not(stu
     assert json.dumps("🎨") == '"\\ud83c\\udfa8"', "a whole one, written in two halves"
 
 
-def test_a_link_among_the_pictures_is_neither_read_nor_served(studio, tmp_path):
+def test_a_link_among_the_images_is_neither_read_nor_served(studio, tmp_path):
     url, workspace = studio
     (tmp_path / "out.png").write_bytes(png("red"))
     (workspace.outputs / "link.png").symlink_to(tmp_path / "out.png")

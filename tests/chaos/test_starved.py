@@ -13,7 +13,7 @@ from tests.chaos.starving import NOT_TRIED, refused
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts and limits, which are tried on Linux")
 ROOT = Path(__file__).parents[2]
-ROWS = "training with room,captioning on a full,importing on a full,saving a picture on a full,base model loses"
+ROWS = "training with room,captioning on a full,importing on a full,saving an image on a full,base model loses"
 
 
 @pytest.mark.parametrize("rows", tiers.default([",".join(ROWS.split(",")[3:]), ROWS]))
@@ -32,7 +32,7 @@ def test_silence_and_a_bug_are_no_sentence():
     def fail(error: Exception):
         raise error
 
-    assert refused(lambda: fail(DatasetError("Put pictures in."))) == "Put pictures in."
+    assert refused(lambda: fail(DatasetError("Put images in."))) == "Put images in."
     with pytest.raises(AssertionError, match="nothing was said"):
         refused(lambda: None)
     with pytest.raises(AssertionError, match="no sentence for KeyError"):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from studio.training.cache import Cache
 
-PICTURES = (".png", ".webp", ".jpg", ".jpeg")
+IMAGES = (".png", ".webp", ".jpg", ".jpeg")
 
 
 def broken_files(root: Path) -> list[str]:
@@ -46,8 +46,8 @@ def _read(path: Path, root: Path) -> None:
             tomllib.loads(path.read_text("utf-8"))
         case ".pt":
             torch.load(path, weights_only=True, map_location="cpu")
-        case suffix if suffix in PICTURES:
-            with Image.open(path) as picture:
-                picture.load()
+        case suffix if suffix in IMAGES:
+            with Image.open(path) as image:
+                image.load()
         case ".txt":
             path.read_text("utf-8")

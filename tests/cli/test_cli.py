@@ -27,12 +27,12 @@ def space(tmp_path, monkeypatch) -> Workspace:
 
 
 @pytest.fixture
-def pictures(tmp_path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     for number in range(4):
         Image.new("RGB", (128, 128), (60 * number, 90, 200)).save(folder / f"{number}.png")
-        (folder / f"{number}.txt").write_text(f"picture {number}")
+        (folder / f"{number}.txt").write_text(f"image {number}")
     return folder
 
 
@@ -73,7 +73,7 @@ def test_an_empty_folder_is_refused(capsys, space, tmp_path):
 def test_a_text_file_called_png_is_refused(capsys, space, tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
-    (folder / "notes.png").write_text("not a picture")
+    (folder / "notes.png").write_text("not an image")
     assert "notes.png" in refusal(capsys, "train", "--data", str(folder))
 
 
@@ -81,14 +81,14 @@ def test_a_text_file_called_png_is_refused(capsys, space, tmp_path):
     "change",
     ["adapter.rank=0", "training.learning_rate=abc", "training.steps=-5", "training.nonsense=1", "training.steps"],
 )
-def test_a_wrong_setting_is_refused_by_name(capsys, space, pictures, change):
-    line = refusal(capsys, "train", "--data", str(pictures), "--set", change)
+def test_a_wrong_setting_is_refused_by_name(capsys, space, images, change):
+    line = refusal(capsys, "train", "--data", str(images), "--set", change)
     assert change.partition("=")[0] in line
     assert not list(space.runs.iterdir())  # nothing was begun
 
 
-def test_a_list_that_cannot_be_read_is_refused(capsys, space, pictures):
-    assert "preview.prompts" in refusal(capsys, "train", "--data", str(pictures), "--set", "preview.prompts=[one, two")
+def test_a_list_that_cannot_be_read_is_refused(capsys, space, images):
+    assert "preview.prompts" in refusal(capsys, "train", "--data", str(images), "--set", "preview.prompts=[one, two")
 
 
 def test_a_damaged_settings_file_is_refused(capsys, space, tmp_path):
@@ -225,30 +225,30 @@ def test_the_workspace_flag_stands_before_or_after_the_command(capsys, tmp_path)
         assert json.loads(capsys.readouterr().out)["workspace"] == str(place)
 
 
-def test_generate_writes_the_picture_and_its_recipe(capsys, space, tmp_path):
+def test_generate_writes_the_image_and_its_recipe(capsys, space, tmp_path):
     out = tmp_path / "apple.png"
     assert main.main(["generate", "--prompt", PROMPT, "--steps", "2", "--seed", "7", "--out", str(out)]) == main.DONE
     assert capsys.readouterr().out.strip() == str(out)
-    with Image.open(out) as picture:
-        assert picture.size == (128, 128) and PROMPT in picture.text["parameters"]
+    with Image.open(out) as image:
+        assert image.size == (128, 128) and PROMPT in image.text["parameters"]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_captions_are_kept_unless_told_otherwise(capsys, space, pictures):
-    (pictures / "0.txt").unlink()
-    assert main.main(["caption", str(pictures), "--trigger", "zsk"]) == main.DONE
+def test_captions_are_kept_unless_told_otherwise(capsys, space, images):
+    (images / "0.txt").unlink()
+    assert main.main(["caption", str(images), "--trigger", "zsk"]) == main.DONE
     assert "1 written, 3 kept" in capsys.readouterr().out
-    assert (pictures / "0.txt").read_text().startswith("zsk, ")
-    assert (pictures / "1.txt").read_text().strip() == "zsk, picture 1"
-    assert main.main(["caption", str(pictures)]) == main.DONE
+    assert (images / "0.txt").read_text().startswith("zsk, ")
+    assert (images / "1.txt").read_text().strip() == "zsk, image 1"
+    assert main.main(["caption", str(images)]) == main.DONE
     assert "0 written, 4 kept, 0 unreadable" in capsys.readouterr().out
 
 
 TRAIN = ["--set", "training.batch_size=2", "--set", "preview.every=0", "--set", "validation.every=0"]
 
 
-def test_train_leaves_an_adapter_that_inspect_and_generate_take(capsys, space, pictures, tmp_path):
-    arguments = ["train", "--data", str(pictures), "--name", "blue", "--set", "training.steps=2", "--set"]
+def test_train_leaves_an_adapter_that_inspect_and_generate_take(capsys, space, images, tmp_path):
+    arguments = ["train", "--data", str(images), "--name", "blue", "--set", "training.steps=2", "--set"]
     assert main.main([*arguments, "adapter.rank=2", *TRAIN]) == main.DONE
     printed = capsys.readouterr()
     adapter = Path(printed.out.strip())
@@ -262,8 +262,8 @@ def test_train_leaves_an_adapter_that_inspect_and_generate_take(capsys, space, p
     assert main.main(["generate", "--prompt", PROMPT, "--steps", "1", "--adapter", "blue:0.5", "--out", str(out)]) == 0
 
 
-def test_ctrl_c_writes_the_checkpoint_and_exits_130(space, pictures):
-    command = [sys.executable, "-m", "studio", "train", "--data", str(pictures), "--name", "long", *TRAIN]
+def test_ctrl_c_writes_the_checkpoint_and_exits_130(space, images):
+    command = [sys.executable, "-m", "studio", "train", "--data", str(images), "--name", "long", *TRAIN]
     process = subprocess.Popen(
         [*command, "--set", "training.steps=100000"],
         cwd=ROOT,
@@ -323,8 +323,8 @@ def test_adapter_files_are_converted_resized_and_merged(capsys, space, tmp_path)
     assert "at least 1" in refusal(capsys, "resize", one, small, "--rank", "0")
 
 
-def test_a_run_whose_name_has_spaces_is_followed_to_its_end_and_not_resumed_after_it(capsys, space, pictures):
-    folder = pictures.rename(pictures.with_name("my pictures (cats)"))
+def test_a_run_whose_name_has_spaces_is_followed_to_its_end_and_not_resumed_after_it(capsys, space, images):
+    folder = images.rename(images.with_name("my images (cats)"))
     assert main.main(["train", "--data", str(folder), "--set", "training.steps=1", *TRAIN]) == main.DONE
     adapter = Path(capsys.readouterr().out.strip())
     assert adapter.is_file() and adapter.parent.parent == space.runs
@@ -333,8 +333,8 @@ def test_a_run_whose_name_has_spaces_is_followed_to_its_end_and_not_resumed_afte
     assert adapter.read_bytes() == before
 
 
-def test_one_mistake_is_one_line_and_leaves_no_run(capsys, space, pictures):
-    said = refusal(capsys, "train", "--data", str(pictures), "--base", "nosuch", "--name", "x")
+def test_one_mistake_is_one_line_and_leaves_no_run(capsys, space, images):
+    said = refusal(capsys, "train", "--data", str(images), "--base", "nosuch", "--name", "x")
     assert said.count("nosuch") == 1 and not (space.runs / "x").exists()
 
 

@@ -117,7 +117,7 @@ def test_a_replacement_that_is_wrong_or_bursts_is_said():
         bulk.replace("a", "b" * 5000)("a" * 100)
 
 
-def test_the_work_of_filters_and_sorts_grows_with_the_number_of_pictures(tmp_path):
+def test_the_work_of_filters_and_sorts_grows_with_the_number_of_images(tmp_path):
     def dataset(count: int) -> Dataset:
         captions = [f"zsk, tag {n % 7}, red hat {n % 50}, number {n}" for n in range(count)]
         return Dataset(tmp_path, [Item(tmp_path / f"{n}.png", said, (n, 100)) for n, said in enumerate(captions)])

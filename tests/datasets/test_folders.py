@@ -12,7 +12,7 @@ from studio.errors import DatasetError
 
 @pytest.fixture
 def folder(tmp_path):
-    place = tmp_path / "pictures"
+    place = tmp_path / "images"
     place.mkdir()
     Image.new("RGB", (400, 200), "red").save(place / "a.png")
     return place

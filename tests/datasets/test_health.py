@@ -179,8 +179,8 @@ def test_an_image_is_compared_with_all_others_in_one_step():
     same = {name: dataclasses.replace(one, content="0" * 32) for name, one in facts.items()}
     alike = {n: dataclasses.replace(f, likeness="0" * 16, colours="0" * 96) for n, f in facts.items()}
     assert near_duplicates(facts) == [] and len(near_duplicates(same)) == len(near_duplicates(alike)) == 1
-    for pictures in (facts, same, alike):
-        assert growth(near_duplicates, dict([*pictures.items()][:500]), pictures) < 2.5
+    for images in (facts, same, alike):
+        assert growth(near_duplicates, dict([*images.items()][:500]), images) < 2.5
 
 
 def test_sharpness_falls_with_blur_and_is_the_variance_of_the_laplacian():

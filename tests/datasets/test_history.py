@@ -169,7 +169,7 @@ def test_a_caption_of_the_metadata_file_is_cleared_and_comes_back(folder):
     assert now(folder)["a.png"] == "from the table" and not (folder / "a.txt").exists()
 
 
-def test_removed_pictures_take_captions_and_masks_along_and_come_back(folder):
+def test_removed_images_take_captions_and_masks_along_and_come_back(folder):
     Image.new("L", (8, 8)).save(folder / "a-masklabel.png")
     everything = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     change = remove_images(open_dataset(folder), ["a.png", "b.png"])

@@ -63,7 +63,7 @@ def get(url: str, path: Path | str, visitor: Client | None = None) -> int:
     return fetch(f"{url}gradio_api/file={path}", cookies=visitor.cookies if visitor else {}).status_code
 
 
-def picture(path: Path, colour: str = "red") -> Path:
+def image(path: Path, colour: str = "red") -> Path:
     Image.new("RGB", (96, 96), colour).save(path)
     return path
 
@@ -72,7 +72,7 @@ def picture(path: Path, colour: str = "red") -> Path:
 
 
 def test_a_visitor_neither_lists_nor_opens_what_is_anothers(root, ada, bob, tmp_path):
-    ada.predict([handle_file(picture(tmp_path / "secret.png"))], "diary", api_name="/import_pictures")
+    ada.predict([handle_file(image(tmp_path / "secret.png"))], "diary", api_name="/import_images")
     assert "diary" in ada.predict(api_name="/list_datasets")
     assert "diary" not in bob.predict(api_name="/list_datasets")
     with pytest.raises(AppError, match="no dataset called"):
@@ -81,7 +81,7 @@ def test_a_visitor_neither_lists_nor_opens_what_is_anothers(root, ada, bob, tmp_
     assert not (folder_of(root, bob) / "datasets" / "diary").exists()
 
 
-def test_runs_jobs_and_pictures_are_each_visitors_own(url, root, ada, bob):
+def test_runs_jobs_and_images_are_each_visitors_own(url, root, ada, bob):
     run = ada.predict(
         dataset="silhouette", name="hers", steps=4, rank=4, learning_rate="1e-3", api_name="/start_training"
     )
@@ -118,13 +118,13 @@ def test_no_spelling_of_an_address_leads_to_anothers_file(url, root, ada, bob):
 def test_what_one_sent_is_neither_read_nor_taken_by_another(url, ada, bob, tmp_path):
     sent = post(
         f"{url}gradio_api/upload",
-        files={"files": ("a.png", picture(tmp_path / "a.png").read_bytes())},
+        files={"files": ("a.png", image(tmp_path / "a.png").read_bytes())},
         cookies=ada.cookies,
     ).json()[0]
     assert (get(url, sent, ada), get(url, sent, bob), get(url, sent)) == (200, 403, 403)
     forged = {"path": sent, "meta": {"_type": "gradio.FileData"}}
-    assert join(url, bob, "import_pictures", [[forged], "stolen"]) == 403
-    assert join(url, ada, "import_pictures", [[forged], "mine"]) == 200
+    assert join(url, bob, "import_images", [[forged], "stolen"]) == 403
+    assert join(url, ada, "import_images", [[forged], "mine"]) == 200
 
 
 def test_an_event_that_names_anothers_file_or_an_address_is_refused(url, root, ada, bob):
@@ -142,7 +142,7 @@ def test_an_event_that_names_anothers_file_or_an_address_is_refused(url, root, a
             {"path": path},
             [{"image": {"path": path}}],
         ):
-            assert join(url, bob, "import_pictures", [[forged], "stolen"]) == 403, path
+            assert join(url, bob, "import_images", [[forged], "stolen"]) == 403, path
 
 
 def join(url: str, visitor: Client, name: str, data: list) -> int:
@@ -185,7 +185,7 @@ def test_a_program_that_keeps_no_cookies_has_its_sessions_workspace(url, tmp_pat
         client.cookies = Forgetful()
         clients.append(client)
     one, two = clients
-    one.predict([handle_file(picture(tmp_path / "b.png"))], "hers", api_name="/import_pictures")
+    one.predict([handle_file(image(tmp_path / "b.png"))], "hers", api_name="/import_images")
     assert "hers" in one.predict(api_name="/list_datasets") and "hers" not in two.predict(api_name="/list_datasets")
     path, _ = one.predict(prompt="red apple", seed=4, steps=1, api_name="/generate")
     assert Image.open(path).size == (128, 128)
@@ -244,7 +244,7 @@ def test_a_full_workspace_takes_no_more(tmp_path):
     with owners.acting("c1"):
         (workspace.outputs / "large.bin").write_bytes(b"x" * 200)
         with pytest.raises(WorkspaceError, match="workspace is full"):
-            datasets.start_import(workspace, "x", [str(picture(tmp_path / "c.png"))])
+            datasets.start_import(workspace, "x", [str(image(tmp_path / "c.png"))])
 
 
 def test_nobody_in_particular_has_no_workspace(tmp_path):

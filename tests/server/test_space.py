@@ -116,12 +116,12 @@ def load_base(*args):
 drawing.load_base = load_base
 from studio.generation import Recipe, generate_all
 recipe = Recipe(prompt="red apple", steps=1, count=2)
-pictures = list(generate_all(recipe))
-assert [picture.size for picture in pictures] == [(128, 128)] * 2
+images = list(generate_all(recipe))
+assert [image.size for image in images] == [(128, 128)] * 2
 assert calls == [(60, (recipe,))], calls  # once for both
 assert inside == ["cuda"]
 import pickle
-pickle.loads(pickle.dumps(recipe)); pickle.loads(pickle.dumps(pictures))  # they travel between processes
+pickle.loads(pickle.dumps(recipe)); pickle.loads(pickle.dumps(images))  # they travel between processes
 print("drawn where the GPU is")
 """
 

@@ -1,4 +1,4 @@
-"""Other forms of an adapter, made in the background: a new file each, and the same picture before and after."""
+"""Other forms of an adapter, made in the background: a new file each, and the same image before and after."""
 
 import threading
 
@@ -61,7 +61,7 @@ def test_a_resized_file_is_a_new_one_and_tells_what_it_lost(space):
     assert "of its energy is kept" in made.notes[0] and made.difference > 0 and not same(made.before, made.after)
 
 
-def test_the_exported_rows_are_the_picture_and_carry_it(space):
+def test_the_exported_rows_are_the_image_and_carry_it(space):
     uses = (AppliedAdapter(file=space.adapters / "one.safetensors", strength=0.7),
             AppliedAdapter(file=space.adapters / "two.safetensors", strength=-0.5))  # fmt: skip
     recipe = RECIPE.model_copy(update={"adapters": uses})
@@ -73,9 +73,9 @@ def test_the_exported_rows_are_the_picture_and_carry_it(space):
 
 
 def test_without_a_recipe_the_file_is_made_and_the_reason_is_kept(space):
-    made = ended(adapters.resize_adapter(space, "file:one.safetensors", 2, note="No picture: why"))
+    made = ended(adapters.resize_adapter(space, "file:one.safetensors", 2, note="No image: why"))
     assert made.key and made.before is None
-    assert "No picture: why" in adapter_inspector.made_html(latest[adapters.MAKE].job)
+    assert "No image: why" in adapter_inspector.made_html(latest[adapters.MAKE].job)
 
 
 @pytest.mark.parametrize("rank", [0, 1025, 2.5, "x", float("nan"), float("inf")])

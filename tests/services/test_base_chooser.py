@@ -171,7 +171,7 @@ def test_an_adapter_is_compared_with_the_chosen_base_and_nothing_is_loaded(works
     assert "no base model 'gone'" in line and bad
 
 
-def test_a_picture_names_its_base_without_a_path_and_gives_it_back(workspace, folders, flux, tmp_path):
+def test_an_image_names_its_base_without_a_path_and_gives_it_back(workspace, folders, flux, tmp_path):
     recipe = generation.compose(workspace, [], prompt="x", base=flux, width=64, height=64)
     file = save_image(Image.new("RGB", (64, 64)), recipe, workspace.outputs)
     assert str(folders["flux-dev"].parent).encode() not in file.read_bytes()

@@ -15,7 +15,7 @@ from studio.workspace import Workspace
 
 @pytest.fixture
 def workspace(tmp_path):
-    """Two datasets of a picture each, "ink" and "sky"."""
+    """Two datasets of an image each, "ink" and "sky"."""
     workspace = Workspace.open(tmp_path / "workspace")
     for name in ("ink", "sky"):
         (workspace.datasets / name).mkdir()
@@ -79,10 +79,10 @@ def test_an_export_tells_strangers_its_name_and_the_owner_its_place(workspace):
         assert said in job.message, job.error
 
 
-def test_one_picture_is_not_called_pictures(workspace, tmp_path):
+def test_one_image_is_not_called_images(workspace, tmp_path):
     export = dataset_services.export_dataset(workspace, "ink")
     come = dataset_services.start_import(workspace, "new", [workspace.datasets / "ink" / "one.png"])
     for job in (export, come):
         job.wait()
     assert export.message.startswith("1 image written to ") and come.message == "new has 1 image now."
-    assert [pluralize(count, "picture") for count in (0, 2, 1200)] == ["0 pictures", "2 pictures", "1,200 pictures"]
+    assert [pluralize(count, "image") for count in (0, 2, 1200)] == ["0 images", "2 images", "1,200 images"]

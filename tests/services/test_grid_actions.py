@@ -60,7 +60,7 @@ def _adapter(folder, value, **said):
     write_adapter(folder / "adapter.safetensors", {("unet", "mid_block.to_k"): update}, metadata=said)
 
 
-def test_a_picture_made_with_a_checkpoint_finds_it_again(workspace):
+def test_an_image_made_with_a_checkpoint_finds_it_again(workspace):
     file = adapter_path(workspace, "run:apples@1200")
     recipe = Recipe(prompt="x", adapters=(AppliedAdapter(file=file, strength=0.5),))
     path = save_image(Image.new("RGB", (8, 8)), recipe, workspace.outputs)
@@ -160,12 +160,12 @@ def test_a_grid_stays_within_what_the_server_allows(tmp_path):
     "name", ["grids/../x.png", "grids/a/../../x.png", "grids/a/..", "grids//x.png", "../x.png", "/etc/passwd",
              "grids/a/b/c.png", "other/a/x.png", "grids\\a\\x.png", ".hidden.png", "grids/.a/x.png", ""],
 )  # fmt: skip
-def test_names_of_pictures_stay_among_the_outputs(workspace, name):
+def test_names_of_images_stay_among_the_outputs(workspace, name):
     with pytest.raises(StudioError):
         image_path(workspace, name)
 
 
-def test_names_of_cells_and_pictures_are_found(workspace):
+def test_names_of_cells_and_images_are_found(workspace):
     assert image_path(workspace, "x.png") == workspace.outputs / "x.png"
     assert image_path(workspace, "grids/a/001.png") == workspace.outputs / "grids" / "a" / "001.png"
 
@@ -191,6 +191,6 @@ def test_a_grid_of_which_nothing_can_be_drawn_says_why(workspace):
 
 
 def test_why_a_grid_failed_is_shown_as_it_was_said():
-    job = Job("grid", "Grid of 4 pictures")
+    job = Job("grid", "Grid of 4 images")
     job.state, job.error = "failed", "The prompt's <lora:ink> & more is wrong."
     assert "&lt;lora:ink&gt; &amp; more" in job_line(job)

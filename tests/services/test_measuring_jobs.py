@@ -1,4 +1,4 @@
-"""Measuring as a person does it: which pictures and words are meant, a job that can be stopped, a result that stays."""
+"""Measuring as a person does it: which images and words are meant, a job that can be stopped, a result that stays."""
 
 import pytest
 
@@ -117,7 +117,7 @@ def test_an_encoder_that_is_not_here_is_said_in_one_line(workspace):
     assert job.state == "failed" and "nobody/nothing is not on this machine" in job.error
 
 
-def test_a_runs_own_pictures_are_those_it_was_not_measured_on(workspace):
+def test_a_runs_own_images_are_those_it_was_not_measured_on(workspace):
     items, name = training_images(workspace, "run:ink", OWN)
     assert name == "silhouette" and len(items) == 18
     assert trigger_words(workspace, "run:ink") == ("inkling",)

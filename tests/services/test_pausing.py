@@ -40,7 +40,7 @@ def run_until_paused(answer) -> tuple[list, Job, threading.Thread]:
 
 def test_no_event_is_asked_for_after_the_checkpoint_until_it_is_resumed():
     pulled, job, thread = run_until_paused(Checkpoint(2, "checkpoints/000002"))
-    with jobs.device():  # free for a picture
+    with jobs.device():  # free for an image
         assert pulled == [1, 2]
     job.pause_event.clear()
     thread.join(10)
@@ -55,7 +55,7 @@ def test_a_checkpoint_that_could_not_be_written_pauses_all_the_same():
     assert not thread.is_alive() and not job.paused
 
 
-def test_while_pictures_are_encoded_a_pause_needs_no_checkpoint():
+def test_while_images_are_encoded_a_pause_needs_no_checkpoint():
     job, save = Job("train", "x"), threading.Event()
     job.pause_event.set()
     thread = threading.Thread(target=_follow, args=(job, iter([Preparing(0, 1, 9), step(1)]), save), daemon=True)

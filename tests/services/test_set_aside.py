@@ -11,14 +11,14 @@ from studio.workspace import Workspace, size_of
 
 @pytest.fixture
 def workspace(tmp_path):
-    """Two pictures, two adapters and two runs, of which one each was deleted."""
+    """Two images, two adapters and two runs, of which one each was deleted."""
     workspace = Workspace.open(tmp_path / "workspace")
-    pictures = [save_image(Image.new("RGB", (16, 16)), Recipe(prompt=one), workspace.outputs) for one in "ab"]
+    images = [save_image(Image.new("RGB", (16, 16)), Recipe(prompt=one), workspace.outputs) for one in "ab"]
     for name in ("old", "new"):
         (workspace.adapters / f"{name}.safetensors").write_bytes(b"x" * 3000)
         (workspace.runs / name).mkdir()
         (workspace.runs / name / "run.toml").write_text(f'name = "{name}"\n')
-    gallery.remove(workspace, pictures[0].name)
+    gallery.remove(workspace, images[0].name)
     adapter_library.remove(workspace, "file:old.safetensors")
     run_library.move_to_trash(workspace, ["old"])
     return workspace

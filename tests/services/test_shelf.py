@@ -69,7 +69,7 @@ def test_a_file_and_a_run_stand_there_with_what_their_headers_say(space):
     assert found["moody"].is_run and found["moody"].family == "Stable Diffusion 1"
 
 
-def test_a_card_shows_the_newest_preview_else_the_files_picture_else_the_newest_drawn_with_it(space):
+def test_a_card_shows_the_newest_preview_else_the_files_image_else_the_newest_drawn_with_it(space):
     run = finished_run(space, "moody")
     (run / "previews").mkdir()
     for step, name in ((2, "red"), (10, "blue")):

@@ -23,7 +23,7 @@ def base():
 
 @pytest.fixture
 def images(tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for file in sorted((ASSETS / "datasets" / "silhouette").glob("*.png"))[:5]:
         shutil.copy(file, folder / file.name)

@@ -22,7 +22,7 @@ def base_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     for number, colour in enumerate(["red", "green", "blue", "white", "black"]):
         Image.new("RGB", (64, 64), colour).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(colour)

@@ -29,7 +29,7 @@ def test_one_flat_point_and_no_look_is_drawn():
     assert "nan" not in chart and "inf" not in chart and "without adapter" not in chart
 
 
-def test_the_spread_lies_around_the_held_out_loss_and_never_below_the_picture():
+def test_the_spread_lies_around_the_held_out_loss_and_never_below_the_image():
     looks = [Validation(0, 0.5, 0.5), Validation(10, 0.4, 0.5, spread=0.1)]
     band = re.search(r'class="spread" d="M([^"]+)"', loss_chart([], looks, 10))
     heights = [float(place.split()[1]) for place in band[1].split("L")]
@@ -47,7 +47,7 @@ def test_runs_over_each_other_share_one_scale_and_have_a_colour_each():
     assert "&lt;b&gt;short" in chart and "<b>short" not in chart and "long: validation 0.4000, training 0.5000" in chart
 
 
-def test_eight_long_runs_stay_a_small_picture():
+def test_eight_long_runs_stay_a_small_image():
     line = [(step, 1 / (step + 1)) for step in range(100_000)]
     runs = [(f"run {n}", Course(thin(line), thin(line[::100]), thin(line[::100]))) for n in range(8)]
     assert len(compare_chart(runs)) < 500_000

@@ -34,10 +34,10 @@ def test_certificate_memory_and_setup_are_told():
             last=last,
             steps_per_second=2.0,
             export_check=ExportChecked(5, 0.0, 0, "as trained"),
-            setup="9 pictures",
+            setup="9 images",
         )
     )
-    assert "as trained" in html and "9 pictures" in html and "1.2 GB" in html and "2.0 steps a second" in html
+    assert "as trained" in html and "9 images" in html and "1.2 GB" in html and "2.0 steps a second" in html
 
 
 def test_warnings_stand_newest_first():
@@ -56,8 +56,8 @@ def test_a_check_tells_findings_in_words_time_memory_and_the_proposal():
     for part in ("Not ready", "✗ Would fail</span> does not fit", "0.50 s", "1.0 of 8 GB", "2 min"):
         assert part in html
     assert "Batch size: <b>2</b>" in html and "<b>on</b>" in html
-    failed = views.check_report(SimpleNamespace(state="failed", result=None, error="no pictures"), {})
-    assert "Not ready" in failed and "no pictures" in failed
+    failed = views.check_report(SimpleNamespace(state="failed", result=None, error="no images"), {})
+    assert "Not ready" in failed and "no images" in failed
 
 
 def test_nothing_that_a_person_made_is_html():

@@ -1,4 +1,4 @@
-"""The history of pictures: found by what is written inside, fast with thousands, robust to what others put there."""
+"""The history of images: found by what is written inside, fast with thousands, robust to what others put there."""
 
 import io
 import os
@@ -46,7 +46,7 @@ def names(workspace, words: str = "", page: int = 0) -> list[str]:
 
 
 def many(workspace, count: int) -> None:
-    """Small pictures with a recipe each; the last one is the newest."""
+    """Small images with a recipe each; the last one is the newest."""
     now = time.time()
     for number in range(count):
         recipe = Recipe(
@@ -85,7 +85,7 @@ def test_the_newest_stand_first_and_words_seed_and_adapters_are_found(workspace)
     assert beside(workspace, "red", other, 1) == apple and beside(workspace, "red", apple, 1) == ""
 
 
-def test_a_new_picture_and_one_that_was_replaced_are_seen(workspace):
+def test_a_new_image_and_one_that_was_replaced_are_seen(workspace):
     first = save(workspace, "first")
     assert names(workspace) == [first]
     second = save(workspace, "second", age=-5)
@@ -97,7 +97,7 @@ def test_a_new_picture_and_one_that_was_replaced_are_seen(workspace):
 def test_foreign_and_broken_files_are_shown_by_name_and_harm_nothing(workspace):
     (workspace.outputs / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     (workspace.outputs / "empty.png").write_bytes(b"")
-    (workspace.outputs / "notes.txt").write_text("no picture")
+    (workspace.outputs / "notes.txt").write_text("no image")
     (workspace.outputs / "folder.png").mkdir()
     (workspace.outputs / "link.png").symlink_to("/etc/passwd")
     Image.new("RGB", (8, 8)).save(workspace.outputs / "holiday.jpg")
@@ -116,8 +116,8 @@ def test_foreign_and_broken_files_are_shown_by_name_and_harm_nothing(workspace):
 
 
 @pytest.mark.parametrize("name", ["../run.toml", "/etc/passwd", "", ".removed", "notes.txt", "gone.png", "link.png"])
-def test_only_pictures_of_the_workspace_are_opened_or_removed(workspace, name):
-    (workspace.outputs / "notes.txt").write_text("no picture")
+def test_only_images_of_the_workspace_are_opened_or_removed(workspace, name):
+    (workspace.outputs / "notes.txt").write_text("no image")
     (workspace.outputs / "link.png").symlink_to("/etc/passwd")
     with pytest.raises(WorkspaceError):
         gallery.image_file(workspace, name)
@@ -125,14 +125,14 @@ def test_only_pictures_of_the_workspace_are_opened_or_removed(workspace, name):
         remove(workspace, name)
 
 
-def test_what_is_written_in_a_picture_is_escaped(workspace):
+def test_what_is_written_in_an_image_is_escaped(workspace):
     name = save(workspace, "<script>alert(1)</script>", adapter="<b>")
     (entry,) = find(workspace).entries
     shown = gallery_part._cell(workspace, entry) + gallery_part._large(workspace, name)
     assert "<script>" not in shown and "<b>" not in shown and "&lt;script&gt;" in shown
 
 
-def test_a_deleted_picture_comes_back_whole_and_in_its_place(workspace):
+def test_a_deleted_image_comes_back_whole_and_in_its_place(workspace):
     old, young = save(workspace, "old", age=20), save(workspace, "young", age=10)
     before = (workspace.outputs / old).read_bytes()
     remove(workspace, old)
@@ -163,7 +163,7 @@ def test_a_damaged_index_is_made_again(workspace, text):
     assert names(workspace, "4711") == [name]
 
 
-def test_many_pictures_are_read_in_the_background_and_then_found(workspace):
+def test_many_images_are_read_in_the_background_and_then_found(workspace):
     many(workspace, 60)
     first = find(workspace)
     assert first.unread == 60 and len(first.entries) == 48 and first.pages == 2
@@ -176,12 +176,12 @@ def test_many_pictures_are_read_in_the_background_and_then_found(workspace):
 
 
 @pytest.mark.slow
-def test_five_thousand_pictures_answer_within_a_fifth_of_a_second(workspace):
-    """Prints each median: `python -m pytest -m slow -s tests/ui/test_picture_history.py`."""
+def test_five_thousand_images_answer_within_a_fifth_of_a_second(workspace):
+    """Prints each median: `python -m pytest -m slow -s tests/ui/test_image_history.py`."""
     many(workspace, 5000)
     start = time.perf_counter()
     read_all(workspace)
-    print(f"\n5,000 pictures read in {time.perf_counter() - start:.0f} s")
+    print(f"\n5,000 images read in {time.perf_counter() - start:.0f} s")
     for words, page in [("", 0), ("", 50), ("apple", 3), ("apple ink3", 0), ("14711", 0), ("nothing", 0)]:
         seconds = []
         for _ in range(5):

@@ -262,9 +262,9 @@ def commands() -> str:
     import typer
 
     from studio.cli import operations
-    from studio.cli.main import _app
+    from studio.cli.main import make_app
 
-    made = typer.main.get_command(_app()).commands  # type: ignore[attr-defined]
+    made = typer.main.get_command(make_app()).commands  # type: ignore[attr-defined]
     plain = {name for name, _ in operations.commands()}
     parts = [_command(name, command) for name, command in made.items() if name not in plain]
     rows = [_row(name, made[name]) for name in sorted(plain)]

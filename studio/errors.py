@@ -83,8 +83,12 @@ def out_of_memory(error: BaseException) -> bool:
 
 def lacking(error: BaseException) -> bool:
     """Whether there was just no memory, or no file to be opened: nothing is wrong with what was to be read."""
-    said = isinstance(error, RuntimeError) and "too many open files" in str(error).lower()  # safetensors'
-    return said or out_of_memory(error) or (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE))
+    too_many_files = isinstance(error, RuntimeError) and "too many open files" in str(error).lower()  # safetensors'
+    return (
+        too_many_files
+        or out_of_memory(error)
+        or (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE))
+    )
 
 
 def _place(error: BaseException) -> str:

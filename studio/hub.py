@@ -73,7 +73,7 @@ def download(
 
     choose    told every file of the model before one of them comes, gives those that are wanted
     token     instead of HF_TOKEN or of what `hf auth login` kept
-    progress  told (bytes done, bytes in all)
+    progress  called with (bytes done, bytes in all)
     stop      ends it; raises DownloadStopped
 
     Raises BaseModelError, saying what to do.

@@ -52,17 +52,17 @@ def explain(error: ValidationError) -> str:
     given = first["input"]
     if isinstance(given, str) and len(given) > 60:
         return f"{where}: {what} (you gave {len(given)})." if "characters" in what else f"{where}: {what}."
-    said = _said(given)
-    return f"{where}: {what} (you gave {said})." if said else f"{where}: {what}."
+    shown = _shown(given)
+    return f"{where}: {what} (you gave {shown})." if shown else f"{where}: {what}."
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
     """How it is written; "" when that is long, or can't be done."""
     try:
-        said = repr(value)
+        shown = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits, a list of lists without end
         return ""
-    return said if len(said) <= 100 else ""
+    return shown if len(shown) <= 100 else ""
 
 
 def _number_only(value: Any) -> Any:

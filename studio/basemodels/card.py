@@ -36,8 +36,8 @@ class Card:
     @property
     def about(self) -> str:
         """What it is, in one line."""
-        said = f" ({', '.join(self.chosen)}: as you chose)" if self.chosen else ""
-        return f"{self.title}, {PREDICTS[self.prediction_type]}, {self.resolution} pixels{said}."
+        chosen = f" ({', '.join(self.chosen)}: as you chose)" if self.chosen else ""
+        return f"{self.title}, {PREDICTS[self.prediction_type]}, {self.resolution} pixels{chosen}."
 
     def __str__(self) -> str:
         return f"{self.about}\n{self.size}\n{self.placement}"
@@ -56,9 +56,11 @@ def describe_base(name: str, precision: str | None = None) -> Card:
     if place.is_file():
         kind = kind_of_file(place, choice.family)
         title, configs, marks = kind.title, config_folder(place, kind), shapes_of(place)
-    said = getattr(family, "prediction_type", None)
-    said = said or read_config(configs / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
-    said = choice.prediction_type or ("v_prediction" if "v_pred" in marks else said)
+    prediction = getattr(family, "prediction_type", None)
+    prediction = prediction or read_config(configs / "scheduler" / "scheduler_config.json").get(
+        "prediction_type", "epsilon"
+    )
+    prediction = choice.prediction_type or ("v_prediction" if "v_pred" in marks else prediction)
     vae = read_config(configs / "vae" / "config.json")
     denoiser = read_config(configs / family.denoiser / "config.json")
     levels = vae.get("block_out_channels") or vae.get("decoder_block_out_channels") or [0]
@@ -67,13 +69,13 @@ def describe_base(name: str, precision: str | None = None) -> Card:
         latents = denoiser.get("sample_size")
         side = choice.resolution or (latents * scale if latents else vae.get("sample_size", 0))
         multiple, step = family.size_multiple(denoiser, scale)
-        if said not in PREDICTS or type(side) is not int or not 0 <= side < 2**16 or multiple >= 2**16:
+        if prediction not in PREDICTS or type(side) is not int or not 0 <= side < 2**16 or multiple >= 2**16:
             raise ValueError
     except (TypeError, ValueError, KeyError) as error:
         raise BaseModelError(f"The settings of {place.name} can't be read: download the model again.") from error
     chosen = tuple(key for key in ("family", "prediction_type", "resolution", "vae") if getattr(choice, key))
     return Card(
-        family.title, title, said, side, multiple, step, chosen,
+        family.title, title, prediction, side, multiple, step, chosen,
         estimate(place, precision, choice.quantise), placement(device, precision, choice),
         family.reads_on, family.embeds_guidance(denoiser),
     )  # fmt: skip

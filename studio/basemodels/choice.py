@@ -52,14 +52,14 @@ class BaseChoice(BaseModel):
         name, options = text, ""
         if not _exists(text):
             name, _, options = text.partition("?")
-        said: dict[str, str] = {}
+        given: dict[str, str] = {}
         for part in filter(None, options.split("&")):
             key, _, value = part.partition("=")
-            said[key] = unquote(value)
+            given[key] = unquote(value)
         if "@" in name and is_hub_id(name.partition("@")[0]) and not _exists(name):
-            name, _, said["revision"] = name.partition("@")
+            name, _, given["revision"] = name.partition("@")
         try:
-            return cls(**{**said, "name": name})  # type: ignore[arg-type]
+            return cls(**{**given, "name": name})  # type: ignore[arg-type]
         except ValidationError as error:
             raise BaseModelError(f"In the base {text[:120]!r}, {explain(error)}") from error
 
@@ -74,9 +74,9 @@ class BaseChoice(BaseModel):
     @property
     def title(self) -> str:
         """`short`, and what is taken otherwise: for people, and for images that travel. No path is in it."""
-        said = self.model_dump(exclude_defaults=True, exclude={"name", "revision"})
+        given = self.model_dump(exclude_defaults=True, exclude={"name", "revision"})
         words = [self.revision] if self.revision else []
-        for key, value in said.items():
+        for key, value in given.items():
             words.append({"resolution": f"{value} pixels", "vae": Path(str(value)).stem, "offload": "offload"}.get(
                 key, str(value)))  # fmt: skip
         return self.short + (f" ({', '.join(words)})" if words else "")

@@ -81,7 +81,7 @@ class Diffusion(Family):
         """(B, width) of a latent consistency model's guidance; 1 where none is given."""
         if not self.guidance_embedded:
             return None
-        said = conditions.get("guidance")
-        scale = torch.zeros(rows) if said is None else said[:, 0].cpu() - 1
+        value = conditions.get("guidance")
+        scale = torch.zeros(rows) if value is None else value[:, 0].cpu() - 1
         width = self.model.config.time_cond_proj_dim
         return self.pipeline.get_guidance_scale_embedding(scale, embedding_dim=width).to(self.device)

@@ -63,8 +63,8 @@ class Flux(Flow):
         states = conditions["states"]
         guidance = None
         if self.model.config.guidance_embeds:
-            said = conditions.get("guidance")
-            guidance = torch.ones(rows, device=self.device) if said is None else said[:, 0]
+            value = conditions.get("guidance")
+            guidance = torch.ones(rows, device=self.device) if value is None else value[:, 0]
         image_ids = self.pipeline._prepare_latent_image_ids(rows, height // 2, width // 2, self.device, noisy.dtype)
         with self.arithmetic():
             output = self.model(

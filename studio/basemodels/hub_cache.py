@@ -65,6 +65,6 @@ def parts_of(folder: Path) -> list[str]:
     if not isinstance(index, dict):
         return [INDEX]
     return [
-        name for name, said in index.items()
-        if not name.startswith("_") and name not in LEFT_OUT and isinstance(said, list) and said and said[0]
+        name for name, entry in index.items()
+        if not name.startswith("_") and name not in LEFT_OUT and isinstance(entry, list) and entry and entry[0]
     ]  # fmt: skip

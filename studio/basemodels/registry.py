@@ -75,21 +75,21 @@ def family_class(folder: Path, family: str | None = None) -> "type[Family]":
 
         return _class_of(kind_of(shapes_of(folder), folder.name).pipeline)
     try:
-        said = json.loads((folder / "model_index.json").read_text("utf-8"))["_class_name"]
+        class_name = json.loads((folder / "model_index.json").read_text("utf-8"))["_class_name"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if lacking(error):
             raise
         raise BaseModelError(f"{folder.name}/model_index.json can't be read: download the model again.") from error
-    if not isinstance(said, str) or len(said) > 100:
+    if not isinstance(class_name, str) or len(class_name) > 100:
         raise BaseModelError(f"{folder.name}/model_index.json names no pipeline: download the model again.")
-    if said in REFUSED:
-        raise BaseModelError(f"{folder.name} can't be used as a base model: {REFUSED[said]}.")
-    if said not in FAMILIES:
+    if class_name in REFUSED:
+        raise BaseModelError(f"{folder.name} can't be used as a base model: {REFUSED[class_name]}.")
+    if class_name not in FAMILIES:
         raise BaseModelError(
-            f"{folder.name} is a {said}, which is no family known here: use Stable Diffusion 1, 2, XL or 3, FLUX.1 or "
-            "Z-Image."
+            f"{folder.name} is a {class_name}, which is no family known here: use Stable Diffusion 1, 2, XL or 3, "
+            "FLUX.1 or Z-Image."
         )
-    return _class_of(said)
+    return _class_of(class_name)
 
 
 def _class_of(pipeline: str) -> "type[Family]":

@@ -52,8 +52,8 @@ class StableDiffusionXL(Diffusion):
         assert pooled is not None  # the second encoder has a projection
         conditions = {"states": torch.cat([states for states, _ in found], -1), "pooled": pooled}
         if negative and self.pipeline.config.force_zeros_for_empty_prompt:
-            said = [any(text.strip() for text, _ in parts) for parts in prompts]
-            kept = torch.tensor(said, dtype=torch.float32).to(self.device)
+            not_empty = [any(text.strip() for text, _ in parts) for parts in prompts]
+            kept = torch.tensor(not_empty, dtype=torch.float32).to(self.device)
             return {name: value * kept.reshape(-1, *(1 for _ in value.shape[1:])) for name, value in conditions.items()}
         return conditions
 

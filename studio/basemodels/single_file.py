@@ -151,9 +151,9 @@ def open_file(
     for name, part in found.components.items():
         if name in dtypes and name != denoiser:
             part.to(dtypes[name])
-    said = _settings_by_markers(shapes)
-    if said:
-        found.scheduler = type(found.scheduler).from_config(found.scheduler.config, **said)
+    settings = _settings_by_markers(shapes)
+    if settings:
+        found.scheduler = type(found.scheduler).from_config(found.scheduler.config, **settings)
     return found
 
 
@@ -172,9 +172,9 @@ def _left_out(kind: Kind, configs: Path) -> dict[str, Any]:
 
 def _settings_by_markers(shapes: Shapes) -> dict[str, Any]:
     """Settings by the marker tensors of SDXL checkpoints (`v_pred`, `ztsnr`), as ComfyUI reads them."""
-    said: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if "v_pred" in shapes:
-        said["prediction_type"] = "v_prediction"
+        settings["prediction_type"] = "v_prediction"
         if "ztsnr" in shapes:
-            said |= {"rescale_betas_zero_snr": True}
-    return said
+            settings |= {"rescale_betas_zero_snr": True}
+    return settings

@@ -44,14 +44,14 @@ def _built(
     }  # fmt: skip
 
 
-def _module(folder: Path, said: Any) -> nn.Module:
-    """said: library and class, as the index names them."""
+def _module(folder: Path, entry: Any) -> nn.Module:
+    """entry: library and class, as the index names them."""
     from studio.libraries import transformers
     from studio.libraries.diffusers import diffusers
 
     config = read_config(folder / "config.json")
     try:
-        library, name = map(str, said)
+        library, name = map(str, entry)
         maker = getattr({"diffusers": diffusers, "transformers": transformers}[library], name)
         with torch.device("meta"):
             if issubclass(maker, diffusers.ModelMixin):

@@ -60,9 +60,9 @@ class Vocabulary:
 def read_vocabulary(place: Path) -> Vocabulary | None:
     """The vocabulary of the base in this folder; None when it has none, or one that can't be read."""
     try:
-        said = json.loads((place / FILE).read_text("utf-8"))
-        texts = {key: tuple(str(one) for one in said.get(key, ())) for key in ("names", "styles", "colours")}
-        other = {str(name): tuple(map(str, words)) for name, words in dict(said.get("synonyms", {})).items()}
+        table = json.loads((place / FILE).read_text("utf-8"))
+        texts = {key: tuple(str(one) for one in table.get(key, ())) for key in ("names", "styles", "colours")}
+        other = {str(name): tuple(map(str, words)) for name, words in dict(table.get("synonyms", {})).items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     return Vocabulary(**texts, synonyms=other) if texts["names"] else None

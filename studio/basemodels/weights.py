@@ -45,19 +45,19 @@ def weights_hash(place: Path) -> str:
     return digest.hexdigest()
 
 
-def made_elsewhere(what: str, base: str, said: str, place: Path) -> str:
+def made_elsewhere(what: str, base: str, written: str, place: Path) -> str:
     """A sentence when `what` was made on other weights of the base of this name than those here; else "".
 
-    said: the hash that the file holds; "" in files of release 0.1, which means Starter 1 if the base is the starter.
+    written: the hash that the file holds; "" in files of release 0.1, which means Starter 1 if the base is the starter.
     """
-    said = said or (STARTER_1 if base == "starter" else "")
+    written = written or (STARTER_1 if base == "starter" else "")
     now = weights_hash(place)
-    if not said or said == now:
+    if not written or written == now:
         return ""
-    if said == STARTER_1:
+    if written == STARTER_1:
         remedy = "for the same result choose the folder assets/starter of release 0.1 as the base"
         return f"{what} was made on Starter 1, and this is another starter: {remedy}."
     return (
-        f"{what} was made on other weights of {base} ({said[:SHORT]}; here {now[:SHORT]}): choose that version's "
+        f"{what} was made on other weights of {base} ({written[:SHORT]}; here {now[:SHORT]}): choose that version's "
         "folder as the base for the same result."
     )

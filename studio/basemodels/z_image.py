@@ -61,5 +61,5 @@ class ZImage(Flow):
 
 def chat_prompt(tokenizer: Any, prompt: str) -> str:
     """The prompt as the language model's user would say it."""
-    said = [{"role": "user", "content": prompt}]
-    return tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, enable_thinking=True)
+    messages = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=True)

@@ -27,7 +27,7 @@ class ChatSettings(GeneratorSettings):
         "shown, what it does, what surrounds it, the light. Begin with the subject. Leave out guesses and opinions.",
         min_length=1, max_length=4000, description="What it is asked about each image",
     )  # fmt: skip
-    system: str = Field("", max_length=4000, description="Who it is told to be; empty: nothing is said")
+    system: str = Field("", max_length=4000, description="The system prompt; empty: none")
     temperature: float = Field(0.6, ge=0, le=2, description="How freely it chooses words; 0: always the likeliest")
     top_p: float = Field(0.9, gt=0, le=1, description="Only the likeliest words with this share together")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="The same seed writes the same captions")
@@ -45,7 +45,7 @@ class JoySettings(ChatSettings):
     )  # fmt: skip
     system: str = Field(
         "You are a helpful image captioner.",
-        max_length=4000, description="Who it is told to be; empty: nothing is said",
+        max_length=4000, description="The system prompt; empty: none",
     )  # fmt: skip
 
 
@@ -107,11 +107,11 @@ class ChatCaptioner(Generator):
         template = self.processor if self.processor.chat_template else self.processor.tokenizer
         for parts, before in ((True, ""), (False, ""), (False, f"{token}\n")):
 
-            def said(text: str, parts: bool = parts) -> str | list[dict]:
+            def as_content(text: str, parts: bool = parts) -> str | list[dict]:
                 return [{"type": "text", "text": text}] if parts else text
 
-            asked = [{"type": "image"}, *said(prompt)] if parts else before + prompt
-            chat = [{"role": "system", "content": said(system)}] if system else []
+            asked = [{"type": "image"}, *as_content(prompt)] if parts else before + prompt
+            chat = [{"role": "system", "content": as_content(system)}] if system else []
             try:
                 chat.append({"role": "user", "content": asked})
                 text = template.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)

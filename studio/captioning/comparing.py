@@ -39,7 +39,7 @@ def compare(
     """What each of them says of each image. One model is in memory at a time.
 
     captioners  names, or (name, settings); the same name may come twice with other settings
-    progress    told (done, total, captioner) after each captioner
+    progress    called with (done, total, captioner) after each captioner
 
     One that can't be loaded says why in its `problem`, and the others go on. After a stop, those that were not reached
     are left out.

@@ -106,7 +106,7 @@ def load_captioner(
 ) -> Captioner:
     """Captioner `name`, ready. Its model is only fetched from the hub with `download`.
 
-    download_progress  told (bytes done, bytes in all)
+    download_progress  called with (bytes done, bytes in all)
     stop               ends a download (DownloadStopped), and later the sentence that is being written
 
     Raises ConfigError for settings that can't be, BaseModelError when the model is missing or unfit, saying what to do.

@@ -27,7 +27,7 @@ def find_model(
 
     files     what it must have: patterns of file names, the weights first
     download  fetch it from the hub when it isn't on this machine; without it the network is never touched
-    progress  told (bytes done, bytes in all) during a download
+    progress  called with (bytes done, bytes in all) during a download
     stop      ends a download; raises DownloadStopped
 
     Raises BaseModelError, saying what to do.

@@ -65,8 +65,8 @@ def caption_dataset(
     only       names of images in the dataset; the others are left alone
     stop       ends between two batches, or in the middle of a long sentence; what is written stays, and "skip" goes on
                from there
-    progress   told (done, total, image, caption) after each that is written
-    download   fetch the model from the hub if it isn't here; download_progress is told (bytes done, bytes in all)
+    progress   called with (done, total, image, caption) after each that is written
+    download   fetch the model from the hub if it isn't here; download_progress is called with bytes
 
     A caption that changed since the dataset was opened is kept in every mode. Each caption is written as soon as it is
     there. An image that can't be read, or captioned, is named in the report.
@@ -120,8 +120,8 @@ def _caption(
         except Stopped:
             report.stopped = True
             return
-        said = {item: text for (item, _), text in zip(images, texts) if isinstance(text, str) and text.strip()}
-        written = writer.write(said)
+        generated = {item: text for (item, _), text in zip(images, texts) if isinstance(text, str) and text.strip()}
+        written = writer.write(generated)
         for (item, _), text in zip(images, texts):
             done += 1
             unsure = getattr(text, "unsure", "")
@@ -129,7 +129,7 @@ def _caption(
                 report.unsure[writer.dataset.file_of(item)] = unsure
             if isinstance(text, Exception):
                 report.unreadable.append(_failed(item, text))
-            elif item not in said:
+            elif item not in generated:
                 why = f" (unsure: {unsure})" if unsure else ""
                 report.unreadable.append(f"{item.path.name}: the captioner found nothing to say{why}.")
             elif item not in written and item.path.is_file():
@@ -157,12 +157,12 @@ class _Writer:
         self.trigger = " ".join(trigger.split())
         self.authors = all_authors(dataset) if mode == "refresh" else {}
 
-    def write(self, said: Mapping[Item, str]) -> dict[Item, str]:
+    def write(self, generated: Mapping[Item, str]) -> dict[Item, str]:
         """The captions as they are on the disk now, without those that changed since the dataset was opened."""
-        if not said:
+        if not generated:
             return {}
-        files = {self.dataset.file_of(item): item for item in said}
-        captions = {file: self._whole(item, said[item]) for file, item in files.items()}
+        files = {self.dataset.file_of(item): item for item in generated}
+        captions = {file: self._whole(item, generated[item]) for file, item in files.items()}
         before = {file: item.caption for file, item in files.items()}
         label, author = f"Caption with {self.captioner}", f"model:{self.captioner}"
         change = write_captions(self.dataset, captions, label, author, batch=self.batch, expected=before)

@@ -124,7 +124,7 @@ def score(
 
     clip      a folder or a hub id; None: the starter's own, which knows its own small world
     trigger   taken from the front of captions before, as it says nothing to a CLIP
-    progress  told (done, total)
+    progress  called with (done, total)
 
     Raises BaseModelError when the CLIP is not there or unfit.
     """

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-SIDE, CELL, BINS, GRID = 64, 8, 9, 6  # pixels that are looked at, and how they are divided
-FEATURES = (SIDE // CELL - 1) ** 2 * BINS * 4 + 3 * GRID**2 + (SIDE // CELL) ** 2
+IMAGE_SIZE, CELL, BINS, GRID = 64, 8, 9, 6  # pixels of the shrunk image, and how it is divided
+FEATURES = (IMAGE_SIZE // CELL - 1) ** 2 * BINS * 4 + 3 * GRID**2 + (IMAGE_SIZE // CELL) ** 2
 
 
 class Shapes(nn.Module):
@@ -41,8 +41,8 @@ class Shapes(nn.Module):
 @torch.no_grad()
 def features(images: Tensor) -> Tensor:
     """(B, FEATURES) of images (B, 3, h, w), -1..1."""
-    if images.shape[-2:] != (SIDE, SIDE):
-        images = F.interpolate(images, size=(SIDE, SIDE), mode="area")
+    if images.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
+        images = F.interpolate(images, size=(IMAGE_SIZE, IMAGE_SIZE), mode="area")
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
     down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
@@ -63,9 +63,9 @@ def features(images: Tensor) -> Tensor:
 
 
 def pixels(images: list[Image.Image]) -> Tensor:
-    """(N, 3, SIDE, SIDE), -1..1, of images of any size, as `features` takes them."""
+    """(N, 3, IMAGE_SIZE, IMAGE_SIZE), -1..1, of images of any size, as `features` takes them."""
     rows = []
     for image in images:
-        small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
-        rows.append(torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).view(SIDE, SIDE, 3))
+        small = image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)
+        rows.append(torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).view(IMAGE_SIZE, IMAGE_SIZE, 3))
     return torch.stack(rows).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -121,9 +121,9 @@ class StarterCaptioner:
         parts = [name] if asserted else []
         if colour:
             parts.append(f"on {'an' if colour[0] in 'aeiou' else 'a'} {colour} background")
-        said = Caption(", ".join(parts))
-        said.guess, said.chance, said.asserted = name, chance, asserted
-        return said
+        made = Caption(", ".join(parts))
+        made.guess, made.chance, made.asserted = name, chance, asserted
+        return made
 
     def close(self) -> None:
         del self.text, self.image

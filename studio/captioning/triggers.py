@@ -47,8 +47,8 @@ def trigger_report(word: str, tokenizer: Any) -> TriggerReport:
     pieces = [tokenizer.decode([one]).strip() or str(tokenizer.convert_ids_to_tokens(one)) for one in ids]
     size = len(tokenizer)
     if tokenizer.unk_token_id in ids:
-        said = f"The tokenizer doesn't know all characters of {word!r}: use plain letters."
-        return TriggerReport(word, pieces, False, False, said)
+        reason = f"The tokenizer doesn't know all characters of {word!r}: use plain letters."
+        return TriggerReport(word, pieces, False, False, reason)
     rare = len(ids) == 1 and size >= _LARGE and ids[0] >= _RARE * size
     known = word.lower() in ordinary_words()
     return TriggerReport(word, pieces, rare, known, f"{_split(word, pieces, rare)} {_meaning(pieces, rare, known)}")

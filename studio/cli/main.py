@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Unexpected errors are raised."""
     try:
         given = sys.argv[1:] if arguments is None else list(arguments)
-        return _app()(given, prog_name="python -m studio", standalone_mode=False) or DONE
+        return make_app()(given, prog_name="python -m studio", standalone_mode=False) or DONE
     except Exit as asked:
         return asked.exit_code
     except KeyboardInterrupt:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USER
 
 
-def _app() -> typer.Typer:
+def make_app() -> typer.Typer:
     app = typer.Typer(
         add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, callback=_before,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -128,13 +128,13 @@ def stop_on_signals() -> Iterator[threading.Event]:
 def finished(job: Any) -> Any:
     """Wait for a job with its progress on stderr; Ctrl-C stops it. Its result. Raises StudioError where it failed."""
     with stop_on_signals() as stop:
-        said = ""
+        last = ""
         while job.thread and job.thread.is_alive():
             if stop.is_set():
                 job.stop()
             line = f"{job.message} ({100 * job.done // job.total} %)" if job.total and job.message else job.message
-            if line and line != said:
-                said = line
+            if line and line != last:
+                last = line
                 say(line)
             job.thread.join(0.2)
     if job.error:

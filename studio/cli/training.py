@@ -183,7 +183,7 @@ def _lines(events: Iterable, folder: Path) -> Iterator[tuple[str, str]]:
     due = 0.0
     for event in events:
         kind = type(event).__name__
-        if kind == "Failed":  # the error itself comes next, and is told once
+        if kind == "Failed":  # the error itself comes next, and is printed once
             continue
         if kind in ("Step", "Preparing"):
             if time.monotonic() < due:

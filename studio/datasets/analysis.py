@@ -45,7 +45,7 @@ class Analysis:
 def analyse(dataset: Dataset, progress: Progress | None = None, stop: threading.Event | None = None) -> Analysis:
     """Analyze every image file of the dataset's folder, those that can't be opened included.
 
-    progress  told (done, total, name) after each
+    progress  called with (done, total, name) after each
     stop      ends after the images in hand; what was seen until then is kept
     """
     imagehash = image_hash()

@@ -33,7 +33,7 @@ def export(
                 captions in one file as Hugging Face's imagefolder has them; "zip": a zip with sidecars
     background  a colour such as "white" or "#808080" behind transparent images, which become PNG;
                 "": images are copied byte by byte
-    progress    told (done, total, name) after each image
+    progress    called with (done, total, name) after each image
     stop        ends it early: what was written until then is deleted
 
     The files are written under a hidden name beside the target (see `workspace.sweep`), which is renamed when all are

@@ -66,7 +66,7 @@ def examine(
 
     resolution    what will be trained at: the side of a square, in pixels
     count_tokens  of the base model's own tokenizer; None: the length of captions is not checked
-    progress      told (done, total, name) for each image
+    progress      called with (done, total, name) for each image
     stop          ends the analysis early; the findings are then about the images that were read
     """
     seen = analyse(dataset, progress, stop)

@@ -60,7 +60,7 @@ def import_images(
     """Copy images, zips and folders of images, with captions and masks, into the dataset `name` (made if missing).
 
     What a file is is known by its content, not by its name. Folders called like kohya's `10_name` are kept as folders.
-    progress is told (done, total, name); stop ends it early, and what was copied stays. Images wait in a hidden
+    progress is called with (done, total, name); stop ends it early, and what was copied stays. Images wait in a hidden
     folder until all captions are known, so that none is ever there without its own.
 
     Returns the dataset and one line for each file left out. Raises DatasetError when nothing could be taken or the

@@ -79,8 +79,8 @@ def info_of_file(file: AdapterFile) -> AdapterInfo:
 
 def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """Those that the file names, else the commonest tags that kohya's programs note of its captions."""
-    said = [metadata.get(key, "") for key in ("studio.trigger", "modelspec.trigger_phrase")]
-    words = [word.strip() for phrase in said for word in phrase.split(",") if word.strip()]
+    phrases = [metadata.get(key, "") for key in ("studio.trigger", "modelspec.trigger_phrase")]
+    words = [word.strip() for phrase in phrases for word in phrase.split(",") if word.strip()]
     if not words:
         words = [tag for tag, _ in _tags(metadata.get("ss_tag_frequency", "")).most_common(WORDS)]
     return tuple(dict.fromkeys(word[:_LONGEST] for word in words))[:WORDS]

@@ -108,12 +108,12 @@ def read_grid(folder: Path) -> SavedGrid | None:
         width, height = (min(4096, max(1, int(edge))) for edge in facts["size"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
-    said = [*problems.values(), *(text for side in sides for text in (side.title, *side.labels))]
+    texts = [*problems.values(), *(text for side in sides for text in (side.title, *side.labels))]
     if (
         not sides
         or not 1 <= many <= MAX_CELLS
         or any(side.kind not in KINDS for side in sides)
-        or not is_valid_unicode(*said)
+        or not is_valid_unicode(*texts)
     ):
         return None
     files = [cell_file(folder, number) for number in range(many)]
@@ -138,19 +138,19 @@ def _written(file: Path) -> int:
 def save_sheet(grid: SavedGrid, recipe: Recipe, axes: Sequence[Axis]) -> Path:
     """Put the cells that there are onto one sheet and write it, with the base recipe and the axes inside."""
     image = draw_contact_sheet(grid.sides, grid.images, grid.size)
-    told: list[dict[str, Any]] = [
+    rows: list[dict[str, Any]] = [
         asdict(side) | {"index": axis.index, "values": [_plain(value) for value in axis.values]}
         for side, axis in zip(grid.sides, axes)
     ]
-    axes_text = json.dumps({"axes": told}, ensure_ascii=False)
+    axes_text = json.dumps({"axes": rows}, ensure_ascii=False)
     return save_image(image, recipe, grid.sheet.parent, grid.sheet.name, {KEY: axes_text})
 
 
 def read_axes(path: Path) -> tuple[Axis, ...]:
     """The axes inside a sheet, adapters and checkpoints by their names alone; () when it is no sheet or is damaged."""
     try:
-        told = json.loads(texts_in(path, KEY).get(KEY, ""))["axes"][:3]
-        axes = tuple(Axis(str(one["kind"]), tuple(one["values"]), int(one.get("index", 0))) for one in told)
+        rows = json.loads(texts_in(path, KEY).get(KEY, ""))["axes"][:3]
+        axes = tuple(Axis(str(one["kind"]), tuple(one["values"]), int(one.get("index", 0))) for one in rows)
         known = all(
             axis.kind in KINDS and 1 <= len(axis.values) <= MAX_CELLS and 0 <= axis.index < 100 for axis in axes
         )

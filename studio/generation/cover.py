@@ -11,7 +11,7 @@ from studio.datasets.images import format_of, open_image, size_of
 from studio.errors import DatasetError
 
 KEY = "modelspec.thumbnail"
-SIDE = 256  # pixels, as ModelSpec asks for
+MAX_SIZE = 256  # pixels, as ModelSpec asks for
 _LONGEST = 4_000_000  # characters of one that is read
 _MOST = 4096 * 4096  # pixels of it
 _FORMATS = ("JPEG", "PNG", "WEBP")
@@ -20,13 +20,13 @@ _FORMATS = ("JPEG", "PNG", "WEBP")
 def cover_text(image: Image.Image) -> str:
     """What to write under KEY."""
     small, stream = image.convert("RGB"), io.BytesIO()
-    small.thumbnail((SIDE, SIDE))
+    small.thumbnail((MAX_SIZE, MAX_SIZE))
     small.save(stream, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def read_cover(metadata: Mapping[str, str]) -> Image.Image | None:
-    """The image under KEY, at most SIDE pixels wide and high; None where there is none that can be trusted.
+    """The image under KEY, at most MAX_SIZE pixels wide and high; None where there is none that can be trusted.
 
     It comes from strangers: its length, format and size are looked at before a pixel of it is decoded.
     """
@@ -39,8 +39,8 @@ def read_cover(metadata: Mapping[str, str]) -> Image.Image | None:
         width, height = size_of(data)
         if format_of(data) not in _FORMATS or width * height > _MOST:
             return None
-        image = open_image(data, at_least=SIDE)
+        image = open_image(data, at_least=MAX_SIZE)
     except (binascii.Error, ValueError, DatasetError):
         return None
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((MAX_SIZE, MAX_SIZE))
     return image

@@ -136,5 +136,5 @@ def _ours(text: str, name: str) -> FoundRecipe:
     kept = recipe.model_dump(exclude={"adapters"})
     kept |= {key: path.name for key, path in (("source", recipe.source), ("mask", recipe.mask)) if path}
     applied = [adapter.model_dump() | {"file": adapter.title} for adapter in recipe.adapters]
-    said = values.get(BASE_HASH)
-    return FoundRecipe(kept, applied, base_hash=said if isinstance(said, str) else "")
+    found_hash = values.get(BASE_HASH)
+    return FoundRecipe(kept, applied, base_hash=found_hash if isinstance(found_hash, str) else "")

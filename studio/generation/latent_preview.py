@@ -10,7 +10,7 @@ from torch import Tensor
 from studio.basemodels import Family
 
 _maps: "WeakKeyDictionary[Family, Tensor]" = WeakKeyDictionary()
-SIDE, COUNT = 128, 8  # pixels, and how many images the map is fitted on
+PREVIEW_SIZE, COUNT = 128, 8  # pixels, and how many images the map is fitted on
 
 
 def preview_latents(base: Family, latents: Tensor) -> Image.Image:
@@ -30,7 +30,7 @@ def fit_colors(base: Family) -> Tensor:
     rows, colours = [], []
     for number in range(COUNT):
         coarse = chance.integers(0, 256, (2 + number % 4, 2 + number % 4, 3), np.uint8)
-        image = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        image = Image.fromarray(coarse).resize((PREVIEW_SIZE, PREVIEW_SIZE), Image.Resampling.BICUBIC)
         latents = base.encode_image([image])[0][0].float().cpu()  # (C, h, w)
         small = image.resize((latents.shape[2], latents.shape[1]), Image.Resampling.BOX)
         rows.append(latents.flatten(1).T)

@@ -139,8 +139,8 @@ def _adapter(inside: str, tag: str, problems: list[str], errors: list[str]) -> N
         problems.append(f"{tag}: block weights (lbw) have no effect in a prompt: set the adapter's blocks instead.")
         unknown = [word for word in unknown if not word.startswith("lbw=")]
     if unknown or len(placed) > 3:
-        told = ", ".join([*unknown, *placed[3:]])
-        problems.append(f"{tag}: {_short(told)} has no effect here.")
+        ignored = ", ".join([*unknown, *placed[3:]])
+        problems.append(f"{tag}: {_short(ignored)} has no effect here.")
     return NamedAdapter(first[:200], strength, None if text == strength else text)
 
 

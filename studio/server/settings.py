@@ -54,7 +54,7 @@ class Settings:
         port = given.port or environ.get("STUDIO_PORT") or (environ.get("GRADIO_SERVER_PORT") if on_space else None)
         auth = given.auth or environ.get("STUDIO_AUTH")
         workspace = given.workspace or environ.get("STUDIO_WORKSPACE")
-        opened = given.open or _flag(environ, "STUDIO_OPEN")
+        opened = given.unrestricted or _flag(environ, "STUDIO_OPEN")
         settings = cls(
             host=given.host or environ.get("STUDIO_HOST") or ("0.0.0.0" if on_space else cls.host),
             port=_port(port) if port else None,
@@ -69,7 +69,7 @@ class Settings:
             hosts=_hosts(environ),
         )
         if settings.public and settings.open:
-            raise ConfigError("--public closes what --open opens: choose one of them.")
+            raise ConfigError("--public limits what --unrestricted (--open) allows: choose one of them.")
         if settings.public and settings.mcp:
             raise ConfigError("--mcp hands the studio to programs of one person: leave it out with --public.")
         return settings
@@ -106,7 +106,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--public", action="store_true", help="for strangers: everyone has a small workspace, for some hours"
     )
-    parser.add_argument("--open", action="store_true", help="allow everything, whoever can open the page")
+    parser.add_argument("--unrestricted", action="store_true", help="allow everything to everyone who opens the page")
+    parser.add_argument("--open", dest="unrestricted", action="store_true", help=argparse.SUPPRESS)  # its older name
     parser.add_argument("--mcp", action="store_true", help="also serve the endpoints as MCP tools")
     return parser
 

@@ -77,8 +77,8 @@ def path_of(workspace: Workspace, key: str) -> Path:
 
 
 def matches(card: Card, query: str) -> bool:
-    said = " ".join([card.name, card.kind, f"rank {card.rank}", card.family, *card.words]).lower()
-    return all(word in said for word in query.lower().split())
+    text = " ".join([card.name, card.kind, f"rank {card.rank}", card.family, *card.words]).lower()
+    return all(word in text for word in query.lower().split())
 
 
 # The trash ---------------------------------------------------------------------------------------------------------
@@ -134,13 +134,13 @@ def _facts(workspace: Workspace, path: Path) -> dict[str, Any]:
     except AdapterError as error:
         return {"problem": str(error)}
     facts = asdict(info_of_file(file))
-    said = {name: facts[name] for name in ("rank", "family", "words")} | {"kind": ", ".join(facts["kinds"])}
+    fields = {name: facts[name] for name in ("rank", "family", "words")} | {"kind": ", ".join(facts["kinds"])}
     cover = read_cover(file.metadata)
     if cover is not None:
         name = f"{hashlib.sha256(cover.tobytes()).hexdigest()[:32]}-cover.webp"
         thumbnails.keep(thumbnails.folder(workspace) / name, cover)
-        said["cover"] = name
-    return said
+        fields["cover"] = name
+    return fields
 
 
 def _card_fields(workspace: Workspace, facts: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -24,6 +24,10 @@ from studio.services.operations import Expanded, operation
 from studio.services.parameters import BaseName, Layout, List, Rank
 from studio.text import pluralize
 from studio.workspace import Workspace, atomic_copy, free_path, safe_name
+
+if TYPE_CHECKING:
+    from studio.adapters import AdapterFile
+    from studio.adapters.rewrite import Rewritten
 
 INSPECT, MAKE = "inspect", "new adapter"  # kinds of jobs
 PARTS = 1000  # of each of a job's stages, for progress
@@ -50,7 +54,7 @@ class Made:
     """A file that is made of another one, or of the rows, as far as it is.
 
     key         of the new adapter, "" until it is written
-    told        what was lost, a sentence each
+    notes       what was lost, a sentence each
     before, after  the same image with the old and with the new file, where the browser finds them
     difference  mean difference of the two, of 255
     """
@@ -181,19 +185,15 @@ def convert_adapter(
     recipe: of the image before and after, or None and why in `note`. On the command line, line: the base as it is named
     there, and out: the file to write.
     """
-    path, line = adapter_path(workspace, adapter), line or base_models.line_of(workspace, base)
+    line = line or base_models.line_of(workspace, base)
 
-    def make(job: Job, before: Any) -> tuple[Path, tuple[str, ...]]:
-        from studio.adapters import read_adapter
+    def convert(job: Job, file: "AdapterFile") -> "Rewritten":
         from studio.adapters.rewrite import convert_file
         from studio.basemodels.skeleton import skeleton
 
-        made = convert_file(replace(read_adapter(path), name=adapter_name(adapter)), skeleton(line), layout)
-        target = out or free_path(workspace.adapters, f"{adapter_name(adapter)}-{layout}.safetensors")
-        made.write(target)
-        return target, made.notes
+        return convert_file(file, skeleton(line), layout)
 
-    return _make(workspace, f"Converting {adapter_name(adapter)}", make, *_alone(path, recipe), note)
+    return _rewrite(workspace, adapter, "Converting", convert, layout, recipe, note, out)
 
 
 @operation()
@@ -210,18 +210,37 @@ def resize_adapter(
 
     recipe, note, out: as for convert_adapter.
     """
-    path = adapter_path(workspace, adapter)
+
+    def resize(job: Job, file: "AdapterFile") -> "Rewritten":
+        from studio.adapters.rewrite import resize_file
+
+        return resize_file(file, rank, _teller(job, "Layer"))
+
+    return _rewrite(workspace, adapter, "Resizing", resize, f"rank{rank}", recipe, note, out)
+
+
+def _rewrite(
+    workspace: Workspace,
+    adapter: str,
+    doing: str,
+    rewrite: Callable[[Job, "AdapterFile"], "Rewritten"],
+    suffix: str,
+    recipe: Any,
+    note: str,
+    out: Path | None,
+) -> Job:
+    """Another form of one adapter, written to `out` or beside it under its name and the suffix."""
+    path, name = adapter_path(workspace, adapter), adapter_name(adapter)
 
     def make(job: Job, before: Any) -> tuple[Path, tuple[str, ...]]:
         from studio.adapters import read_adapter
-        from studio.adapters.rewrite import resize_file
 
-        made = resize_file(replace(read_adapter(path), name=adapter_name(adapter)), rank, _teller(job, "Layer"))
-        target = out or free_path(workspace.adapters, f"{adapter_name(adapter)}-rank{rank}.safetensors")
+        made = rewrite(job, replace(read_adapter(path), name=name))
+        target = out or free_path(workspace.adapters, f"{name}-{suffix}.safetensors")
         made.write(target)
         return target, made.notes
 
-    return _make(workspace, f"Resizing {adapter_name(adapter)}", make, *_alone(path, recipe), note)
+    return _make(workspace, f"{doing} {name}", make, *_alone(path, recipe), note)
 
 
 @operation()

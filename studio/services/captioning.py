@@ -132,8 +132,8 @@ def start_comparing(
         found: list[Compared] = compare(
             chosen, images, job.stop_event, counting(job), download, fetching(job, "the model")
         )
-        said = f"{pluralize(len(found), 'captioner')} compared on {pluralize(len(files), 'image')}."
-        job.result, job.message = (files, found), said
+        summary = f"{pluralize(len(found), 'captioner')} compared on {pluralize(len(files), 'image')}."
+        job.result, job.message = (files, found), summary
 
     job = jobs.start("compare", f"Comparing captioners on {opened.name}", work, limit=workspace.allows.longest)
     remember(job, opened.name)

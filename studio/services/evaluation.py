@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 OWN, NONE, SET = "own:", "none:", "set:"  # a training set: the adapter's own, none, or a dataset by its name
 MOST_SEEDS = 8
-_SAID = ("studio.trigger", "modelspec.trigger_phrase")  # where a file names its trigger words
+_TRIGGERS = ("studio.trigger", "modelspec.trigger_phrase")  # where a file names its trigger words
 
 
 def training_sets(workspace: Workspace) -> list[tuple[str, str]]:
@@ -238,8 +238,8 @@ def trigger_words(workspace: Workspace, key: str) -> tuple[str, ...]:
     config = _config(workspace, key)
     if config is not None:
         return tuple(filter(None, [config.data.trigger.strip()]))
-    said = read_adapter(adapter_files.adapter_path(workspace, key)).metadata
-    return adapter_info.trigger_words({name: said.get(name, "") for name in _SAID})
+    written = read_adapter(adapter_files.adapter_path(workspace, key)).metadata
+    return adapter_info.trigger_words({name: written.get(name, "") for name in _TRIGGERS})
 
 
 def _config(workspace: Workspace, key: str) -> Any:

@@ -19,7 +19,7 @@ from pydantic import Field
 from studio.errors import BusyError, GenerationError, WorkspaceError
 from studio.server.owners import PerOwner
 from studio.services.jobs import Job, jobs
-from studio.services.operations import operation
+from studio.services.operations import operation, plain
 from studio.services.parameters import ImageName, Page
 from studio.services.thumbnails import thumbnail
 from studio.text import pluralize
@@ -35,21 +35,21 @@ _NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class Entry:
-    """One image. stamp: nanoseconds and bytes of its file; told: whether it says how it was made; adapters: name and
+    """One image. stamp: nanoseconds and bytes of its file; has_recipe: whether its recipe is inside; adapters: name and
     strength of each, as "ink 0.8".
     """
 
     name: str
     stamp: tuple[int, int]
-    told: bool = False
+    has_recipe: bool = False
     prompt: str = ""
     adapters: tuple[str, ...] = ()
     seed: int | None = None
 
     def has(self, word: str) -> bool:
         """Whether a word of a search fits. A number is the seed, or stands alone in the prompt or among the names."""
-        text = f"{self.prompt}\n{' '.join(self.adapters)}".lower() if self.told else self.name.lower()
-        if self.told and _NUMBER.fullmatch(word):
+        text = f"{self.prompt}\n{' '.join(self.adapters)}".lower() if self.has_recipe else self.name.lower()
+        if self.has_recipe and _NUMBER.fullmatch(word):
             return word == str(self.seed) or re.search(rf"(?<![\d.]){word}(?!\.?\d)", text) is not None
         return word in text
 
@@ -73,7 +73,7 @@ class Found:
     unread: int
 
 
-@operation(aliases=("list_pictures",))
+@operation(aliases=("list_pictures",), answer=lambda workspace, found: _answer(found))
 def list_images(
     workspace: Workspace,
     words: Annotated[str, Field(max_length=4000, description="Words that are looked for in the recipes.")] = "",
@@ -81,6 +81,13 @@ def list_images(
 ) -> Found:
     """Images of the workspace, newest first, 48 a page; words are looked for in their recipes."""
     return find(workspace, words, page)
+
+
+def _answer(found: Found) -> dict[str, Any]:
+    """With "told" beside "has_recipe", as version 0.1 answered."""
+    table = plain(found)
+    entries = [entry | {"told": entry["has_recipe"]} for entry in table["entries"]]
+    return {**table, "entries": entries}
 
 
 @operation(aliases=("delete_picture",), renamed={"image": "picture"})
@@ -283,7 +290,14 @@ def _entry_of(row: dict[str, Any]) -> Entry:
     changed, size = map(int, row["stamp"])
     seed = None if row["seed"] is None else int(row["seed"])
     names = tuple(map(str, row["adapters"]))
-    return Entry(str(row["name"]), (changed, size), bool(row["told"]), str(row["prompt"]), names, seed)
+    return Entry(
+        str(row["name"]),
+        (changed, size),
+        bool(row["has_recipe"] if "has_recipe" in row else row["told"]),
+        str(row["prompt"]),
+        names,
+        seed,
+    )
 
 
 def _write(workspace: Workspace, index: dict[str, Entry], here: dict[str, Any]) -> None:

@@ -137,7 +137,7 @@ def prompt_problems(
 
     traits: dict[str, Any] = {}
     if line:
-        with suppress(StudioError):  # a base that is gone is said where it is chosen
+        with suppress(StudioError):  # a base that is gone is reported where it is chosen
             card = base_models.inspect_base(line)
             traits = {name: getattr(card, name) for name in ("title", "weighted_prompts", "guidance_embedded")}
     problems = recipe_problems(prompt, negative, guidance=guidance, clip_skip=clip_skip, **traits)
@@ -365,23 +365,23 @@ def restored(workspace: Workspace, path: Path) -> tuple[dict[str, Any], list[dic
         else:
             problems.append(f"The adapter {str(one['file'])[:60]!r} is not here: drop its file.")
     values = dict(found.values)
-    if said := values.pop("base", None):
-        if name := base_models.name_of(workspace, said):
+    if base := values.pop("base", None):
+        if name := base_models.name_of(workspace, base):
             values["base"] = name
             place = base_folder(base_models.line_of(workspace, name))
-            if other := made_elsewhere("The image", said, found.base_hash, place):
+            if other := made_elsewhere("The image", base, found.base_hash, place):
                 problems.append(other)
         else:
             problems.append(
-                f"It was generated with {said[:60]!r}, which is not on the list of base models: choose one."
+                f"It was generated with {base[:60]!r}, which is not on the list of base models: choose one."
             )
     if values.get("source"):
         source = _sources(workspace) / Path(values["source"]).name
         if is_file(source):
             values["source"] = str(source)
         else:
-            said = values.pop("source")[:60]
-            problems.append(f"The image that it began from, {said!r}, is not here: choose it again.")
+            source_name = values.pop("source")[:60]
+            problems.append(f"The image that it began from, {source_name!r}, is not here: choose it again.")
             values.pop("mask", None)
     return values, adapters, problems
 

@@ -132,8 +132,8 @@ class Jobs:
                 job.error = job.message = str(error)
             except Exception as error:
                 log.exception("%s failed", job.title)
-                said = user_message(error) or f"{type(error).__name__}: {error}"
-                job.error = job.message = f"{job.title} failed: {said}".splitlines()[0]
+                reason = user_message(error) or f"{type(error).__name__}: {error}"
+                job.error = job.message = f"{job.title} failed: {reason}".splitlines()[0]
             finally:
                 if timer:
                     timer.cancel()
@@ -242,19 +242,19 @@ def running(kind: str | None = None) -> Job | None:
 
 
 def counting(job: Job) -> Callable[..., None]:
-    """What the work of `job` calls with (done, total) or (done, total, what it is at), to be told as its progress."""
+    """What the work of `job` calls with (done, total) or (done, total, what it is at), which becomes its progress."""
 
-    def told(done: int, total: int, at: str = "") -> None:
+    def progress(done: int, total: int, at: str = "") -> None:
         job.done, job.total, job.message = done, total, at or job.message
 
-    return told
+    return progress
 
 
 def fetching(job: Job, what: str) -> Callable[[int, int], None]:
     """The same for a download of `what`, in bytes."""
 
-    def told(done: int, total: int) -> None:
+    def progress(done: int, total: int) -> None:
         job.done, job.total = done, total
         job.message = f"Fetching {what}: {done / 1e9:.2f} of {total / 1e9:.2f} GB"
 
-    return told
+    return progress

@@ -59,8 +59,8 @@ def all_runs(workspace: Workspace, text: str = "", state: str = "", sort: str = 
 
 def _says(workspace: Workspace, run, words: list[str]) -> bool:
     """Whether every word, in small letters, stands in what is said of the run or noted beside it."""
-    said = f"{run.name} {run.base} {run.dataset} {run.verdict} {run_notes.note_of(workspace, run.name)}".lower()
-    return all(word in said for word in words)
+    known = f"{run.name} {run.base} {run.dataset} {run.verdict} {run_notes.note_of(workspace, run.name)}".lower()
+    return all(word in known for word in words)
 
 
 def _as_it_is_now(run, line: list[str]):

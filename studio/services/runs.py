@@ -23,7 +23,7 @@ UNFINISHED = ("interrupted", "stopped", "failed")
 QUEUED = "queued"
 HARDEST = 8
 RunTitle = Annotated[str, Field(max_length=80, description="Name of the new run; empty: the dataset's.")]
-MoreSteps = Annotated[int, Field(ge=1, le=1_000_000, description="Training steps to add.")]
+MoreSteps = Annotated[int, Field(ge=1, le=1_000_000, description="How many steps to add.")]
 
 
 # Before a run -------------------------------------------------------------------------------------------------------

@@ -48,10 +48,10 @@ def preview_prompts(
     """What the previews of a run on a set with these captions show best: two of its captions, and two things that the
     base knows and the set has not, each with the trigger in front. Fewer where there are fewer.
     """
-    said = [caption.strip() for caption in captions if caption.strip()]
-    prompts = list(dict.fromkeys(said[:: max(1, len(said) // 2)]))[:2]
+    found = [caption.strip() for caption in captions if caption.strip()]
+    prompts = list(dict.fromkeys(found[:: max(1, len(found) // 2)]))[:2]
     if known := vocabulary(workspace, base):
-        taken = {word for caption in said for word in caption.lower().replace(",", " ").split()}
+        taken = {word for caption in found for word in caption.lower().replace(",", " ").split()}
         unseen = [one for one in known.examples(len(known.names)) if not taken & set(one.split(",")[0].lower().split())]
         prompts += [", ".join(p for p in one.split(", ") if not p.endswith(" style")) for one in unseen[:2]]
     front = " ".join(trigger.split())

@@ -40,12 +40,12 @@ def as_begun(config: RunConfig, version: str) -> tuple[RunConfig, list[str]]:
 
     A version that names no number counts as older than all changes.
     """
-    said = []
+    lines = []
     for change in CHANGES:
         if _numbers(version) < _numbers(change.version) and change.concerns(config):
             config = change.before(config) if change.before else config
-            said.append(change.says)
-    return config, said
+            lines.append(change.says)
+    return config, lines
 
 
 def _numbers(version: str) -> tuple[int, ...]:

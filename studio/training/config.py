@@ -72,7 +72,9 @@ class AdapterConfig(_Section):
 
 
 class TrainingConfig(_Section):
-    steps: int = Field(200, ge=1, le=1_000_000, description="Training steps.")
+    steps: int = Field(
+        200, ge=1, le=1_000_000, description="How often the weights are updated, each time by one batch."
+    )
     batch_size: int = Field(4, ge=1, le=1024, description="Images per step, on all devices together.")
     accumulation: int = Field(
         1, ge=1, le=1024, description="Gradient accumulation: batches per step, like a larger batch in less memory."
@@ -251,7 +253,7 @@ def config_from_toml(path: str | Path, report: Report | None = None) -> RunConfi
             flat |= {f"{key}.{leaf}": inner for leaf, inner in inside.items()} or {key: value}
         return RunConfig.model_validate(_tree(resolve(flat, _names(), report)))
     except (ValidationError, ConfigError) as error:
-        said = explain(error) if isinstance(error, ValidationError) else str(error)
-        raise ConfigError(f"{Path(path).name}: {said}") from error
+        reason = explain(error) if isinstance(error, ValidationError) else str(error)
+        raise ConfigError(f"{Path(path).name}: {reason}") from error
     except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError among them
         raise ConfigError(f"{Path(path).name} can't be read as TOML: {error}".splitlines()[0][:300]) from error

@@ -96,8 +96,8 @@ def foreign_defaults(config: RunConfig, base: Family) -> list[str]:
     given, usual = dotted(config), _defaults()
     if config.base == "starter" or any(given[key] != usual[key] for key in keys):
         return []
-    said = ", ".join(f"{key} {given[key]}" for key in keys)
-    return [f"These are the starter's settings ({said}), and {base.title} is another model: choose a preset for it."]
+    listed = ", ".join(f"{key} {given[key]}" for key in keys)
+    return [f"These are the starter's settings ({listed}), and {base.title} is another model: choose a preset for it."]
 
 
 def _defaults() -> dict[str, Any]:

@@ -193,21 +193,21 @@ def encode_missing(
     words = [c for c in captions[distributed.rank :: distributed.count] if not cache.has(_text_key(model, c))]
     images = [e for e in examples if not all(cache.has(key) for key in e.latents)]
     images = sorted(images, key=lambda e: e.frame.size)[distributed.rank :: distributed.count]
-    total, done, told = len(words) + len(images), 0, 0.0
+    total, done, yielded_at = len(words) + len(images), 0, 0.0
     if total:
         yield 0, total
     for start in range(0, len(words), BATCH):
-        said = words[start : start + BATCH]
-        for part in _together(said, base):
+        chunk = words[start : start + BATCH]
+        for part in _together(chunk, base):
             with torch.no_grad():
                 states = base.encode_prompt(part)
             for row, caption in enumerate(part):
                 cache.write(_text_key(model, caption), {name: value[row].clone() for name, value in states.items()})
-        done += len(said)
+        done += len(chunk)
         if stop.is_set():
             return
-        if time.monotonic() - told > 0.5:
-            told = time.monotonic()
+        if time.monotonic() - yielded_at > 0.5:
+            yielded_at = time.monotonic()
             yield done, total
     with ThreadPoolExecutor(os.cpu_count() or 1, "decode") as pool:
         groups = list(_same_size(images))
@@ -230,8 +230,8 @@ def encode_missing(
             if stop.is_set():
                 pool.shutdown(wait=False, cancel_futures=True)
                 return
-            if time.monotonic() - told > 0.5 or done == total:
-                told = time.monotonic()
+            if time.monotonic() - yielded_at > 0.5 or done == total:
+                yielded_at = time.monotonic()
                 yield done, total
 
 

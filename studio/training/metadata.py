@@ -19,7 +19,7 @@ def adapter_metadata(
     for item in items:
         parent = item.path.parent.name
         parts.setdefault(parent if KOHYA.match(parent) else Path(data.folder).name, []).append(item)
-    said = {
+    written = {
         "studio.run": config.name,
         "studio.base": config.base,
         "studio.base_hash": weights,
@@ -43,8 +43,8 @@ def adapter_metadata(
         "ss_seed": str(training.seed),
     }
     if held_out:
-        said |= {"studio.held_out_loss": f"{held_out[0]:.6f}", "studio.base_loss": f"{held_out[1]:.6f}"}
-    return {key: value for key, value in said.items() if value}
+        written |= {"studio.held_out_loss": f"{held_out[0]:.6f}", "studio.base_loss": f"{held_out[1]:.6f}"}
+    return {key: value for key, value in written.items() if value}
 
 
 def _tags(items: list[Item], trigger: str) -> dict[str, int]:

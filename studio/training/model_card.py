@@ -63,14 +63,14 @@ def model_card(
 def _about(view: RunView, config: RunConfig) -> str:
     base = "the starter model of LoRA Studio" if config.base == "starter" else f"`{_code(config.base)}`"
     kind, rank = KINDS[config.adapter.kind], config.adapter.rank
-    said = f"{kind} of rank {rank} for {base}, trained for {view.step:,} steps."
+    sentence = f"{kind} of rank {rank} for {base}, trained for {view.step:,} steps."
     measured = [one for one in view.validations if one.step and one.base_loss]
     if not measured:
-        return said
+        return sentence
     best = min(measured, key=lambda one: one.loss)
     change = f"{100 * (best.loss / best.base_loss - 1):+.0f} %".replace("-", "−")
     return (
-        f"{said} On held-out images its loss is {best.loss:.4f}, the base model's {best.base_loss:.4f} ({change}), "
+        f"{sentence} On held-out images its loss is {best.loss:.4f}, the base model's {best.base_loss:.4f} ({change}), "
         "at the same noise and timesteps."
     )
 

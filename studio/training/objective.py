@@ -53,8 +53,8 @@ def loss_of(
     so that the model learns to mend its own errors (arXiv:2301.11706).
     """
     seen = noise if perturbation is None else noise + perturbation
-    said = base.predict(base.add_noise(latents, seen, t), t, conditions)
-    error = (said - base.target(latents, noise, t)).float()
+    model_output = base.predict(base.add_noise(latents, seen, t), t, conditions)
+    error = (model_output - base.target(latents, noise, t)).float()
     error = pseudo_huber(error, settings.huber_c) if settings and settings.loss == "huber" else error.square()
     error = (error if weight is None else error * weight).mean((1, 2, 3))
     if settings and settings.min_snr_gamma:

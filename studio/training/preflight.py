@@ -94,9 +94,9 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
         refuse(config, base)
     except ConfigError as error:
         findings.append(Finding("stop", str(error)))
-    said = without_effect(config, base) + foreign_defaults(config, base) + foreign_options(config.preview.prompts)
-    said += about_tokens(examples + regularization, base) + about_frames(examples + regularization)
-    findings += [Finding("warn", line) for line in said]
+    warnings = without_effect(config, base) + foreign_defaults(config, base) + foreign_options(config.preview.prompts)
+    warnings += about_tokens(examples + regularization, base) + about_frames(examples + regularization)
+    findings += [Finding("warn", line) for line in warnings]
     findings += _about_images(config, examples, cache, base) + _about_balance(config, examples, regularization)
     if any(finding.level == "stop" for finding in findings):
         return Report(findings)
@@ -201,10 +201,10 @@ def _measure(
     few = [e for e in examples if e.frame.size == largest][: config.training.batch_size]
     texts = not config.adapter.text_encoder
     unreadable = [
-        said for said in encode_missing(few, base, cache, Distributed(), stop, config.data, texts)
-        if isinstance(said, Unreadable)
+        one for one in encode_missing(few, base, cache, Distributed(), stop, config.data, texts)
+        if isinstance(one, Unreadable)
     ]  # fmt: skip
-    few = [e for e in few if e.item.path not in {said.path for said in unreadable}]
+    few = [e for e in few if e.item.path not in {one.path for one in unreadable}]
     if not few:
         raise RunError(unreadable[0].message)
     base.offload_encoders(text=texts)
@@ -213,12 +213,12 @@ def _measure(
     for change in _smaller(config):
         wanted = config_from(settings | change)
         try:
-            found.step, found.memory, found.preview, learner_size = _try(wanted, few, base, cache, stop)
+            found.step, found.memory, found.preview, trainer_size = _try(wanted, few, base, cache, stop)
         except (RuntimeError, MemoryError, DoesNotFit) as error:
             if not isinstance(error, DoesNotFit) and not out_of_memory(error):
                 raise
             continue
-        found.checkpoint = 4 * learner_size / 1e9
+        found.checkpoint = 4 * trainer_size / 1e9
         if found.memory <= found.available or not change:
             found.proposal = dict(change)
         if found.memory <= found.available:
@@ -246,8 +246,8 @@ def _try(
                     raise RunError("The check was stopped.")
                 began = time.monotonic()
                 reading = train_step.step(step, plan, reader, 1.0)
-                if reading.said:
-                    raise DoesNotFit(reading.said)
+                if reading.warning:
+                    raise DoesNotFit(reading.warning)
                 float(reading.norm)
                 took.append(time.monotonic() - began)
             began, drawn = time.monotonic(), 0.0

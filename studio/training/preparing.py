@@ -35,12 +35,12 @@ def prepare(
     broken = set()
     everything = [e for group in groups for e in group]
     texts = not config.adapter.text_encoder
-    for said in encode_missing(everything, base, cache, distributed, stop, config.data, texts):
-        if isinstance(said, Unreadable):
-            broken.add(said.path)
-            warnings.append(said.message)
+    for one in encode_missing(everything, base, cache, distributed, stop, config.data, texts):
+        if isinstance(one, Unreadable):
+            broken.add(one.path)
+            warnings.append(one.message)
         else:
-            yield Preparing(step, *said)
+            yield Preparing(step, *one)
     broken = set().union(*distributed.gather_objects(broken))
     if distributed.broadcast(stop.is_set()):
         return [], [], []

@@ -52,7 +52,7 @@ def keep(
     trained = record.trained | {short(e.digest) for e in examples}
     images = {"trained": sorted(trained), "held_out": sorted({short(e.digest) for e in held_out})}
     made_of.update(folder, {**now, **before, "images": images})
-    return [said for key, said in _CHANGED.items() if before.get(key) not in (None, now[key])]
+    return [sentence for key, sentence in _CHANGED.items() if before.get(key) not in (None, now[key])]
 
 
 def refuse_other_weights(folder: Path, base: Family) -> None:

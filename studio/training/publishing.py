@@ -149,10 +149,10 @@ def _copy_adapter(source: Path, target: Path, base: str) -> None:
     with source.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))
-        said = header.get("__metadata__", {})
+        metadata = header.get("__metadata__", {})
         for key in ("studio.base", "ss_sd_model_name"):
-            if key in said:
-                said[key] = base
+            if key in metadata:
+                metadata[key] = base
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
         with target.open("wb") as out:
@@ -201,7 +201,7 @@ class _Counted(io.BufferedReader):
 
 
 def _why_not(repo: str, error: Exception, hub: str) -> str:
-    """One sentence: what the hub said, and what to do."""
+    """One sentence: what the hub answered, and what to do."""
     from huggingface_hub.errors import LocalTokenNotFoundError  # type: ignore[attr-defined]
 
     status = None

@@ -175,10 +175,10 @@ class Log:
         elif isinstance(event, Finished | Stopped | Failed):
             self.started = None
         if event:
-            _tell(self.view, event, self.folder)
+            _apply(self.view, event, self.folder)
 
 
-def _tell(view: RunView, event: Event, folder: Path) -> None:
+def _apply(view: RunView, event: Event, folder: Path) -> None:
     view.step = event.step
     match event:
         case Step():

@@ -12,7 +12,7 @@ import torch
 from studio import devices
 from studio.training.config import TrainingConfig
 
-WINDOW = 50  # steps over which speed is told
+WINDOW = 50  # steps over which speed is measured
 
 
 def precision_of(settings: TrainingConfig) -> str:

@@ -60,8 +60,8 @@ def append(folder: Path, event: Event) -> None:
                 line = line if stream.read(1) == b"\n" else "\n" + line  # after a torn line, begin a new one
             stream.write(line.encode())
     except OSError as error:
-        said = user_message(error) or f"{error.strerror or error}."
-        raise RunError(f"The run's events can't be written. {said} What is in its checkpoints is kept.") from error
+        reason = user_message(error) or f"{error.strerror or error}."
+        raise RunError(f"The run's events can't be written. {reason} What is in its checkpoints is kept.") from error
 
 
 def list_runs(workspace: Workspace) -> list[str]:

@@ -10,7 +10,7 @@ from studio.training.events import Event, Step, Validation
 
 
 @contextmanager
-def told(folder: Path) -> Iterator[Callable[[Event], None]]:
+def event_writer(folder: Path) -> Iterator[Callable[[Event], None]]:
     """What is to be called with each event; what it was told is on the disk in the end.
 
     Raises RunError when TensorBoard is not installed.

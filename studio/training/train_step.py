@@ -26,14 +26,14 @@ from studio.workspace import atomic_write
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step said, still on the device: reading it back waits for the device."""
+    """The result of a step, still on the device: reading it back waits for the device."""
 
     step: int
     names: list[str]
     losses: Tensor  # (images of all processes and batches,)
     shares: Tensor  # (the same,) where in the noise schedule each was, 0..1
     norm: Tensor  # of the gradient before clipping, a scalar
-    said: str | None = None  # what the person should know of it
+    warning: str | None = None  # what the person should know of it
 
 
 class TrainStep:
@@ -79,12 +79,12 @@ class TrainStep:
         When memory runs out, the step is begun again in smaller pieces, and so are the steps after it. Raises
         `DoesNotFit` when one image alone is too much; the adapters are then what they were before the step.
         """
-        settings, said = self.config.training, None
+        settings, warning = self.config.training, None
         set_learning_rates(self.optimizer, slower * lr_factor(step, settings))
         for adapter in self.adapters.values():
             adapter.train()
         while (parts := self._gradients(step, plan, reader)) is None:
-            said = self.pieces.smaller(settings, self.base.device)
+            warning = self.pieces.smaller(settings, self.base.device)
         self.distributed.sum_gradients(self.parameters)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip or float("inf"))
@@ -97,7 +97,7 @@ class TrainStep:
             self.average.take()
         names = [row.example.name for drawn, _ in parts for row in drawn.rows]
         losses = torch.cat([self.distributed.gather(losses) for _, losses in parts])
-        return StepResult(step, names, losses, torch.cat([drawn.shares for drawn, _ in parts]), norm, said)
+        return StepResult(step, names, losses, torch.cat([drawn.shares for drawn, _ in parts]), norm, warning)
 
     def _gradients(self, step: int, plan: BatchSampler, reader: BatchLoader) -> list[tuple[NoisedBatch, Tensor]] | None:
         """Each batch of the step with this process's losses, their gradients summed; None when memory ran out."""

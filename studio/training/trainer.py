@@ -80,14 +80,14 @@ def train(
     run.leaving.enter_context(at_work(folder))
     try:
         watched = config.training.tensorboard and distributed.is_main
-        tell = run.leaving.enter_context(tensorboard.told(folder)) if watched else None
+        write_event = run.leaving.enter_context(tensorboard.event_writer(folder)) if watched else None
         for event in run.events():
             step = event.step
             if distributed.is_main:
                 with run.clock.away():
                     runs.append(folder, event)
-                    if tell:
-                        tell(event)
+                    if write_event:
+                        write_event(event)
                     yield event
     except Exception as error:
         if not isinstance(error, StudioError):
@@ -211,8 +211,8 @@ class _Run:
                 if fault:
                     break
                 yield self._take(reading)
-                if reading.said:
-                    yield Warned(reading.step, reading.said)
+                if reading.warning:
+                    yield Warned(reading.step, reading.warning)
             waiting = []
             if fault:
                 self.rollbacks += 1
@@ -309,9 +309,9 @@ class _Run:
         with self.train_step.evaluation_weights():
             for event, number, image in draw_previews(step, self.base, self.train_step, self.config, self.folder):
                 yield event
-                said = self.memory.check(number, image, step, self.base) if self.memory else None
-                if said:
-                    yield Warned(step, said)
+                warning = self.memory.check(number, image, step, self.base) if self.memory else None
+                if warning:
+                    yield Warned(step, warning)
         self.base.offload_encoders(text=not self.train_step.trains_text)
 
     def _checkpoint(self, step: int, packed: bytes) -> Iterator[Event]:
@@ -362,11 +362,11 @@ class _Run:
         try:
             return check_export(step, self.config, self.train_step, self.precision, file)
         except Exception as error:  # the base is gone from the disk, or there is no memory for a second one
-            said = user_message(error)
-            if said is None:
+            reason = user_message(error)
+            if reason is None:
                 raise
             log.exception("the export check")
-            return Warned(step, f"{file.name} is written, but was not tried in a fresh copy of the base: {said}")
+            return Warned(step, f"{file.name} is written, but was not tried in a fresh copy of the base: {reason}")
 
     def _save_result(self, step: int) -> int:
         """adapter.safetensors: the best of the run, else its last step. Returns the step that it holds."""
@@ -400,8 +400,8 @@ class _Run:
         change = 100 * (self.best["loss"] / self.best["base_loss"] - 1)
         which = f"its best, step {kept}" if kept != step else "the last step, which was the best"
         against = f"{change:+.0f} %".replace("-", "−")
-        said = f"Held-out loss {against} against the base; adapter.safetensors holds {which}."
-        return f"{said} Verdict: {verdict.of_finished(self.held.verdicts[-1])}. {self.held.describe()}"
+        summary = f"Held-out loss {against} against the base; adapter.safetensors holds {which}."
+        return f"{summary} Verdict: {verdict.of_finished(self.held.verdicts[-1])}. {self.held.describe()}"
 
     def _metadata(self, step: int, best: dict | None) -> dict[str, str]:
         losses = (best["loss"], best["base_loss"]) if best else None

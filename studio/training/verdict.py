@@ -61,5 +61,5 @@ def describe(now: Tensor, best: Tensor, base: Tensor) -> str:
         fall, error = difference(n, b)
         if fall > max(2 * error, SMALL * o.mean().item()):
             worse.append(name)
-    said = f"Better than the base in {', '.join(better)}." if better else "Nowhere clearly better than the base."
-    return said + (f" Worse than at its best in {', '.join(worse)}." if worse else "")
+    text = f"Better than the base in {', '.join(better)}." if better else "Nowhere clearly better than the base."
+    return text + (f" Worse than at its best in {', '.join(worse)}." if worse else "")

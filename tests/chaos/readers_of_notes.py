@@ -182,7 +182,7 @@ def of_notes(workspace: Workspace) -> list[Reader]:
         return adapter_library._facts(workspace, path), lora.describe(lora.read_adapter(path))
 
     facts = {"sides": SIDES, "problems": {"0": "no"}, "size": [64, 64]}
-    entry = {"name": "p.png", "stamp": [1, 2], "told": True, "prompt": "fish", "adapters": ["ink 1"], "seed": 7}
+    entry = {"name": "p.png", "stamp": [1, 2], "has_recipe": True, "prompt": "fish", "adapters": ["ink 1"], "seed": 7}
     sweep = {"seed": 1, "images": ["a.png", "b.png"], "prompt": [0.1, 0.2], "likeness": [], "nearest": []}
     told = {"adapter": "ink", "prompt": "x", "encoder": "y", "strengths": [0, 1], "sweeps": [sweep], "usual": 0.5}
     card = {"file:a.safetensors 1 2": {"rank": 4, "family": "x", "words": ["a"], "kind": "LoRA", "cover": "x.webp"}}

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from studio.datasets import analysis, copy_sample, examine, list_samples, open_dataset, remedy, set_caption, undo
-from studio.datasets.analysis import NEAR, analyse, look, near_duplicates, sharpness
+from studio.datasets.analysis import NEAR, analyse, analyze_image, near_duplicates, sharpness
 from studio.datasets.health import BLURRED
 from studio.datasets.image_index import ImageInfo
 from studio.errors import DatasetError
@@ -144,7 +144,7 @@ def test_twins_are_those_that_imagehash_says_are_near(tmp_path):
         for kind, made in (("", image(seed)), ("small", image(seed).resize((200, 200)))):
             name = f"{seed}{kind}.png"
             made.save(tmp_path / name)
-            facts[name] = look(tmp_path / name, imagehash)
+            facts[name] = analyze_image(tmp_path / name, imagehash)
             hashes[name] = imagehash.hex_to_hash(facts[name].likeness)
     near = {pair for pair in itertools.combinations(facts, 2) if hashes[pair[0]] - hashes[pair[1]] <= NEAR}
     assert {tuple(group) for group in near_duplicates(facts)} == near and len(near) == 12
@@ -196,7 +196,9 @@ def test_sharpness_falls_with_blur_and_is_the_variance_of_the_laplacian():
 
 def test_images_are_looked_at_once_and_again_when_they_change(folder, monkeypatch):
     looked = []
-    monkeypatch.setattr(analysis, "look", lambda path, module: looked.append(path.name) or look(path, module))
+    monkeypatch.setattr(
+        analysis, "analyze_image", lambda path, module: looked.append(path.name) or analyze_image(path, module)
+    )
     found(folder), found(folder)
     assert sorted(looked) == [f"good{n}.png" for n in range(4)]
     image(20).save(folder / "good2.png")

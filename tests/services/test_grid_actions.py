@@ -12,7 +12,7 @@ from studio.server.permissions import VISITED
 from studio.services import grids
 from studio.services.adapter_files import adapter_path, key_of
 from studio.services.generation import image_path, restored
-from studio.services.grids import Typed, axes_of, checked, checkpoints_of, ladder, spread, two, typed_in
+from studio.services.grids import Typed, axes_of, checked, checkpoint_sweep, checkpoints_of, spread, two, typed_in
 from studio.services.jobs import Job
 from studio.web.generate.adapter_rows import known_keys
 from studio.web.generate.grid import AxisRow, job_line
@@ -118,7 +118,7 @@ def test_a_checkpoint_that_is_not_there_is_one_line(workspace, key):
 
 
 def test_presets_fill_the_axes(workspace):
-    strengths, steps = axes_of(workspace, Recipe(prompt="x"), ladder(workspace))
+    strengths, steps = axes_of(workspace, Recipe(prompt="x"), checkpoint_sweep(workspace))
     assert strengths.values == (0.5, 0.75, 1.0) and steps.labels == ("apples@100", "apples@1200", "apples")
     pair, seeds = two(workspace, [], 7)  # one adapter alone: the run's last two
     assert pair.picks == ("run:apples@1200", "run:apples") and seeds.text == "7-10"
@@ -131,7 +131,7 @@ def test_presets_fill_the_axes(workspace):
 def test_without_anything_to_compare_presets_say_so(tmp_path):
     empty = Workspace.open(tmp_path / "empty")
     with pytest.raises(GenerationError, match="train one first"):
-        ladder(empty)
+        checkpoint_sweep(empty)
     with pytest.raises(GenerationError, match="drop another one"):
         two(empty, [], 0)
 

@@ -30,7 +30,7 @@ def test_it_is_counted_apart_from_the_folders_that_it_lies_in(workspace):
     job = system.start_report(workspace)
     job.wait()
     sizes = job.result.sizes
-    assert sizes[system.ASIDE] == found.size > 3000 and sizes["adapters"] == 3000
+    assert sizes[system.TRASH] == found.size > 3000 and sizes["adapters"] == 3000
     assert sum(sizes.values()) == size_of(workspace.root)
 
 

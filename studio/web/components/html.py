@@ -21,7 +21,7 @@ def empty(title: str, text: str) -> str:
 def html_list(items: list[str], kind: str = "") -> str:
     """A list of lines that are HTML already."""
     lines = "".join(f"<li>{item}</li>" for item in items)
-    return f'<ul class="told {kind}">{lines}</ul>' if items else ""
+    return f'<ul class="message-list {kind}">{lines}</ul>' if items else ""
 
 
 def progress_bar(done: int, total: int) -> str:

@@ -67,7 +67,7 @@ def shown(running: list[Job], since: dict[str, tuple[float, int]], now: float) -
     stop = clickable.button("stop", job.kind, "Stop", label=f"Stop: {job.title}") if not stopping else ""
     return (
         f'<div class="going" role="status"><b>{escape(job.title)}</b>{others if more else ""}'
-        f'{progress_bar(job.done, job.total)}<span class="told">{escape(progress)}</span>{stop}</div>'
+        f'{progress_bar(job.done, job.total)}<span class="progress-text">{escape(progress)}</span>{stop}</div>'
     )
 
 

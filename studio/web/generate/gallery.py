@@ -39,7 +39,7 @@ class Gallery:
                     "Restore the last deleted", size="sm", visible=False, elem_id="history-undo", min_width=170
                 )
             self.large = clickable_html("history-large")
-            self.line = gr.HTML(elem_id="history-told")
+            self.line = gr.HTML(elem_id="history-line")
             self.grid = clickable_html("history", NOTHING)
             with gr.Row(visible=False, elem_classes="pager") as self.pager:
                 self.newer = gr.Button("← Newer", size="sm", min_width=90, elem_id="history-newer")
@@ -123,7 +123,7 @@ def build(context: GenerateContext) -> Gallery:
 
 def _cell(workspace: Workspace, entry: gallery.Entry) -> str:
     link = image_link(thumbnail(workspace, workspace.outputs / entry.name))
-    words = " · ".join([*entry.adapters, entry.prompt]) if entry.told else entry.name
+    words = " · ".join([*entry.adapters, entry.prompt]) if entry.has_recipe else entry.name
     return (
         f'<li class="cell"><button type="button" class="bare" data-act="open" data-arg="{escape(entry.name)}" '
         f'aria-label="Open {escape(entry.name)}"><img src="{escape(link)}" alt="" loading="lazy"></button>'

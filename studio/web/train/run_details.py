@@ -206,5 +206,5 @@ def published(workspace: Workspace, job, name: str) -> str:
     rows = "".join(f"<li>{escape(file)} <small>{size(count)}</small></li>" for file, count in made.files)
     return (
         f'{line}<details class="card-of" open><summary>What is published of {escape(name)}</summary>{where}'
-        f'<ul class="told">{rows}</ul><pre class="mono">{escape(made.card)}</pre></details>'
+        f'<ul class="message-list">{rows}</ul><pre class="mono">{escape(made.card)}</pre></details>'
     )

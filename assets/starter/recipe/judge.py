@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from studio.captioning.shapes import SIDE, Shapes, features
+from studio.captioning.shapes import IMAGE_SIZE, Shapes, features
 
 STYLES = {
     "noto": "noto", "flat": "fluent-emoji-flat", "twemoji": "twemoji", "emojione": "emojione",
@@ -58,7 +58,7 @@ def held_out(truth: torch.Tensor) -> torch.Tensor:
 
 
 def augment(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """(B, 4, h, w) uint8 glyphs to (B, 3, SIDE, SIDE) images, -1..1, of every look that an adapter may give them."""
+    """(B, 4, h, w) uint8 glyphs to (B, 3, IMAGE_SIZE, IMAGE_SIZE) images, -1..1, of every look that an adapter may give them."""
     b = len(glyphs)
 
     def chance(share: float) -> torch.Tensor:
@@ -70,8 +70,8 @@ def augment(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
         glyphs[drawn] = art.contours(glyphs[drawn], draw)
     rgba = glyphs.float() / 255
     rgba = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
-    rgba = F.interpolate(rgba, size=(SIDE, SIDE), mode="area")
-    grid = F.affine_grid(_turned(b, draw), [b, 4, SIDE, SIDE], align_corners=False)
+    rgba = F.interpolate(rgba, size=(IMAGE_SIZE, IMAGE_SIZE), mode="area")
+    grid = F.affine_grid(_turned(b, draw), [b, 4, IMAGE_SIZE, IMAGE_SIZE], align_corners=False)
     rgba = F.grid_sample(rgba, grid, align_corners=False)
     colour, alpha = rgba[:, :3], rgba[:, 3:]
     colour = torch.where(chance(0.15), colour.mean(1, keepdim=True).expand(-1, 3, -1, -1), colour)

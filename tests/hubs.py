@@ -24,7 +24,7 @@ def no_network(folder: Path, monkeypatch):
 
 
 def unplug(monkeypatch) -> None:
-    _to(monkeypatch, "http://127.0.0.1:9")  # the port where bytes are thrown away; nobody listens
+    _to(monkeypatch, "http://127.0.0.1:9")  # the port where bytes are lost; nobody listens
 
 
 def _to(monkeypatch, endpoint: str) -> None:

@@ -99,7 +99,7 @@ def test_only_the_cpu(monkeypatch):
         devices.choose("cuda")
 
 
-def test_a_lent_gpu_is_not_there_for_this_process(another, monkeypatch):
+def test_a_zero_gpu_is_not_there_for_this_process(another, monkeypatch):
     another("cuda")
     monkeypatch.setattr(zero_gpu, "is_cpu_process", lambda: True)
     assert devices.best_device() == CPU

@@ -20,11 +20,11 @@ _PILLOWS_OWN = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _HAVE_AVIF, _HAVE_HEIF = features.check("avif"), "HEIF" in Image.OPEN
 FORMATS = _PILLOWS_OWN + ("AVIF",) * bool(_HAVE_AVIF) + ("HEIF",) * _HAVE_HEIF
 _REGISTERED = Image.registered_extensions()
-# HEIC and AVIF also where they can't be opened here: what is missing is then said of each file.
+# HEIC and AVIF also where they can't be opened here: what is missing is then reported of each file.
 SUFFIXES = frozenset({suffix for suffix, form in _REGISTERED.items() if form in (*FORMATS, "MPO")}) | {
     ".avif", ".avifs", ".heic", ".heif", ".hif",
 }  # fmt: skip
-# Images and films that are not opened: Pillow's other formats, cameras' raw files, drawings.
+# Images and videos that are not opened: Pillow's other formats, cameras' raw files, drawings.
 OTHER_SUFFIXES = (
     frozenset(_REGISTERED) | {
         ".svg", ".jxl", ".psd", ".xcf", ".kra", ".exr", ".hdr", ".ai", ".cdr", ".raw", ".dng", ".cr2", ".cr3", ".nef",

@@ -342,17 +342,17 @@ def turn_back(workspace: Workspace, dataset: str, kind: str) -> "Change":
 @operation(answer=lambda workspace, change: change_answer(change), aliases=("remove_pictures",))
 def remove_images(workspace: Workspace, dataset: DatasetName, files: Files) -> "Change":
     """Remove images from the dataset, undoably."""
-    from studio.datasets import remove_images as take_out
+    from studio import datasets
 
-    return take_out(view(workspace, dataset), files)
+    return datasets.remove_images(view(workspace, dataset), files)
 
 
 @operation(answer=lambda workspace, change: change_answer(change))
 def restore_images(workspace: Workspace, dataset: DatasetName, files: Files) -> "Change":
     """Put removed images back, undoably."""
-    from studio.datasets import restore_images as put_back
+    from studio import datasets
 
-    return put_back(view(workspace, dataset), files)
+    return datasets.restore_images(view(workspace, dataset), files)
 
 
 def new_batch() -> str:

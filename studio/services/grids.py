@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PARTS = 1000  # of a cell, for progress
 PICKED = ("adapter", "checkpoint", "scheduler")  # axes whose values are chosen from a list, not typed
 FEW = 8  # checkpoints that are chosen by themselves
-LADDER = "0.5, 0.75, 1"
+SWEEP_STRENGTHS = "0.5, 0.75, 1"
 GridName = Annotated[str, Field(max_length=255, description="Name of a grid; empty: the newest.")]
 
 
@@ -270,13 +270,13 @@ def spread(keys: Sequence[str], most: int = FEW) -> list[str]:
     return [keys[round(place * (len(keys) - 1) / (most - 1))] for place in range(most)]
 
 
-def ladder(workspace: Workspace) -> list[Typed]:
+def checkpoint_sweep(workspace: Workspace) -> list[Typed]:
     """The checkpoints of the newest run at three strengths. Raises GenerationError when no run has any."""
     runs = runs_with_checkpoints(workspace)
     if not runs:
         raise GenerationError("No run has a checkpoint yet: train one first.")
     keys = [key for _, key in checkpoints_of(workspace, runs[0])]
-    return [Typed("strength", text=LADDER), Typed("checkpoint", runs[0], picks=tuple(spread(keys)))]
+    return [Typed("strength", text=SWEEP_STRENGTHS), Typed("checkpoint", runs[0], picks=tuple(spread(keys)))]
 
 
 def two(workspace: Workspace, keys: Sequence[str], seed: int) -> list[Typed]:

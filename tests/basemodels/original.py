@@ -27,7 +27,7 @@ _VAE = [
 
 def write_sd1(pipeline, file: Path, more: dict | None = None) -> None:
     """One .safetensors file of `pipeline`, keys as CompVis has them. more: tensors besides."""
-    out = dict(more or {}) | _unet(pipeline) | _codec(pipeline)
+    out = dict(more or {}) | _unet(pipeline) | _vae(pipeline)
     for key, value in pipeline.text_encoder.state_dict().items():
         out[f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}"] = value
     _write(out, file)
@@ -35,7 +35,7 @@ def write_sd1(pipeline, file: Path, more: dict | None = None) -> None:
 
 def write_sdxl(pipeline, file: Path) -> None:
     """The same, keys as Stability AI's SDXL has them: the second text encoder in OpenCLIP's layout."""
-    out = _unet(pipeline) | _codec(pipeline)
+    out = _unet(pipeline) | _vae(pipeline)
     for key, value in pipeline.text_encoder.state_dict().items():
         out[f"conditioner.embedders.0.transformer.text_model.{key.removeprefix('text_model.')}"] = value
     state = {key.removeprefix("text_model."): value for key, value in pipeline.text_encoder_2.state_dict().items()}
@@ -67,7 +67,7 @@ def _unet(pipeline) -> dict:
     return out
 
 
-def _codec(pipeline) -> dict:
+def _vae(pipeline) -> dict:
     out = {}
     for key, value in pipeline.vae.state_dict().items():
         for ours, theirs in _VAE:

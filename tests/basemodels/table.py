@@ -19,11 +19,11 @@ TITLES = {
 }  # fmt: skip
 COLUMNS = {  # what a test shows
     "load": ("test_same_pixels_as_the_familys_own_pipeline",),
-    "train": ("test_one_image_is_learnt_and_its_adapter_goes_out_into_diffusers",),
+    "train": ("test_one_image_is_learned_and_its_adapter_goes_out_into_diffusers",),
     "TE training": ("test_text_encoders_train_and_are_read_by_diffusers",),
     "generate": ("test_same_pixels_as_the_familys_own_pipeline",),
     "kohya layout": ("test_the_kohya_layout_goes_out_and_back",),
-    "diffusers layout": ("test_one_image_is_learnt_and_its_adapter_goes_out_into_diffusers",),
+    "diffusers layout": ("test_one_image_is_learned_and_its_adapter_goes_out_into_diffusers",),
     "single file": (
         "test_a_single_file_draws_what_its_folder_draws",
         "test_a_denoiser_alone_draws_with_the_rest_from_beside_it",

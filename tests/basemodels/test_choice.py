@@ -80,7 +80,7 @@ def test_the_resolution_is_taken_otherwise(folders):
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipeline", "file"])
-def test_another_codec_draws_and_encodes_and_is_another_identity(folders, bases, tmp_path, kind):
+def test_another_vae_draws_and_encodes_and_is_another_identity(folders, bases, tmp_path, kind):
     torch.manual_seed(5)
     vae = tiny.vae()
     vae.save_pretrained(tmp_path / "other" / "vae" if kind == "pipeline" else tmp_path / "other")
@@ -103,7 +103,7 @@ def test_another_codec_draws_and_encodes_and_is_another_identity(folders, bases,
     ["{", "[]", "{}", '{"_class_name": "AutoencoderKL"}', '{"latent_channels": 4}',
      '{"_class_name": "Nothing", "latent_channels": 4}', '{"_class_name": ["x"], "latent_channels": "4"}'],
 )  # fmt: skip
-def test_another_codec_beside_damaged_settings_of_the_own_one_is_said_in_a_sentence(folders, tmp_path, settings):
+def test_another_vae_beside_damaged_settings_of_the_own_one_is_said_in_a_sentence(folders, tmp_path, settings):
     shutil.copytree(folders("sd1"), tmp_path / "base")
     (tmp_path / "base" / "vae" / "config.json").write_text(settings)
     with pytest.raises(BaseModelError, match="vae/config.json .*: download the model again") as caught:

@@ -98,9 +98,9 @@ def test_an_offloaded_base_draws_the_same(bases, folders, tmp_path, name, away):
     made.detach()
     images = []
     for one in (base, bases(name)):
-        hung = attach_file(read_adapter(tmp_path / "a.safetensors"), one.modules())
+        attached = attach_file(read_adapter(tmp_path / "a.safetensors"), one.modules())
         images.append(draw(one, RECIPE))
-        hung.detach()
+        attached.detach()
     assert max(high for _, high in ImageChops.difference(*images).getextrema()) <= 2  # one beside, one merged
 
 

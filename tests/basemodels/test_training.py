@@ -34,7 +34,7 @@ def losses(events):
 
 
 @pytest.mark.parametrize("name", tiers.default(MAKERS, "sdxl", "flux-dev"))
-def test_one_image_is_learnt_and_its_adapter_goes_out_into_diffusers(bases, folders, image, tmp_path, name):
+def test_one_image_is_learned_and_its_adapter_goes_out_into_diffusers(bases, folders, image, tmp_path, name):
     folder, workspace, stop, seen = folders(name), Workspace.open(tmp_path), threading.Event(), []
     config = config_from(settings(folder, image))
     for event in train(config, workspace, stop):
@@ -89,7 +89,7 @@ def test_text_encoders_train_and_are_read_by_diffusers(folders, image, tmp_path,
     assert max(high for _, high in ImageChops.difference(theirs, draw(base, RECIPE)).getextrema()) <= 2
 
 
-def test_a_step_draws_latents_anew_from_the_distribution_that_the_codec_gives(folders, image, tmp_path, monkeypatch):
+def test_a_step_draws_latents_anew_from_the_distribution_that_the_vae_gives(folders, image, tmp_path, monkeypatch):
     whole, seen = train_step.loss_of, []
 
     def watched(base, latents, *more, **rest):

@@ -63,7 +63,7 @@ def test_what_is_cached_leaves_the_device(bases, name, monkeypatch):
     assert [module for module, _ in sent] == [base.pipeline.vae]
 
 
-def test_a_codec_out_of_memory_goes_on_in_tiles(bases, monkeypatch):
+def test_a_vae_out_of_memory_goes_on_in_tiles(bases, monkeypatch):
     base, vae = bases("sdxl"), bases("sdxl").pipeline.vae
     image = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
     plain, latents = draw(base, RECIPE), base.encode_image([image])[0]
@@ -88,7 +88,7 @@ def test_a_codec_out_of_memory_goes_on_in_tiles(bases, monkeypatch):
         vae.disable_tiling()
 
 
-def test_what_the_failed_attempt_held_is_let_go_before_the_codec_tries_again(bases):
+def test_what_the_failed_attempt_held_is_let_go_before_the_vae_tries_again(bases):
     class Held:
         pass
 

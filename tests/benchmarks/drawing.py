@@ -233,9 +233,9 @@ def held(model: str, variant: str, given: argparse.Namespace, folder: Path) -> f
 
 
 def shaped(small: bool) -> Family:
-    """Stable Diffusion 1.5 with random weights: text encoder, UNet and codec of their true shapes, a small vocabulary.
+    """Stable Diffusion 1.5 with random weights: text encoder, UNet and VAE of their true shapes, a small vocabulary.
 
-    small: with a UNet that is a tenth as wide, and the starter's text encoder and codec.
+    small: with a UNet that is a tenth as wide, and the starter's text encoder and VAE.
     """
     folder = CONFIGS / "sd1"
 

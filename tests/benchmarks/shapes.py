@@ -3,7 +3,7 @@
 python -m tests.benchmarks.shapes [sd1|sdxl]... [--precision bf16] [--side 512] [--batch 1] [--steps 2] [...]
 
 The denoiser has random weights and the settings that come with this package; words and latents are random too, as if
-read from the cache: the text encoders and the codec are off the device. Each row runs in a process of its own.
+read from the cache: the text encoders and the VAE are off the device. Each row runs in a process of its own.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The Adapters part by clicking: the shelf, a look inside, another rank with its image, and the rows as one file."""
+"""The Adapters part by clicking: the library, an inspection, another rank with its image, the adapters as one file."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.browser.test_generate import adapter, open_generate
 
 
 @pytest.fixture
-def shelf(tmp_path):
+def library(tmp_path):
     """The workspace's folder of dropped adapters, with one that fits the starter and one for SDXL."""
     folder = tmp_path / "workspace/adapters"
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ def shelf(tmp_path):
     return folder
 
 
-def open_shelf(page):
+def open_library(page):
     page.set_default_timeout(clicks.FIRST_LOAD)
     open_generate(page)
     page.locator("#generate-tabs").get_by_role("tab", name="Adapters").click()
@@ -35,8 +35,8 @@ def card(page, name):
     return page.locator(f'#library .adapter-card[data-name="{name}"]')
 
 
-def test_a_look_inside_shows_where_it_acts_and_a_file_for_another_base_is_told_in_one_line(shelf, page):
-    open_shelf(page)
+def test_a_look_inside_shows_where_it_acts_and_a_file_for_another_base_is_told_in_one_line(library, page):
+    open_library(page)
     expect(card(page, "one")).to_contain_text("rank 4")
     expect(card(page, "foreign")).to_contain_text("SDXL")
     card(page, "one").get_by_text("Inspect").click()
@@ -69,8 +69,8 @@ def test_a_look_inside_shows_where_it_acts_and_a_file_for_another_base_is_told_i
 
 
 @pytest.mark.full
-def test_resized_and_exported_files_come_with_their_image_and_go_back_on_the_rows(shelf, page):
-    open_shelf(page)
+def test_resized_and_exported_files_come_with_their_image_and_go_back_on_the_rows(library, page):
+    open_library(page)
     card(page, "one").get_by_text("Inspect").click()
     expect(page.locator("#convert")).to_be_visible(timeout=clicks.FIRST_LOAD)
     clicks.fill(page, "resize-rank", "1")
@@ -93,7 +93,7 @@ def test_resized_and_exported_files_come_with_their_image_and_go_back_on_the_row
     expect(difference).to_contain_text("differ by 0.0", timeout=clicks.FIRST_LOAD)
     with page.expect_download() as coming:
         made.get_by_text("Download").click()
-    file = read_adapter(shelf / "both.safetensors")
-    assert coming.value.path().read_bytes() == (shelf / "both.safetensors").read_bytes()
+    file = read_adapter(library / "both.safetensors")
+    assert coming.value.path().read_bytes() == (library / "both.safetensors").read_bytes()
     assert file.metadata["modelspec.merged_from"] == "one-rank1:1, one:0.5"
     expect(card(page, "both").locator("img")).to_be_visible()  # the image inside the file

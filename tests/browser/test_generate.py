@@ -1,4 +1,4 @@
-"""Adapters dropped and tried by clicking: rows, the film strip, a reload, and an image that gives its recipe back."""
+"""Adapters dropped and tried by clicking: rows, a sweep, a reload, and an image that gives its recipe back."""
 
 from pathlib import Path
 

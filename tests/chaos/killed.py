@@ -30,7 +30,7 @@ class Place:
     """One kind of work, its own workspace, and what is known to be saved in it.
 
     work    does it, from wherever the one before was killed, and says what is saved
-    check   what is wrong in the workspace after a kill, given what was said; may keep what it learnt in `known`
+    check   what is wrong in the workspace after a kill, given what was said; may keep what it learned in `known`
     share   of all kills; seconds: the longest until a kill
     """
 

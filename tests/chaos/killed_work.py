@@ -247,11 +247,11 @@ def check_adapters(root: Path, said: list[Any], known: dict) -> list[str]:
     return wrong
 
 
-# Notes, queue and bin -----------------------------------------------------------------------------------------------
+# Notes, queue and trash -----------------------------------------------------------------------------------------------
 
 
 def keep_runs(root: Path, say: Say, doomed: bool) -> None:
-    """Runs made, noted, queued, moved, thrown away and brought back, in an order by chance."""
+    """Runs made, noted, queued, moved, deleted and restored, in an order by chance."""
     workspace = Workspace.open(root)
     chance = random.Random(time.time_ns() if doomed else 0)
     for _ in range(LONG if doomed else 60):

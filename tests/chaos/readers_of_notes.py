@@ -84,9 +84,9 @@ def of_runs(workspace: Workspace) -> list[Reader]:
         page = [views.run_status(view), views.warnings_list(view.warnings)]
         page += [loss_chart.loss_chart(view.losses, view.validations, view.steps), str(view.export_check)]
         short, course = summary.summary(workspace, "run"), summary.course(workspace, "run")
-        film = run_library.timeline(workspace, "run", course)
-        assert all(path.is_relative_to(workspace.cache) for _, frames in film for _, path in frames)
-        return page, short, loss_chart.compare_chart([("run", course)]), view.previews, film
+        frames_of = run_library.timeline(workspace, "run", course)
+        assert all(path.is_relative_to(workspace.cache) for _, frames in frames_of for _, path in frames)
+        return page, short, loss_chart.compare_chart([("run", course)]), view.previews, frames_of
 
     def kept(data: bytes):
         events(EVENTS[2].encode() + b"\n")
@@ -165,7 +165,7 @@ def of_notes(workspace: Workspace) -> list[Reader]:
         save(workspace.outputs / "p.png", images_of_each_format()[0])
         return gallery.find(workspace, "fish 7")
 
-    def shelf(data: bytes):
+    def library(data: bytes):
         save(workspace.cache / "adapter_library.json", data)
         return adapter_library.cards(workspace, "lora")
 
@@ -197,7 +197,7 @@ def of_notes(workspace: Workspace) -> list[Reader]:
             "bases.json", [dump({"chosen": "x", "bases": {"x": "owner/x", "y": "/models/y.safetensors"}})], bases, 2
         ),
         Reader("the index of images", [dump([entry])], index, 1),
-        Reader("the shelf's memory", [dump(card)], shelf, 1),
+        Reader("the adapter library's memory", [dump(card)], library, 1),
         Reader("what was measured", [dump(told)], measured, 1),
         Reader("an adapter's metadata", [dump(tags), b"zsk, red fish", b"data:image/png;base64,AAAA"], metadata, 2),
     ]

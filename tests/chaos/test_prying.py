@@ -51,7 +51,7 @@ def test_nobody_learns_or_changes_what_lies_outside_by_any_name_link_or_address(
 def test_an_event_that_names_an_address_is_refused_in_every_mode(studio):
     for path in ("https://example.com/a.png", "FILE:///etc/hostname", "http://127.0.0.1:1/x"):
         event = {"data": [[{"path": path, "meta": {"_type": "gradio.FileData"}}], "x"]}
-        answer = httpx.post(f"{studio[0]}gradio_api/call/import_pictures", json=event, timeout=60)
+        answer = httpx.post(f"{studio[0]}gradio_api/call/import_images", json=event, timeout=60)
         assert answer.status_code == 403, path
 
 

@@ -147,7 +147,7 @@ def test_a_run_that_is_over_can_not_be_drawn_with(tmp_path):
         drawn(AppliedAdapter(file=tmp_path / "run" / "adapter.safetensors", live=True))
 
 
-def test_a_base_nobody_uses_takes_its_rack_with_it():
+def test_a_base_nobody_uses_takes_its_adapters_with_it():
     import gc
     import weakref
 

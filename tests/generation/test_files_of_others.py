@@ -248,7 +248,7 @@ def test_what_is_no_adapter_of_this_base_says_so_in_one_line_and_changes_nothing
     except AdapterError as error:
         one_line(str(error))
     assert key or name in BROKEN
-    if key:  # it is an adapter, so it may lie on the shelf; its row says that it is none of this base's
+    if key:  # it is an adapter, so it may stand in the library; its row says that it is none of this base's
         line, _, refused = adapter_summary(workspace, key)
         one_line(line)
         assert refused

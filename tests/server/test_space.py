@@ -1,4 +1,4 @@
-"""A Hugging Face Space: closed to visitors unless its owner opens it, and drawing where a GPU is lent."""
+"""A Hugging Face Space: closed to visitors unless its owner opens it, and drawing where ZeroGPU gives a GPU."""
 
 import os
 import socket
@@ -126,7 +126,7 @@ print("drawn where the GPU is")
 """
 
 
-def test_drawing_goes_through_the_decorator_where_a_gpu_is_lent():
+def test_drawing_goes_through_the_decorator_on_zero_gpu():
     environ = {**os.environ, "SPACES_ZERO_GPU": "true"}
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=180

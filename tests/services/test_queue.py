@@ -121,8 +121,8 @@ def test_order_can_be_changed_and_what_is_taken_out_lies_in_the_bin(workspace):
     run_queue.move_in_queue(workspace, "nobody", 1)
     run_queue.leave_queue(workspace, "b")
     assert waiting(workspace) == ["c", "a"] and not (workspace.runs / "b").exists()
-    (thrown,) = run_library.trashed_runs(workspace)
-    assert run_library.restore_run(workspace, thrown.key) == "b" and (workspace.runs / "b" / "run.toml").is_file()
+    (trashed,) = run_library.trashed_runs(workspace)
+    assert run_library.restore_run(workspace, trashed.key) == "b" and (workspace.runs / "b" / "run.toml").is_file()
     assert waiting(workspace) == ["c", "a"], "it is there again and waits for nobody"
     with pytest.raises(RunError, match="does not wait"):
         run_queue.leave_queue(workspace, "b")

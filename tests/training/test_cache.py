@@ -156,7 +156,7 @@ def test_masks_come_from_the_label_file_or_the_alpha_channel(images, base, tmp_p
     assert torch.equal(plain, torch.ones_like(plain))
 
 
-def test_a_codec_with_a_distribution_gives_its_mean_and_its_spread(base):
+def test_a_vae_with_a_distribution_gives_its_mean_and_its_spread(base):
     """The tiny VAE has none."""
     from diffusers import AutoencoderKL
 

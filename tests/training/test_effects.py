@@ -196,7 +196,7 @@ def test_a_run_says_what_it_leaves_out_cuts_ignores_and_reads_as_words(bases, tm
         Image.new("RGB", size, "red").save(folder / f"{name}.png")
         (folder / f"{name}.txt").write_text("zsk, girl ||| blue sky, {red|crimson}")
     (folder / "good.txt").write_text("one\ntwo\nthree\n" + "far too long " * 80)
-    Image.new("RGB", (64, 64)).save(folder / "film.tga")
+    Image.new("RGB", (64, 64)).save(folder / "video.tga")
     (folder / "notes.md").write_text("x")
     config = config_from({
         "name": "x", "data.folder": str(folder), "base": str(bases("sd1").folder), "training.steps": 2,
@@ -211,7 +211,7 @@ def test_a_run_says_what_it_leaves_out_cuts_ignores_and_reads_as_words(bases, tm
     assert "4 images, 1 file left out, 1 file of another kind (notes.md)" in started.setup
     said = "\n".join(event.message for event in events if isinstance(event, Warned))
     parts = [
-        "film.tga: .tga files are not read", "dot.png has 1 × 1 pixels", "thin.png has 200 × 1 pixels",
+        "video.tga: .tga files are not read", "dot.png has 1 × 1 pixels", "thin.png has 200 × 1 pixels",
         "long.png the most: 97% of it is lost", "|||, the separator behind", "{a|b}, a choice of words",
         "1 caption file of several lines, good.png",
         "1 caption longer than the text encoder", "(--n, --w, --h, --d, --l, --s)", "training.shift has no effect here",

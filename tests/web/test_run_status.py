@@ -26,7 +26,7 @@ def test_held_out_loss_carries_the_newest_verdict_and_each_noise_band():
     assert all(name in html for name in BAND_NAMES) and html.count('class="band worse"') == 1
 
 
-def test_certificate_memory_and_setup_are_told():
+def test_export_check_memory_and_setup_are_told():
     last = Step(5, 0.5, 0.5, 1e-3, 2.0, 3.0, memory=1.25)
     html = views.run_status(
         view(

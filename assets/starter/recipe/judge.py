@@ -58,7 +58,7 @@ def held_out(truth: torch.Tensor) -> torch.Tensor:
 
 
 def augment(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """(B, 4, h, w) uint8 glyphs to (B, 3, IMAGE_SIZE, IMAGE_SIZE) images, -1..1, of every look that an adapter may give them."""
+    """(B, 4, h, w) uint8 glyphs to (B, 3, IMAGE_SIZE, IMAGE_SIZE) images, -1..1, in every style of an adapter."""
     b = len(glyphs)
 
     def chance(share: float) -> torch.Tensor:

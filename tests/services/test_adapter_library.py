@@ -1,4 +1,4 @@
-"""The shelf of adapters: what stands on it, quick with many, nothing trusted, nothing lost."""
+"""The adapter library: what stands in it, quick with many, nothing trusted, nothing lost."""
 
 import base64
 import filecmp

@@ -65,6 +65,7 @@ LANGUAGE = {  # words of captions and prompts, not of the studio
     "studio/captioning/triggers.py": "common words, which are no triggers",
 }
 _WORD = re.compile("|".join(rf"\b{word}s?\b" for word in BANNED) + "|" + "|".join(PHRASES), re.IGNORECASE)
+_MAYBE = re.compile("|".join([*BANNED, *PHRASES, *CODE]), re.IGNORECASE)  # most files are free of all, and done with
 _QUOTED = re.compile(r'"[^"\n]*"|`[^`\n]*`')  # an old name that a comment or a page speaks of
 
 
@@ -75,6 +76,8 @@ def words_of(name: str) -> set[str]:
 
 def wrong_in(source: str) -> list[str]:
     """Banned words of a Python source, with their lines."""
+    if not _MAYBE.search(source):
+        return []
     found, banned = [], {word.removesuffix("s") for word in BANNED}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         text, wrong = token.string, ""

@@ -79,12 +79,12 @@ def test_values_are_read_as_people_type_them(kind, text, values):
         ("strength", "nan", "is no number"),
         ("strength", "1e5", "is no number"),
         ("strength", "9" * 5000, "too long"),
-        ("strength", "0-1 in " + "9" * 80, "from 1 to 150"),
-        ("seed", "1-99999999999", "from 1 to 150"),
+        ("strength", "0-1 in " + "9" * 80, "takes 1 to 150"),
+        ("seed", "1-99999999999", "takes 1 to 150"),
         ("seed", "1.5", "whole number"),
         ("strength", "0-1 (0)", "never ends"),
-        ("strength", "0-1 in 0", "from 1 to 150"),
-        ("words", "red", "at least one to put in its place"),
+        ("strength", "0-1 in 0", "takes 1 to 150"),
+        ("words", "red", "at least one replacement"),
         ("scheduler", "Restart", "no scheduler 'Restart'"),
         ("prompt", "a <lora:x:1> cat", "Adapters are named in the form"),
         ("prompt", "x" * 20_001, "too long"),
@@ -147,7 +147,7 @@ def test_what_makes_no_grid_is_said(files):
         ([], "one, two or three"),
         ([Axis("seed", (1,))] * 2, "Two axes change the seed"),
         ([Axis("adapter", files), Axis("checkpoint", files)], "Two axes change the adapter or checkpoint"),
-        ([Axis("seed", tuple(range(16))), Axis("steps", tuple(range(1, 11)))], "160 images and 150"),
+        ([Axis("seed", tuple(range(16))), Axis("steps", tuple(range(1, 11)))], "160 images, the limit is 150"),
         ([Axis("strength", (1.0,))], "add one first"),
         ([Axis("words", ("pear", "plum"))], "lacks 'pear'"),
         ([Axis("steps", (5, 900))], "steps"),
@@ -409,5 +409,5 @@ def test_a_grid_without_candidates_has_no_vote(tmp_path):
     write_grid_file(folder, Recipe(**QUICK), sides_of(axes), {})
     grid = read_grid(folder)
     assert isinstance(grid, SavedGrid)
-    with pytest.raises(GenerationError, match="differ in adapter"):
+    with pytest.raises(GenerationError, match="differ only in adapter"):
         next_pair(grid)

@@ -66,8 +66,8 @@ LANGUAGE = {  # words of captions and prompts, not of the studio
 }
 _WORD = re.compile("|".join(rf"\b{word}s?\b" for word in BANNED) + "|" + "|".join(PHRASES), re.IGNORECASE)
 _MAYBE = re.compile(  # most files have none of them and need no closer reading
-    "(?<![a-z])(?:" + "|".join(BANNED) + ")|(?i:" + "|".join([*PHRASES, *CODE]) + ")|"
-    + "|".join([*map(str.capitalize, BANNED), *map(str.upper, BANNED)])
+    "(?<![a-z])(?:" + "|".join(BANNED) + ")|(?i:" + "|".join(PHRASES) + ")|"
+    + "|".join([*CODE, *map(str.capitalize, BANNED), *map(str.upper, BANNED)])
 )  # fmt: skip
 _QUOTED = re.compile(r'"[^"\n]*"|`[^`\n]*`')  # an old name that a comment or a page speaks of
 

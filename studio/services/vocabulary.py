@@ -38,8 +38,13 @@ def unknown_words(
 
     triggers: the trigger words of the adapters in use, which those know.
     """
+    from studio.generation.prompts import BREAK, parse, take_adapters
+
     known = vocabulary(workspace, base)
-    return [UnknownWord(word, base) for word in known.unknown(prompt, triggers)] if known else []
+    if known is None:
+        return []
+    text = " ".join(part.text for part in parse(take_adapters(prompt).text) if part.weight != BREAK)
+    return [UnknownWord(word, base) for word in known.unknown(text, triggers)]
 
 
 def preview_prompts(

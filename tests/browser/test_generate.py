@@ -161,3 +161,17 @@ def test_a_hole_is_painted_and_only_it_is_drawn_anew(page, tmp_path):
     again = max((tmp_path / "workspace/outputs").glob("*-5*.png"), key=lambda path: path.stat().st_mtime)
     assert again != drawn
     assert ImageChops.difference(Image.open(again).convert("RGB"), Image.open(drawn).convert("RGB")).getbbox() is None
+
+
+def test_a_newcomer_takes_an_example_and_generates_by_keyboard(page):
+    open_generate(page, "")
+    page.locator("#examples button").first.click()
+    expect(page.locator("#prompt textarea")).not_to_have_value("")
+    prompt = page.locator("#prompt textarea").input_value()
+    clicks.fill(page, "prompt", f"{prompt}, lighthouse")
+    expect(page.locator("#unknown-words")).to_contain_text("lighthouse: the starter does not know this word")
+    clicks.fill(page, "gen-steps", "2")
+    page.locator("#prompt textarea").press("Control+Enter")
+    expect(page.locator("#picture img")).to_be_visible(timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#seed input")).not_to_have_value("0")  # a new seed, shown where the next one can be kept
+    expect(page.locator("#examples")).to_be_hidden()

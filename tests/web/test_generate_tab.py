@@ -12,6 +12,7 @@ from studio.services.jobs import Job
 from studio.web.components.context import page_context
 from studio.web.generate import actions, result
 from studio.web.generate import tab as generate_tab
+from studio.web.generate.vocabulary import examples_html
 from studio.workspace import Workspace
 
 REQUEST = SimpleNamespace(session_hash="a page")
@@ -64,7 +65,7 @@ def test_a_new_image_clears_the_sweep_and_a_slider_does_not(drawing, monkeypatch
 def test_clicks_are_drawn_in_turn_and_stop_ends_those_that_wait():
     request = SimpleNamespace(session_hash="another page")
     for _ in range(2):
-        actions.line_up(request)
+        actions.line_up(request, True, 7)
     first = actions.next_turn("another page")
     assert actions.waiting("another page") == 1 and not first.is_set()
     actions.halt(request)
@@ -91,3 +92,27 @@ def test_a_recalled_form_takes_only_what_fits(part):
     wrong = ["no such base", 3, None, "7", True, [], {}, "x", "no scheduler", "", None, "0.5"]
     assert len(wrong) == len(values) and part.form.recalled(wrong) == {}
     assert part.form.recalled(values)[part.form.seed]["value"] == 0
+
+
+def test_a_click_takes_a_new_seed_unless_it_is_kept():
+    request = SimpleNamespace(session_hash="a page of seeds")
+    assert actions.line_up(request, True, 7) == 7
+    assert len({actions.line_up(request, False, 7) for _ in range(20)}) > 15
+
+
+def test_words_that_neither_base_nor_adapter_knows_are_marked_under_the_prompt(part, monkeypatch):
+    monkeypatch.setattr("studio.web.generate.vocabulary.trigger_words", lambda workspace, key: ("zsk",))
+    words, prompt = part.form.words, "zsk, (lighthouse:1.2) BREAK red apple <lora:inkling:0.8>"
+    assert "lighthouse" in words.mark(prompt, "starter", []) and "zsk" in words.mark(prompt, "starter", [])
+    marked = words.mark(prompt, "starter", ["run:one"])
+    assert marked.count("<li>") == 1 and "lighthouse" in marked
+    assert words.mark(prompt, "another base", []) == ""
+
+
+def test_a_chosen_name_and_an_example_go_into_the_prompt(part):
+    words = part.form.words
+    assert words.add("guitar", "red apple,")[part.form.prompt] == "red apple, guitar"
+    shown = words.show("starter")
+    assert ("guitar" in [value for _, value in shown[words.names]["choices"]]) and shown[words.box]["visible"]
+    assert examples_html(part.workspace, "starter").count("<button") == 6
+    assert examples_html(part.workspace, "another base") == ""

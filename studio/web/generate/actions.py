@@ -3,12 +3,14 @@
 A click is queued at once, and drawn when those before it are done: no click is lost.
 """
 
+import random
 import threading
 from collections import deque
 from typing import Any
 
 import gradio as gr
 
+from studio.services.generation import MAX_SEED
 from studio.web.components.fields import UNQUEUED
 from studio.web.generate.context import GenerateContext
 
@@ -16,7 +18,6 @@ BESIDE, OVER, OFF = "Side by side", "Slider", "Off"
 
 _waiting: dict[str, deque[threading.Event]] = {}  # session -> how to stop each click that waits
 _current: dict[str, threading.Event] = {}  # session -> how to stop what is drawn
-_seeds: dict[str, int] = {}  # session -> the seed of its last image
 
 
 class Actions:
@@ -26,7 +27,7 @@ class Actions:
 
     def __init__(self, context: GenerateContext):
         self.context = context
-        with gr.Row(elem_classes="actions"):
+        with gr.Row(elem_classes="actions", elem_id="generate-bar"):
             self.generate = gr.Button("Generate", variant="primary", elem_id="go", min_width=140, scale=3)
             self.sweep = gr.Button("Strength sweep", elem_id="sweep", min_width=160)
             self.stop = gr.Button("Stop", elem_id="stop-drawing", min_width=70, scale=0)
@@ -36,8 +37,10 @@ class Actions:
 
     def wire(self) -> None:
         self.stop.click(halt, None, None, **UNQUEUED)
-        clicks = [self.generate.click, self.context.form.prompt.submit]
-        self.queued = gr.on(clicks, line_up, None, None, trigger_mode="multiple", **UNQUEUED)
+        form = self.context.form
+        clicks = [self.generate.click, form.prompt.submit]
+        kept = [form.keep_seed, form.seed]
+        self.queued = gr.on(clicks, line_up, kept, form.seed, trigger_mode="multiple", **UNQUEUED)
 
 
 def build(context: GenerateContext) -> Actions:
@@ -48,9 +51,10 @@ def build(context: GenerateContext) -> Actions:
     return part
 
 
-def line_up(request: gr.Request) -> None:
-    """Generate was clicked."""
+def line_up(request: gr.Request, keep_seed, seed):
+    """Generate was clicked; the seed to use."""
     _waiting.setdefault(request.session_hash or "", deque()).append(threading.Event())
+    return seed if keep_seed else random.randint(0, MAX_SEED)
 
 
 def next_turn(session: str, lined_up: bool = True) -> threading.Event:
@@ -71,11 +75,3 @@ def halt(request: gr.Request) -> None:
     session = request.session_hash or ""
     for event in (*_waiting.get(session, ()), *filter(None, [_current.get(session)])):
         event.set()
-
-
-def keep_seed(session: str, seed: int) -> None:
-    _seeds[session] = seed
-
-
-def last_seed(request: gr.Request):
-    return _seeds.get(request.session_hash or "", gr.skip())

@@ -14,7 +14,7 @@ from studio.web.components import base_model_picker, mask_painter
 from studio.web.components.fields import QUIET, setting
 from studio.web.components.html import html_list
 from studio.web.errors import show_errors, show_warning
-from studio.web.generate import actions
+from studio.web.generate import vocabulary
 from studio.web.generate.context import FIELDS, GenerateContext
 
 BROUGHT = ("width", "height", "steps", "guidance")  # the base's own defaults
@@ -29,10 +29,16 @@ class GenerateForm:
         self.picker = base_model_picker.build(context, "gen")
         self.base = self.picker.choice
         self.prompt = gr.Textbox(
-            label="Prompt", lines=3, max_lines=8, placeholder="red apple, on a blue background", elem_id="prompt"
+            label="Prompt",
+            info="Ctrl+Enter generates.",
+            lines=3,
+            max_lines=8,
+            placeholder="red apple, on a blue background",
+            elem_id="prompt",
         )
         self.tokens = gr.HTML(elem_id="prompt-tokens")
         self.problems = gr.HTML(elem_id="prompt-problems")
+        self.words = vocabulary.build(context)
         negative = gr.Textbox(label="Negative prompt", info="What to avoid.", max_lines=3, elem_id="negative")
         numbers = self._numbers()
         more = self._more()
@@ -41,16 +47,17 @@ class GenerateForm:
     def _numbers(self) -> tuple[Any, ...]:
         """Seed, steps, guidance, width and height."""
         with gr.Group(), gr.Row():
-            self.seed = gr.Number(label="Seed", value=0, elem_id="seed", **NUMBER)
+            self.seed = gr.Number(label="Seed", value=0, elem_id="seed", **NUMBER | {"min_width": 140, "scale": 2})
             steps = gr.Number(label="Steps", value=setting("preview.steps").default, elem_id="gen-steps", **NUMBER)
             guidance = gr.Number(
                 label="Guidance", value=setting("preview.guidance").default, min_width=80, elem_id="guidance"
             )
             self.width = gr.Number(label="Width", value=DEFAULT_SIZE, step=8, elem_id="width", **NUMBER)
             self.height = gr.Number(label="Height", value=DEFAULT_SIZE, step=8, elem_id="height", **NUMBER)
-        with gr.Row():
-            self.random = gr.Button("Random seed", size="sm", min_width=90, elem_id="seed-random")
-            self.reuse = gr.Button("Reuse last seed", size="sm", min_width=90, elem_id="seed-reuse")
+        self.keep_seed = gr.Checkbox(
+            label="Keep this seed", info="Off: each click on Generate takes a new one.",
+            value=False, elem_id="keep-seed",
+        )  # fmt: skip
         return self.seed, steps, guidance, self.width, self.height
 
     def _more(self) -> tuple[Any, ...]:
@@ -87,8 +94,8 @@ class GenerateForm:
         read = [self.prompt, *(self.field(name) for name in ("negative_prompt", "base", "guidance", "clip_skip"))]
         gr.on([part.change for part in read], self.check_prompt, read, self.problems, trigger_mode="always_last",
               **QUIET)  # fmt: skip
-        self.random.click(lambda: -1, None, self.seed, **QUIET)
-        self.reuse.click(actions.last_seed, None, self.seed, **QUIET)
+        self.seed.input(None, None, self.keep_seed, js="() => true", **QUIET)  # who types a seed wants that seed
+        self.words.wire(self.prompt, base)
 
     @show_errors
     def follow_base(self, base):

@@ -15,20 +15,30 @@ from studio.server.owners import PerOwner
 from studio.services import gallery, generation
 from studio.services.generation import recipe_line
 from studio.services.jobs import Job
+from studio.services.vocabulary import display_scale
 from studio.web.components import fields
 from studio.web.components.clickable import image_link
 from studio.web.components.fields import NO_PROGRESS, PRIVATE
-from studio.web.components.html import empty, progress_bar, time_left
+from studio.web.components.html import progress_bar, time_left
 from studio.web.errors import show_errors
 from studio.web.generate import actions
 from studio.web.generate.actions import OFF, OVER
 from studio.web.generate.context import GenerateContext
+from studio.web.generate.vocabulary import Examples
 from studio.workspace import Workspace
 
-NOTHING = empty("No image yet", "Write a prompt and press Generate. Adapters are optional: add one to compare.")
+NOTHING = ("No image yet", "Write a prompt and press Generate. Adapters are optional: add one to compare.")
 POLL_EVERY = 0.2  # seconds between two polls of the job
 EARLIER = 16  # images shown below
 DEVICE = {"concurrency_id": "device", "concurrency_limit": 1, **PRIVATE}
+KEYS_JS = """
+if (!window.studioGenerateKey) document.addEventListener('keydown', window.studioGenerateKey = event => {
+  const go = document.querySelector('#go');
+  if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey) || event.repeat || !go?.offsetParent) return;
+  event.preventDefault();
+  go.click();
+}, true);
+"""  # Ctrl+Enter generates, wherever the cursor is, while the tab is open
 SWEEP_JS = """
 element.addEventListener('input', event => {
   const range = event.target.closest('.frame-slider input[type=range]');
@@ -53,8 +63,9 @@ class Result:
         self.context, self.workspace = context, context.workspace
         with gr.Tab("Image", id="drawn", elem_id="tab-drawn"):
             self.made = gr.State(False)
-            self.line = gr.HTML(at_rest(""), elem_id="recipe")
-            self.blank = gr.HTML(NOTHING)
+            self.line = gr.HTML(at_rest(""), elem_id="recipe", html_template="${value}", js_on_load=KEYS_JS)
+            self.examples = Examples(context, *NOTHING)
+            self.blank = self.examples.box
             with gr.Row():
                 frame: dict[str, Any] = {"interactive": False, "type": "filepath", "format": "png", "visible": False}
                 frame |= {"buttons": ["download", "fullscreen"], "elem_classes": "large-image", "min_width": 200}
@@ -80,6 +91,7 @@ class Result:
                 [row.strength.release, row.on.input], self.generate_again, [self.made, *inputs], self.outputs,
                 trigger_mode="always_last", **NO_PROGRESS, **DEVICE,
             )  # fmt: skip
+        self.examples.wire(context)
         swept = [self.blank, self.sweep]
         buttons.sweep.click(self.draw_sweep, context.inputs, [*swept, *below], show_progress_on=swept, **DEVICE)
         context.demo.load(self.earlier_images, None, below, **fields.QUIET)
@@ -123,22 +135,22 @@ class Result:
         if not paths:
             yield {self.line: at_rest("Stopped.")}
             return
-        actions.keep_seed(session, recipe.seed)
         line = at_rest(recipe_line(recipe) + (" · stopped" if job.state == "stopped" else ""))
-        yield self.images(paths, known if bare else None, how) | self.earlier_images() | {self.line: line}
+        shown = self.images(paths, known if bare else None, how, max(recipe.width, recipe.height))
+        yield shown | self.earlier_images() | {self.line: line}
 
-    def images(self, paths: list[str], without: str | None, how: str) -> dict[Any, Any]:
-        """Updates for `frames`."""
+    def images(self, paths: list[str], without: str | None, how: str, side: int) -> dict[Any, Any]:
+        """Updates for `frames`. side: of the images in pixels; small ones are shown larger, unsmoothed."""
         found: dict[Any, Any] = dict.fromkeys(self.frames, gr.update(visible=False))
         if len(paths) > 1:
             first = [(without, "without adapters")] if without else []
             return found | {self.several: gr.update(value=[*first, *paths], visible=True)}
         if without and how == OVER:
             return found | {self.both: gr.update(value=(without, paths[0]), visible=True)}
-        label = "With adapters" if without else "Image"
+        label, look = "With adapters" if without else "Image", ["picture", f"times-{display_scale(side)}"]
         return found | {
-            self.without: gr.update(value=without, visible=without is not None),
-            self.image: gr.update(value=paths[0], visible=True, label=label),
+            self.without: gr.update(value=without, visible=without is not None, elem_classes=look),
+            self.image: gr.update(value=paths[0], visible=True, label=label, elem_classes=look),
         }
 
     @show_errors

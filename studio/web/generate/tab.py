@@ -57,7 +57,7 @@ class GenerateTab:
         kept = [*context.form.remembered, *context.rows.values]
         changes = [part.change for part in [*kept, context.keys]]
         gr.on(changes, None, [context.keys, *kept], None, js=REMEMBER_JS, **QUIET)
-        filled = [*context.form.fields, *context.rows.outputs, context.axes, self.tabs]
+        filled = [*context.form.fields, context.form.keep_seed, *context.rows.outputs, context.axes, self.tabs]
         dropped = [*filled, context.rows.chooser, self.drop]
         self.drop.upload(self.take_files, [self.drop, context.keys], dropped, **QUIET)
         context.taken.change(self.take_recipe, context.taken, [*filled, context.taken], **QUIET)
@@ -106,6 +106,7 @@ class GenerateTab:
         }
         rows = {index: row_values(one) for index, one in enumerate(adapters[:POOL])}
         updates = fields | context.rows.updates([one["key"] for one in adapters[:POOL]], rows)
+        updates[context.form.keep_seed] = True
         if axes:
             updates[context.axes] = [time.time(), [asdict(one) for one in axes]]
         return updates | {self.tabs: gr.Tabs(selected="grid" if axes else "drawn")}

@@ -21,7 +21,7 @@ class Controls:
 
     def __init__(self, context: TrainContext):
         self.context, self.workspace, self.message = context, context.workspace, context.message
-        with gr.Row():
+        with gr.Row(elem_classes="in-reach", elem_id="start-bar"):
             self.start = gr.Button("Start", variant="primary", elem_id="start", min_width=120)
             self.check = gr.Button("Check first", elem_id="check", min_width=120)
             self.enqueue = gr.Button("Add to queue", visible=False, elem_id="enqueue", min_width=120)

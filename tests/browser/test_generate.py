@@ -172,6 +172,6 @@ def test_a_newcomer_takes_an_example_and_generates_by_keyboard(page):
     expect(page.locator("#unknown-words")).to_contain_text("lighthouse: the starter does not know this word")
     clicks.fill(page, "gen-steps", "2")
     page.locator("#prompt textarea").press("Control+Enter")
-    expect(page.locator("#picture img")).to_be_visible(timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#image img")).to_be_visible(timeout=clicks.FIRST_LOAD)
     expect(page.locator("#seed input")).not_to_have_value("0")  # a new seed, shown where the next one can be kept
     expect(page.locator("#examples")).to_be_hidden()

@@ -147,7 +147,7 @@ class Result:
             return found | {self.several: gr.update(value=[*first, *paths], visible=True)}
         if without and how == OVER:
             return found | {self.both: gr.update(value=(without, paths[0]), visible=True)}
-        label, look = "With adapters" if without else "Image", ["picture", f"times-{display_scale(side)}"]
+        label, look = "With adapters" if without else "Image", ["large-image", f"times-{display_scale(side)}"]
         return found | {
             self.without: gr.update(value=without, visible=without is not None, elem_classes=look),
             self.image: gr.update(value=paths[0], visible=True, label=label, elem_classes=look),

@@ -16,24 +16,27 @@ Parts = Sequence[tuple[str, float]]  # (text, weight); ("BREAK", -1) begins a ne
 BREAK = -1.0
 
 
-def chunks_in(tokenizer: Any, parts: Parts) -> int:
-    """How many chunks the prompt takes, at least 1."""
-    return len(_chunks(tokenizer, parts))
+def chunks_in(tokenizer: Any, parts: Parts, most: int = 0) -> int:
+    """How many chunks the prompt takes, at least 1. most: as in `clip_states`."""
+    return len(_chunks(tokenizer, parts, most))
 
 
-@torch.no_grad()
 def clip_states(
-    tokenizer: Any, encoder: Any, prompts: Sequence[Parts], chunks: int = 1, layer: int = -1, norm: bool = True
-) -> tuple[Tensor, Tensor | None]:
+    tokenizer: Any, encoder: Any, prompts: Sequence[Parts], chunks: int = 1, layer: int = -1, norm: bool = True,
+    most: int = 0,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """(states (B, 77 chunks, width), the pooled output of each first chunk (B, width) where the encoder has one).
+
+    Keeps gradients where they are enabled.
 
     chunks  all prompts are filled up with empty ones to this many
     layer   of the hidden states: -1 the last, -2 the one before, and so on
     norm    whether the encoder's final norm is applied to it, as SD 1 and 2 have it and SDXL has not
+    most    tokens that are read of a prompt; 0: all
     """
     rows, weights = [], []
     for parts in prompts:
-        found = _chunks(tokenizer, parts)
+        found = _chunks(tokenizer, parts, most)
         found += [([], [])] * (chunks - len(found))
         for ids, factors in found:
             fill = tokenizer.model_max_length - len(ids) - 2
@@ -58,15 +61,19 @@ def clip_states(
     return states, pooled
 
 
-def _chunks(tokenizer: Any, parts: Parts) -> list[tuple[list[int], list[float]]]:
+def _chunks(tokenizer: Any, parts: Parts, most: int) -> list[tuple[list[int], list[float]]]:
     """(ids, weights) of each chunk, without the two tokens that frame it."""
     room = tokenizer.model_max_length - 2
     found: list[tuple[list[int], list[float]]] = [([], [])]
+    count = 0
     for text, weight in parts:
         if text == "BREAK" and weight == BREAK:
             found.append(([], []))
             continue
         for one in tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids:
+            count += 1
+            if most and count > most:
+                return found
             if len(found[-1][0]) == room:
                 found.append(([], []))
             found[-1][0].append(one)

@@ -1,6 +1,6 @@
 """Noise as Stable Diffusion 1, 2 and XL have it: a schedule of whole timesteps, the UNet predicts the noise or v."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from studio.basemodels.choice import BaseChoice
+from studio.basemodels.clip_prompts import Parts, chunks_in
 from studio.basemodels.family import Conditioning, Family
 from studio.libraries.diffusers import DDPMScheduler
 
@@ -29,6 +30,31 @@ class Diffusion(Family):
         self.prediction_type = noise.config.prediction_type
         self.alphas = noise.alphas_cumprod.to(self.device)  # (T,), the share of signal's variance at each timestep
         self.timesteps = len(self.alphas)
+
+    def chunks(self, parts: Parts, most: int = 0) -> int:
+        return chunks_in(self.pipeline.tokenizer, parts, most)
+
+    def join(self, rows: Sequence[Conditioning]) -> Conditioning:
+        """Shorter states are filled up with zeros, which "mask" (B, 77 chunks), 1 where a state is, hides from the
+        attention: each row means what it means alone, whatever stands beside it. (kohya's scripts fill captions up with
+        empty chunks to the longest allowed, and attend to those.) Without "mask" all are equally long.
+        """
+        most = max(row["states"].shape[1] for row in rows)
+        if all(row["states"].shape[1] == most for row in rows):
+            return super().join(rows)
+        out = []
+        for row in rows:
+            states = row["states"]
+            fill = most - states.shape[1]
+            mask = torch.ones(states.shape[:2], device=states.device)
+            out.append(
+                {
+                    **row,
+                    "states": torch.nn.functional.pad(states, (0, 0, 0, fill)),
+                    "mask": torch.nn.functional.pad(mask, (0, fill)),
+                }
+            )
+        return super().join(out)
 
     @classmethod
     def size_multiple(cls, config: Mapping[str, Any], scale: int) -> tuple[int, int]:

@@ -5,8 +5,8 @@ same whether the denoiser works on them as they are or cut into patches. Conditi
 besides, a dict of tensors with B rows each. t is the noise level in the units of the family's scheduler, (B,) or one
 number: whole timesteps, or the share of noise times 1000 for flow matching.
 
-A new family is one file: a class that names `pipeline_class` and its parts, and defines `encode_prompt` and `predict`;
-its noise comes from `Diffusion` or `Flow`.
+A new family is one file: a class that names `pipeline_class` and its parts, and defines `encode_parts` and `predict`
+(`encode_texts` for flows); its noise comes from `Diffusion` or `Flow`.
 """
 
 import copy
@@ -74,6 +74,7 @@ class Family(ABC):
             raise BaseModelError(
                 f"{self.title} uses flow matching and predicts nothing else: leave prediction_type out."
             )
+        self._refuse_text_length()
         halved = torch.bfloat16 if self.dtype != torch.float32 else torch.float32
         dtypes = {
             "default": torch.float32,
@@ -233,40 +234,73 @@ class Family(ABC):
 
     # Words -----------------------------------------------------------------------------------------------------------
 
-    reads_on: ClassVar[bool] = False  # whether a long prompt is drawn in pieces, each as long as the encoder reads
+    reads_on: ClassVar[bool] = False  # whether a long text is read in chunks, each as long as the encoder reads at once
+    text_lengths: ClassVar[tuple[int, int]] = (0, 0)  # (usual, most) tokens of an encoder that pads to a length
+
+    @property
+    def text_length(self) -> int:
+        """Tokens that a text is padded or cut to, by the choice or as the pipeline has it; 0 for CLIPs alone."""
+        return self.choice.max_sequence_length or self.text_lengths[0]
+
+    def _refuse_text_length(self) -> None:
+        wanted, (_, most) = self.choice.max_sequence_length, self.text_lengths
+        if wanted and not most:
+            raise BaseModelError(f"{self.title} reads texts in chunks of 75 tokens: leave max_sequence_length out.")
+        if wanted and wanted > most:
+            raise BaseModelError(
+                f"{self.title} reads at most {most} tokens: set max_sequence_length to {most} or less."
+            )
 
     @classmethod
-    def counter(cls, tokenizers: Callable[[str], Any]) -> TokenCounter:
+    def counter(cls, tokenizers: Callable[[str], Any], length: int | None = None) -> TokenCounter:
         """Of the tokens that a caption is read in, by the encoder that reads most of it.
 
-        tokenizers: gives the one of a component, None where there is none.
+        tokenizers: gives the one of a component, None where there is none. length: as `BaseChoice` sets it.
         """
         clip = tokenizers("tokenizer")
         return TokenCounter(clip, clip.model_max_length - 2, cls.reads_on)  # the first and the last are taken
 
-    def tokens(self, prompt: str) -> tuple[int, str]:
-        """(tokens the text encoder is given, what is cut off because it reads no more)."""
-        return self.counter(lambda name: getattr(self.pipeline, name, None))(prompt)
+    def tokens(self, prompt: str, most: int = 0) -> tuple[int, str]:
+        """(tokens the text encoder is given, what is cut off because no more is read). most: as in `encode_parts`."""
+        return self._counter()(prompt, most)
 
-    @abstractmethod
-    def encode_prompt(self, prompts: list[str]) -> Conditioning:
-        """The conditioning of prompts, cut and padded as the pipeline does. Keeps gradients where they are enabled."""
+    def _counter(self) -> TokenCounter:
+        return self.counter(lambda name: getattr(self.pipeline, name, None), self.choice.max_sequence_length)
 
-    def chunks(self, parts: Parts) -> int:
+    def chunks(self, parts: Parts, most: int = 0) -> int:
         """How many times the text encoder's length a weighted prompt takes; 1 where it is cut at one."""
         return 1
 
+    @abstractmethod
     def encode_parts(
-        self, prompts: Sequence[Parts], negative: bool = False, clip_skip: int = 1, chunks: int = 1
+        self, prompts: Sequence[Parts], negative: bool = False, clip_skip: int = 1, chunks: int = 1, most: int = 0
     ) -> Conditioning:
-        """The conditioning of weighted prompts, padded to `chunks`. No gradients.
+        """The conditioning of weighted prompts, padded to `chunks`; training, validation, previews and images share it.
+
+        Keeps gradients where they are enabled.
 
         negative: they are negative prompts, which some pipelines encode differently where they are empty.
-        clip_skip: 1 is the encoder's own output, 2 that of the layer before, as A1111 counts; weights and this are left
-        out of account where the encoder is not a CLIP.
+        clip_skip: 1 is the encoder's own output, 2 that of the layer before, as A1111 counts. most: tokens that are
+        read of each, 0 for all. Weights and both are left out of account where the encoder is not a CLIP.
         """
-        texts = [" ".join("".join(text for text, weight in parts if weight >= 0).split()) for parts in prompts]
-        return self.encode_prompt(texts)
+
+    def encode_prompt(self, prompts: Sequence[str], clip_skip: int = 1, most: int = 0) -> Conditioning:
+        """The conditioning of texts as they are written, without weights, each in as many chunks as it takes."""
+        parts, most = [[(prompt, 1.0)] for prompt in prompts], self._counter().limit(most)
+        counts = [self.chunks(one, most) for one in parts]
+        rows: list[Conditioning] = [{} for _ in parts]
+        for chunks in sorted(set(counts)):
+            places = [place for place, count in enumerate(counts) if count == chunks]
+            found = self.encode_parts([parts[place] for place in places], False, clip_skip, chunks, most)
+            if len(places) == len(parts):
+                return found
+            for row, place in enumerate(places):
+                rows[place] = {name: value[row : row + 1] for name, value in found.items()}
+        return self.join(rows)
+
+    def join(self, rows: Sequence[Conditioning]) -> Conditioning:
+        """One conditioning of several, whose rows stand one below the other."""
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     def size_conditioning(self, frames: list[tuple[Size, Size, Size]]) -> Conditioning:
         """SDXL's conditioning on how each image was cropped: (size before, left and top of the crop, size after).

@@ -4,14 +4,16 @@ the velocity.
 s is the share of noise, 0 to 1; schedulers count t = 1000 s.
 """
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from studio.basemodels.family import Family
+from studio.basemodels.clip_prompts import Parts
+from studio.basemodels.family import Conditioning, Family
 
 
 def between(latents: Tensor, noise: Tensor, s: Tensor) -> Tensor:
@@ -46,6 +48,16 @@ class Flow(Family):
     @classmethod
     def size_multiple(cls, config: Mapping[str, Any], scale: int) -> tuple[int, int]:
         return scale * cls.patch, scale * cls.patch
+
+    def encode_parts(
+        self, prompts: Sequence[Parts], negative: bool = False, clip_skip: int = 1, chunks: int = 1, most: int = 0
+    ) -> Conditioning:
+        texts = [" ".join("".join(text for text, weight in parts if weight >= 0).split()) for parts in prompts]
+        return self.encode_texts(texts)
+
+    @abstractmethod
+    def encode_texts(self, texts: list[str]) -> Conditioning:
+        """The conditioning of texts, each cut and padded to `text_length` tokens. Keeps gradients where enabled."""
 
     def times(self, shares: Tensor, shift: float | None = None) -> Tensor:
         """1000 s, float32. The base's own shift is its scheduler's where that is a fixed one, as in the public training

@@ -1,7 +1,7 @@
 """FLUX.1 dev and schnell: CLIP's summary and T5's states, a transformer over latents packed two by two, flow matching.
 
-Conditions, for B images: "states" (B, 512, 4096) of T5, "pooled" (B, 768) of CLIP; "guidance" (B, 1) for dev, which
-is guidance-distilled. Training gives it a guidance of 1, as the public script advises, so that the adapter
+Conditions, for B images: "states" (B, `text_length`, 4096) of T5, "pooled" (B, 768) of CLIP; "guidance" (B, 1) for
+dev, which is guidance-distilled. Training gives it a guidance of 1, as the public script advises, so that the adapter
 leaves the distilled guidance alone.
 """
 
@@ -15,8 +15,6 @@ from studio.basemodels.family import Conditioning
 from studio.basemodels.flow import Flow
 from studio.basemodels.token_counter import TokenCounter
 
-LENGTH = 512  # tokens that T5 is given, as the pipeline has it for dev and schnell alike
-
 
 class Flux(Flow):
     """Latents are (B, 16, h, w); the transformer gets them packed."""
@@ -26,6 +24,7 @@ class Flux(Flow):
     text_encoders = ("text_encoder", "text_encoder_2")
     trained_encoders = ("text_encoder",)
     half_precision_encoders = ("text_encoder_2",)
+    text_lengths = (512, 512)  # of T5, as the pipeline has them for dev and schnell alike
     own_sigmas = True
 
     @property
@@ -47,16 +46,19 @@ class Flux(Flow):
         pooled = conditions["pooled"]
         return {**conditions, "guidance": torch.full((len(pooled), 1), float(guidance), device=pooled.device)}
 
-    def encode_prompt(self, prompts: list[str]) -> Conditioning:
-        words = list(prompts)
-        states, pooled, _ = self.pipeline.encode_prompt(words, words, device=self.device, max_sequence_length=LENGTH)
+    def encode_texts(self, texts: list[str]) -> Conditioning:
+        states, pooled, _ = self.pipeline.encode_prompt(
+            texts, texts, device=self.device, max_sequence_length=self.text_length
+        )
         return {"states": states, "pooled": pooled}
 
     @classmethod
-    def counter(cls, tokenizers: Callable[[str], Any]) -> TokenCounter:
+    def counter(cls, tokenizers: Callable[[str], Any], length: int | None = None) -> TokenCounter:
         """By T5, which reads on where CLIP ends."""
         t5 = tokenizers("tokenizer_2")
-        return TokenCounter(t5, LENGTH - t5.num_special_tokens_to_add()) if t5 else super().counter(tokenizers)
+        if not t5:
+            return super().counter(tokenizers)
+        return TokenCounter(t5, (length or cls.text_lengths[0]) - t5.num_special_tokens_to_add())
 
     def predict(self, noisy: Tensor, t: Tensor, conditions: Conditioning) -> Tensor:
         rows, _, height, width = noisy.shape

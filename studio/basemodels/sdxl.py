@@ -1,8 +1,9 @@
 """Stable Diffusion XL (arXiv:2307.01952): two CLIP text encoders, and a UNet conditioned on how its image was cropped.
 
-Conditions, for B images: "states" (B, 77, 2048), the last hidden layer but one of both encoders side by side;
-"pooled" (B, 1280) of the second; "time_ids" (B, 6), height and width before scaling, top and left of the crop, height
-and width after it. Without "time_ids" an image is taken to be uncropped, as the pipeline does.
+Conditions, for B images: "states" (B, 77 chunks, 2048), the last hidden layer but one of both encoders side by side,
+rows of different lengths as `Diffusion.join` has them; "pooled" (B, 1280) of the second, of its first chunk; "time_ids"
+(B, 6), height and width before scaling, top and left of the crop, height and width after it. Without "time_ids" an
+image is taken to be uncropped, as the pipeline does.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from studio.basemodels.clip_prompts import Parts, chunks_in, clip_states
+from studio.basemodels.clip_prompts import Parts, clip_states
 from studio.basemodels.diffusion import Diffusion
 from studio.basemodels.family import Conditioning, Size
 
@@ -24,17 +25,8 @@ class StableDiffusionXL(Diffusion):
     trained_encoders = ("text_encoder", "text_encoder_2")
     pipeline_kwargs = {"add_watermarker": False}
 
-    def encode_prompt(self, prompts: list[str]) -> Conditioning:
-        states, _, pooled, _ = self.pipeline.encode_prompt(
-            list(prompts), device=self.device, do_classifier_free_guidance=False
-        )
-        return {"states": states, "pooled": pooled}
-
-    def chunks(self, parts: Parts) -> int:
-        return chunks_in(self.pipeline.tokenizer, parts)
-
     def encode_parts(
-        self, prompts: Sequence[Parts], negative: bool = False, clip_skip: int = 1, chunks: int = 1
+        self, prompts: Sequence[Parts], negative: bool = False, clip_skip: int = 1, chunks: int = 1, most: int = 0
     ) -> Conditioning:
         """clip_skip 1 is SDXL's own: the last hidden layer but one, without the final norm.
 
@@ -47,7 +39,7 @@ class StableDiffusionXL(Diffusion):
         found = []
         for tokenizer, encoder in pairs:
             layer = -min(clip_skip + 1, encoder.config.num_hidden_layers)
-            found.append(clip_states(tokenizer, encoder, prompts, chunks, layer, norm=False))
+            found.append(clip_states(tokenizer, encoder, prompts, chunks, layer, norm=False, most=most))
         pooled = found[1][1]
         assert pooled is not None  # the second encoder has a projection
         conditions = {"states": torch.cat([states for states, _ in found], -1), "pooled": pooled}
@@ -70,6 +62,7 @@ class StableDiffusionXL(Diffusion):
         added = {"text_embeds": conditions["pooled"], "time_ids": time_ids}
         with self.arithmetic():
             output = self.model(
-                noisy, t, encoder_hidden_states=conditions["states"], added_cond_kwargs=added, timestep_cond=guidance
-            )
+                noisy, t, encoder_hidden_states=conditions["states"], added_cond_kwargs=added, timestep_cond=guidance,
+                encoder_attention_mask=conditions.get("mask"),
+            )  # fmt: skip
         return output.sample.float()

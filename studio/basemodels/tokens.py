@@ -26,6 +26,6 @@ def token_counter(base: str = "starter") -> TokenCounter:
         return AutoTokenizer.from_pretrained(configs / name, local_files_only=True, trust_remote_code=False)
 
     try:
-        return family.counter(tokenizer)
+        return family.counter(tokenizer, choice.max_sequence_length)
     except (OSError, ValueError, AttributeError) as error:
         raise BaseModelError(f"{choice.title} has no tokenizer that can be read: restore its folder.") from error

@@ -3,9 +3,10 @@
 It is the small flow model here because it is the one that people train adapters for today: it fits into 16 GB, its text
 encoder is one language model (Qwen3) instead of three, its VAE is FLUX.1's, and diffusers carries its adapters.
 
-Conditions, for B images: "states" (B, 512, width), the last hidden layer but one, zeros after the words' end; "mask"
-(B, 512), 1 where there is a word. The transformer counts time from noise to image and predicts the velocity in
-that direction; here both are reversed. Guidance of 1 is none, as everywhere here: Z-Image's own pipeline calls that 0.
+Conditions, for B images: "states" (B, `text_length`, width), the last hidden layer but one, zeros after the words' end;
+"mask" (B, `text_length`), 1 where there is a word. The transformer counts time from noise to image and predicts the
+velocity in that direction; here both are reversed. Guidance of 1 is none, as everywhere here: Z-Image's own pipeline
+calls that 0.
 """
 
 from collections.abc import Callable
@@ -18,8 +19,6 @@ from studio.basemodels.family import Conditioning
 from studio.basemodels.flow import Flow
 from studio.basemodels.token_counter import TokenCounter
 
-LENGTH = 512  # tokens that are read of a prompt, its frame included
-
 
 class ZImage(Flow):
     """Latents are (B, 16, h, w)."""
@@ -28,6 +27,7 @@ class ZImage(Flow):
     pipeline_class = "ZImagePipeline"
     trained_encoders = ()  # nobody adapts its language model, and no file has names for that
     half_precision_encoders = ("text_encoder",)
+    text_lengths = (512, 1024)  # tokens that are read of a prompt, its frame included: the pipeline's, and what fits
     own_sigmas = True
 
     @property
@@ -35,15 +35,16 @@ class ZImage(Flow):
         return self.pipeline.vae.config.sample_size
 
     @classmethod
-    def counter(cls, tokenizers: Callable[[str], Any]) -> TokenCounter:
+    def counter(cls, tokenizers: Callable[[str], Any], length: int | None = None) -> TokenCounter:
         tokenizer = tokenizers("tokenizer")
-        return TokenCounter(tokenizer, LENGTH - len(tokenizer(chat_prompt(tokenizer, "")).input_ids))
+        most = length or cls.text_lengths[0]
+        return TokenCounter(tokenizer, most - len(tokenizer(chat_prompt(tokenizer, "")).input_ids))
 
-    def encode_prompt(self, prompts: list[str]) -> Conditioning:
+    def encode_texts(self, texts: list[str]) -> Conditioning:
         tokenizer = self.pipeline.tokenizer
         found = tokenizer(
-            [chat_prompt(tokenizer, prompt) for prompt in prompts],
-            padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt",
+            [chat_prompt(tokenizer, prompt) for prompt in texts],
+            padding="max_length", max_length=self.text_length, truncation=True, return_tensors="pt",
         ).to(self.device)  # fmt: skip
         mask = found.attention_mask.bool()
         states = self.pipeline.text_encoder(found.input_ids, attention_mask=mask, output_hidden_states=True)

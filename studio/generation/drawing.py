@@ -17,11 +17,12 @@ from studio import devices
 from studio.adapters.layer_adapters import active_state
 from studio.basemodels import Family, load_base
 from studio.basemodels.family import Conditioning
+from studio.basemodels.token_counter import MAX_CHUNKS
 from studio.datasets import open_image
 from studio.errors import DatasetError, GenerationError
 from studio.generation import timing
 from studio.generation.adapter_cache import cache_of
-from studio.generation.prompts import MAX_CHUNKS, Part, parse, too_many_chunks
+from studio.generation.prompts import Part, parse, too_many_chunks
 from studio.generation.recipe import Recipe
 from studio.generation.sampling import sample
 from studio.generation.schedulers import make_scheduler
@@ -123,6 +124,7 @@ PromptPair = tuple[Conditioning, Conditioning | None]  # (cond, uncond)
 _encoded: "WeakKeyDictionary[Family, OrderedDict[tuple, PromptPair]]" = WeakKeyDictionary()  # the latest of each base
 
 
+@torch.no_grad()
 def encode_prompts(base: Family, recipe: Recipe, rows: int = 1) -> PromptPair:
     """The conditioning of a recipe's prompts: (cond, uncond), `rows` rows each and equally long.
 

@@ -18,12 +18,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from studio.basemodels.token_counter import MAX_CHUNKS
 from studio.errors import GenerationError
 from studio.generation.applied_adapter import MAX_STRENGTH
 
 ROUND, SQUARE = 1.1, 1 / 1.1
 LEAST, MOST = -10.0, 10.0  # of a part's weight; beyond them is noise
-MAX_CHUNKS = 64  # chunks of tokens that a prompt is encoded in
 _HUGE = 1e30  # beyond it a product can't be undone
 BREAK = -1.0  # the weight of a part that only says that a new chunk begins, as in A1111
 

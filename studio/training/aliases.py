@@ -80,6 +80,8 @@ ALIASES = {
     "shuffle_caption": Alias("data.shuffle_tags"),
     "keep_tokens": Alias("data.keep_tags"),
     "caption_dropout_rate": Alias("data.caption_dropout"),
+    "max_token_length": Alias("data.max_token_length"),
+    "clip_skip": Alias("data.clip_skip"),
     "alpha_mask": Alias("data.masks"),
     "resolution": Alias("data.resolution", _side),
     "network_dim": Alias("adapter.rank"),
@@ -179,8 +181,8 @@ REFUSED: dict[str, Callable[[Any], str]] = {
     ),
     "v_parameterization": lambda value: "it belongs to the base: base = NAME?prediction_type=v_prediction",
     "vae": lambda value: f"it belongs to the base: base = NAME?vae={value}",
-    "clip_skip": lambda value: "training reads the text encoder's last layer: leave it out",
-    "max_token_length": lambda value: "training reads as many tokens as the text encoder does: leave it out",
+    "t5xxl_max_token_length": lambda value: f"it belongs to the base: base = NAME?max_sequence_length={value}",
+    "max_sequence_length": lambda value: f"it belongs to the base: base = NAME?max_sequence_length={value}",
     "loss_type": lambda value: (
         f"write training.loss = {value}" if value in ("l2", "huber") else "training.loss is l2 or huber here"
     ),

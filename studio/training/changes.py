@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from studio.errors import BaseModelError
 from studio.training.config import RunConfig
 
 
@@ -25,12 +26,33 @@ class Change:
     concerns: Callable[[RunConfig], bool] = lambda config: True
 
 
+def _with_75_tokens(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update={"max_token_length": 75})})
+
+
+def _reads_in_chunks(config: RunConfig) -> bool:
+    """Whether its base reads long captions in chunks; a base that is gone is said elsewhere."""
+    from studio.basemodels.tokens import token_counter  # brings torch
+
+    try:
+        return token_counter(config.base).reads_on
+    except BaseModelError:
+        return False
+
+
 CHANGES: tuple[Change, ...] = (  # oldest first
     Change(
         "0.2",
         "Regularization images are now shown as often as the others, all together, however many there are: the rest of "
         "this run is balanced that way.",
         concerns=lambda config: bool(config.data.regularisation),
+    ),
+    Change(
+        "0.2",
+        "CLIP now reads captions of more than 75 tokens to their end; this run goes on with their first 75, as it "
+        "began.",
+        _with_75_tokens,
+        _reads_in_chunks,
     ),
 )
 

@@ -41,6 +41,15 @@ class DataConfig(_Section):
     caption_dropout: float = Field(
         0.05, ge=0, le=1, description="Caption dropout: share of images trained without their caption."
     )
+    max_token_length: int = Field(
+        0,
+        ge=0,
+        le=4800,
+        description="Most tokens of a caption that CLIP reads, in chunks of 75. 0: the whole caption.",
+    )
+    clip_skip: int = Field(
+        1, ge=1, le=12, description="Clip skip: 1 takes CLIP's last layer, 2 the one before. Previews follow it."
+    )
     shuffle_tags: bool = Field(False, description="Shuffle the tags between commas.")
     keep_tags: int = Field(1, ge=0, le=100, description="Keep first N tags in place when the others are shuffled.")
     regularisation: str = Field(

@@ -32,7 +32,8 @@ from studio.training.selection import caption_of, is_too_small, name_of, orders_
 BATCH = 16  # images, or captions, at a time
 MUCH_LOST = 0.2  # share of an image that is cut off: more is said
 MUCH_ENLARGED = 2.0
-VERSION = 2  # of what is in a cache file; another number makes all of them again
+VERSION = 2  # of what is in a cache file of an image; another number makes all of them again
+TEXT_VERSION = 3  # the same of a caption's: since 3 in as many chunks as the caption takes
 
 T = TypeVar("T")
 
@@ -166,15 +167,18 @@ def about_frames(examples: list[Example]) -> list[str]:
     return lines
 
 
-def about_tokens(examples: list[Example], base: Family) -> list[str]:
-    """A line on captions that are longer than the text encoder reads."""
-    lost = {caption: base.tokens(caption)[1] for caption in {c for e in examples for c in e.captions}}
+def about_tokens(examples: list[Example], base: Family, most: int = 0) -> list[str]:
+    """A line on captions that are longer than what is read of them. most: `data.max_token_length`."""
+    lost = {caption: base.tokens(caption, most)[1] for caption in {c for e in examples for c in e.captions}}
     cut = [(e.name, lost[e.captions[0]]) for e in examples if lost[e.captions[0]]]
     if not cut:
         return []
     name, rest = cut[0]
+    what = f"the text encoder of {base.title} reads"
+    if base.reads_on and most:
+        what = f"data.max_token_length, {most} tokens"
     return [
-        f"{pluralize(len(cut), 'caption')} longer than the text encoder of {base.title} reads: of {name}, "
+        f"{pluralize(len(cut), 'caption')} longer than {what}: of {name}, "
         f"{rest if len(rest) <= 60 else '…' + rest[-60:]!r} is not trained."
     ]
 
@@ -188,7 +192,7 @@ def encode_missing(
     Images are decoded on every core while others are encoded; each process does its share. Ends early on `stop`: what
     is done stays done.
     """
-    model = _text_identity(base)
+    model = _text_identity(base, data)
     captions = sorted({caption for e in examples for caption in e.captions} | {""}) if texts else []
     words = [c for c in captions[distributed.rank :: distributed.count] if not cache.has(_text_key(model, c))]
     images = [e for e in examples if not all(cache.has(key) for key in e.latents)]
@@ -196,14 +200,12 @@ def encode_missing(
     total, done, yielded_at = len(words) + len(images), 0, 0.0
     if total:
         yield 0, total
-    for start in range(0, len(words), BATCH):
-        chunk = words[start : start + BATCH]
-        for part in _together(chunk, base):
-            with torch.no_grad():
-                states = base.encode_prompt(part)
-            for row, caption in enumerate(part):
-                cache.write(_text_key(model, caption), {name: value[row].clone() for name, value in states.items()})
-        done += len(chunk)
+    for part in _equally_long(words, base, data.max_token_length):
+        with torch.no_grad():
+            states = base.encode_prompt(part, data.clip_skip, data.max_token_length)
+        for row, caption in enumerate(part):
+            cache.write(_text_key(model, caption), {name: value[row].clone() for name, value in states.items()})
+        done += len(part)
         if stop.is_set():
             return
         if time.monotonic() - yielded_at > 0.5:
@@ -241,19 +243,20 @@ class BatchLoader:
     def __init__(self, base: Family, cache: Cache, data: DataConfig, texts: bool = True):
         """texts: whether conditions are read; not when the text encoder trains."""
         self.cache, self.device, self.data, self.texts = cache, base.device, data, texts
-        self._model = _text_identity(base)
+        self._model, self._join = _text_identity(base, data), base.join
 
     def read(self, rows: list[Row]) -> Batch:
         """Raises RunError when a cache file is gone or damaged."""
         latents = [self._found(row.example.latents[row.mirrored], row) for row in rows]
         weights = [self._weight(found) * row.example.weight for found, row in zip(latents, rows)]
-        texts = [self._found(_text_key(self._model, row.caption), row) for row in rows] if self.texts else [{}]
+        texts = [self._found(_text_key(self._model, row.caption), row) for row in rows] if self.texts else []
+        words = self._join([{name: value[None] for name, value in text.items()} for text in texts]) if texts else {}
         return Batch(
             rows,
             self._stack([found["mean"] for found in latents]),
             self._stack([found.get("spread", torch.zeros(())).expand_as(found["mean"]) for found in latents]),
             self._stack(weights),
-            {name: self._stack([text[name] for text in texts]) for name in texts[0]},
+            {name: value.to(self.device, non_blocking=True) for name, value in words.items()},
         )
 
     def _found(self, key: str, row: Row) -> Tensors:
@@ -298,7 +301,7 @@ def _encode(decoded: list[tuple[Example, tuple[Image.Image, Image.Image | None]]
 
 
 def _text_key(model: str, caption: str) -> str:
-    return key_of(VERSION, model, caption)
+    return key_of(TEXT_VERSION, model, caption)
 
 
 def _vae_identity(base: Family) -> str:
@@ -306,11 +309,14 @@ def _vae_identity(base: Family) -> str:
     return key_of(base.identity("vae"), str(base.pipeline.vae.dtype), base.choice.variant, base.choice.family)
 
 
-def _text_identity(base: Family) -> str:
-    """The text encoders, each with the precision it computes in: large ones follow the denoiser's."""
+def _text_identity(base: Family, data: DataConfig) -> str:
+    """The text encoders, each with the precision it computes in (large ones follow the denoiser's), and how they read
+    a caption.
+    """
     modules = base.modules()
     dtypes = [str(modules[name].dtype) for name in base.text_encoders if name in modules]
-    return key_of(base.identity(*base.text_parts), dtypes, base.choice.variant, base.choice.family)
+    how = [data.clip_skip, data.max_token_length, base.text_length]
+    return key_of(base.identity(*base.text_parts), dtypes, base.choice.variant, base.choice.family, how)
 
 
 def _mask_of(item: Item, cache: Cache) -> str:
@@ -326,6 +332,15 @@ def _together(rows: list[T], base: Family) -> Iterator[list[T]]:
     size = 1 if base.device.type == "cpu" else BATCH
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
+
+
+def _equally_long(captions: list[str], base: Family, most: int) -> Iterator[list[str]]:
+    """What is encoded together: captions that are read in equally many chunks."""
+    by_length: dict[int, list[str]] = {}
+    for caption in captions:
+        by_length.setdefault(base.chunks([(caption, 1.0)], most), []).append(caption)
+    for length in sorted(by_length):
+        yield from _together(by_length[length], base)
 
 
 def _same_size(examples: list[Example]) -> Iterator[list[Example]]:

@@ -23,8 +23,11 @@ def trial(config: RunConfig, base: Family) -> Recipe:
     """The image that both sides draw."""
     prompts = [line for line in config.preview.prompts if line.strip()] or ["an image"]
     prompt, _ = prompt_and_strength(prompts[0])
-    side, seed = side_of(base), config.preview.seed
-    return Recipe(prompt=prompt, seed=seed, steps=STEPS, guidance=config.preview.guidance, width=side, height=side)
+    side, wanted = side_of(base), config.preview
+    return Recipe(
+        prompt=prompt, seed=wanted.seed, steps=STEPS, guidance=wanted.guidance, width=side, height=side,
+        clip_skip=config.data.clip_skip,
+    )  # fmt: skip
 
 
 def check_export(step: int, config: RunConfig, train_step: TrainStep, precision: str, file: Path) -> ExportChecked:

@@ -41,6 +41,8 @@ def adapter_metadata(
         "ss_steps": str(step),
         "ss_batch_size_per_device": str(training.batch_size),
         "ss_seed": str(training.seed),
+        "ss_clip_skip": str(data.clip_skip) if data.clip_skip > 1 else "",
+        "ss_max_token_length": str(data.max_token_length or ""),
     }
     if held_out:
         written |= {"studio.held_out_loss": f"{held_out[0]:.6f}", "studio.base_loss": f"{held_out[1]:.6f}"}

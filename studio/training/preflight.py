@@ -95,7 +95,8 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     except ConfigError as error:
         findings.append(Finding("stop", str(error)))
     warnings = without_effect(config, base) + foreign_defaults(config, base) + foreign_options(config.preview.prompts)
-    warnings += about_tokens(examples + regularization, base) + about_frames(examples + regularization)
+    warnings += about_tokens(examples + regularization, base, config.data.max_token_length)
+    warnings += about_frames(examples + regularization)
     findings += [Finding("warn", line) for line in warnings]
     findings += _about_images(config, examples, cache, base) + _about_balance(config, examples, regularization)
     if any(finding.level == "stop" for finding in findings):

@@ -46,7 +46,7 @@ def prepare(
         return [], [], []
     warnings += without_effect(config, base) + foreign_defaults(config, base) + foreign_options(config.preview.prompts)
     learn, prior, held_out = ([e for e in group if e.item.path not in broken] for group in groups)
-    warnings += about_frames(learn + prior + held_out) + about_tokens(learn + prior, base)
+    warnings += about_frames(learn + prior + held_out) + about_tokens(learn + prior, base, config.data.max_token_length)
     if not learn:
         raise RunError("No image can be learned from: " + (warnings[-1] if warnings else "the folder is empty."))
     if not held_out and config.validation.every:

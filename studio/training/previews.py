@@ -23,7 +23,7 @@ def draw_previews(
         prompt, strength = prompt_and_strength(line)
         recipe = Recipe(
             prompt=prompt, seed=wanted.seed, steps=wanted.steps, guidance=wanted.guidance, width=side, height=side,
-            base=config.base, adapters=((folder / "adapter.safetensors", strength),),
+            clip_skip=config.data.clip_skip, base=config.base, adapters=((folder / "adapter.safetensors", strength),),
         )  # fmt: skip
         train_step.strength = strength
         try:

@@ -70,7 +70,10 @@ class TrainStep:
 
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
         """What the denoiser is told: from the cache, or by the text encoders as they are now when those train."""
-        words = batch.conditions or self.base.encode_prompt([row.caption for row in batch.rows])
+        data = self.config.data
+        words = batch.conditions or self.base.encode_prompt(
+            [row.caption for row in batch.rows], data.clip_skip, data.max_token_length
+        )
         return words | self.base.size_conditioning([row.example.framing for row in batch.rows])
 
     def step(self, step: int, plan: BatchSampler, reader: BatchLoader, slower: float) -> StepResult:

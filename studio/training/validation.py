@@ -15,6 +15,7 @@ from studio.training.objective import loss_of
 from studio.training.verdict import BANDS, describe, judge
 
 TOGETHER = 8  # images a forward pass
+EARLIER = (1, 75)  # how runs of before 0.2 read captions: clip skip, most tokens
 
 
 class Validator:
@@ -27,8 +28,9 @@ class Validator:
         """base_hash: names the base's weights by their content."""
         self.examples = sorted(examples, key=lambda e: e.frame.size)
         # What the losses are of: those of another key are never compared with them.
+        read = (reader.data.clip_skip, reader.data.max_token_length) if base.reads_on else EARLIER
         self.key = key_of(
-            base_hash, reader.data.outside if reader.data.masks else None,
+            base_hash, reader.data.outside if reader.data.masks else None, *([] if read == EARLIER else [read]),
             [(e.name, e.digest, e.frame.size, e.frame.scaled, e.mask, e.captions[0]) for e in self.examples],
         )[:16]  # fmt: skip
         self.base, self.reader, self.distributed, self.conditions = base, reader, distributed, conditions

@@ -118,11 +118,12 @@ def test_tokens_are_counted_alike_before_and_after_loading(bases, folders, name)
     base, counter = bases(name), token_counter(str(folders(name)))
     rooms = {"sd3": 256 - 2, "flux-dev": 512 - 2, "flux-schnell": 512 - 2}  # the tiny T5's words have two frames
     assert name == "z-image" or counter.room == rooms.get(name, 75)
-    long = "red apple " * 600
-    assert counter(long) == base.tokens(long) and counter(long)[1]
+    long, reads_on = "red apple " * 600, name not in FLOWS
+    assert counter(long) == base.tokens(long) and bool(counter(long)[1]) is not reads_on
+    assert counter(long, 75) == base.tokens(long, 75) and counter(long, 75)[1]
     fits = "apple " * counter.room
     assert counter(fits) == (counter.room, "")
-    assert counter.reads_on == (name not in FLOWS)
+    assert counter.reads_on == reads_on and counter.chunks(1200) == (16 if reads_on else 1)
 
 
 @torch.no_grad()
@@ -131,7 +132,7 @@ def test_what_is_said_to_be_cut_changes_nothing_and_what_is_not_does(bases, name
     base = bases(name)
     room = token_counter(str(base.folder)).room
     fits = "apple " * room
-    one, more, other = (base.encode_prompt([text]) for text in (fits, fits + "red", fits[:-6] + "red"))
+    one, more, other = (base.encode_prompt([text], most=room) for text in (fits, fits + "red", fits[:-6] + "red"))
     assert all(torch.equal(one[key], more[key]) for key in one)
     assert any(not torch.equal(one[key], other[key]) for key in one)
 

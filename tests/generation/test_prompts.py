@@ -144,7 +144,7 @@ def base():
 
 def test_a_plain_prompt_is_encoded_as_the_pipeline_does(base):
     for prompt in ("red apple, on a blue background", "", "x " * 70):
-        plain = base.encode_prompt([prompt])["states"]
+        plain, _ = base.pipeline.encode_prompt(prompt, base.device, 1, False)
         assert torch.equal(base.encode_parts([parse(prompt)])["states"], plain)
 
 

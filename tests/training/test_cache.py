@@ -44,9 +44,9 @@ class Counting:
         self.images += len(images)
         return self._base.encode_image(images)
 
-    def encode_prompt(self, prompts):
+    def encode_prompt(self, prompts, *how):
         self.texts += len(prompts)
-        return self._base.encode_prompt(prompts)
+        return self._base.encode_prompt(prompts, *how)
 
 
 def _then(after, function):

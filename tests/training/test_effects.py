@@ -115,6 +115,10 @@ CASES = [
     ("adapter.text_encoder", True, "z-image", {}, None),
     ("adapter.text_encoder", True, "sd1", None, {}),
     ("data.keep_tags", 3, "sd1", {}, {"data.shuffle_tags": True}),
+    ("data.max_token_length", 4, "sd1", None, {}),
+    ("data.max_token_length", 4, "z-image", {}, None),
+    ("data.clip_skip", 2, "sd1", None, {}),
+    ("data.clip_skip", 2, "z-image", {}, None),
     ("data.outside", 0.7, "sd1", {}, MASKS),
     ("data.regularisation_weight", 3.0, "sd1", {}, KIND),
 ]  # fmt: skip
@@ -202,7 +206,7 @@ def test_a_run_says_what_it_leaves_out_cuts_ignores_and_reads_as_words(bases, tm
         "name": "x", "data.folder": str(folder), "base": str(bases("sd1").folder), "training.steps": 2,
         "training.warmup": 4, "training.shift": 3.0, "preview.every": 0, "validation.every": 0,
         "preview.prompts": ["red apple --n blurry --w 256 --h 64 --d 42 --l 7 --s 5"], "adapter.rank": 2,
-        "adapter.targets": "attention", "data.keep_tags": 4, "training.batch_size": 1,
+        "adapter.targets": "attention", "data.keep_tags": 4, "training.batch_size": 1, "data.max_token_length": 100,
     })  # fmt: skip
     workspace = Workspace.open(tmp_path / "workspace")
     events = list(train(config, workspace))
@@ -214,7 +218,8 @@ def test_a_run_says_what_it_leaves_out_cuts_ignores_and_reads_as_words(bases, tm
         "video.tga: .tga files are not read", "dot.png has 1 × 1 pixels", "thin.png has 200 × 1 pixels",
         "long.png the most: 97% of it is lost", "|||, the separator behind", "{a|b}, a choice of words",
         "1 caption file of several lines, good.png",
-        "1 caption longer than the text encoder", "(--n, --w, --h, --d, --l, --s)", "training.shift has no effect here",
+        "1 caption longer than data.max_token_length, 100 tokens", "(--n, --w, --h, --d, --l, --s)",
+        "training.shift has no effect here",
         "data.keep_tags has no effect here", "full learning rate is never reached",
     ]  # fmt: skip
     assert not [part for part in parts if part not in said], said

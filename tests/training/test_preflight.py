@@ -34,7 +34,8 @@ def messy(tmp_path):
 
 def test_a_messy_folder_is_told_all_at_once(workspace, quick, messy):
     folder, names = messy
-    report = preflight(config_from(quick | {"data.folder": str(folder), "training.batch_size": 4}), workspace)
+    changes = {"data.folder": str(folder), "training.batch_size": 4, "data.max_token_length": 75}
+    report = preflight(config_from(quick | changes), workspace)
     said = "\n".join(finding.message for finding in report.findings)
     assert "broken.png" in said and "1 image is there twice, byte for byte" in said
     assert f"No caption: {names[1]}" in said

@@ -18,6 +18,7 @@ from studio.workspace import Workspace
 OPTIONS = {  # settings of BaseChoice, with their labels and what an empty one means
     "prediction_type": ("Prediction type", "as its files say"),
     "resolution": ("Resolution", ""),
+    "max_sequence_length": ("Text length", ""),
     "vae": ("Another VAE", ""),
     "quantise": ("Quantization", "none"),
     "family": ("Family", "detected"),

@@ -126,7 +126,7 @@ class ImageEditor:
         counter = base_models.counter(self.workspace)
         count, cut = counter(text)
         return {
-            self.tokens: views.tokens_line(count, counter.room, cut),
+            self.tokens: views.tokens_line(count, counter.room, cut, counter.chunks(count)),
             self.chips: views.chips(authors(dataset, file), is_prose(text)),
         }
 

@@ -31,13 +31,14 @@ def chips(written: Sequence[tuple[str, str]], prose: bool) -> str:
     return f'<ul class="chips{" prose" if prose else ""}">{"".join(cells)}{"" if prose else add}</ul>{legend}'
 
 
-def tokens_line(count: int, room: int, cut: str) -> str:
-    """How much of the text encoder's context the caption takes, and what is cut off."""
-    share = min(100.0, 100 * count / room)
+def tokens_line(count: int, room: int, cut: str, chunks: int = 1) -> str:
+    """How much of the text encoder's context the caption takes, in how many chunks, and what is cut off."""
+    share = min(100.0, 100 * count / (room * chunks))
+    many = f"{count} tokens, read in {chunks} chunks of {room}" if chunks > 1 else f"{count} of {room} tokens"
     over = f' <span class="bad">Cut off: “{escape(cut)}”</span>' if cut else ""
     return (
         f'<div class="tokens{" over" if cut else ""}"><div class="bar"><i style="width:{share:.0f}%"></i></div>'
-        f'<div class="note small">{count} of {room} tokens{over}</div></div>'
+        f'<div class="note small">{many}{over}</div></div>'
     )
 
 

@@ -135,8 +135,8 @@ class GenerateForm:
         counter = base_models.counter(self.workspace, base)
         many, cut = counter(text)
         rest = ""
-        if cut and counter.reads_on:
-            rest = f": encoded in {-(-many // counter.room)} chunks"
+        if counter.chunks(many) > 1:
+            rest = f": encoded in {counter.chunks(many)} chunks"
         elif cut:
             rest = f": only {counter.room} are encoded"
         return f'<div class="note small">{pluralize(many, "token")}{rest}</div>'

@@ -6,6 +6,8 @@ GROUPS = {  # heading of a folded part -> its settings, with their labels
         "data.resolution": "Resolution",
         "data.repeats": "Repeats",
         "data.caption_dropout": "Caption dropout",
+        "data.max_token_length": "Max caption tokens",
+        "data.clip_skip": "Clip skip",
         "data.keep_tags": "Keep first N tags",
         "data.outside": "Loss outside masks",
         "data.regularisation": "Regularization images",

@@ -1,6 +1,7 @@
 """What decides an image's pixels, checked when it is made."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -44,7 +45,7 @@ class Recipe(BaseModel):
             raise ValueError(f"must be one of {', '.join(NAMES)}")
         return name
 
-    def __init__(self, **values):
+    def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:

@@ -35,7 +35,7 @@ _KEPT = 8
 AdapterTitle = Annotated[
     str, Field(max_length=120, description="Name of the new file; empty: from the adapters' names.")
 ]
-_inspections: "OrderedDict[tuple, Any]" = OrderedDict()  # the newest examinations, by files and base
+_inspections: "OrderedDict[tuple[Any, ...], Any]" = OrderedDict()  # the newest examinations, by files and base
 _lock = threading.Lock()  # around each change of them: visitors' jobs run side by side
 
 
@@ -284,7 +284,7 @@ def export_adapters(
     rank: Any = None,
     words: str = "",
     recipe: Any = None,
-    **fields: Expanded[RecipeFields],  # type: ignore[valid-type]
+    **fields: Expanded[RecipeFields],
 ) -> Job:
     """Bake the adapters with their strengths into one new file, in the background.
 
@@ -442,7 +442,7 @@ def whole(value: Any, what: str) -> int:
     return number
 
 
-def _stamp(path: Path) -> tuple:
+def _stamp(path: Path) -> tuple[Any, ...]:
     try:
         stat = path.stat()
     except OSError as error:

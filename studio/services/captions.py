@@ -1,6 +1,7 @@
 """Captions of a dataset: edit one, edit many with a preview of the differences."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -91,7 +92,7 @@ def operation_of(
     """One of OPERATIONS with what was typed for it."""
     from studio.datasets import bulk
 
-    made: dict[str, Any] = {
+    made: dict[str, Callable[[], Callable[[str], str]]] = {
         "add tag": lambda: bulk.add_tag(first),
         "add tag in front": lambda: bulk.add_tag(first, front=True),
         "remove tag": lambda: bulk.remove_tag(first),

@@ -6,7 +6,7 @@ Datasets are named inside the workspace, never by a path; a user's mistake raise
 import dataclasses
 import threading
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,9 +24,10 @@ from studio.workspace import Workspace, checked_name, expanded, free_path, safe_
 
 if TYPE_CHECKING:
     from studio.datasets import Change, Dataset, Finding, Item
+    from studio.datasets.analysis import Progress
 
 KEPT = 8  # sets of one owner that stay read, for as many pages
-_viewed: "PerOwner[tuple[tuple, Dataset]]" = PerOwner()  # by folder: a set, and what its folder was like when read
+_viewed: "PerOwner[tuple[tuple[Any, ...], Dataset]]" = PerOwner()  # by folder: its state when read, and the dataset
 
 
 # Opening ------------------------------------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ def stamp(workspace: Workspace, name: str) -> str:
     return f"{name} {_stamp(folder, held[1])}" if held else name
 
 
-def _stamp(folder: Path, dataset: "Dataset") -> tuple:
+def _stamp(folder: Path, dataset: "Dataset") -> tuple[Any, ...]:
     """Changes with the history, and when a file comes, goes or is replaced."""
     places = {folder, *(item.path.parent for item in dataset.items)}
     files = [folder / ".studio" / "history.jsonl", *sorted(places)]
@@ -178,7 +179,13 @@ def import_images(
     return dataset_answer(dataset) | {"skipped": skipped}
 
 
-def import_files(workspace: Workspace, name: str, paths: list, progress=None, stop: threading.Event | None = None):
+def import_files(
+    workspace: Workspace,
+    name: str,
+    paths: Sequence[str | Path],
+    progress: "Progress | None" = None,
+    stop: threading.Event | None = None,
+) -> tuple["Dataset", list[str]]:
     """Images, zips and folders into the dataset `name`, made if missing: (the dataset, lines on what was skipped)."""
     from studio.datasets import import_images as copy_in
 
@@ -188,7 +195,7 @@ def import_files(workspace: Workspace, name: str, paths: list, progress=None, st
     return copy_in(workspace, safe_name(name or "my-images"), list(map(expanded, paths)), progress, stop)
 
 
-def start_import(workspace: Workspace, name: str, paths: list, folder: str = "") -> Job:
+def start_import(workspace: Workspace, name: str, paths: Sequence[str | Path], folder: str = "") -> Job:
     """`import_files` in the background; its result is (name of the dataset, lines on what was skipped).
 
     folder: also a folder of this machine, where that may be typed.
@@ -363,7 +370,7 @@ def new_batch() -> str:
 # Shared -------------------------------------------------------------------------------------------------------------
 
 
-def _beside(kind: str, title: str, name: str, work) -> Job:
+def _beside(kind: str, title: str, name: str, work: Callable[[Job], None]) -> Job:
     job = jobs.start(kind, title, work, device=False)
     remember(job, name)
     return job

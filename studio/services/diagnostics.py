@@ -4,6 +4,7 @@ import importlib.util
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ GIB = 2**30
 ROOM = 2.0  # GiB of disk below which a run may not fit
 
 
-def examine(workspace: str | os.PathLike | None = None) -> dict[str, Any]:
+def examine(workspace: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """Everything found, as plain JSON data; sizes in GiB. `works` has one row {name, works, note} a thing to do."""
     works: list[dict[str, Any]] = []
 
@@ -80,7 +81,7 @@ def _after(note: str) -> str:
     return f" ({note})" if note else ""
 
 
-def _workspace(wanted: str | os.PathLike | None, check) -> Path | None:
+def _workspace(wanted: str | os.PathLike[str] | None, check: Callable[[str, bool, str], bool]) -> Path | None:
     try:
         root = Workspace.open(wanted).root
     except StudioError as error:
@@ -108,7 +109,7 @@ def _device() -> dict[str, Any]:
 
         found["placement"] = placement(device, devices.default_precision(device))
         x = torch.ones(4, 4).to(device).requires_grad_()
-        (x @ x).sum().backward()
+        torch.autograd.backward((x @ x).sum())
         if x.grad is None or not bool((x.grad == 8).all()):
             found["error"] = "a small product came out wrong: check the driver and reinstall torch"
     except Exception as error:  # a doctor reports whatever a broken installation throws

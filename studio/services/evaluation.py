@@ -41,7 +41,7 @@ def measure_adapter(
         str, Field(max_length=255, description="Dataset to compare with; empty: the one it was trained on.")
     ] = "",
     seeds: Seeds = 3,
-    **fields: Expanded[RecipeFields],  # type: ignore[valid-type]
+    **fields: Expanded[RecipeFields],
 ) -> Job:
     """Measure the adapter over strengths in the background: see job_status, then measured."""
     wanted = f"{SET}{against}" if against else OWN
@@ -177,7 +177,8 @@ def newest(workspace: Workspace) -> "Measured | None":
     """What was measured last, also before the studio was opened again."""
     last = latest.get("measure")
     if last and last.job.result:
-        return last.job.result
+        found: Measured = last.job.result
+        return found
     try:
         return _adapter().validate_json(_file(workspace).read_bytes())
     except (OSError, ValidationError):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
@@ -23,6 +23,11 @@ from studio.services.parameters import BaseName, ImageName, List, Table
 from studio.text import pluralize
 from studio.workspace import Workspace, atomic_write, checked_name, is_file
 
+if TYPE_CHECKING:
+    from studio.generation import Recipe
+
+
+Progress = Callable[[int, int], None]
 LIVE = "live:"  # an adapter's key: the weights of the run that trains now
 MAX_SEED = 2**32 - 1
 PARTS = 1000  # of an image, for progress
@@ -84,7 +89,7 @@ def parse_blocks(text: str) -> dict[str, float]:
     return found
 
 
-def compose(workspace: Workspace, applied: list[dict[str, Any]], line: str = "", /, **fields: Any):
+def compose(workspace: Workspace, applied: list[dict[str, Any]], line: str = "", /, **fields: Any) -> "Recipe":
     """A Recipe from what was typed. Empty fields fall back to its defaults, seed −1 to a seed by chance.
 
     `<lora:name:0.8>` in the prompt takes the adapter of that name along. base: a name of the list; line: the base
@@ -216,7 +221,7 @@ _FIRST = ("prompt", "negative", "seed", "steps", "guidance", "width", "height") 
 @operation(device=True, file="image")
 def generate(
     workspace: Workspace,
-    **fields: Expanded[RecipeFields],  # type: ignore[valid-type]
+    **fields: Expanded[RecipeFields],
 ) -> tuple[Path, str]:
     """Generate one image and save it in the workspace. Answers the image and its recipe."""
     from studio.generation import save_image
@@ -244,8 +249,11 @@ class GeneratedImages:
 
 
 def generated(
-    recipe, stop: threading.Event, progress: Callable[[int, int], None] | None = None, preview=None
-) -> Iterator[Any]:
+    recipe: "Recipe",
+    stop: threading.Event,
+    progress: Progress | None = None,
+    preview: Callable[[Any], None] | None = None,
+) -> Iterator[tuple["Recipe", Any]]:
     """(recipe of one image, PIL.Image) one after the other, taking turns with training. Ends early when stopped."""
     from studio.generation import generate_all
     from studio.generation.drawing import singles
@@ -301,7 +309,9 @@ def start_generation(workspace: Workspace, recipes: Sequence[Any]) -> Job:
     return jobs.start("generate", "Generating", work, device=False)
 
 
-def strength_sweep(recipe, index: int, stop: threading.Event, progress=None) -> list[tuple[float, Any]]:
+def strength_sweep(
+    recipe: "Recipe", index: int, stop: threading.Event, progress: Progress | None = None
+) -> list[tuple[float, Any]]:
     """(strength, PIL.Image) of one adapter from 0 to 1.5, in one batch; empty when stopped."""
     from studio.generation.strength_sweep import STRENGTHS, draw_strength_sweep
 
@@ -386,7 +396,7 @@ def restored(workspace: Workspace, path: Path) -> tuple[dict[str, Any], list[dic
     return values, adapters, problems
 
 
-def draw(recipe, stop: threading.Event | None = None, progress=None):
+def draw(recipe: "Recipe", stop: threading.Event | None = None, progress: Progress | None = None) -> Any:
     """One image (PIL.Image), taking turns with training for the device. None when stopped."""
     from studio.generation import generate
 
@@ -399,7 +409,7 @@ def draw(recipe, stop: threading.Event | None = None, progress=None):
             raise
 
 
-def recipe_line(recipe) -> str:
+def recipe_line(recipe: "Recipe") -> str:
     """What made the image, in one line that a person can read back."""
     parts = [f"seed {recipe.seed}", pluralize(recipe.steps, "step"), f"guidance {recipe.guidance:g}"]
     parts.append(f"{recipe.width} × {recipe.height}")

@@ -123,7 +123,7 @@ AXES = '[{"kind": "strength", "text": "0, 0.5, 1"}, {"kind": "seed", "text": "1-
 def draw_grid(
     workspace: Workspace,
     axes: Annotated[List, Field(max_length=3, description=f"Axes, one to three: {AXES}.")],
-    **fields: Expanded[RecipeFields],  # type: ignore[valid-type]
+    **fields: Expanded[RecipeFields],
 ) -> str:
     """Draw a grid in the background: see job_status, then grid_result. Answers the grid's name."""
     recipe = composed(workspace, fields)

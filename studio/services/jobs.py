@@ -60,7 +60,7 @@ class Job:
 class Jobs:
     """The process's jobs, and the device's turns."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._turn = threading.Condition()
         self._held, self._waiting = False, 0

@@ -40,7 +40,8 @@ def publish_run(
 
     Wait with job_status, then ask publish_result. On a person's own machine an empty token stands for HF_TOKEN.
     """
-    from studio.training.publishing import Publication, PublishingStopped, check_repo, prepare, upload
+    from studio.training.publication import Publication
+    from studio.training.publishing import PublishingStopped, check_repo, prepare, upload
 
     run = checked_name(run, "run")
     words = tuple(filter(None, (word.strip() for word in re.split(r"[,\n]", triggers or ""))))
@@ -73,7 +74,7 @@ def publish_run(
     return job
 
 
-def newest_publishing():
+def newest_publishing() -> tuple[Job | None, str]:
     """(job, run) of the newest one, or (None, "")."""
     newest = latest.get("publish")
     return (newest.job, newest.name) if newest else (None, "")

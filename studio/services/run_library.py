@@ -3,7 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -17,6 +17,10 @@ from studio.services.thumbnails import folder as thumbnails_folder
 from studio.services.thumbnails import thumbnail
 from studio.training import run_notes, trash
 from studio.workspace import Workspace, checked_name
+
+if TYPE_CHECKING:
+    from studio.training.summary import Summary
+
 
 STATES = ("running", "paused", "queued", "finished", "stopped", "interrupted", "failed")
 SORTS = {
@@ -57,13 +61,13 @@ def all_runs(workspace: Workspace, text: str = "", state: str = "", sort: str = 
     return sorted(found, key=SORTS.get(sort, SORTS["Newest first"])), len(names), left
 
 
-def _says(workspace: Workspace, run, words: list[str]) -> bool:
+def _says(workspace: Workspace, run: "Summary", words: list[str]) -> bool:
     """Whether every word, in small letters, stands in what is said of the run or noted beside it."""
     known = f"{run.name} {run.base} {run.dataset} {run.verdict} {run_notes.note_of(workspace, run.name)}".lower()
     return all(word in known for word in words)
 
 
-def _as_it_is_now(run, line: list[str]):
+def _as_it_is_now(run: "Summary", line: list[str]) -> "Summary":
     """A Summary knows what the folder says; who holds the device and who waits is known here."""
     if run.name == current_run():
         job = running("train")
@@ -81,7 +85,7 @@ def rows(workspace: Workspace, runs: list[Any]) -> list[Row]:
     return made
 
 
-def list_stamp(workspace: Workspace) -> tuple:
+def list_stamp(workspace: Workspace) -> tuple[Any, ...]:
     """Changes when a list of all runs may look otherwise; a run that goes on moves it a hundred times."""
     job = running("train")
     part = (id(job), job.paused, 100 * job.done // max(1, job.total)) if job else None

@@ -8,7 +8,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from studio.errors import BusyError, RunError, StudioError
 from studio.server.owners import acting, owner
@@ -17,6 +17,10 @@ from studio.services.jobs import running
 from studio.services.operations import Expanded, operation
 from studio.services.parameters import DatasetName, Places, RunName, RunSettings
 from studio.workspace import Workspace, checked_name
+
+if TYPE_CHECKING:
+    from studio.training import RunConfig
+
 
 log = logging.getLogger(__name__)
 POLL = 0.2  # seconds between two checks whether the device is free
@@ -31,7 +35,7 @@ def queue_training(
     name: runs.RunTitle = "",
     *,
     values: dict[str, Any] | None = None,
-    **fields: Expanded[RunSettings],  # type: ignore[valid-type]
+    **fields: Expanded[RunSettings],
 ) -> str:
     """Put a run in the queue: it begins once the device is free. Answers the run's name.
 
@@ -53,7 +57,7 @@ def queue_training(
     return config.name
 
 
-def _settings(workspace: Workspace, name: str, called: str):
+def _settings(workspace: Workspace, name: str, called: str) -> "RunConfig | None":
     """The RunConfig of the run `name` as if it were `called` so; None when it can't be read."""
     from studio.training import config_from_toml
 
@@ -72,7 +76,7 @@ def queue_of(workspace: Workspace) -> list[Any]:
     return summaries(workspace, names)[0] if names else []
 
 
-def queue_stamp(workspace: Workspace) -> tuple:
+def queue_stamp(workspace: Workspace) -> tuple[Any, ...]:
     """Changes with the queue: cheap to ask every second."""
     from studio.services.run_order import waiting
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -17,6 +17,10 @@ from studio.services.jobs import Job, jobs, latest, remember, running, stop_job
 from studio.services.operations import Expanded, operation
 from studio.services.parameters import AnyRun, BaseName, DatasetName, RunName, RunSettings
 from studio.workspace import Workspace, atomic_copy, checked_name, free_path, safe_name
+
+if TYPE_CHECKING:
+    from studio.training import RunConfig, RunView
+
 
 FOLDERS = ("data.held_out", "data.regularisation")  # settings that name a dataset on the page and a folder in run.toml
 UNFINISHED = ("interrupted", "stopped", "failed")
@@ -39,7 +43,7 @@ def list_presets(workspace: Workspace, base: BaseName = STARTER) -> dict[str, di
     return presets_of(base_models.inspect_base(base_models.line_of(workspace, base)).family)
 
 
-def config_of(workspace: Workspace, values: dict):
+def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
     """The RunConfig of what was typed, its folders being datasets of the workspace.
 
     values: dotted settings as for `config_from`, but `dataset` instead of `data.folder`, and `base` a name of the list.
@@ -80,7 +84,7 @@ def check_settings(
     dataset: DatasetName = "",
     *,
     values: dict[str, Any] | None = None,
-    **fields: Expanded[RunSettings],  # type: ignore[valid-type]
+    **fields: Expanded[RunSettings],
 ) -> Job:
     """Try the settings on a few real steps in the background; wait with job_status, then ask check_report.
 
@@ -88,7 +92,7 @@ def check_settings(
     """
     config = config_of(workspace, settings_from(dataset, "", fields) if values is None else values)
 
-    def work(job) -> None:
+    def work(job: Job) -> None:
         from studio.training.preflight import preflight
 
         job.message = "Trying a few real steps"
@@ -113,7 +117,7 @@ def check_report(workspace: Workspace) -> dict[str, Any]:
     return {"state": job.state, "ready": False, "findings": findings, "proposal": {}} | found
 
 
-def newest_check():
+def newest_check() -> Job | None:
     """The check that runs, or the one that ended last, unless something else was begun after it; else None."""
     newest = next(iter([*latest.values()][::-1]), None)
     return newest.job if newest and newest.job.kind == "check" else None
@@ -128,7 +132,7 @@ class Crop(NamedTuple):
     frame: Any
 
 
-def crops_of(workspace: Workspace, dataset: str, values: dict) -> tuple[list[Crop], Counter]:
+def crops_of(workspace: Workspace, dataset: str, values: dict[str, Any]) -> tuple[list[Crop], Counter[tuple[int, int]]]:
     """(every image with its frame, how many images are in each bucket). Reads headers only."""
     from studio.datasets import frame_of, size_of
     from studio.training.selection import is_too_small
@@ -160,7 +164,7 @@ def start_training(
     name: RunTitle = "",
     *,
     values: dict[str, Any] | None = None,
-    **fields: Expanded[RunSettings],  # type: ignore[valid-type]
+    **fields: Expanded[RunSettings],
 ) -> str:
     """Start a run in the background. Answers the run's name (name-2 when the name is taken).
 
@@ -206,7 +210,7 @@ def resume_training(workspace: Workspace, run: AnyRun = "") -> str:
     if not name:
         raise RunError("No run is paused: choose the run that should go on.")
     jobs.refuse_if_busy()
-    view = run_view(workspace, name)
+    view = view_of(workspace, name)
     if view.state not in (*UNFINISHED, QUEUED):
         raise RunError(f"The run {name!r} is {view.state}: only a run that was broken off can go on.")
     folder = workspace.runs / name
@@ -221,7 +225,7 @@ def extend_training(workspace: Workspace, run: RunName, steps: MoreSteps = 100) 
 
     name, more = run, steps
     jobs.refuse_if_busy()
-    view = run_view(workspace, checked_name(name, "run"))
+    view = view_of(workspace, checked_name(name, "run"))
     if view.state == "running":
         raise RunError(f"The run {name!r} is running elsewhere: wait until it has ended.")
     folder = workspace.runs / name
@@ -230,11 +234,11 @@ def extend_training(workspace: Workspace, run: RunName, steps: MoreSteps = 100) 
     return name
 
 
-def _train(workspace: Workspace, config, folder: Path) -> None:
+def _train(workspace: Workspace, config: "RunConfig", folder: Path) -> None:
     """The run in `folder`, in the background, from where it stands; it waits in the queue no more."""
     from studio.services.run_order import dequeue
 
-    def work(job) -> None:
+    def work(job: Job) -> None:
         from studio.training import train
 
         job.total, save = config.training.steps, threading.Event()
@@ -244,7 +248,7 @@ def _train(workspace: Workspace, config, folder: Path) -> None:
     dequeue(workspace, folder.name)
 
 
-def _follow(job, events: Iterable, save: threading.Event) -> None:
+def _follow(job: Job, events: Iterable[Any], save: threading.Event) -> None:
     """Ask for one event after the other. A pause asks for a checkpoint first and stands still after it.
 
     The trainer clears `save` when it has tried to write one: also when the disk was full, which must not train on.
@@ -280,21 +284,21 @@ def list_run_names(workspace: Workspace) -> list[str]:
     return list_runs(workspace)
 
 
-def run_view(workspace: Workspace, name: str = ""):
-    """The run `name`, or the one that runs now, or the newest; None when there is none.
+def run_view(workspace: Workspace, name: str = "") -> "RunView | None":
+    """The run `name`, or the one that runs now, or the newest; None when there is none. As `view_of`."""
+    if not name:
+        names = list_run_names(workspace)
+        name = current_run() if current_run() in names else next(iter(names), "")
+    return view_of(workspace, name) if name else None
 
-    Its state may also be "paused" or "queued".
-    """
+
+def view_of(workspace: Workspace, name: str) -> "RunView":
+    """A run as its folder and the queue have it: its state may also be "paused" or "queued". Raises RunError."""
     from studio.services.run_order import waiting
     from studio.training import read_run
 
-    names = list_run_names(workspace)
-    if name and name not in names:
+    if name not in list_run_names(workspace):
         raise RunError(f"There is no run called {name[:60]!r}: choose one from the list.")
-    if not name:
-        name = current_run() if current_run() in names else next(iter(names), "")
-    if not name:
-        return None
     view = read_run(workspace, name)
     job = running("train")
     if job and name == current_run():  # its folder may still tell how it ended before it was resumed
@@ -304,7 +308,7 @@ def run_view(workspace: Workspace, name: str = ""):
     return view
 
 
-def run_stamp(workspace: Workspace, name: str) -> tuple:
+def run_stamp(workspace: Workspace, name: str) -> tuple[Any, ...]:
     """Changes whenever the run may have changed: cheap to ask every second."""
     try:
         stat = (workspace.runs / checked_name(name, "run") / "events.jsonl").stat()

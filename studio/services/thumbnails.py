@@ -3,21 +3,26 @@
 import hashlib
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from studio.errors import DatasetError
-from studio.workspace import atomic_write
+from studio.workspace import Workspace, atomic_write
+
+if TYPE_CHECKING:
+    from PIL import Image
+
 
 GRID, LARGE = 256, 1024  # longest side in pixels
 
 
-def folder(workspace) -> Path:
+def folder(workspace: Workspace) -> Path:
     """Where the copies lie. It is served to the browser, so nothing else is ever put there."""
     place = workspace.cache / "thumbnails"
     place.mkdir(parents=True, exist_ok=True)
     return place
 
 
-def thumbnail(workspace, path: Path, side: int = GRID) -> Path:
+def thumbnail(workspace: Workspace, path: Path, side: int = GRID) -> Path:
     """A copy of `path`, at most `side` pixels wide and high; a grey one when the image went bad or away meanwhile."""
     from studio import datasets
 
@@ -32,14 +37,14 @@ def thumbnail(workspace, path: Path, side: int = GRID) -> Path:
         return grey
 
 
-def keep(target: Path, image) -> None:
+def keep(target: Path, image: "Image.Image") -> None:
     """Write a PIL image as WebP, whole or not at all."""
     stream = io.BytesIO()
     image.save(stream, "WEBP", quality=88)
     atomic_write(target, stream.getvalue(), lasting=False)
 
 
-def cropped(workspace, path: Path, box: tuple[float, float, float, float], width: int) -> Path:
+def cropped(workspace: Workspace, path: Path, box: tuple[float, float, float, float], width: int) -> Path:
     """The thumbnail with all that is outside `box` dimmed. box: in pixels of the image, which is `width` wide."""
     from PIL import Image, ImageDraw
 

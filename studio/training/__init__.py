@@ -3,6 +3,8 @@
 `train` is imported when first asked for, because it brings torch; reading runs does not.
 """
 
+from typing import Any
+
 from studio.training.config import RunConfig, config_from, config_from_toml, config_to_toml
 from studio.training.reading import RunView, read_events, read_run_folder
 from studio.training.runs import extend_run, list_runs, new_run, read_run
@@ -13,7 +15,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name == "train":
         from studio.training.trainer import train
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -45,7 +46,8 @@ class Cache:
         if not (isinstance(known, list) and len(known) == 4 and known[:3] == stamp):
             known = self._known[str(path)] = [*stamp, _sha256(path)]
             self._changed = True
-        return known[3]
+        digest: str = known[3]
+        return digest
 
     def keep_facts(self) -> None:
         """Write down what is known of the images, for the next run to start in seconds."""
@@ -99,7 +101,7 @@ def _checksum(tensors: Tensors) -> int:
     return total
 
 
-def _read_json(file: Path) -> dict:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):

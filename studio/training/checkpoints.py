@@ -5,6 +5,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,15 +14,16 @@ from studio.workspace import atomic_write, remove_folder
 STATES = 2  # how many keep their optimizer's state: the newest, and one more should that be torn
 
 
-def pack(state: dict) -> bytes:
+def pack(state: dict[str, Any]) -> bytes:
     """A state as it stands now; training on does not change it."""
     stream = io.BytesIO()
     torch.save(state, stream)
     return stream.getvalue()
 
 
-def unpack(data: bytes) -> dict:
-    return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+def unpack(data: bytes) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    return state
 
 
 def save(folder: Path, step: int, packed: bytes, write_adapter: Callable[[Path], None], keep: int) -> Path:
@@ -56,7 +58,7 @@ def every(folder: Path) -> list[Path]:
     return sorted((f for f in found if f.name.isdigit() and f.is_dir()), key=lambda f: int(f.name))
 
 
-def newest(folder: Path) -> dict | None:
+def newest(folder: Path) -> dict[str, Any] | None:
     """The state of the last whole checkpoint, or None when there is none."""
     for checkpoint in reversed(every(folder)):
         try:

@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -185,7 +185,7 @@ class RunConfig(_Section):
     validation: ValidationConfig = ValidationConfig()
 
     @model_validator(mode="after")
-    def _goes_together(self):
+    def _goes_together(self) -> Self:
         """Settings that contradict each other whatever the images and the machine are."""
         training = self.training
         if training.least_noise >= training.most_noise:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from studio.workspace import atomic_write, is_valid_unicode, with_older_name
 
@@ -15,7 +16,7 @@ class Difficulty:
     def __init__(self) -> None:
         self.content: dict[str, str] = {}  # name: hash of the image's file; what another one did is not counted
         self.parts = [[0, 0.0] for _ in range(PARTS)]  # count, mean
-        self.images: dict[str, list] = {}  # name: [times seen, mean of loss / usual loss]
+        self.images: dict[str, list[Any]] = {}  # name: [times seen, mean of loss / usual loss]
 
     def see(self, names: list[str], losses: list[float], shares: list[float]) -> None:
         """One batch: the images, their losses, and where in the noise schedule (0..1) each was."""
@@ -25,10 +26,10 @@ class Difficulty:
             usual = part[1] or 1.0
             _mean(self.images.setdefault(name, [0, 0.0]), loss / usual)
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         return {"parts": self.parts, "images": self.images, "content": self.content}
 
-    def restore(self, state: dict) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         self.parts = [list(part) for part in state["parts"]]
         before = state.get("content", self.content)  # runs of before 0.2 did not say
         rows = state["images"] if "images" in state else state["pictures"]  # its name of before 0.2
@@ -55,6 +56,6 @@ def hardest(folder: Path, count: int = 12) -> list[tuple[str, int, float]]:
         return []
 
 
-def _mean(row: list, value: float) -> None:
+def _mean(row: list[Any], value: float) -> None:
     row[0] += 1
     row[1] += (value - row[1]) / row[0]

@@ -5,8 +5,9 @@ draws for the whole batch and each takes its own rows: the same run, whatever th
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -15,6 +16,7 @@ from torch import Tensor, distributed
 from studio import devices
 from studio.errors import RunError
 
+Value = TypeVar("Value")  # any plain Python value
 PATIENCE = timedelta(hours=6)  # others wait while the first draws previews or encodes its share of the images
 
 
@@ -32,7 +34,7 @@ class Distributed:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def share(self, rows: list) -> slice:
+    def share(self, rows: Sequence[object]) -> slice:
         """This process's rows of a batch. Raises RunError when they can't be dealt out evenly."""
         if len(rows) % self.count:
             raise RunError(
@@ -48,7 +50,7 @@ class Distributed:
         grads = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([g.flatten() for g in grads])
         distributed.all_reduce(flat)
-        for grad, part in zip(grads, flat.split([g.numel() for g in grads])):
+        for grad, part in zip(grads, torch.split(flat, [g.numel() for g in grads])):
             grad.copy_(part.view_as(grad))
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -59,15 +61,15 @@ class Distributed:
         distributed.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
-    def gather_objects(self, value) -> list:
+    def gather_objects(self, value: Value) -> list[Value]:
         """Every process's value, a plain Python one, in the order of their ranks."""
         if self.count == 1:
             return [value]
-        held: list = [None] * self.count
+        held: list[Any] = [None] * self.count
         distributed.all_gather_object(held, value)
         return held
 
-    def broadcast(self, value):
+    def broadcast(self, value: Value) -> Value:
         """The first process's value, on all of them. Any plain Python value."""
         if self.count == 1:
             return value

@@ -115,11 +115,11 @@ _OLD_FIELDS = {"Step": {"rate": "steps_per_second", "text_encoder_rate": "text_e
 MOST = 2**63  # of a number: what is larger was never written here, and breaks whoever draws with it
 
 
-def to_dict(event: Event) -> dict:
+def to_dict(event: Event) -> dict[str, Any]:
     return {"event": type(event).__name__, **asdict(event)}
 
 
-def from_dict(values: dict) -> Event:
+def from_dict(values: dict[str, Any]) -> Event:
     """Raises KeyError or TypeError on what is no event, or holds other things than one does.
 
     Logs of before 0.2 are read by their own names.
@@ -133,7 +133,8 @@ def from_dict(values: dict) -> Event:
     for name, value in values.items():
         if not _FITS[kind][name](value):
             raise TypeError(f"{name} of {kind.__name__}")
-    return kind(**values)
+    event: Event = kind(**values)
+    return event
 
 
 def _is_number(value: Any) -> bool:

@@ -10,6 +10,7 @@ Runs of before 0.2 have no "held_out", "regularization", "masks" and "images".
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from studio.workspace import atomic_write
 
@@ -29,7 +30,7 @@ def short(digest: str) -> str:
     return digest[:DIGITS]
 
 
-def read(folder: Path) -> dict:
+def read(folder: Path) -> dict[str, Any]:
     """What is written there; {} when there is nothing, or it is damaged."""
     try:
         found = json.loads((folder / FILE).read_text("utf-8"))
@@ -38,7 +39,7 @@ def read(folder: Path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def update(folder: Path, facts: dict) -> None:
+def update(folder: Path, facts: dict[str, Any]) -> None:
     """Write these facts over those of the same names. Raises OSError."""
     atomic_write(folder / FILE, json.dumps(read(folder) | facts, indent=1, ensure_ascii=False))
 

@@ -41,7 +41,10 @@ class MemorizationCheck:
             return "The memorization check is off: it needs at least 3 training images to compare previews with."
         mirrored = any(len(e.latents) > 1 for e in examples)
         by_encoder = base.embed_images([Image.new("RGB", (64, 64))]) is not None
-        turns: list[Callable] = [lambda image: image, *([ImageOps.mirror] if mirrored else [])]
+        turns: list[Callable[[Image.Image], Image.Image]] = [
+            lambda image: image,
+            *([ImageOps.mirror] if mirrored else []),
+        ]
         rows: list[Tensor] = []
         for turn in turns:
             for start in range(0, len(examples), TOGETHER):

@@ -1,6 +1,7 @@
 """The model card of an adapter: README.md as the Hugging Face Hub reads it."""
 
 from html import escape
+from typing import Any
 
 from studio.hub import is_hub_id
 from studio.training.config import RunConfig, config_from, dotted
@@ -29,7 +30,7 @@ def model_card(
     from huggingface_hub import ModelCardData
 
     newest = {prompt: (step, file) for step, prompt, file in images}
-    facts: dict = {
+    facts: dict[str, Any] = {
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "tags": ["text-to-image", "diffusers", "lora", "lora-studio"],

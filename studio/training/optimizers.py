@@ -6,6 +6,7 @@ The rate is a pure function of the step, so that a resumed or extended run needs
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,13 +53,15 @@ def make_optimizer(adapters: dict[str, Adapter], settings: TrainingConfig) -> to
             from studio.libraries import transformers
 
             # A rate of its own would be scaled by the size of B, which begins at nothing.
-            return transformers.Adafactor(
+            adafactor: torch.optim.Optimizer = transformers.Adafactor(
                 groups, weight_decay=decay, scale_parameter=False, relative_step=False, warmup_init=False
             )
+            return adafactor
         case "adamw-8bit":
             from bitsandbytes.optim import AdamW8bit
 
-            return AdamW8bit(groups, weight_decay=decay)
+            eight_bit: torch.optim.Optimizer = AdamW8bit(groups, weight_decay=decay)
+            return eight_bit
         case "lion":
             from pytorch_optimizer import Lion
 
@@ -142,10 +145,10 @@ class Average:
         decay = min(self.decay, self.steps / (self.steps + 9))
         torch._foreach_lerp_(self.values, self.parameters, 1 - decay)
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         return {"values": self.values, "steps": self.steps}
 
-    def restore(self, state: dict) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
         for mine, kept in zip(self.values, state["values"]):
             mine.copy_(kept)

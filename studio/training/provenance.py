@@ -73,7 +73,7 @@ def begun_under(folder: Path) -> str:
     """The studio's version that the run began under: this one where it has not begun, "0" where nothing says it."""
     found = made_of.read(folder).get("versions")
     if isinstance(found, dict) and isinstance(found.get("studio"), str):
-        return found["studio"]
+        return str(found["studio"])
     return "0" if (folder / "checkpoints").is_dir() else __version__
 
 

@@ -86,7 +86,7 @@ def upload(
     Raises RunError, in one sentence that says what to do.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import HTTPError
 
     check_repo(wanted.repo)
     if token is not None and not is_token(token):
@@ -202,7 +202,7 @@ class _Counted(io.BufferedReader):
 
 def _why_not(repo: str, error: Exception, hub: str) -> str:
     """One sentence: what the hub answered, and what to do."""
-    from huggingface_hub.errors import LocalTokenNotFoundError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import LocalTokenNotFoundError
 
     status = None
     for one in (error.__cause__, error):  # it wraps what went wrong with one file

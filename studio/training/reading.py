@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import psutil
 
@@ -112,7 +113,7 @@ class Log:
     def _begin(self) -> None:
         self.view = RunView(self.folder.name)
         self.started: Started | None = None  # what began it last, until it has ended
-        self.stamp: tuple | None = None
+        self.stamp: tuple[int, int, int] | None = None
         self.read, self.tail = 0, b""
 
     def poll(self, after: int = 0) -> RunView:
@@ -151,7 +152,7 @@ class Log:
             if self.stamp:
                 self._begin()
 
-    def _take_lines(self, stream) -> None:
+    def _take_lines(self, stream: BinaryIO) -> None:
         """All whole lines from here on. A last line without its end is taken once it is an event."""
         rest = b""
         while block := stream.read(CHUNK):
@@ -168,7 +169,7 @@ class Log:
         stream.seek(max(0, self.read - TAIL))
         self.tail = stream.read(min(TAIL, self.read))
 
-    def _take(self, values: dict) -> None:
+    def _take(self, values: dict[str, Any]) -> None:
         event = _event(values)
         if isinstance(event, Started):
             self.started = event
@@ -239,7 +240,7 @@ def _skimmed(lines: list[bytes]) -> list[bytes]:
     return [x for n, x in enumerate(lines) if n % stride == 0 or n == last or not x.startswith(_STEP)]
 
 
-def _parsed(lines: list[bytes]) -> Iterator[dict]:
+def _parsed(lines: list[bytes]) -> Iterator[dict[str, Any]]:
     """The lines that are JSON tables with an "event" in them."""
     lines = [line for line in lines if line.strip()]
     try:
@@ -249,21 +250,21 @@ def _parsed(lines: list[bytes]) -> Iterator[dict]:
     return (values for values in found if isinstance(values, dict) and "event" in values)
 
 
-def _or_none(line: bytes):
+def _or_none(line: bytes) -> Any:
     try:
         return json.loads(line.decode("utf-8", errors="replace"))
     except (ValueError, RecursionError):
         return None
 
 
-def _event(values: dict) -> Event | None:
+def _event(values: dict[str, Any]) -> Event | None:
     try:
         return from_dict(values)
     except (KeyError, TypeError):
         return None
 
 
-def _stamp(stream) -> tuple[int, int, int]:
+def _stamp(stream: BinaryIO) -> tuple[int, int, int]:
     """(which file, when it changed, bytes)."""
     stat = os.fstat(stream.fileno())
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
@@ -273,7 +274,7 @@ def _alive(started: Started, folder: Path) -> bool:
     if started.process == os.getpid():
         return (os.getpid(), os.path.realpath(folder)) in _at_work
     try:
-        return abs(psutil.Process(started.process).create_time() - started.process_started) < 1
+        return bool(abs(psutil.Process(started.process).create_time() - started.process_started) < 1)
     except (psutil.Error, ValueError, TypeError):
         return False
 

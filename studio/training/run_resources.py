@@ -71,7 +71,7 @@ class PeakMemory:
             Path("/proc/self/clear_refs").write_text("5")
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         peak = devices.peak_memory(self.device)
         if peak is not None:
             self.gigabytes = peak / 1e9

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -18,6 +19,10 @@ from studio.workspace import Workspace, atomic_write, is_valid_unicode, size_of
 POINTS = 1000  # of a line
 FRESH = 120.0  # seconds: a log that changed this lately is likely to grow on, so its reading is remembered
 VERSION = 1  # of what is kept; another one is made again
+
+
+Point = TypeVar("Point")
+Stamp = tuple[int, int, int]  # when run.toml changed, when the log did, its bytes
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Course:
     previews: list[tuple[int, str, str]] = field(default_factory=list)  # step, prompt, file in the run folder
 
 
-def thin(points: Sequence, most: int = POINTS) -> list:
+def thin(points: Sequence[Point], most: int = POINTS) -> list[Point]:
     """At most `most` of `points`, evenly spread, the last one always among them."""
     if len(points) <= most:
         return list(points)
@@ -99,10 +104,10 @@ def forget(workspace: Workspace, name: str) -> None:
     _file(workspace, name).unlink(missing_ok=True)
 
 
-_seen: dict[Path, dict[str, tuple[tuple, Summary]]] = {}  # by workspace and run
+_seen: dict[Path, dict[str, tuple[Stamp, Summary]]] = {}  # by workspace and run
 
 
-def _make(workspace: Workspace, name: str, stamp: tuple) -> tuple[Summary, Course]:
+def _make(workspace: Workspace, name: str, stamp: Stamp) -> tuple[Summary, Course]:
     """Both from the run's folder; kept in the cache, unless the run goes on."""
     folder = workspace.runs / name
     config = config_from_toml(folder / "run.toml")
@@ -132,7 +137,7 @@ def _inside(view: RunView, folder: Path) -> list[tuple[int, str, str]]:
     return [(step, prompt, file.relative_to(folder).as_posix()) for step, prompt, file in view.previews]
 
 
-def _kept(workspace: Workspace, name: str, stamp: tuple, *kinds: type) -> list:
+def _kept(workspace: Workspace, name: str, stamp: Stamp, *kinds: type) -> list[Any]:
     """What is kept of the run, a line of each kind, if nothing changed since; else nothing."""
     try:
         with _file(workspace, name).open(encoding="utf-8") as stream:
@@ -150,11 +155,11 @@ def _kept(workspace: Workspace, name: str, stamp: tuple, *kinds: type) -> list:
 
 
 @cache
-def _reader_of(kind: type) -> TypeAdapter:
+def _reader_of(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _stamp(workspace: Workspace, name: str) -> tuple[int, int, int]:
+def _stamp(workspace: Workspace, name: str) -> Stamp:
     """(when run.toml changed, when the log did, its bytes)."""
     folder = workspace.runs / name
     settings = (folder / "run.toml").stat().st_mtime_ns

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +114,7 @@ class TrainStep:
                 found = []
                 for rows in self.pieces.of(drawn.mine):
                     losses = self._losses(drawn, rows, reader)
-                    self.scaler.scale(losses.sum() / share_of_step).backward()
+                    torch.autograd.backward(self.scaler.scale(losses.sum() / share_of_step))
                     found.append(losses.detach())
                 parts.append((drawn, torch.cat(found)))
             return parts
@@ -197,7 +198,7 @@ class TrainStep:
     def summary(self) -> str:
         return ", ".join(f"{component}: {adapter.summary()}" for component, adapter in self.adapters.items())
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """By reference; `checkpoints.pack` makes it lasting."""
         return {
             "adapters": {component: adapter.state_dict() for component, adapter in self.adapters.items()},
@@ -207,7 +208,7 @@ class TrainStep:
             "pieces": self.pieces.size,
         }
 
-    def restore(self, state: dict) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         for component, adapter in self.adapters.items():
             adapter.load_state_dict(state["adapters"][component])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -113,14 +114,15 @@ def _try_to_append(folder: Path, event: Event) -> None:
 class _Run:
     """One run under way."""
 
-    def __init__(self, config: RunConfig, workspace: Workspace, folder: Path, distributed: Distributed, stop, save):
+    def __init__(self, config: RunConfig, workspace: Workspace, folder: Path, distributed: Distributed,
+                 stop: threading.Event | None, save: threading.Event | None):  # fmt: skip
         config = config.model_copy(update={"name": folder.name})
         self.config, self.changed = as_begun(config, provenance.begun_under(folder))
         self.workspace, self.folder, self.distributed = workspace, folder, distributed
         self.stop, self.save = stop or threading.Event(), save or threading.Event()
         self.clock = Clock()
         self.smoothed: float | None = None
-        self.best: dict | None = None  # {"step", "loss", "base_loss", "values"} of the lowest held-out loss
+        self.best: dict[str, Any] | None = None  # {"step", "loss", "base_loss", "values"} of the lowest held-out loss
         self.slower, self.rollbacks = 1.0, 0  # a factor on the learning rate, halved at each rollback
         self.difficulty = Difficulty()
         self.memory: MemorizationCheck | None = None
@@ -403,7 +405,7 @@ class _Run:
         summary = f"Held-out loss {against} against the base; adapter.safetensors holds {which}."
         return f"{summary} Verdict: {verdict.of_finished(self.held.verdicts[-1])}. {self.held.describe()}"
 
-    def _metadata(self, step: int, best: dict | None) -> dict[str, str]:
+    def _metadata(self, step: int, best: dict[str, Any] | None) -> dict[str, str]:
         losses = (best["loss"], best["base_loss"]) if best else None
         resolution = self.config.data.resolution or self.base.resolution
         return adapter_metadata(self.config, self.chosen.items, resolution, step, losses, self.weights)
@@ -420,7 +422,7 @@ class _Run:
         account = " ".join(self.chosen.accounts)
         return f"{own} images{beside} ({buckets}){many}. {account} {self.base.placed()}"
 
-    def _state(self, step: int) -> dict:
+    def _state(self, step: int) -> dict[str, Any]:
         """All that a run needs to go on as if it had never stopped."""
         return {
             "step": step, "smoothed": self.smoothed, "best": self.best, "slower": self.slower,
@@ -428,7 +430,7 @@ class _Run:
             "held": self.held.state() if self.held else None, "memory": self.memory.state() if self.memory else None,
         }  # fmt: skip
 
-    def _restore(self, state: dict | None) -> int:
+    def _restore(self, state: dict[str, Any] | None) -> int:
         """Go back to a state; returns its step, 0 for none."""
         if state is None:
             return 0
@@ -440,7 +442,7 @@ class _Run:
         self.measured_elsewhere = not same
         if self.memory and state["memory"]:
             self.memory.restore(state["memory"])
-        return state["step"]
+        return int(state["step"])
 
 
 def _due(step: int, every: int) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,13 +83,13 @@ class Validator:
             return ""
         return describe(self.last_rows, self.best_rows, self.base_rows)
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         return {
             "key": self.key, "best": self.best_rows, "last": self.last_rows, "history": self.history,
             "verdicts": self.verdicts,
         }  # fmt: skip
 
-    def restore(self, state: dict) -> bool:
+    def restore(self, state: dict[str, Any]) -> bool:
         """Go on from `state()`. False, and nothing of it is taken, where it was measured on other images."""
         if state.get("key") != self.key:
             return False

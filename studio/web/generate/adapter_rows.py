@@ -171,7 +171,7 @@ def known_keys(workspace: Workspace, keys: Any) -> list[str]:
 
 
 def _is_checkpoint(workspace: Workspace, key: str) -> bool:
-    return "@" in key and generation.key_of(workspace, key.removeprefix("run:")) == key
+    return "@" in key and adapter_files.key_of(workspace, key.removeprefix("run:")) == key
 
 
 def check(workspace: Workspace, key: str) -> None:

@@ -53,9 +53,13 @@ class WorkspaceError(StudioError): ...
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NO_MEMORY = (
-    "out of memory", "allocate memory", "not enough memory", "bad_alloc", "start new thread",
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "start new thread",
     "could not create a primitive",  # oneDNN's, on the processor
-)  # fmt: skip
+)
 
 
 def user_message(error: BaseException) -> str | None:

@@ -149,13 +149,20 @@ def _setting(name: str, field: FieldInfo) -> Setting:
     choices = get_args(kind) if get_origin(kind) is Literal else ()
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     return Setting(
-        name, field.description or "",
+        name,
+        field.description or "",
         None if field.is_required() else field.get_default(call_default_factory=True),
-        kind, field.is_required(), type(None) in kinds,
-        rules.get("ge", rules.get("gt")), rules.get("le", rules.get("lt")), "gt" in rules, "lt" in rules,
-        rules.get("multiple_of"), tuple(extra.get("enum", choices)),  # type: ignore[arg-type]
+        kind,
+        field.is_required(),
+        type(None) in kinds,
+        rules.get("ge", rules.get("gt")),
+        rules.get("le", rules.get("lt")),
+        "gt" in rules,
+        "lt" in rules,
+        rules.get("multiple_of"),
+        tuple(extra.get("enum", choices)),  # type: ignore[arg-type]
         rules.get("max_length"),
-    )  # fmt: skip
+    )
 
 
 _RULES = ("ge", "gt", "le", "lt", "multiple_of", "max_length")

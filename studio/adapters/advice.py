@@ -81,6 +81,8 @@ def _rank(found: Examination) -> list[str]:
     if found.facts["kind"] != "LoRA":
         return [f"As a plain LoRA it would need rank {enough} to keep {share:.1f} % of it."]
     if enough <= CLEARLY * rank:
-        return [f"Rank {enough} keeps {share:.1f} % of it: resized from {rank}, the file is about {rank / enough:.1f} "
-                "times smaller."]  # fmt: skip
+        return [
+            f"Rank {enough} keeps {share:.1f} % of it: resized from {rank}, the file is about {rank / enough:.1f} "
+            "times smaller."
+        ]
     return [f"It uses its rank: {100 * NEARLY_ALL:.0f} % of its energy takes {enough} of {rank} directions."]

@@ -156,9 +156,20 @@ def _read(path: Path, read_tensors: "_Reader") -> AdapterFile:
         key for key, tensor in tensors.items() if not (_is_alpha(key) or tensor.is_meta or _is_finite(tensor))
     ]
     return AdapterFile(
-        path.stem, path, size, digest, layout, found.layers, metadata, found.unknown, found.embeddings, not_finite,
-        tuple(notes), found.keys, len(entries),
-    )  # fmt: skip
+        path.stem,
+        path,
+        size,
+        digest,
+        layout,
+        found.layers,
+        metadata,
+        found.unknown,
+        found.embeddings,
+        not_finite,
+        tuple(notes),
+        found.keys,
+        len(entries),
+    )
 
 
 _Reader = Callable[[BinaryIO, list[Entry], bytes], tuple[dict[str, Tensor], str]]

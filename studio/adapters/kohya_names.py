@@ -61,9 +61,11 @@ def stems(
     seen = set()
     for component, path, update in [
         *((component, path, update) for (component, path), update in layers.items() if component != "transformer"),
-        *(("unet" if name not in transformer or _ALIKE.match(name) else "transformer", name, update)
-          for name, update in joined(transformer, metadata).items()),
-    ]:  # fmt: skip
+        *(
+            ("unet" if name not in transformer or _ALIKE.match(name) else "transformer", name, update)
+            for name, update in joined(transformer, metadata).items()
+        ),
+    ]:
         stem = kohya_name(component, path, two)
         if stem in seen:
             raise AdapterError(f"Two layers are both called {stem} in the kohya layout: use the diffusers layout.")

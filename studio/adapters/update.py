@@ -217,21 +217,44 @@ def _kind_of(p: Mapping[str, Tensor]) -> str | None:
 
 
 _MARKS = {
-    "A": "lora", "B": "lora", "hada_w1_a": "loha", "lokr_w1": "lokr", "lokr_w1_a": "lokr", "oft_blocks": "oft",
-    "lokr_w2": "lokr", "lokr_w2_a": "lokr",
-    "hada_w2_a": "loha", "a1": "glora", "ia3": "ia3", "w_norm": "norm", "diff": "full", "diff_b": "full",
-}  # fmt: skip
+    "A": "lora",
+    "B": "lora",
+    "hada_w1_a": "loha",
+    "lokr_w1": "lokr",
+    "lokr_w1_a": "lokr",
+    "oft_blocks": "oft",
+    "lokr_w2": "lokr",
+    "lokr_w2_a": "lokr",
+    "hada_w2_a": "loha",
+    "a1": "glora",
+    "ia3": "ia3",
+    "w_norm": "norm",
+    "diff": "full",
+    "diff_b": "full",
+}
 _NEEDED: dict[str, tuple[str, ...]] = {
-    "lora": ("A", "B"), "loha": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), "lokr": (), "full": (),
-    "norm": ("w_norm",), "glora": ("a1", "a2", "b1", "b2"), "ia3": ("ia3", "on_input"), "oft": ("oft_blocks",),
+    "lora": ("A", "B"),
+    "loha": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
+    "lokr": (),
+    "full": (),
+    "norm": ("w_norm",),
+    "glora": ("a1", "a2", "b1", "b2"),
+    "ia3": ("ia3", "on_input"),
+    "oft": ("oft_blocks",),
     "boft": ("oft_blocks",),
-}  # fmt: skip
+}
 _LOKR = {"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"}
 _ALLOWED: dict[str, set[str]] = {
-    "lora": {"mid", "bias", "diff_b", "magnitude"}, "loha": {"hada_t1", "hada_t2", "diff_b", "magnitude"},
-    "lokr": _LOKR | {"diff_b", "magnitude"}, "full": {"diff", "diff_b", "magnitude"}, "norm": {"b_norm"},
-    "glora": set(), "ia3": set(), "oft": {"rescale"}, "boft": {"rescale"},
-}  # fmt: skip
+    "lora": {"mid", "bias", "diff_b", "magnitude"},
+    "loha": {"hada_t1", "hada_t2", "diff_b", "magnitude"},
+    "lokr": _LOKR | {"diff_b", "magnitude"},
+    "full": {"diff", "diff_b", "magnitude"},
+    "norm": {"b_norm"},
+    "glora": set(),
+    "ia3": set(),
+    "oft": {"rescale"},
+    "boft": {"rescale"},
+}
 
 
 def _product(up: Tensor, down: Tensor, core: Tensor | None) -> tuple[int, ...]:

@@ -75,7 +75,15 @@ def describe_base(name: str, precision: str | None = None) -> Card:
         raise BaseModelError(f"The settings of {place.name} can't be read: download the model again.") from error
     chosen = tuple(key for key in ("family", "prediction_type", "resolution", "vae") if getattr(choice, key))
     return Card(
-        family.title, title, prediction, side, multiple, step, chosen,
-        estimate(place, precision, choice.quantise), placement(device, precision, choice),
-        family.reads_on, family.embeds_guidance(denoiser),
-    )  # fmt: skip
+        family.title,
+        title,
+        prediction,
+        side,
+        multiple,
+        step,
+        chosen,
+        estimate(place, precision, choice.quantise),
+        placement(device, precision, choice),
+        family.reads_on,
+        family.embeds_guidance(denoiser),
+    )

@@ -41,9 +41,11 @@ class BaseChoice(BaseModel):
     )
     resolution: int | None = Field(None, ge=64, le=4096, multiple_of=8, description="Side in pixels it was trained at.")
     max_sequence_length: int | None = Field(
-        None, ge=16, le=1024,
+        None,
+        ge=16,
+        le=1024,
         description="Tokens of a text that T5 or Qwen is given, in training and in drawing; SD 3, FLUX.1 and Z-Image.",
-    )  # fmt: skip
+    )
     vae: str = Field("", description="Another VAE: a folder, or a .safetensors file.")
     quantise: Literal["", "8bit", "4bit"] = Field(
         "", description="Less memory, slower steps. Needs torchao, or bitsandbytes on a GPU."
@@ -82,17 +84,20 @@ class BaseChoice(BaseModel):
         words = [self.revision] if self.revision else []
         for key, value in given.items():
             plain = {
-                "resolution": f"{value} pixels", "max_sequence_length": f"{value} tokens", "offload": "offload",
+                "resolution": f"{value} pixels",
+                "max_sequence_length": f"{value} tokens",
+                "offload": "offload",
                 "vae": Path(str(value)).stem,
-            }  # fmt: skip
+            }
             words.append(plain.get(key, str(value)))
         return self.short + (f" ({', '.join(words)})" if words else "")
 
     def __str__(self) -> str:
         at = f"@{self.revision}" if self.revision else ""
         changed = self.model_dump(exclude_defaults=True, exclude={"name", "revision"})
-        options = "&".join(f"{key}={_quoted(str(value).lower() if value is True else str(value))}"
-                           for key, value in changed.items())  # fmt: skip
+        options = "&".join(
+            f"{key}={_quoted(str(value).lower() if value is True else str(value))}" for key, value in changed.items()
+        )
         return f"{self.name}{at}{'?' if options else ''}{options}"
 
 

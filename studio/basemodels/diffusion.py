@@ -19,9 +19,12 @@ class Diffusion(Family):
     reads_on = True
 
     def __init__(
-        self, folder: Path, precision: str = "fp32", device: torch.device | None = None,
+        self,
+        folder: Path,
+        precision: str = "fp32",
+        device: torch.device | None = None,
         choice: BaseChoice | None = None,
-    ):  # fmt: skip
+    ):
         super().__init__(folder, precision, device, choice)
         if self.choice.prediction_type:
             own = self.pipeline.scheduler

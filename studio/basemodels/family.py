@@ -64,9 +64,12 @@ class Family(ABC):
     prediction_type: str  # "epsilon", "v_prediction" or "flow"
 
     def __init__(
-        self, folder: Path, precision: str = "fp32", device: torch.device | None = None,
+        self,
+        folder: Path,
+        precision: str = "fp32",
+        device: torch.device | None = None,
         choice: BaseChoice | None = None,
-    ):  # fmt: skip
+    ):
         self.folder, self.dtype = folder, DTYPES[precision]
         self.choice = choice or BaseChoice(name=str(folder))
         self.device = device or devices.best_device()

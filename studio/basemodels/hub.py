@@ -39,9 +39,13 @@ def fetch_base(
     family_class(folder)  # what is no base is refused before gigabytes come
     parts = parts_of(folder)
     return download(
-        choice.name, lambda names: wanted_files(choice.name, names, parts, choice.variant), revision, token, progress,
+        choice.name,
+        lambda names: wanted_files(choice.name, names, parts, choice.variant),
+        revision,
+        token,
+        progress,
         stop,
-    )  # fmt: skip
+    )
 
 
 def wanted_files(model: str, names: Sequence[str], parts: Sequence[str], variant: str = "") -> list[str]:

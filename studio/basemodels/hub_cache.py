@@ -65,6 +65,7 @@ def parts_of(folder: Path) -> list[str]:
     if not isinstance(index, dict):
         return [INDEX]
     return [
-        name for name, entry in index.items()
+        name
+        for name, entry in index.items()
         if not name.startswith("_") and name not in LEFT_OUT and isinstance(entry, list) and entry and entry[0]
-    ]  # fmt: skip
+    ]

@@ -117,9 +117,14 @@ def config_folder(file: Path, kind: Kind) -> Path:
 
 
 def open_file(
-    file: Path, pipeline: str, denoiser: str, dtypes: dict[str, Any], more: dict[str, Any], family: str | None = None,
+    file: Path,
+    pipeline: str,
+    denoiser: str,
+    dtypes: dict[str, Any],
+    more: dict[str, Any],
+    family: str | None = None,
     packing: Any = None,
-) -> Any:  # fmt: skip
+) -> Any:
     """The diffusers pipeline of a checkpoint: what is not in the file comes from the folder of its configs.
 
     dtypes: {component or "default": torch's}. more: components and settings that are given to the pipeline as they are.
@@ -134,9 +139,13 @@ def open_file(
     try:
         model = json.loads((configs / denoiser / "config.json").read_text("utf-8"))["_class_name"]
         more[denoiser] = getattr(diffusers, model).from_single_file(
-            str(file), config=str(configs), subfolder=denoiser, local_files_only=True, dtype=dtypes[denoiser],
+            str(file),
+            config=str(configs),
+            subfolder=denoiser,
+            local_files_only=True,
+            dtype=dtypes[denoiser],
             **({"quantization_config": packing} if packing else {}),
-        )  # fmt: skip
+        )
         if not any(key.startswith(("first_stage_model.", "vae.")) for key in shapes):  # the denoiser alone
             return maker.from_pretrained(configs, local_files_only=True, dtype=dtypes, use_safetensors=True, **more)
         found = maker.from_single_file(

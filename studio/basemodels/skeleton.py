@@ -39,9 +39,10 @@ def _built(
     """stamps: when the settings were written, so that a changed folder is read again."""
     index = read_config(configs / INDEX)
     return {
-        part: _module(configs / part, index.get(part)) for part, stamp in zip(parts, stamps)
+        part: _module(configs / part, index.get(part))
+        for part, stamp in zip(parts, stamps)
         if stamp or part not in optional
-    }  # fmt: skip
+    }
 
 
 def _module(folder: Path, entry: Any) -> nn.Module:

@@ -10,9 +10,27 @@ FILE = "vocabulary.json"
 _WORD = re.compile(r"[^\W\d_][\w'’-]*|\d+\w*")
 # What holds a prompt together, and what any base may be told without meaning a thing.
 _PLAIN = frozenset(
-    ("a", "an", "the", "my", "your", "of", "in", "on", "at", "with", "and", "style", "background", "picture", "image",
-     "photo", "drawing", "one")
-)  # fmt: skip
+    (
+        "a",
+        "an",
+        "the",
+        "my",
+        "your",
+        "of",
+        "in",
+        "on",
+        "at",
+        "with",
+        "and",
+        "style",
+        "background",
+        "picture",
+        "image",
+        "photo",
+        "drawing",
+        "one",
+    )
+)
 
 
 @dataclass(frozen=True)

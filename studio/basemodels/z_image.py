@@ -44,8 +44,11 @@ class ZImage(Flow):
         tokenizer = self.pipeline.tokenizer
         found = tokenizer(
             [chat_prompt(tokenizer, prompt) for prompt in texts],
-            padding="max_length", max_length=self.text_length, truncation=True, return_tensors="pt",
-        ).to(self.device)  # fmt: skip
+            padding="max_length",
+            max_length=self.text_length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.device)
         mask = found.attention_mask.bool()
         states = self.pipeline.text_encoder(found.input_ids, attention_mask=mask, output_hidden_states=True)
         return {"states": states.hidden_states[-2] * mask[..., None], "mask": mask.float()}

@@ -25,8 +25,10 @@ class ChatSettings(GeneratorSettings):
     prompt: str = Field(
         "Describe this image in one or two plain sentences, as a caption to train an image generator with: what is "
         "shown, what it does, what surrounds it, the light. Begin with the subject. Leave out guesses and opinions.",
-        min_length=1, max_length=4000, description="What it is asked about each image",
-    )  # fmt: skip
+        min_length=1,
+        max_length=4000,
+        description="What it is asked about each image",
+    )
     system: str = Field("", max_length=4000, description="The system prompt; empty: none")
     temperature: float = Field(0.6, ge=0, le=2, description="How freely it chooses words; 0: always the likeliest")
     top_p: float = Field(0.9, gt=0, le=1, description="Only the likeliest words with this share together")
@@ -41,12 +43,15 @@ class JoySettings(ChatSettings):
     )
     prompt: str = Field(
         "Write a short descriptive caption for this image in plain words.",
-        min_length=1, max_length=4000, description="What it is asked about each image",
-    )  # fmt: skip
+        min_length=1,
+        max_length=4000,
+        description="What it is asked about each image",
+    )
     system: str = Field(
         "You are a helpful image captioner.",
-        max_length=4000, description="The system prompt; empty: none",
-    )  # fmt: skip
+        max_length=4000,
+        description="The system prompt; empty: none",
+    )
 
 
 class ChatCaptioner(Generator):
@@ -81,14 +86,14 @@ class ChatCaptioner(Generator):
         inputs = self.processor(
             images=[_shrunk(image, self.settings.max_side) for image in images],
             text=[self.text] * len(images),
-            padding=True, return_tensors="pt", add_special_tokens=not self._begun(),
-        )  # fmt: skip
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=not self._begun(),
+        )
         heat = self.settings.temperature
         how = {"temperature": heat, "top_p": self.settings.top_p} if heat else {"temperature": None, "top_p": None}
         with devices.seeded(self.settings.seed):
-            ids = self.generate(
-                inputs, max_new_tokens=self.settings.max_tokens, do_sample=heat > 0, top_k=None, **how
-            )  # fmt: skip
+            ids = self.generate(inputs, max_new_tokens=self.settings.max_tokens, do_sample=heat > 0, top_k=None, **how)
         new = ids[:, inputs["input_ids"].shape[1] :]
         lines = self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
         ended = {self.processor.tokenizer.pad_token_id, *_ids(self.model.generation_config.eos_token_id)}

@@ -45,18 +45,14 @@ class FlorenceCaptioner(Generator):
         if not images:
             return []
         task = TASKS[self.settings.detail]
-        inputs = self.processor(
-            images=list(images), text=[task] * len(images), return_tensors="pt", padding=True
-        )  # fmt: skip
+        inputs = self.processor(images=list(images), text=[task] * len(images), return_tensors="pt", padding=True)
         ids = self.generate(
             inputs, max_new_tokens=self.settings.max_tokens, num_beams=self.settings.beams, do_sample=False
         )
         lines = self.processor.batch_decode(ids, skip_special_tokens=False)
         pad = self.processor.tokenizer.pad_token or "<pad>"
         found = [
-            self.processor.post_process_generation(
-                text=line.replace(pad, ""), task=task, image_size=image.size
-            )[task]
+            self.processor.post_process_generation(text=line.replace(pad, ""), task=task, image_size=image.size)[task]
             for line, image in zip(lines, images, strict=True)
-        ]  # fmt: skip
+        ]
         return [one_line(text) for text in found]

@@ -69,9 +69,7 @@ class HubClip:
             self.side = 2 * model.config.vision_config.image_size
 
     def embed_texts(self, texts: list[str]):
-        tokens = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
-        )  # fmt: skip
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt")
         return self._embed(self.model.get_text_features, tokens)
 
     def embed_images(self, images: list[Image.Image]):

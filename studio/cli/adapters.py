@@ -35,9 +35,13 @@ def inspect(
     if others and not base:
         raise ConfigError("--compare compares on a base model's layers: say which with --base NAME.")
     found = inspect_adapter(
-        space, _named(file, space), "", [{"path": _named(one, space), "name": one} for one in others], bool(base),
+        space,
+        _named(file, space),
+        "",
+        [{"path": _named(one, space), "name": one} for one in others],
+        bool(base),
         line=base,
-    )  # fmt: skip
+    )
     print(json.dumps(found["details"], indent=2) if as_json else found["text"])
     return DONE
 

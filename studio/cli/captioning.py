@@ -31,12 +31,13 @@ def caption(
     mode: Annotated[
         str,
         typer.Option(
-            metavar="MODE", help="What happens to captions that are there: skip (the default), overwrite, append, or "
+            metavar="MODE",
+            help="What happens to captions that are there: skip (the default), overwrite, append, or "
             "refresh, which replaces what a captioner wrote and keeps what a person did.",
         ),
     ] = "",
     workspace: WorkspaceOption = "",
-) -> int:  # fmt: skip
+) -> int:
     """Write a caption beside each image of a folder."""
     if list_captioners or captioners:
         return _print_captioners()

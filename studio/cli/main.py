@@ -44,10 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_app() -> typer.Typer:
     app = typer.Typer(
-        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, callback=_before,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        callback=_before,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="LoRA Studio on the command line.",
-    )  # fmt: skip
+    )
     app.command("train")(training.command())
     app.command("generate")(generation.command())
     app.command("caption")(captioning.caption)

@@ -19,7 +19,7 @@ from studio.cli.terminal import (
     say,
     stop_on_signals,
     with_flags,
-)  # fmt: skip
+)
 from studio.errors import ConfigError, DatasetError, RunError
 
 if TYPE_CHECKING:
@@ -27,10 +27,15 @@ if TYPE_CHECKING:
 
 EVERY = 2.0  # seconds between two lines about steps
 SHORT = {  # settings with a short flag beside their dotted one
-    "data.resolution": "--resolution", "data.trigger": "--trigger", "adapter.rank": "--rank",
-    "adapter.alpha": "--alpha", "training.steps": "--steps", "training.batch_size": "--batch-size",
-    "training.learning_rate": "--learning-rate", "preview.prompts": "--prompt",
-}  # fmt: skip
+    "data.resolution": "--resolution",
+    "data.trigger": "--trigger",
+    "adapter.rank": "--rank",
+    "adapter.alpha": "--alpha",
+    "training.steps": "--steps",
+    "training.batch_size": "--batch-size",
+    "training.learning_rate": "--learning-rate",
+    "preview.prompts": "--prompt",
+}
 OWN = ("name", "base", "data.folder")  # settings with a flag of another name
 
 

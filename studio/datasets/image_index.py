@@ -64,11 +64,15 @@ def write_index(folder: Path, known: dict[str, ImageInfo]) -> None:
 
 def _sound(row: object) -> bool:
     return (
-        isinstance(row, list) and len(row) == 8
-        and all(type(number) is int and number >= 0 for number in (row[0], *row[2:4])) and type(row[1]) is int
-        and row[2] * row[3] > 0 and all(type(text) is str for text in row[4:7]) and type(row[7]) in (int, float)
+        isinstance(row, list)
+        and len(row) == 8
+        and all(type(number) is int and number >= 0 for number in (row[0], *row[2:4]))
+        and type(row[1]) is int
+        and row[2] * row[3] > 0
+        and all(type(text) is str for text in row[4:7])
+        and type(row[7]) in (int, float)
         and all(len(text) in (0, size) and _hex(text) for text, size in zip(row[4:7], (32, 16, 96)))
-    )  # fmt: skip
+    )
 
 
 def _hex(text: str) -> bool:

@@ -22,15 +22,48 @@ FORMATS = _PILLOWS_OWN + ("AVIF",) * bool(_HAVE_AVIF) + ("HEIF",) * _HAVE_HEIF
 _REGISTERED = Image.registered_extensions()
 # HEIC and AVIF also where they can't be opened here: what is missing is then reported of each file.
 SUFFIXES = frozenset({suffix for suffix, form in _REGISTERED.items() if form in (*FORMATS, "MPO")}) | {
-    ".avif", ".avifs", ".heic", ".heif", ".hif",
-}  # fmt: skip
+    ".avif",
+    ".avifs",
+    ".heic",
+    ".heif",
+    ".hif",
+}
 # Images and videos that are not opened: Pillow's other formats, cameras' raw files, drawings.
 OTHER_SUFFIXES = (
-    frozenset(_REGISTERED) | {
-        ".svg", ".jxl", ".psd", ".xcf", ".kra", ".exr", ".hdr", ".ai", ".cdr", ".raw", ".dng", ".cr2", ".cr3", ".nef",
-        ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm",
-    }
-) - SUFFIXES - {".pdf", ".ps", ".eps", ".h5", ".hdf", ".bin"}  # fmt: skip
+    (
+        frozenset(_REGISTERED)
+        | {
+            ".svg",
+            ".jxl",
+            ".psd",
+            ".xcf",
+            ".kra",
+            ".exr",
+            ".hdr",
+            ".ai",
+            ".cdr",
+            ".raw",
+            ".dng",
+            ".cr2",
+            ".cr3",
+            ".nef",
+            ".arw",
+            ".raf",
+            ".orf",
+            ".rw2",
+            ".pef",
+            ".srw",
+            ".mp4",
+            ".m4v",
+            ".mov",
+            ".avi",
+            ".mkv",
+            ".webm",
+        }
+    )
+    - SUFFIXES
+    - {".pdf", ".ps", ".eps", ".h5", ".hdf", ".bin"}
+)
 ORIENTATION = 0x0112  # EXIF
 MAX_PIXELS = 89_478_485  # Pillow warns here and refuses at twice that; we refuse here
 

@@ -40,9 +40,12 @@ def remedy(dataset: Dataset, finding: Finding, name: str) -> Change:
         label = f"Remove {finding.subject!r} everywhere"
         return _write(dataset, finding, label, "rule:health", lambda file, caption: without(caption))
     return _write(
-        dataset, finding, "Cut captions at the limit", "rule:health",
+        dataset,
+        finding,
+        "Cut captions at the limit",
+        "rule:health",
         lambda file, caption: caption.removesuffix(finding.details.get(file, "")).rstrip(" ,"),
-    )  # fmt: skip
+    )
 
 
 def _write(dataset: Dataset, finding: Finding, label: str, author: str, change) -> Change:

@@ -113,9 +113,11 @@ class Captions:
 def _folder(root: Path, source: str, skipped: list[str]) -> Iterator[tuple[File, bytes]]:
     """The visible files of a folder and the folders in it, in the order of their names; links are not followed out."""
     found = sorted(
-        ((*inside, entry.name), entry) for inside, entries in visible_in(root, skipped) for entry in entries
+        ((*inside, entry.name), entry)
+        for inside, entries in visible_in(root, skipped)
+        for entry in entries
         if not entry.is_dir(follow_symlinks=False)
-    )  # fmt: skip
+    )
     if not found:
         skipped.append(f"{root.name}: an empty folder.")
     for parts, entry in found:

@@ -71,10 +71,16 @@ _known: dict[tuple, AdapterInfo] = {}
 def info_of_file(file: AdapterFile) -> AdapterInfo:
     """Without comparing it with a base."""
     return AdapterInfo(
-        tuple(file.kinds), file.rank, len(file.ranks) > 1, len(file.layers), family_of(file.layers, file.metadata).name,
-        trigger_words(file.metadata), base=file.metadata.get("studio.base", ""),
-        base_hash=file.metadata.get("studio.base_hash", ""), notes=short_notes(file),
-    )  # fmt: skip
+        tuple(file.kinds),
+        file.rank,
+        len(file.ranks) > 1,
+        len(file.layers),
+        family_of(file.layers, file.metadata).name,
+        trigger_words(file.metadata),
+        base=file.metadata.get("studio.base", ""),
+        base_hash=file.metadata.get("studio.base_hash", ""),
+        notes=short_notes(file),
+    )
 
 
 def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:

@@ -86,9 +86,10 @@ def new_folder(outputs: Path, recipe: Recipe, axes: Sequence[Axis]) -> Path:
 
 def write_grid_file(folder: Path, recipe: Recipe, sides: Sequence[Side], problems: Mapping[int, str]) -> None:
     facts = {
-        "sides": [asdict(side) for side in sides], "problems": {str(number): text for number, text in problems.items()},
+        "sides": [asdict(side) for side in sides],
+        "problems": {str(number): text for number, text in problems.items()},
         "size": [recipe.width, recipe.height],
-    }  # fmt: skip
+    }
     atomic_write(folder / GRID_FILE, json.dumps(facts, ensure_ascii=False))
 
 
@@ -225,9 +226,11 @@ def draw_contact_sheet(sides: Sequence[Side], images: Sequence[Path | None], siz
 def _fitted(size: tuple[int, int], columns: int, rows: int) -> tuple[int, int]:
     width, height = size
     scale = min(
-        1.0, MAX_SIDE / (1.3 * columns * width), MAX_SIDE / (1.3 * rows * height),
+        1.0,
+        MAX_SIDE / (1.3 * columns * width),
+        MAX_SIDE / (1.3 * rows * height),
         math.sqrt(MAX_PIXELS / (1.6 * columns * rows * width * height)),
-    )  # fmt: skip
+    )
     return max(8, int(width * scale)), max(8, int(height * scale))
 
 

@@ -110,9 +110,18 @@ def draw_rows(
 
     blend = None if clean is None or mask is None else _blending(scheduler, clean, noise, mask)
     latents = sample(
-        base, scheduler, latents, cond, uncond, recipe.guidance, generators, on_step, skipped=skipped,
-        before=step_begins, blend_callback=blend,
-    )  # fmt: skip
+        base,
+        scheduler,
+        latents,
+        cond,
+        uncond,
+        recipe.guidance,
+        generators,
+        on_step,
+        skipped=skipped,
+        before=step_begins,
+        blend_callback=blend,
+    )
     images = base.decode(latents)
     timing.record(recipe, (time.perf_counter() - began) / rows)
     if source is None or mask is None:

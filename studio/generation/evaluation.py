@@ -177,9 +177,11 @@ def suggest(
     low = next(at for at, value in zip(strengths, likeness) if value >= likeness[0] + GAINED * gain)
     if low > high:
         return Suggestion(
-            high, low, f"Most of the likeness to the training set comes only at {low:g}, but {end}: try what lies "
-            "between.", trade=True,
-        )  # fmt: skip
+            high,
+            low,
+            f"Most of the likeness to the training set comes only at {low:g}, but {end}: try what lies between.",
+            trade=True,
+        )
     return Suggestion(low, high, f"From {low:g} on most of the likeness to the training set is there; {end}.")
 
 
@@ -237,8 +239,11 @@ def embed_training_images(
         raise DatasetError("None of the training images can be read: choose another dataset, or none.")
     if missing:
         wanted = {digests[path] for path in paths}
-        _write(file, {key: row for key, row in list(seen.items())[-KEPT:] if key not in wanted}
-                     | {key: seen[key] for key in wanted})  # fmt: skip
+        _write(
+            file,
+            {key: row for key, row in list(seen.items())[-KEPT:] if key not in wanted}
+            | {key: seen[key] for key in wanted},
+        )
     return TrainingImages(tuple(paths), np.stack([seen[digests[path]] for path in paths]))
 
 

@@ -15,22 +15,55 @@ MAX_NODES = 2000
 _WIDGETS = {  # the order of a canvas node's values, for workflows alone
     "KSampler": ("seed", "", "steps", "cfg", "sampler_name", "scheduler", "denoise"),
     "KSamplerAdvanced": ("add_noise", "noise_seed", "", "steps", "cfg", "sampler_name", "scheduler"),
-    "CLIPTextEncode": ("text",), "EmptyLatentImage": ("width", "height", "batch_size"),
-    "EmptySD3LatentImage": ("width", "height", "batch_size"), "CheckpointLoaderSimple": ("ckpt_name",),
-    "UNETLoader": ("unet_name",), "LoraLoader": ("lora_name", "strength_model", "strength_clip"),
-    "LoraLoaderModelOnly": ("lora_name", "strength_model"), "CLIPSetLastLayer": ("stop_at_clip_layer",),
-    "FluxGuidance": ("guidance",), "RandomNoise": ("noise_seed",), "KSamplerSelect": ("sampler_name",),
-    "BasicScheduler": ("scheduler", "steps", "denoise"), "CFGGuider": ("cfg",), "LoadImage": ("image",),
-    "PrimitiveNode": ("value",), "PrimitiveString": ("value",), "PrimitiveStringMultiline": ("value",),
-    "PrimitiveInt": ("value",), "PrimitiveFloat": ("value",),
-}  # fmt: skip
+    "CLIPTextEncode": ("text",),
+    "EmptyLatentImage": ("width", "height", "batch_size"),
+    "EmptySD3LatentImage": ("width", "height", "batch_size"),
+    "CheckpointLoaderSimple": ("ckpt_name",),
+    "UNETLoader": ("unet_name",),
+    "LoraLoader": ("lora_name", "strength_model", "strength_clip"),
+    "LoraLoaderModelOnly": ("lora_name", "strength_model"),
+    "CLIPSetLastLayer": ("stop_at_clip_layer",),
+    "FluxGuidance": ("guidance",),
+    "RandomNoise": ("noise_seed",),
+    "KSamplerSelect": ("sampler_name",),
+    "BasicScheduler": ("scheduler", "steps", "denoise"),
+    "CFGGuider": ("cfg",),
+    "LoadImage": ("image",),
+    "PrimitiveNode": ("value",),
+    "PrimitiveString": ("value",),
+    "PrimitiveStringMultiline": ("value",),
+    "PrimitiveInt": ("value",),
+    "PrimitiveFloat": ("value",),
+}
 _VALUES = ("value", "text", "string", "prompt", "int", "float", "number", "seed", "noise_seed", "Number", "Value")
 _TEXTS = ("text", "text_g", "clip_l", "t5xxl", "prompt", "text_l", "positive", "negative")
-_SILENT = {"CheckpointLoaderSimple", "UNETLoader", "UnetLoaderGGUF", "LoraLoader", "LoraLoaderModelOnly", "VAEEncode",
-           "CLIPTextEncode", "CLIPSetLastLayer", "EmptyLatentImage", "EmptySD3LatentImage", "FluxGuidance", "Reroute",
-           "DualCLIPLoader", "CLIPLoader", "VAELoader", "LoadImage", "ModelSamplingFlux", "ConditioningZeroOut",
-           "CLIPTextEncodeFlux", "CLIPTextEncodeSDXL", "Power Lora Loader (rgthree)", "TripleCLIPLoader",
-           "PrimitiveNode", "BasicGuider", "CFGGuider"}  # fmt: skip
+_SILENT = {
+    "CheckpointLoaderSimple",
+    "UNETLoader",
+    "UnetLoaderGGUF",
+    "LoraLoader",
+    "LoraLoaderModelOnly",
+    "VAEEncode",
+    "CLIPTextEncode",
+    "CLIPSetLastLayer",
+    "EmptyLatentImage",
+    "EmptySD3LatentImage",
+    "FluxGuidance",
+    "Reroute",
+    "DualCLIPLoader",
+    "CLIPLoader",
+    "VAELoader",
+    "LoadImage",
+    "ModelSamplingFlux",
+    "ConditioningZeroOut",
+    "CLIPTextEncodeFlux",
+    "CLIPTextEncodeSDXL",
+    "Power Lora Loader (rgthree)",
+    "TripleCLIPLoader",
+    "PrimitiveNode",
+    "BasicGuider",
+    "CFGGuider",
+}
 
 Graph = dict[str, dict[str, Any]]  # {id: {"class_type": …, "inputs": {name: value or [id, output]}}}
 
@@ -58,8 +91,9 @@ def _graph(prompt: Any) -> Graph:
         return {}
     return {
         str(name): {"class_type": str(node.get("class_type")), "inputs": dict(node["inputs"])}
-        for name, node in prompt.items() if isinstance(node, Mapping) and isinstance(node.get("inputs"), Mapping)
-    }  # fmt: skip
+        for name, node in prompt.items()
+        if isinstance(node, Mapping) and isinstance(node.get("inputs"), Mapping)
+    }
 
 
 def _of_workflow(workflow: Any) -> Graph:
@@ -123,9 +157,13 @@ def _take_sampler(graph: Graph, name: str, found: ForeignRecipe) -> None:
     for key in ("noise", "guider", "sampler", "sigmas"):
         parts += [graph[link] for link in _links(node, key) if link in graph]
     for ours, names in {
-        "seed": ("seed", "noise_seed"), "steps": ("steps",), "guidance": ("cfg",), "sampler": ("sampler_name",),
-        "schedule": ("scheduler",), "denoise": ("denoise",),
-    }.items():  # fmt: skip
+        "seed": ("seed", "noise_seed"),
+        "steps": ("steps",),
+        "guidance": ("cfg",),
+        "sampler": ("sampler_name",),
+        "schedule": ("scheduler",),
+        "denoise": ("denoise",),
+    }.items():
         value = next((held for one in parts for n in names if (held := _value(graph, one, n)) is not None), None)
         if ours == "sampler":
             found.sampler = str(value or "")

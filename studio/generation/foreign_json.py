@@ -7,12 +7,22 @@ from typing import Any
 from studio.generation.found_recipe import FROM_IMAGE, ForeignRecipe, file_stem
 
 _FIELDS = {  # the programs' names: ours
-    "steps": "steps", "seed": "seed", "width": "width", "height": "height", "cfg_scale": "guidance",
+    "steps": "steps",
+    "seed": "seed",
+    "width": "width",
+    "height": "height",
+    "cfg_scale": "guidance",
     "cfgscale": "guidance",
-    "guidance_scale": "guidance", "scale": "guidance", "clip_skip": "clip_skip", "clipskip": "clip_skip",
-    "positive_prompt": "prompt", "prompt": "prompt", "negative_prompt": "negative_prompt",
-    "negativeprompt": "negative_prompt", "uc": "negative_prompt",
-}  # fmt: skip
+    "guidance_scale": "guidance",
+    "scale": "guidance",
+    "clip_skip": "clip_skip",
+    "clipskip": "clip_skip",
+    "positive_prompt": "prompt",
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "negativeprompt": "negative_prompt",
+    "uc": "negative_prompt",
+}
 
 
 def _take(values: Mapping[str, Any], found: ForeignRecipe, quiet: tuple[str, ...]) -> None:
@@ -50,10 +60,23 @@ def read_invokeai(data: Mapping[str, Any]) -> ForeignRecipe:
     if mode and not mode.endswith("txt2img") and "img2img" not in mode:
         found.problems.append(f"It was made by {mode[:40]!r}, which is not taken over.")
     done = (
-        "scheduler", "model", "loras", "guidance", "strength", "init_image", "generation_mode", "app_version",
-        "rand_device", "positive_style_prompt", "negative_style_prompt", "canvas_v2_metadata", "_canvas_objects",
-        "t5_encoder", "clip_embed_model", "ui_mode",
-    )  # fmt: skip
+        "scheduler",
+        "model",
+        "loras",
+        "guidance",
+        "strength",
+        "init_image",
+        "generation_mode",
+        "app_version",
+        "rand_device",
+        "positive_style_prompt",
+        "negative_style_prompt",
+        "canvas_v2_metadata",
+        "_canvas_objects",
+        "t5_encoder",
+        "clip_embed_model",
+        "ui_mode",
+    )
     _take(values, found, done)
     return found
 
@@ -93,9 +116,23 @@ def read_fooocus(data: Mapping[str, Any]) -> ForeignRecipe:
             found.adapters.append((file_stem(name), float(strength), None))
     if data.get("full_prompt") and data.get("styles") not in (None, "", "[]", []):
         found.problems.append("Fooocus' styles were not taken over: the prompt is as it was typed.")
-    quiet = ("sampler", "scheduler", "base_model", "base_model_hash", "resolution", "loras", "full_prompt", "styles",
-             "full_negative_prompt", "version", "metadata_scheme", "created_by", "refiner_model_hash", "performance",
-             *(key for key in data if key.startswith("lora_combined_")))  # fmt: skip
+    quiet = (
+        "sampler",
+        "scheduler",
+        "base_model",
+        "base_model_hash",
+        "resolution",
+        "loras",
+        "full_prompt",
+        "styles",
+        "full_negative_prompt",
+        "version",
+        "metadata_scheme",
+        "created_by",
+        "refiner_model_hash",
+        "performance",
+        *(key for key in data if key.startswith("lora_combined_")),
+    )
     _take(data, found, quiet)
     if found.ignored.get("adm_guidance") in ("(1.5, 0.8, 0.3)", "(1.0, 1.0, 0.0)"):
         del found.ignored["adm_guidance"]  # Fooocus' default, not a choice
@@ -121,8 +158,16 @@ def read_swarmui(data: Mapping[str, Any]) -> ForeignRecipe:
         found.values["denoising"] = values.pop("initimagecreativity", None)
         values.pop("initimage", None)
         found.problems.append(FROM_IMAGE)
-    quiet = ("swarm_version", "images", "aspectratio", "sidelength", "automaticvae", "modelspecificenhancements",
-             "resolution", "outputintermediateimages")  # fmt: skip
+    quiet = (
+        "swarm_version",
+        "images",
+        "aspectratio",
+        "sidelength",
+        "automaticvae",
+        "modelspecificenhancements",
+        "resolution",
+        "outputintermediateimages",
+    )
     _take(values, found, quiet)
     return found
 
@@ -132,12 +177,33 @@ def read_novelai(data: Mapping[str, Any], source: str = "") -> ForeignRecipe:
     found = ForeignRecipe("NovelAI")
     found.sampler, found.schedule = str(data.get("sampler") or ""), str(data.get("noise_schedule") or "")
     found.values["base"] = source[:100]
-    quiet = ("sampler", "noise_schedule", "request_type", "signed_hash", "version", "n_samples", "v4_prompt",
-             "v4_negative_prompt", "legacy", "legacy_v3_extend", "legacy_uc", "prefer_brownian", "explike_fine_detail",
-             "extra_passthrough_testing", "noise_schedule", "stream", "deliberate_euler_ancestral_bug",
-             "uncond_scale" if data.get("uncond_scale") in (0, 1) else "", "params_version",
-             "dynamic_thresholding_percentile", "dynamic_thresholding_mimic_scale", "skip_cfg_below_sigma",
-             "lora_unet_weights", "lora_clip_weights", "image_noise_seed")  # fmt: skip
+    quiet = (
+        "sampler",
+        "noise_schedule",
+        "request_type",
+        "signed_hash",
+        "version",
+        "n_samples",
+        "v4_prompt",
+        "v4_negative_prompt",
+        "legacy",
+        "legacy_v3_extend",
+        "legacy_uc",
+        "prefer_brownian",
+        "explike_fine_detail",
+        "extra_passthrough_testing",
+        "noise_schedule",
+        "stream",
+        "deliberate_euler_ancestral_bug",
+        "uncond_scale" if data.get("uncond_scale") in (0, 1) else "",
+        "params_version",
+        "dynamic_thresholding_percentile",
+        "dynamic_thresholding_mimic_scale",
+        "skip_cfg_below_sigma",
+        "lora_unet_weights",
+        "lora_clip_weights",
+        "image_noise_seed",
+    )
     _take(data, found, quiet)
     if data.get("strength") and data.get("request_type") == "Img2ImgRequest":
         found.values["denoising"] = found.ignored.pop("strength", None)

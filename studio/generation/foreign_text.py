@@ -21,9 +21,13 @@ _FACT = re.compile(r'(\w[\w /+-]{0,60}):\s*("(?:\\.|[^"\\]){0,2000}"|[^,]{0,500}
 _OLD_TAG = re.compile(r"<lora:([^:<>]+):([^:<>=]+):([^:<>=]+)>")
 _NEGATIVE = "Negative prompt:"
 _FIELDS = {
-    "Steps": "steps", "CFG scale": "guidance", "Seed": "seed", "Clip skip": "clip_skip", "CLIP skip": "clip_skip",
+    "Steps": "steps",
+    "CFG scale": "guidance",
+    "Seed": "seed",
+    "Clip skip": "clip_skip",
+    "CLIP skip": "clip_skip",
     "Denoising strength": "denoising",
-}  # fmt: skip
+}
 _TEMPLATES = ("Template:", "Negative Template:")  # what a prompt was made from; it is written out above
 _NO_EFFECT = re.compile(
     r"Version|App|Backend|Pipeline|Operations|Parser|Time|User|Created Date|Model hash|VAE hash|Batch (size|pos)|"

@@ -179,9 +179,11 @@ _SYNTAX: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\{[^{}|]+\}"), "{0} is NovelAI's emphasis, which is not supported: write ({1}:1.05)."),
     (re.compile(r"(?<!\w)embedding:[\w./-]+"), f"{{0}} names an embedding, {_WORDS}"),
     (re.compile(r"\)\.(?:and|blend|swap)\("), f"{{0}} is Compel's syntax, {_WORDS}"),
-    (re.compile(r"(?:(?<=\w)|(?<=\)))(?:\+{1,5}|-{2,5})(?=[\s,.)]|$)"),
-     "{0} behind a word is Compel's emphasis, which is not supported: write (word:1.1)."),
-)  # fmt: skip
+    (
+        re.compile(r"(?:(?<=\w)|(?<=\)))(?:\+{1,5}|-{2,5})(?=[\s,.)]|$)"),
+        "{0} behind a word is Compel's emphasis, which is not supported: write (word:1.1).",
+    ),
+)
 _ESCAPED = re.compile(r"\\[()\[\]\\]")
 
 

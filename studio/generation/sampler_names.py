@@ -6,11 +6,24 @@ from studio.generation.schedulers import NAMES
 
 # ComfyUI's, Fooocus', SwarmUI's, InvokeAI's and NovelAI's names (without k_ in front); A1111's are ours.
 _SAMPLERS = {
-    "euler_ancestral": "Euler a", "euler_a": "Euler a", "dpmpp_2m": "DPM++ 2M", "dpm++_2m": "DPM++ 2M",
-    "dpmpp_2m_sde": "DPM++ 2M SDE", "dpm++_2m_sde": "DPM++ 2M SDE", "dpmpp_2s": "DPM++ 2S", "dpm_2": "DPM2",
-    "kdpm_2": "DPM2", "dpm_2_ancestral": "DPM2 a", "kdpm_2_a": "DPM2 a", "pndm": "PLMS", "uni_pc": "UniPC",
-    "uni_pc_bh2": "UniPC", "ddim_v3": "DDIM", "euler_flow_match": "Euler", "flowmatch_euler": "Euler",
-}  # fmt: skip
+    "euler_ancestral": "Euler a",
+    "euler_a": "Euler a",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpm++_2m": "DPM++ 2M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpm++_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_2s": "DPM++ 2S",
+    "dpm_2": "DPM2",
+    "kdpm_2": "DPM2",
+    "dpm_2_ancestral": "DPM2 a",
+    "kdpm_2_a": "DPM2 a",
+    "pndm": "PLMS",
+    "uni_pc": "UniPC",
+    "uni_pc_bh2": "UniPC",
+    "ddim_v3": "DDIM",
+    "euler_flow_match": "Euler",
+    "flowmatch_euler": "Euler",
+}
 _PLAIN = {"", "normal", "simple", "uniform", "native", "default", "discrete", "linear"}  # the sampler's own spacing
 # What A1111's "Automatic" stands for, by sampler (its sd_samplers_kdiffusion); for others the sampler's own.
 _AUTOMATIC = {"DPM++ 2M": "karras", "DPM2": "karras", "DPM2 a": "karras", "DPM++ 2M SDE": "exponential"}

@@ -46,9 +46,10 @@ def draw_strength_sweep(
             raise
     half = len(strengths) // 2
     return [
-        image for part in (strengths[:half], strengths[half:])
+        image
+        for part in (strengths[:half], strengths[half:])
         for image in draw_strength_sweep(recipe, part, index, stop, progress)
-    ]  # fmt: skip
+    ]
 
 
 def _ratio(recipe: Recipe, index: int) -> float:

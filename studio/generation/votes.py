@@ -74,9 +74,12 @@ def votes(grid: SavedGrid) -> list[Vote]:
 
 def _is_vote(one: object, many: int) -> bool:
     return (
-        isinstance(one, list) and len(one) == 3 and one[2] in ANSWERS and one[0] != one[1]
+        isinstance(one, list)
+        and len(one) == 3
+        and one[2] in ANSWERS
+        and one[0] != one[1]
         and all(type(cell) is int and 0 <= cell < many for cell in one[:2])
-    )  # fmt: skip
+    )
 
 
 def cast(grid: SavedGrid, left: int, right: int, answer: str) -> None:

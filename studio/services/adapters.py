@@ -305,9 +305,15 @@ def export_adapters(
         with jobs.device():
             loaded = load_base(recipe.base)
         made = export_merged(
-            exported, loaded, target, layout=layout, rank=chosen, cover=before, words=triggers,
+            exported,
+            loaded,
+            target,
+            layout=layout,
+            rank=chosen,
+            cover=before,
+            words=triggers,
             progress=_teller(job, "Layer"),
-        )  # fmt: skip
+        )
         return target, (*made.notes, f"{pluralize(made.layers, 'layer')}, rank up to {made.rank}.")
 
     if not exported:

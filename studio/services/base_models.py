@@ -238,10 +238,13 @@ def usual(workspace: Workspace, name: str) -> dict[str, Any]:
     first = next(iter(presets_of(STARTER if name == STARTER else card.family).values()), {})
     plain = PreviewConfig()
     return {
-        "width": card.resolution, "height": card.resolution, "step": card.step,
-        "steps": first.get("preview.steps", plain.steps), "guidance": first.get("preview.guidance", plain.guidance),
+        "width": card.resolution,
+        "height": card.resolution,
+        "step": card.step,
+        "steps": first.get("preview.steps", plain.steps),
+        "guidance": first.get("preview.guidance", plain.guidance),
         "schedulers": (OWN, *(FLOW if card.prediction_type == "flow" else DIFFUSION)),
-    }  # fmt: skip
+    }
 
 
 def refuse_what_does_not_fit(line: str, width: Any, height: Any, scheduler: str | None) -> None:

@@ -71,10 +71,17 @@ def caption_dataset(
 
         job.total, job.message = len(opened.items), "Loading the captioner"
         report = write_captions(
-            opened, captioner, trigger, overwrite, job.stop_event, progress,
-            mode=cast(Any, mode or None), settings=chosen, download=download,
+            opened,
+            captioner,
+            trigger,
+            overwrite,
+            job.stop_event,
+            progress,
+            mode=cast(Any, mode or None),
+            settings=chosen,
+            download=download,
             download_progress=fetching(job, "the model"),
-        )  # fmt: skip
+        )
         lines = [f"{opened.name}: {pluralize(report.written, 'caption')} written{', then stopped' * report.stopped}."]
         if report.kept:
             changed = f", {report.triggered} with {trigger!r} put in front" if report.triggered else ""
@@ -160,9 +167,14 @@ def score_captions(
 
         job.total, job.message = len(opened.items), "Loading the image encoder"
         found: Scores = score(
-            opened, clip.strip() or None, job.stop_event, progress,
-            trigger=trigger, download=download, download_progress=fetching(job, "the model"),
-        )  # fmt: skip
+            opened,
+            clip.strip() or None,
+            job.stop_event,
+            progress,
+            trigger=trigger,
+            download=download,
+            download_progress=fetching(job, "the model"),
+        )
         lines = [f"{pluralize(len(found.rows), 'caption')} scored, the worst fit first.", *found.unreadable]
         job.result, job.message = found, "\n".join(lines)
 

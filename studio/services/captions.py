@@ -112,9 +112,15 @@ def operation_of(
 
 
 def propose(
-    workspace: Workspace, dataset: str, wanted: "Filter", name: str, first: str = "", second: str = "",
-    pattern: bool = False, any_case: bool = False,
-) -> "list[Proposal]":  # fmt: skip
+    workspace: Workspace,
+    dataset: str,
+    wanted: "Filter",
+    name: str,
+    first: str = "",
+    second: str = "",
+    pattern: bool = False,
+    any_case: bool = False,
+) -> "list[Proposal]":
     """What the edit would change in the images that the filter lets through."""
     from studio.datasets import bulk
 

@@ -126,9 +126,18 @@ def _check_encoder(workspace: Workspace, base: str, encoder: str) -> None:
 
 
 def _measure(
-    workspace: Workspace, job: Job, recipe: Any, index: int, adapter: str, items: "list[Item]", dataset: str,
-    triggers: tuple[str, ...], seeds: int, clip: Any, encoder: str,
-) -> None:  # fmt: skip
+    workspace: Workspace,
+    job: Job,
+    recipe: Any,
+    index: int,
+    adapter: str,
+    items: "list[Item]",
+    dataset: str,
+    triggers: tuple[str, ...],
+    seeds: int,
+    clip: Any,
+    encoder: str,
+) -> None:
     from studio.generation import evaluation, save_image
     from studio.generation.strength_sweep import STRENGTHS, at_strength, draw_strength_sweep
 
@@ -140,9 +149,14 @@ def _measure(
         known = evaluation.embed_training_images(items, clip, workspace.cache / "embedded", job.stop_event, reading)
     words = evaluation.plain_words(recipe.prompt, triggers)
     found = evaluation.Measured(
-        adapter, words, encoder or "the built-in one", STRENGTHS, (), dataset,
+        adapter,
+        words,
+        encoder or "the built-in one",
+        STRENGTHS,
+        (),
+        dataset,
         *((len(known.seen), known.usual, known.alike) if known else ()),
-    )  # fmt: skip
+    )
     began, parts = time.monotonic(), generation.PARTS
     job.done, job.total = 0, seeds * parts
     for number in range(seeds):

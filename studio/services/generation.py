@@ -104,8 +104,10 @@ def compose(workspace: Workspace, applied: list[dict[str, Any]], line: str = "",
     found = read_prompt(str(given["prompt"]))
     found.refuse()
     for one in found.adapters:
-        applied = [*applied, {"file": _by_name(workspace, one.name), "strength": one.strength,
-                        "text_strength": one.text_strength}]  # fmt: skip
+        applied = [
+            *applied,
+            {"file": _by_name(workspace, one.name), "strength": one.strength, "text_strength": one.text_strength},
+        ]
     given["base"] = line or base_models.line_of(workspace, given.get("base"))
     base_models.refuse_what_does_not_fit(given["base"], given.get("width"), given.get("height"), given.get("scheduler"))
     if given.get("seed") == -1:

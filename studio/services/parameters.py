@@ -41,9 +41,10 @@ def _json(kind: type) -> BeforeValidator:
 Table = Annotated[dict[str, Any], _json(dict)]  # a JSON object, or its text
 List = Annotated[list[Any], _json(list)]  # a JSON array, or its text
 Files = Annotated[
-    list[Annotated[str, Field(max_length=1024)]], _json(list),
+    list[Annotated[str, Field(max_length=1024)]],
+    _json(list),
     Field(max_length=MOST_FILES, description="Names of images of the dataset."),
-]  # fmt: skip
+]
 
 
 def _of_run(key: str, description: str = "") -> tuple[Any, Any]:

@@ -54,8 +54,11 @@ def publish_run(
     def work(job: Job) -> None:
         job.message = "Preparing the folder"
         folder = prepare(workspace, run, wanted)
-        files = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in sorted(folder.rglob("*"))
-                 if path.is_file()]  # fmt: skip
+        files = [
+            (path.relative_to(folder).as_posix(), path.stat().st_size)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ]
         job.result = Published(folder, files, (folder / "README.md").read_text("utf-8"))
         if not send or job.stop_event.is_set():
             job.message = "Prepared. Nothing was sent."

@@ -10,9 +10,19 @@ from studio.training.reading import RunView, read_events, read_run_folder
 from studio.training.runs import extend_run, list_runs, new_run, read_run
 
 __all__ = [
-    "RunConfig", "RunView", "config_from", "config_from_toml", "config_to_toml", "extend_run", "list_runs", "new_run",
-    "read_events", "read_run", "read_run_folder", "train",
-]  # fmt: skip
+    "RunConfig",
+    "RunView",
+    "config_from",
+    "config_from_toml",
+    "config_to_toml",
+    "extend_run",
+    "list_runs",
+    "new_run",
+    "read_events",
+    "read_run",
+    "read_run_folder",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -137,13 +137,23 @@ ALIASES = {
 }
 
 _OPTIMIZERS = {
-    "adamw": "adamw", "adamw8bit": "adamw-8bit", "pagedadamw8bit": "adamw-8bit", "lion": "lion", "lion8bit": "lion",
-    "adafactor": "adafactor", "prodigy": "prodigy", "adamwschedulefree": "schedule-free-adamw",
-}  # fmt: skip
+    "adamw": "adamw",
+    "adamw8bit": "adamw-8bit",
+    "pagedadamw8bit": "adamw-8bit",
+    "lion": "lion",
+    "lion8bit": "lion",
+    "adafactor": "adafactor",
+    "prodigy": "prodigy",
+    "adamwschedulefree": "schedule-free-adamw",
+}
 _SCHEDULES = {
-    "constant": "constant", "constant_with_warmup": "constant", "cosine": "cosine", "linear": "linear",
-    "cosine_with_restarts": "cosine-restarts", "polynomial": "polynomial",
-}  # fmt: skip
+    "constant": "constant",
+    "constant_with_warmup": "constant",
+    "cosine": "cosine",
+    "linear": "linear",
+    "cosine_with_restarts": "cosine-restarts",
+    "polynomial": "polynomial",
+}
 
 
 def _optimizer(value: Any) -> str:
@@ -186,7 +196,7 @@ REFUSED: dict[str, Callable[[Any], str]] = {
     "loss_type": lambda value: (
         f"write training.loss = {value}" if value in ("l2", "huber") else "training.loss is l2 or huber here"
     ),
-}  # fmt: skip
+}
 
 
 def resolve(values: Mapping[str, Any], known: set[str], report: Report | None = None) -> dict[str, Any]:

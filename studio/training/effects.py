@@ -32,35 +32,61 @@ def _previews(config: RunConfig, base: Family) -> bool:
 
 
 RULES = (
-    Rule("training.warmup", "a schedule other than one-cycle, which warms up over 30 % of the steps by itself",
-         lambda config, base: config.training.schedule != "one-cycle"),
-    Rule("training.restarts", "training.schedule = cosine-restarts",
-         lambda config, base: config.training.schedule == "cosine-restarts"),
+    Rule(
+        "training.warmup",
+        "a schedule other than one-cycle, which warms up over 30 % of the steps by itself",
+        lambda config, base: config.training.schedule != "one-cycle",
+    ),
+    Rule(
+        "training.restarts",
+        "training.schedule = cosine-restarts",
+        lambda config, base: config.training.schedule == "cosine-restarts",
+    ),
     Rule("training.huber_c", "training.loss = huber", lambda config, base: config.training.loss == "huber"),
-    Rule("training.shift", "a base that follows a flow, such as SD 3 or FLUX",
-         lambda config, base: base.prediction_type == "flow"),
-    Rule("training.lora_plus", "adapter.kind = lora, dora or tucker",
-         lambda config, base: config.adapter.kind in ("lora", "dora", "tucker")),
-    Rule("training.text_encoder_rate", "adapter.text_encoder = true, and another optimizer than prodigy",
-         lambda config, base: _trains_text(config, base) and config.training.optimizer != "prodigy"),
-    Rule("adapter.text_encoder", "a base whose text encoder adapters are made for",
-         lambda config, base: bool(base.trained_encoders)),
-    Rule("data.max_token_length", "a base that reads captions in chunks (Stable Diffusion 1, 2 and XL)",
-         lambda config, base: base.reads_on),
-    Rule("data.clip_skip", "a base that takes its words from CLIP's layers (Stable Diffusion 1, 2 and XL)",
-         lambda config, base: base.reads_on),
+    Rule(
+        "training.shift",
+        "a base that follows a flow, such as SD 3 or FLUX",
+        lambda config, base: base.prediction_type == "flow",
+    ),
+    Rule(
+        "training.lora_plus",
+        "adapter.kind = lora, dora or tucker",
+        lambda config, base: config.adapter.kind in ("lora", "dora", "tucker"),
+    ),
+    Rule(
+        "training.text_encoder_rate",
+        "adapter.text_encoder = true, and another optimizer than prodigy",
+        lambda config, base: _trains_text(config, base) and config.training.optimizer != "prodigy",
+    ),
+    Rule(
+        "adapter.text_encoder",
+        "a base whose text encoder adapters are made for",
+        lambda config, base: bool(base.trained_encoders),
+    ),
+    Rule(
+        "data.max_token_length",
+        "a base that reads captions in chunks (Stable Diffusion 1, 2 and XL)",
+        lambda config, base: base.reads_on,
+    ),
+    Rule(
+        "data.clip_skip",
+        "a base that takes its words from CLIP's layers (Stable Diffusion 1, 2 and XL)",
+        lambda config, base: base.reads_on,
+    ),
     Rule("data.keep_tags", "data.shuffle_tags = true", lambda config, base: config.data.shuffle_tags),
     Rule("data.outside", "data.masks = true", lambda config, base: config.data.masks),
-    Rule("data.regularisation_weight", "data.regularisation",
-         lambda config, base: bool(config.data.regularisation)),
+    Rule("data.regularisation_weight", "data.regularisation", lambda config, base: bool(config.data.regularisation)),
     Rule("data.held_out", "validation.every above 0", lambda config, base: config.validation.every > 0),
-    Rule("validation.fraction", "validation.every above 0 and no data.held_out",
-         lambda config, base: config.validation.every > 0 and not config.data.held_out),
+    Rule(
+        "validation.fraction",
+        "validation.every above 0 and no data.held_out",
+        lambda config, base: config.validation.every > 0 and not config.data.held_out,
+    ),
     *(
         Rule(f"preview.{key}", "preview.every above 0 and a prompt", _previews)
         for key in ("seed", "steps", "guidance", "prompts")
     ),
-)  # fmt: skip
+)
 
 
 def without_effect(config: RunConfig, base: Family) -> list[str]:

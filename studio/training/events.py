@@ -106,9 +106,19 @@ class Failed:
 
 
 Event = (
-    Preparing | Started | Step | Validation | Preview | Checkpoint | RolledBack | Warned | ExportChecked | Finished
-    | Stopped | Failed
-)  # fmt: skip
+    Preparing
+    | Started
+    | Step
+    | Validation
+    | Preview
+    | Checkpoint
+    | RolledBack
+    | Warned
+    | ExportChecked
+    | Finished
+    | Stopped
+    | Failed
+)
 KINDS: dict[str, type] = {cls.__name__: cls for cls in Event.__args__}
 _OLD_KINDS = {"Certified": "ExportChecked"}
 _OLD_FIELDS = {"Step": {"rate": "steps_per_second", "text_encoder_rate": "text_encoder_lr"}}

@@ -98,9 +98,14 @@ class Batch:
 
 
 def list_examples(
-    items: list[Item], base: Family, cache: Cache, data: DataConfig, seed: int, regularization: bool = False,
+    items: list[Item],
+    base: Family,
+    cache: Cache,
+    data: DataConfig,
+    seed: int,
+    regularization: bool = False,
     stop: threading.Event | None = None,
-) -> tuple[list[Example], list[str]]:  # fmt: skip
+) -> tuple[list[Example], list[str]]:
     """(examples, one line for each image that is left out). Reads headers only; nothing is encoded yet.
 
     Ends early on `stop`: a disk may be slow.
@@ -184,9 +189,14 @@ def about_tokens(examples: list[Example], base: Family, most: int = 0) -> list[s
 
 
 def encode_missing(
-    examples: list[Example], base: Family, cache: Cache, distributed: Distributed, stop: threading.Event,
-    data: DataConfig, texts: bool = True,
-) -> Iterator[tuple[int, int] | Unreadable]:  # fmt: skip
+    examples: list[Example],
+    base: Family,
+    cache: Cache,
+    distributed: Distributed,
+    stop: threading.Event,
+    data: DataConfig,
+    texts: bool = True,
+) -> Iterator[tuple[int, int] | Unreadable]:
     """Encode what the cache does not hold, yielding (done, total), and each image that can't be decoded.
 
     Images are decoded on every core while others are encoded; each process does its share. Ends early on `stop`: what

@@ -10,12 +10,23 @@ from studio.training.publication import Publication
 from studio.training.reading import RunView
 
 ALWAYS = (
-    "training.steps", "training.batch_size", "training.learning_rate", "training.optimizer", "training.schedule",
-    "training.seed", "adapter.kind", "adapter.rank", "adapter.targets",
-)  # fmt: skip
+    "training.steps",
+    "training.batch_size",
+    "training.learning_rate",
+    "training.optimizer",
+    "training.schedule",
+    "training.seed",
+    "adapter.kind",
+    "adapter.rank",
+    "adapter.targets",
+)
 KINDS = {
-    "lora": "LoRA", "dora": "DoRA", "tucker": "LoRA with a Tucker core", "loha": "LoHa", "lokr": "LoKr",
-}  # fmt: skip
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "tucker": "LoRA with a Tucker core",
+    "loha": "LoHa",
+    "lokr": "LoKr",
+}
 DRAWN_ELSEWHERE = ("lora", "tucker")  # kinds that diffusers loads
 
 

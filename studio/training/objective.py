@@ -44,9 +44,15 @@ def pseudo_huber(error: Tensor, c: float) -> Tensor:
 
 
 def loss_of(
-    base: Family, latents: Tensor, conditions: dict[str, Tensor], noise: Tensor, t: Tensor,
-    weight: Tensor | None = None, settings: TrainingConfig | None = None, perturbation: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    base: Family,
+    latents: Tensor,
+    conditions: dict[str, Tensor],
+    noise: Tensor,
+    t: Tensor,
+    weight: Tensor | None = None,
+    settings: TrainingConfig | None = None,
+    perturbation: Tensor | None = None,
+) -> Tensor:
     """(B,) error of each image, weighted as the run asks; plain mean squared error without settings.
 
     t: (B,) as `base.times` gives it; weight: (B, 1, h, w); perturbation: (B, C, h, w) noise that only the input gets,

@@ -202,9 +202,10 @@ def _measure(
     few = [e for e in examples if e.frame.size == largest][: config.training.batch_size]
     texts = not config.adapter.text_encoder
     unreadable = [
-        one for one in encode_missing(few, base, cache, Distributed(), stop, config.data, texts)
+        one
+        for one in encode_missing(few, base, cache, Distributed(), stop, config.data, texts)
         if isinstance(one, Unreadable)
-    ]  # fmt: skip
+    ]
     few = [e for e in few if e.item.path not in {one.path for one in unreadable}]
     if not few:
         raise RunError(unreadable[0].message)

@@ -16,9 +16,14 @@ from studio.training.selection import Selection
 
 
 def prepare(
-    config: RunConfig, chosen: Selection, base: Family, cache: Cache, distributed: Distributed, stop: threading.Event,
+    config: RunConfig,
+    chosen: Selection,
+    base: Family,
+    cache: Cache,
+    distributed: Distributed,
+    stop: threading.Event,
     step: int,
-) -> Generator[Event, None, tuple[list[Example], list[Example], list[str]]]:  # fmt: skip
+) -> Generator[Event, None, tuple[list[Example], list[Example], list[str]]]:
     """Yield Preparing while images and captions are encoded; returns (examples, held-out ones, warnings).
 
     All three are empty after `stop`. step: where the run goes on, for the events. Raises RunError when no image is

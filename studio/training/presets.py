@@ -48,9 +48,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 _BEGINS = {  # a base's family: how the names of its presets begin
-    "starter": "starter,", "Stable Diffusion": "SD 1.5,", "SDXL": "SDXL,", "Stable Diffusion 3": "SD 3.5,",
-    "FLUX.1": "FLUX.1,", "Z-Image": "Z-Image,",
-}  # fmt: skip
+    "starter": "starter,",
+    "Stable Diffusion": "SD 1.5,",
+    "SDXL": "SDXL,",
+    "Stable Diffusion 3": "SD 3.5,",
+    "FLUX.1": "FLUX.1,",
+    "Z-Image": "Z-Image,",
+}
 
 
 def presets_of(family: str) -> dict[str, dict[str, Any]]:

@@ -22,9 +22,16 @@ def draw_previews(
     for number, line in enumerate(line for line in wanted.prompts if line.strip()):
         prompt, strength = prompt_and_strength(line)
         recipe = Recipe(
-            prompt=prompt, seed=wanted.seed, steps=wanted.steps, guidance=wanted.guidance, width=side, height=side,
-            clip_skip=config.data.clip_skip, base=config.base, adapters=((folder / "adapter.safetensors", strength),),
-        )  # fmt: skip
+            prompt=prompt,
+            seed=wanted.seed,
+            steps=wanted.steps,
+            guidance=wanted.guidance,
+            width=side,
+            height=side,
+            clip_skip=config.data.clip_skip,
+            base=config.base,
+            adapters=((folder / "adapter.safetensors", strength),),
+        )
         train_step.strength = strength
         try:
             image = draw(base, recipe)

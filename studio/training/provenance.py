@@ -30,9 +30,13 @@ _CHANGED = {
 
 
 def keep(
-    folder: Path, base: Family, cache: Cache, chosen: Selection, examples: Sequence[Example],
+    folder: Path,
+    base: Family,
+    cache: Cache,
+    chosen: Selection,
+    examples: Sequence[Example],
     held_out: Sequence[Example],
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Write down what the run is made of when it begins; a line for each thing that is another one when it goes on.
 
     examples: what is trained on, regularization images included; held_out: what is measured on.

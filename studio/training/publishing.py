@@ -26,9 +26,17 @@ from studio.training.runs import read_run
 from studio.workspace import Workspace, remove_folder
 
 LICENCES = (
-    "apache-2.0", "mit", "openrail", "creativeml-openrail-m", "openrail++", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0",
-    "cc-by-nc-4.0", "other",
-)  # fmt: skip
+    "apache-2.0",
+    "mit",
+    "openrail",
+    "creativeml-openrail-m",
+    "openrail++",
+    "cc0-1.0",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "other",
+)
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
 BLOCK = 2**20  # bytes between two checks of `stop`
 

@@ -27,7 +27,7 @@ from studio.training.events import (
     Validation,
     Warned,
     from_dict,
-)  # fmt: skip
+)
 
 LOG = "events.jsonl"
 KEPT = 6  # runs whose reading is remembered; one of 100,000 steps takes 20 MB

@@ -116,10 +116,19 @@ def _make(workspace: Workspace, name: str, stamp: Stamp) -> tuple[Summary, Cours
     validated = [one for one in view.validations if one.step]
     best = min(validated, key=lambda one: one.loss) if validated else None
     made = Summary(
-        name, view.state, config.base, Path(config.data.folder).name, view.step, view.steps or config.training.steps,
-        best.loss if best else None, best.base_loss if best else None, validated[-1].verdict if validated else "",
-        max(stamp[1], stamp[0]) / 1e9, _inside(view, folder)[-1][2] if view.previews else "", size_of(folder),
-    )  # fmt: skip
+        name,
+        view.state,
+        config.base,
+        Path(config.data.folder).name,
+        view.step,
+        view.steps or config.training.steps,
+        best.loss if best else None,
+        best.base_loss if best else None,
+        validated[-1].verdict if validated else "",
+        max(stamp[1], stamp[0]) / 1e9,
+        _inside(view, folder)[-1][2] if view.previews else "",
+        size_of(folder),
+    )
     line = Course(
         thin([(step, smooth) for step, _, smooth in view.losses]),
         thin([(one.step, one.loss) for one in view.validations]),

@@ -36,7 +36,7 @@ from studio.training.events import (
     Step,
     Stopped,
     Warned,
-)  # fmt: skip
+)
 from studio.training.examples import BatchLoader, Example
 from studio.training.export_check import check_export
 from studio.training.made_of import short
@@ -59,9 +59,12 @@ READ_EVERY = 10  # steps between two waits for an accelerator's losses
 
 
 def train(
-    config: RunConfig, workspace: Workspace, stop: threading.Event | None = None, folder: Path | None = None,
+    config: RunConfig,
+    workspace: Workspace,
+    stop: threading.Event | None = None,
+    folder: Path | None = None,
     save: threading.Event | None = None,
-) -> Iterator[Event]:  # fmt: skip
+) -> Iterator[Event]:
     """Run to the end, yielding each event after it stands in the run folder.
 
     stop    finishes the step, writes a checkpoint and ends with Stopped
@@ -114,8 +117,15 @@ def _try_to_append(folder: Path, event: Event) -> None:
 class _Run:
     """One run under way."""
 
-    def __init__(self, config: RunConfig, workspace: Workspace, folder: Path, distributed: Distributed,
-                 stop: threading.Event | None, save: threading.Event | None):  # fmt: skip
+    def __init__(
+        self,
+        config: RunConfig,
+        workspace: Workspace,
+        folder: Path,
+        distributed: Distributed,
+        stop: threading.Event | None,
+        save: threading.Event | None,
+    ):
         config = config.model_copy(update={"name": folder.name})
         self.config, self.changed = as_begun(config, provenance.begun_under(folder))
         self.workspace, self.folder, self.distributed = workspace, folder, distributed
@@ -247,10 +257,16 @@ class _Run:
         left = (self.config.training.steps - reading.step) * self.clock.seconds
         optimizer, speed = self.train_step.optimizer, round(1 / self.clock.seconds, 4)
         return Step(
-            reading.step, loss, self.smoothed, current_lr(optimizer, self.base.denoiser), speed,
-            round(left, 2), float(reading.norm), round(memory_used(self.base.device), 3),
+            reading.step,
+            loss,
+            self.smoothed,
+            current_lr(optimizer, self.base.denoiser),
+            speed,
+            round(left, 2),
+            float(reading.norm),
+            round(memory_used(self.base.device), 3),
             current_lr(optimizer, "text_encoder"),
-        )  # fmt: skip
+        )
 
     def _fault(self, reading: StepResult) -> str | None:
         """What is wrong when a loss or a gradient is not a number any more."""
@@ -270,8 +286,11 @@ class _Run:
             event = self.held.validate(step)
             if step and (self.best is None or event.loss < self.best["loss"]):
                 self.best = {
-                    "step": step, "loss": event.loss, "base_loss": event.base_loss, "values": self.train_step.values(),
-                }  # fmt: skip
+                    "step": step,
+                    "loss": event.loss,
+                    "base_loss": event.base_loss,
+                    "values": self.train_step.values(),
+                }
         yield event
         turned = event.verdict == verdict.OVERFITTING and self.held.verdicts[-2:-1] != [verdict.OVERFITTING]
         if turned and self.best:
@@ -286,9 +305,10 @@ class _Run:
             yield Warned(step, "Nothing is held out any more: the run keeps its last step, not an earlier best one.")
             return
         yield Warned(
-            step, "What is held out is not what this run was measured on before: its best and its present weights are "
+            step,
+            "What is held out is not what this run was measured on before: its best and its present weights are "
             "measured anew, and earlier held-out losses are not compared with.",
-        )  # fmt: skip
+        )
         if self.best and self.best["step"] < step:
             now = self.train_step.values()
             self.train_step.put(self.best["values"])
@@ -323,9 +343,12 @@ class _Run:
             with self.train_step.evaluation_weights():
                 metadata = self._metadata(step, None)
                 path = checkpoints.save(
-                    self.folder, step, packed, lambda file: self.train_step.save(file, metadata),
+                    self.folder,
+                    step,
+                    packed,
+                    lambda file: self.train_step.save(file, metadata),
                     self.config.training.keep_checkpoints,
-                )  # fmt: skip
+                )
             self.difficulty.write(self.folder)
         except OSError as error:
             kept = checkpoints.every(self.folder)
@@ -411,9 +434,7 @@ class _Run:
         return adapter_metadata(self.config, self.chosen.items, resolution, step, losses, self.weights)
 
     def _setup(self, examples: list[Example]) -> str:
-        own, other = (
-            len({e.item.path for e in examples if e.regularization is kind}) for kind in (False, True)
-        )  # fmt: skip
+        own, other = (len({e.item.path for e in examples if e.regularization is kind}) for kind in (False, True))
         buckets = ", ".join(
             f"{w} × {h}: {len(self.plan.own[w, h]) + len(self.plan.regularization[w, h])}" for w, h in self.plan.places
         )
@@ -425,10 +446,16 @@ class _Run:
     def _state(self, step: int) -> dict[str, Any]:
         """All that a run needs to go on as if it had never stopped."""
         return {
-            "step": step, "smoothed": self.smoothed, "best": self.best, "slower": self.slower,
-            "rollbacks": self.rollbacks, "difficulty": self.difficulty.state(), "train_step": self.train_step.state(),
-            "held": self.held.state() if self.held else None, "memory": self.memory.state() if self.memory else None,
-        }  # fmt: skip
+            "step": step,
+            "smoothed": self.smoothed,
+            "best": self.best,
+            "slower": self.slower,
+            "rollbacks": self.rollbacks,
+            "difficulty": self.difficulty.state(),
+            "train_step": self.train_step.state(),
+            "held": self.held.state() if self.held else None,
+            "memory": self.memory.state() if self.memory else None,
+        }
 
     def _restore(self, state: dict[str, Any] | None) -> int:
         """Go back to a state; returns its step, 0 for none."""

@@ -23,17 +23,24 @@ class Validator:
     """Measures an adapter on images that it never learns from; remembers the base's figure and the best one."""
 
     def __init__(
-        self, examples: list[Example], base: Family, reader: BatchLoader, distributed: Distributed,
-        conditions: Callable[[Batch], dict[str, Tensor]], base_hash: str = "",
-    ):  # fmt: skip
+        self,
+        examples: list[Example],
+        base: Family,
+        reader: BatchLoader,
+        distributed: Distributed,
+        conditions: Callable[[Batch], dict[str, Tensor]],
+        base_hash: str = "",
+    ):
         """base_hash: names the base's weights by their content."""
         self.examples = sorted(examples, key=lambda e: e.frame.size)
         # What the losses are of: those of another key are never compared with them.
         read = (reader.data.clip_skip, reader.data.max_token_length) if base.reads_on else EARLIER
         self.key = key_of(
-            base_hash, reader.data.outside if reader.data.masks else None, *([] if read == EARLIER else [read]),
+            base_hash,
+            reader.data.outside if reader.data.masks else None,
+            *([] if read == EARLIER else [read]),
             [(e.name, e.digest, e.frame.size, e.frame.scaled, e.mask, e.captions[0]) for e in self.examples],
-        )[:16]  # fmt: skip
+        )[:16]
         self.base, self.reader, self.distributed, self.conditions = base, reader, distributed, conditions
         # Several draws an image, more where there are few images, as many in each quarter of the schedule.
         self.draws = BANDS * math.ceil(max(8, 32 / max(1, len(examples))) / BANDS)
@@ -85,9 +92,12 @@ class Validator:
 
     def state(self) -> dict[str, Any]:
         return {
-            "key": self.key, "best": self.best_rows, "last": self.last_rows, "history": self.history,
+            "key": self.key,
+            "best": self.best_rows,
+            "last": self.last_rows,
+            "history": self.history,
             "verdicts": self.verdicts,
-        }  # fmt: skip
+        }
 
     def restore(self, state: dict[str, Any]) -> bool:
         """Go on from `state()`. False, and nothing of it is taken, where it was measured on other images."""

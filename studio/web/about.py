@@ -84,8 +84,9 @@ class About:
             self.empty = _button("Empty trash", "empty-trash", 140, interactive=False)
         self.cleared = gr.HTML(
             note("The cache holds nothing you made: without it the next page and the next run take a little longer."),
-            padding=False, elem_id="cleared",
-        )  # fmt: skip
+            padding=False,
+            elem_id="cleared",
+        )
         with gr.Column(visible=False) as self.sure:
             self.question = gr.HTML(padding=False, elem_id="sure")
             with gr.Row(elem_classes="tools"):
@@ -117,9 +118,11 @@ class About:
             return {self.seen: state, self.report: note(job.error or "", bad=True)}
         sizes = job.result.sizes
         return {
-            self.seen: state, self.report: _lines(job.result.lines), self.sizes: _table(sizes),
+            self.seen: state,
+            self.report: _lines(job.result.lines),
+            self.sizes: _table(sizes),
             self.empty: gr.update(interactive=sizes[system.TRASH] > 0),
-        }  # fmt: skip
+        }
 
     @show_errors
     def clear_cache(self):
@@ -135,9 +138,11 @@ class About:
             return {self.sure: gr.update(visible=False), self.empty: gr.update(interactive=False)}
         words = f"Delete {' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))} for good?"
         return {
-            self.question: note(words), self.sure: gr.update(visible=True),
-            self.really: f"Delete {size(found.size)}", self.empty: gr.update(interactive=False),
-        }  # fmt: skip
+            self.question: note(words),
+            self.sure: gr.update(visible=True),
+            self.really: f"Delete {size(found.size)}",
+            self.empty: gr.update(interactive=False),
+        }
 
     def spare(self):
         return {self.sure: gr.update(visible=False), self.empty: gr.update(interactive=True)}
@@ -147,8 +152,10 @@ class About:
         freed = system.empty_trash(self.workspace)
         self.begin()
         return {
-            self.cleared: _freed(freed), self.sure: gr.update(visible=False), self.context.trash_emptied: time.time()
-        }  # fmt: skip
+            self.cleared: _freed(freed),
+            self.sure: gr.update(visible=False),
+            self.context.trash_emptied: time.time(),
+        }
 
 
 def build(context: PageContext) -> About:

@@ -34,12 +34,13 @@ class BaseModelPicker:
     def __init__(self, context: PageContext, prefix: str):
         self.context, self.workspace = context, context.workspace
         self.choice = gr.Dropdown(
-            base_models.base_choices(self.workspace), value=STARTER, label="Base model", elem_id=f"{prefix}-base",
+            base_models.base_choices(self.workspace),
+            value=STARTER,
+            label="Base model",
+            elem_id=f"{prefix}-base",
             interactive=True,
-        )  # fmt: skip
-        self.card = gr.HTML(
-            card_html(self.workspace, STARTER), elem_id=f"{prefix}-base-card", elem_classes="tight"
-        )  # fmt: skip
+        )
+        self.card = gr.HTML(card_html(self.workspace, STARTER), elem_id=f"{prefix}-base-card", elem_classes="tight")
         allows = self.workspace.allows
         self.added = NewBaseModel(context, prefix, self.choice) if allows.folders and allows.models else None
 
@@ -76,9 +77,11 @@ class NewBaseModel:
         self.line = gr.State("")  # the base that was inspected last
         with gr.Accordion("Another base model", open=False, elem_id=f"{prefix}-another") as self.part:
             self.place = gr.Textbox(
-                label="Folder, .safetensors file, or owner/name on huggingface.co", max_lines=1,
-                info="Stable Diffusion 1, 2, XL, 3 and 3.5, FLUX.1, Z-Image.", elem_id=f"{prefix}-place",
-            )  # fmt: skip
+                label="Folder, .safetensors file, or owner/name on huggingface.co",
+                max_lines=1,
+                info="Stable Diffusion 1, 2, XL, 3 and 3.5, FLUX.1, Z-Image.",
+                elem_id=f"{prefix}-place",
+            )
             with gr.Accordion("Options", open=False, elem_classes="group", elem_id=f"{prefix}-options"):
                 with gr.Row(elem_classes="aligned"):
                     self.options = [_option(prefix, key) for key in list(OPTIONS)[:-1]]
@@ -86,9 +89,13 @@ class NewBaseModel:
             with gr.Row():
                 self.inspect_button = gr.Button("Inspect", size="md", elem_id=f"{prefix}-inspect", min_width=110)
                 self.use_button = gr.Button(
-                    "Use this model", variant="primary", size="md", interactive=False, elem_id=f"{prefix}-use",
+                    "Use this model",
+                    variant="primary",
+                    size="md",
+                    interactive=False,
+                    elem_id=f"{prefix}-use",
                     min_width=110,
-                )  # fmt: skip
+                )
             self.report = gr.HTML(elem_id=f"{prefix}-seen", elem_classes="tight")
             self._download_part(prefix)
             self.forget_button = gr.Button("Remove from list", size="sm", elem_id=f"{prefix}-forget")
@@ -97,10 +104,13 @@ class NewBaseModel:
     def _download_part(self, prefix: str) -> None:
         with gr.Column(visible=False, elem_id=f"{prefix}-fetch") as self.fetch:
             self.token = gr.Textbox(
-                label="Token", type="password", max_lines=1, elem_id=f"{prefix}-token",
+                label="Token",
+                type="password",
+                max_lines=1,
+                elem_id=f"{prefix}-token",
                 info="Only for gated models: accept their terms on their page first. It is used for this download and "
                 "not stored.",
-            )  # fmt: skip
+            )
             with gr.Row():
                 self.get = gr.Button("Download", size="md", elem_id=f"{prefix}-download", min_width=110)
                 self.stop = gr.Button(
@@ -142,9 +152,11 @@ class NewBaseModel:
         except StudioError as error:
             usable, missing, report = False, False, note(str(error), bad=True)
         return {
-            self.line: line, self.report: report, self.use_button: gr.update(interactive=usable),
+            self.line: line,
+            self.report: report,
+            self.use_button: gr.update(interactive=usable),
             self.fetch: gr.update(visible=missing),
-        }  # fmt: skip
+        }
 
     @show_errors
     def use(self, line):
@@ -153,16 +165,20 @@ class NewBaseModel:
         name = base_models.remember(self.workspace, line)
         return {
             self.choice: gr.update(choices=base_models.base_choices(self.workspace), value=name),
-            self.part: gr.update(open=False), self.use_button: gr.update(interactive=False),
-        }  # fmt: skip
+            self.part: gr.update(open=False),
+            self.use_button: gr.update(interactive=False),
+        }
 
     @show_errors
     def begin(self, line, secret):
         base_models.start_download(self.workspace, line, secret or "")
         return {
-            self.token: "", self.get: gr.update(interactive=False), self.stop: gr.update(interactive=True),
-            self.progress: note("Starting."), self.timer: gr.Timer(active=True),
-        }  # fmt: skip
+            self.token: "",
+            self.get: gr.update(interactive=False),
+            self.stop: gr.update(interactive=True),
+            self.progress: note("Starting."),
+            self.timer: gr.Timer(active=True),
+        }
 
     def watch(self, line):
         job = base_models.download()
@@ -170,14 +186,17 @@ class NewBaseModel:
             return {self.timer: gr.Timer(active=False)}
         if job.state == "running":
             return {
-                self.fetch: gr.update(visible=True), self.get: gr.update(interactive=False),
+                self.fetch: gr.update(visible=True),
+                self.get: gr.update(interactive=False),
                 self.stop: gr.update(interactive=True),
                 self.progress: progress_bar(job.done, job.total) + note(f"{job.title}: {job.message}"),
-            }  # fmt: skip
+            }
         updates = {
-            self.get: gr.update(interactive=True), self.stop: gr.update(interactive=False),
-            self.progress: note(job.error or job.message, bad=bool(job.error)), self.timer: gr.Timer(active=False),
-        }  # fmt: skip
+            self.get: gr.update(interactive=True),
+            self.stop: gr.update(interactive=False),
+            self.progress: note(job.error or job.message, bad=bool(job.error)),
+            self.timer: gr.Timer(active=False),
+        }
         done = bool(job.result) and job.result == base_models.name_of(self.workspace, line)
         updates[self.fetch] = gr.update(visible=not done)
         if done:  # the one that was inspected last, and no other

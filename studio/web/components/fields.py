@@ -19,10 +19,13 @@ def encoder_fields(workspace: Workspace, prefix: str, title: str = "Image encode
     """Closed: another image encoder, and whether it may be downloaded. prefix: of the elements' ids."""
     with gr.Accordion(title, open=False, visible=workspace.allows.models, elem_id=f"{prefix}-encoder-part"):
         encoder = gr.Textbox(
-            label="CLIP model", info="Empty: the built-in one, for the things of the built-in base model. Else a name "
-            "from huggingface.co, or a folder.", placeholder="openai/clip-vit-base-patch32", max_lines=1,
+            label="CLIP model",
+            info="Empty: the built-in one, for the things of the built-in base model. Else a name "
+            "from huggingface.co, or a folder.",
+            placeholder="openai/clip-vit-base-patch32",
+            max_lines=1,
             elem_id=f"{prefix}-encoder",
-        )  # fmt: skip
+        )
         download = gr.Checkbox(label="Download it if it is missing", elem_id=f"{prefix}-download")
     return encoder, download
 
@@ -30,9 +33,14 @@ def encoder_fields(workspace: Workspace, prefix: str, title: str = "Image encode
 def gallery(name: str, **options) -> gr.Gallery:
     """A grid of images with captions below them, as high as they are; hidden until it is filled."""
     plain: dict[str, Any] = {
-        "show_label": False, "height": "auto", "buttons": [], "object_fit": "contain", "interactive": False,
-        "visible": False, "elem_classes": "gallery",
-    }  # fmt: skip
+        "show_label": False,
+        "height": "auto",
+        "buttons": [],
+        "object_fit": "contain",
+        "interactive": False,
+        "visible": False,
+        "elem_classes": "gallery",
+    }
     return gr.Gallery(elem_id=name, **plain | options)
 
 

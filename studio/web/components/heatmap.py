@@ -6,10 +6,14 @@ from html import escape
 from typing import Any
 
 SPOKEN = {
-    "self-attention": "attention of the image to itself", "cross-attention": "attention to the prompt",
+    "self-attention": "attention of the image to itself",
+    "cross-attention": "attention to the prompt",
     "time": "time and conditions",
-    "projection": "projections in and out", "conv": "convolutions", "norm": "norms", "other": "others",
-}  # fmt: skip
+    "projection": "projections in and out",
+    "conv": "convolutions",
+    "norm": "norms",
+    "other": "others",
+}
 FIRST, LOWEST = 0.12, 100.0  # colour of the weakest that is seen, and how many times weaker than the strongest it is
 LONGEST = 128  # directions in the chart
 

@@ -28,9 +28,13 @@ class MaskPainter:
     def __init__(self, context: PageContext):
         self.workspace = context.workspace
         self.source = gr.Image(
-            label="Image to image", type="filepath", format="png", height=170, elem_id="source",
+            label="Image to image",
+            type="filepath",
+            format="png",
+            height=170,
+            elem_id="source",
             sources=["upload", "clipboard"],
-        )  # fmt: skip
+        )
         self.mask = gr.Textbox(visible=False)
         self.canvas = gr.HTML("", elem_id="paint", html_template="${value}", js_on_load=_JS)
 

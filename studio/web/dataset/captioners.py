@@ -39,17 +39,21 @@ class CaptionerForm:
         self.fields: dict[tuple[str, str], gr.components.Component] = {}  # (captioner, setting) -> field
         self.groups: dict[str, gr.Accordion] = {}
         self.name = gr.Dropdown(
-            label="Captioner", choices=[(NAMES.get(name, name), name) for name in self.kinds], value="starter",
+            label="Captioner",
+            choices=[(NAMES.get(name, name), name) for name in self.kinds],
+            value="starter",
             elem_id="captioner",
-        )  # fmt: skip
+        )
         self.about = gr.HTML(note(self.kinds["starter"].about + "."), elem_id="captioner-about")
         for kind, known in self.kinds.items():
             if known.settings.model_fields:
                 self._group(kind, known.settings)
         self.download = gr.Checkbox(
-            label="Download its model if it is missing", info="From huggingface.co, once.", visible=False,
+            label="Download its model if it is missing",
+            info="From huggingface.co, once.",
+            visible=False,
             elem_id="captioner-download",
-        )  # fmt: skip
+        )
         self.mode = gr.Dropdown(
             label="Which images",
             choices=[(words[0].upper() + words[1:], key) for key, words in MODES.items()],

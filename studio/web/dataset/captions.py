@@ -52,9 +52,11 @@ class Captions:
     def start(self, dataset, word, *chosen):
         captioning.caption_dataset(self.workspace, dataset, word or "", **self.form.chosen(*chosen))
         return {
-            self.caption: gr.update(interactive=False), self.stop: gr.update(interactive=True),
-            self.progress: note("Starting."), self.seen: NOTHING_SHOWN,
-        }  # fmt: skip
+            self.caption: gr.update(interactive=False),
+            self.stop: gr.update(interactive=True),
+            self.progress: note("Starting."),
+            self.seen: NOTHING_SHOWN,
+        }
 
     def watch(self, last, dataset):
         """Captioning, and whether the dataset changed, here or on another page."""
@@ -68,9 +70,11 @@ class Captions:
         if state == last:
             return gr.skip()
         updates = {
-            self.seen: state, self.caption: gr.update(interactive=busy is None),
-            self.stop: gr.update(interactive=active is not None), self.context.revision: now,
-        }  # fmt: skip
+            self.seen: state,
+            self.caption: gr.update(interactive=busy is None),
+            self.stop: gr.update(interactive=active is not None),
+            self.context.revision: now,
+        }
         return updates | ({self.progress: job_report(job)} if job else {})
 
     def check_trigger(self, candidate):

@@ -38,9 +38,15 @@ class Check:
             self.suggested = gr.State((base_models.STARTER, DEFAULT_SIZE))  # a base and its size
             with gr.Row(equal_height=False, elem_classes="low"):
                 self.resolution = gr.Number(
-                    label="Training resolution", info="In pixels; smaller images are reported.", value=DEFAULT_SIZE,
-                    precision=0, minimum=64, maximum=4096, elem_id="check-size", min_width=160,
-                )  # fmt: skip
+                    label="Training resolution",
+                    info="In pixels; smaller images are reported.",
+                    value=DEFAULT_SIZE,
+                    precision=0,
+                    minimum=64,
+                    maximum=4096,
+                    elem_id="check-size",
+                    min_width=160,
+                )
                 self.check = gr.Button("Check this dataset", variant="primary", elem_id="check-dataset", min_width=180)
                 self.score = gr.Button("Find captions that don't fit", elem_id="score", min_width=240)
                 self.stop = gr.Button("Stop", interactive=False, elem_id="stop-check-dataset", min_width=80, scale=0)
@@ -94,9 +100,12 @@ class Check:
             except StudioError as error:
                 line = line or note(str(error), bad=True)
         return {
-            self.seen: state, self.progress: line, self.findings: findings_html(self.workspace, dataset),
-            self.worst: rows, self.stop: gr.update(interactive=running is not None),
-        }  # fmt: skip
+            self.seen: state,
+            self.progress: line,
+            self.findings: findings_html(self.workspace, dataset),
+            self.worst: rows,
+            self.stop: gr.update(interactive=running is not None),
+        }
 
     def follow_base(self, last, side):
         """The size of the base that is chosen for training, unless a person typed another one."""

@@ -25,9 +25,12 @@ class Export:
         self.seen = gr.State(None)
         with gr.Accordion("Export", open=False, elem_id="export"):
             self.kind = gr.Dropdown(
-                label="Format", choices=list(FORMATS), value=next(iter(FORMATS)),
-                visible=self.workspace.allows.folders, elem_id="export-kind",
-            )  # fmt: skip
+                label="Format",
+                choices=list(FORMATS),
+                value=next(iter(FORMATS)),
+                visible=self.workspace.allows.folders,
+                elem_id="export-kind",
+            )
             self.background = gr.Textbox(
                 label="Background for transparent images",
                 info="A colour, such as white or #808080. Empty: they stay transparent.",

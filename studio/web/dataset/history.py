@@ -83,8 +83,9 @@ class History:
         if opened is None:
             return NOTHING
         steps, gone = history(opened), removed_images(opened)
-        removed = [(file, _link(self.workspace, path) if place < MOST else None)
-                   for place, (file, path) in enumerate(gone)]  # fmt: skip
+        removed = [
+            (file, _link(self.workspace, path) if place < MOST else None) for place, (file, path) in enumerate(gone)
+        ]
         return views.history(steps, removed) if steps else NOTHING
 
     @show_errors

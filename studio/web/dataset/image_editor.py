@@ -50,9 +50,13 @@ class ImageEditor:
             self.blank = gr.HTML(UNPICKED)
             with gr.Column(visible=False) as self.editor:
                 self.large = gr.Image(
-                    show_label=False, interactive=False, buttons=["fullscreen"], elem_id="large", type="filepath",
+                    show_label=False,
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="large",
+                    type="filepath",
                     elem_classes="large-image",
-                )  # fmt: skip
+                )
                 self.caption = gr.Textbox(
                     label="Caption", lines=3, max_lines=8, submit_btn=False, elem_id="caption", interactive=True
                 )
@@ -63,8 +67,18 @@ class ImageEditor:
                     self.remove = gr.Button("Remove", size="md", min_width=80, elem_id="remove-image")
                     self.following = gr.Button("Next →", size="md", min_width=90, elem_id="next")
                 self.saved = gr.HTML(elem_id="saved")
-        self.outputs = [self.large, self.caption, self.saved, self.picked, self.editor, self.blank, self.loaded,
-                        self.tokens, self.chips, self.batch]  # fmt: skip
+        self.outputs = [
+            self.large,
+            self.caption,
+            self.saved,
+            self.picked,
+            self.editor,
+            self.blank,
+            self.loaded,
+            self.tokens,
+            self.chips,
+            self.batch,
+        ]
 
     def wire(self) -> None:
         context, images, revision = self.context, self.images, self.context.revision
@@ -114,9 +128,11 @@ class ImageEditor:
         """Updates for no image."""
         texts = (self.caption, self.saved, self.picked, self.loaded, self.tokens, self.chips, self.batch)
         return {
-            self.large: None, self.editor: gr.update(visible=False), self.blank: gr.update(visible=True),
+            self.large: None,
+            self.editor: gr.update(visible=False),
+            self.blank: gr.update(visible=True),
             **dict.fromkeys(texts, ""),
-        }  # fmt: skip
+        }
 
     def annotated(self, dataset, file: str, text: str) -> dict[Any, Any]:
         """Updates for the tokens and the chips of a caption as it is on the disk."""
@@ -228,10 +244,12 @@ class ImageEditor:
             return gr.skip()
         now = captions.save_caption(self.workspace, name, file, join(tags), batch=batch)
         return {
-            self.caption: now, self.loaded: as_loaded(key, now), self.saved: note("Saved."),
+            self.caption: now,
+            self.loaded: as_loaded(key, now),
+            self.saved: note("Saved."),
             **self.annotated(datasets.view(self.workspace, name), file, now),
             self.context.revision: datasets.stamp(self.workspace, name),
-        }  # fmt: skip
+        }
 
     @show_errors
     def remove_image(self, key, number, files, *listing):

@@ -48,8 +48,18 @@ class ImageFilter:
 
     @property
     def inputs(self) -> list[Any]:
-        return [self.find, self.has, self.lacks, self.captioned, self.pattern, self.fewest, self.most, self.smaller,
-                self.larger, self.name]  # fmt: skip
+        return [
+            self.find,
+            self.has,
+            self.lacks,
+            self.captioned,
+            self.pattern,
+            self.fewest,
+            self.most,
+            self.smaller,
+            self.larger,
+            self.name,
+        ]
 
 
 def _tag_field(label: str, name: str) -> gr.Dropdown:
@@ -103,8 +113,17 @@ class Images:
                         self.forth = gr.Button("Next page →", size="sm", min_width=90, elem_id="next-page")
                 self.side = gr.Column(scale=4, min_width=280, visible=False, elem_classes="side")
         self.listing = [context.choice, self.filter.sort, self.filter.descending, *self.filter.inputs]
-        self.outputs = [self.summary, self.grid, self.page, self.shown, self.pager, self.where, self.back, self.forth,
-                        self.side]  # fmt: skip
+        self.outputs = [
+            self.summary,
+            self.grid,
+            self.page,
+            self.shown,
+            self.pager,
+            self.where,
+            self.back,
+            self.forth,
+            self.side,
+        ]
 
     def wire(self) -> None:
         choice, revision, fields = self.context.choice, self.context.revision, self.filter

@@ -23,9 +23,12 @@ class Import:
         with gr.Accordion("Add your own images", open=False, elem_id="add-images"):
             self.name = gr.Textbox(label="Name", placeholder="my-images", max_lines=1, elem_id="dataset-name")
             self.files = gr.File(
-                label="Images or a zip", file_count="multiple", height=140, elem_id="drop-images",
+                label="Images or a zip",
+                file_count="multiple",
+                height=140,
+                elem_id="drop-images",
                 elem_classes="drop",
-            )  # fmt: skip
+            )
             self.folder = gr.Textbox(
                 label="Or a folder on this machine",
                 info="Also kohya's 10_name folders and Hugging Face's imagefolder. It is copied, not changed.",
@@ -68,8 +71,9 @@ class Import:
             datasets.make_thumbnails(self.workspace, datasets.view(self.workspace, name))
         return updates | {
             self.context.choice: gr.update(choices=datasets.dataset_choices(self.workspace), value=name),
-            self.files: None, self.context.revision: datasets.stamp(self.workspace, name),
-        }  # fmt: skip
+            self.files: None,
+            self.context.revision: datasets.stamp(self.workspace, name),
+        }
 
 
 def build(context: DatasetContext) -> Import:

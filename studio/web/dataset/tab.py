@@ -29,8 +29,9 @@ class DatasetTab:
                 self.choice = gr.Dropdown(
                     label="Dataset", info="Yours, or a sample to try things with.", choices=[], elem_id="dataset"
                 )
-                context = DatasetContext(**vars(page), choice=self.choice, revision=self.revision,
-                                         requested=self.requested)  # fmt: skip
+                context = DatasetContext(
+                    **vars(page), choice=self.choice, revision=self.revision, requested=self.requested
+                )
                 imports.build(context)
                 context.captions = captions.build(context)
                 export.build(context)

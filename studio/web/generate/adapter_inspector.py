@@ -55,9 +55,12 @@ class AdapterInspector:
                 label="Name", placeholder="From the adapters' names", max_lines=1, elem_id="merge-name", min_width=180
             )
             self.words = gr.Textbox(
-                label="Trigger words", placeholder="From the adapters", max_lines=1, elem_id="merge-words",
+                label="Trigger words",
+                placeholder="From the adapters",
+                max_lines=1,
+                elem_id="merge-words",
                 min_width=180,
-            )  # fmt: skip
+            )
         with gr.Row(elem_classes="low", equal_height=True):
             self.merged_layout = gr.Dropdown(
                 LAYOUTS, value="diffusers", label="Layout", elem_id="merge-layout", min_width=180

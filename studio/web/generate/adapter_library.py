@@ -28,9 +28,13 @@ class AdapterLibrary:
         self.context, self.workspace = context, context.workspace
         with gr.Tab("Adapters", id="library", elem_id="tab-library") as self.tab:
             self.search = gr.Textbox(
-                label="Search", show_label=False, placeholder="Search by name, type, base model or trigger word",
-                max_lines=1, container=False, elem_id="library-search",
-            )  # fmt: skip
+                label="Search",
+                show_label=False,
+                placeholder="Search by name, type, base model or trigger word",
+                max_lines=1,
+                container=False,
+                elem_id="library-search",
+            )
             self.deleted = clickable_html("library-removed")
             self.cards = clickable_html("library", NOTHING)
             self.inspector = adapter_inspector.build(context)

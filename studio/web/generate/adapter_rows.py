@@ -29,21 +29,37 @@ class Row:
             with gr.Row(elem_classes="adapter-head"):
                 on = gr.Checkbox(value=True, label="On", min_width=60, scale=0, elem_id=f"on-{index}")
                 self.strength = gr.Slider(
-                    -2, 2, value=1.0, step=0.05, label="Strength", interactive=True, scale=6, min_width=180,
+                    -2,
+                    2,
+                    value=1.0,
+                    step=0.05,
+                    label="Strength",
+                    interactive=True,
+                    scale=6,
+                    min_width=180,
                     elem_id=f"strength-{index}",
-                )  # fmt: skip
+                )
                 self.remove = gr.Button("Remove", size="sm", scale=0, min_width=76, elem_id=f"remove-{index}")
             self.about = clickable_html(f"about-{index}")
             with gr.Accordion("Text encoder, blocks, steps", open=False, elem_id=f"more-{index}"):
                 with gr.Row():
                     text = gr.Number(
-                        label="Strength on the text encoder", info="Empty: the same strength.", value=None, step=0.05,
-                        min_width=140, elem_id=f"text-strength-{index}",
-                    )  # fmt: skip
+                        label="Strength on the text encoder",
+                        info="Empty: the same strength.",
+                        value=None,
+                        step=0.05,
+                        min_width=140,
+                        elem_id=f"text-strength-{index}",
+                    )
                     blocks = gr.Dropdown(
-                        BLOCKS, value="", label="Blocks", info="Such as: up 0.5, down.1 0", allow_custom_value=True,
-                        min_width=160, elem_id=f"blocks-{index}",
-                    )  # fmt: skip
+                        BLOCKS,
+                        value="",
+                        label="Blocks",
+                        info="Such as: up 0.5, down.1 0",
+                        allow_custom_value=True,
+                        min_width=160,
+                        elem_id=f"blocks-{index}",
+                    )
                 with gr.Row():
                     start = _share("From this share of the steps", f"start-{index}", 0)
                     end = _share("To this share", f"end-{index}", 1)
@@ -77,8 +93,14 @@ class AdapterRows:
         for index, row in enumerate(self.rows):
             row.remove.click(lambda keys, i=index: self.removed(i, keys), self.keys, self.outputs, **QUIET)
             row.about.click(add_word, context.form.prompt, context.form.prompt, **QUIET)
-        gr.on([self.keys.change, context.form.base.change], self.describe, [self.keys, context.form.base],
-              [row.about for row in self.rows], trigger_mode="always_last", **QUIET)  # fmt: skip
+        gr.on(
+            [self.keys.change, context.form.base.change],
+            self.describe,
+            [self.keys, context.form.base],
+            [row.about for row in self.rows],
+            trigger_mode="always_last",
+            **QUIET,
+        )
         chooser.input(self.add_chosen, [chooser, self.keys], [*self.outputs, chooser], **QUIET)
         chooser.focus(self.choices, None, chooser, **QUIET)
         incoming = context.incoming

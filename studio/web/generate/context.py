@@ -17,8 +17,22 @@ if TYPE_CHECKING:
     from studio.web.generate.form import GenerateForm
 
 # Fields of a Recipe in the order of `GenerateForm.fields`. A browser remembers all but the last two.
-FIELDS = ("base", "prompt", "negative_prompt", "seed", "steps", "guidance", "width", "height", "scheduler",
-          "clip_skip", "count", "denoising", "source", "mask")  # fmt: skip
+FIELDS = (
+    "base",
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "steps",
+    "guidance",
+    "width",
+    "height",
+    "scheduler",
+    "clip_skip",
+    "count",
+    "denoising",
+    "source",
+    "mask",
+)
 POOL = 8  # adapters at once: rows made once and shown when needed, since rows made on the fly lose their values
 ROW_FIELDS = ("on", "strength", "text_strength", "start", "end", "blocks")  # of a row, in the order of its `values`
 

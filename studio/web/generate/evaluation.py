@@ -52,18 +52,32 @@ class Evaluation:
             self.seen, self.timer = gr.State(None), gr.Timer(1, active=False)
             with gr.Row(equal_height=False, elem_classes="low"):
                 self.adapter = gr.Dropdown(
-                    label="Adapter", choices=[], value=None, interactive=True, elem_id="measure-adapter",
-                    min_width=190, scale=3,
-                )  # fmt: skip
+                    label="Adapter",
+                    choices=[],
+                    value=None,
+                    interactive=True,
+                    elem_id="measure-adapter",
+                    min_width=190,
+                    scale=3,
+                )
                 self.against = gr.Dropdown(
-                    evaluation.training_sets(self.workspace), value=OWN, label="Training set",
+                    evaluation.training_sets(self.workspace),
+                    value=OWN,
+                    label="Training set",
                     elem_id="measure-dataset",
-                    min_width=150, scale=2, allow_custom_value=False,
-                )  # fmt: skip
+                    min_width=150,
+                    scale=2,
+                    allow_custom_value=False,
+                )
                 self.seeds = gr.Number(
-                    label="Seeds", value=3, precision=0, minimum=1, maximum=MOST_SEEDS, elem_id="measure-seeds",
+                    label="Seeds",
+                    value=3,
+                    precision=0,
+                    minimum=1,
+                    maximum=MOST_SEEDS,
+                    elem_id="measure-seeds",
                     min_width=80,
-                )  # fmt: skip
+                )
                 self.measure = gr.Button("Measure", variant="primary", elem_id="measure", min_width=110)
                 self.stop = gr.Button("Stop", interactive=False, elem_id="stop-measure", min_width=70)
             self.encoder, self.download = encoder_fields(self.workspace, "measure")
@@ -122,9 +136,11 @@ class Evaluation:
         renewed = not last or [last[0], last[-1]] != [state[0], state[-1]]
         found = evaluation.newest(self.workspace) if renewed else None
         updates = {
-            self.seen: state, self.progress: line, self.stop: gr.update(interactive=active),
+            self.seen: state,
+            self.progress: line,
+            self.stop: gr.update(interactive=active),
             self.timer: gr.Timer(active=active),
-        }  # fmt: skip
+        }
         return updates | ({self.result: shown(self.workspace, found)} if found else {})
 
 

@@ -55,9 +55,11 @@ class GenerateForm:
             self.width = gr.Number(label="Width", value=DEFAULT_SIZE, step=8, elem_id="width", **NUMBER)
             self.height = gr.Number(label="Height", value=DEFAULT_SIZE, step=8, elem_id="height", **NUMBER)
         self.keep_seed = gr.Checkbox(
-            label="Keep this seed", info="Off: each click on Generate takes a new one.",
-            value=False, elem_id="keep-seed",
-        )  # fmt: skip
+            label="Keep this seed",
+            info="Off: each click on Generate takes a new one.",
+            value=False,
+            elem_id="keep-seed",
+        )
         return self.seed, steps, guidance, self.width, self.height
 
     def _more(self) -> tuple[Any, ...]:
@@ -89,11 +91,18 @@ class GenerateForm:
         self.picker.when_chosen(self.follow_base, [], brought)
         base.change(self.suit, [base, self.scheduler], [self.scheduler, self.width, self.height], **QUIET)
         incoming.change(self.follow_run, [incoming, base], [base, *brought], **QUIET)
-        gr.on([self.prompt.change, base.change], self.count_tokens, [self.prompt, base], self.tokens,
-              trigger_mode="always_last", **QUIET)  # fmt: skip
+        gr.on(
+            [self.prompt.change, base.change],
+            self.count_tokens,
+            [self.prompt, base],
+            self.tokens,
+            trigger_mode="always_last",
+            **QUIET,
+        )
         read = [self.prompt, *(self.field(name) for name in ("negative_prompt", "base", "guidance", "clip_skip"))]
-        gr.on([part.change for part in read], self.check_prompt, read, self.problems, trigger_mode="always_last",
-              **QUIET)  # fmt: skip
+        gr.on(
+            [part.change for part in read], self.check_prompt, read, self.problems, trigger_mode="always_last", **QUIET
+        )
         self.seed.input(None, None, self.keep_seed, js="() => true", **QUIET)  # who types a seed wants that seed
         self.words.wire(self.prompt, base)
 

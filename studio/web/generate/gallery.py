@@ -32,9 +32,13 @@ class Gallery:
             self.opened = gr.Textbox(visible=False)
             with gr.Row(elem_classes="low"):
                 self.search = gr.Textbox(
-                    label="Search", placeholder="Words of the prompt, an adapter's name, a seed", max_lines=1, scale=4,
-                    elem_id="history-search", min_width=200,
-                )  # fmt: skip
+                    label="Search",
+                    placeholder="Words of the prompt, an adapter's name, a seed",
+                    max_lines=1,
+                    scale=4,
+                    elem_id="history-search",
+                    min_width=200,
+                )
                 self.undo = gr.Button(
                     "Restore the last deleted", size="sm", visible=False, elem_id="history-undo", min_width=170
                 )
@@ -45,8 +49,17 @@ class Gallery:
                 self.newer = gr.Button("← Newer", size="sm", min_width=90, elem_id="history-newer")
                 self.where = gr.HTML(elem_id="history-page")
                 self.older = gr.Button("Older →", size="sm", min_width=90, elem_id="history-older")
-        self.outputs = [self.page, self.line, self.grid, self.pager, self.where, self.newer, self.older, self.undo,
-                        self.timer]  # fmt: skip
+        self.outputs = [
+            self.page,
+            self.line,
+            self.grid,
+            self.pager,
+            self.where,
+            self.newer,
+            self.older,
+            self.undo,
+            self.timer,
+        ]
 
     def wire(self) -> None:
         context, inputs, large = self.context, [self.search, self.page], [self.opened, self.large]

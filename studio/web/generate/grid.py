@@ -20,10 +20,17 @@ from studio.workspace import Workspace
 
 SIDES = ("Columns", "Rows", "Blocks")
 KINDS = [
-    ("–", ""), ("Strength", "strength"), ("Adapter", "adapter"), ("Checkpoint", "checkpoint"), ("Prompt", "prompt"),
-    ("Prompt search and replace", "words"), ("Seed", "seed"), ("Steps", "steps"), ("Guidance", "guidance"),
+    ("–", ""),
+    ("Strength", "strength"),
+    ("Adapter", "adapter"),
+    ("Checkpoint", "checkpoint"),
+    ("Prompt", "prompt"),
+    ("Prompt search and replace", "words"),
+    ("Seed", "seed"),
+    ("Steps", "steps"),
+    ("Guidance", "guidance"),
     ("Scheduler", "scheduler"),
-]  # fmt: skip
+]
 LABELS = {
     "prompt": "Values, one a line",
     "words": "Text of the prompt, then its replacements: red, green, blue",
@@ -70,15 +77,19 @@ class AxisRow:
         return {
             self.kind: one.kind,
             self.which: gr.update(
-                choices=whose, value=one.which or None, visible=one.kind == "checkpoint" or bool(one.which),
+                choices=whose,
+                value=one.which or None,
+                visible=one.kind == "checkpoint" or bool(one.which),
                 label="Run" if one.kind == "checkpoint" else "Of",
             ),
             self.text: gr.update(
-                value=one.text, visible=bool(one.kind) and not picked, label=LABELS.get(one.kind, NUMBERS),
+                value=one.text,
+                visible=bool(one.kind) and not picked,
+                label=LABELS.get(one.kind, NUMBERS),
                 lines=3 if one.kind == "prompt" else 1,
             ),
             self.picks: gr.update(choices=choices, value=list(one.picks), visible=picked),
-        }  # fmt: skip
+        }
 
 
 class Grid:
@@ -110,8 +121,18 @@ class Grid:
                 self.sheet = gr.DownloadButton("Download contact sheet", elem_id="grid-sheet", **small)
             self.score = gr.HTML(elem_id="grid-score", padding=False)
         self.axes = [part for row in self.rows for part in row.parts]
-        self.outputs = [self.seen, self.ended, self.line, self.table, self.score, self.draw, self.stop, self.vote,
-                        self.sheet, self.timer]  # fmt: skip
+        self.outputs = [
+            self.seen,
+            self.ended,
+            self.line,
+            self.table,
+            self.score,
+            self.draw,
+            self.stop,
+            self.vote,
+            self.sheet,
+            self.timer,
+        ]
 
     def wire(self) -> None:
         self._wire_axes()
@@ -129,9 +150,11 @@ class Grid:
         context, inputs = self.context, [*self.axes, *self.context.inputs]
         for index, row in enumerate(self.rows):
             row.kind.input(
-                lambda kind, *values, i=index: self.kind_chosen(i, kind, *values), [row.kind, *context.inputs],
-                row.parts, **QUIET,
-            )  # fmt: skip
+                lambda kind, *values, i=index: self.kind_chosen(i, kind, *values),
+                [row.kind, *context.inputs],
+                row.parts,
+                **QUIET,
+            )
             row.which.input(self.run_chosen, [row.kind, row.which], row.picks, **QUIET)
         self.sweep.click(self.fill_sweep, None, self.axes, **QUIET)
         self.two.click(self.fill_two, context.inputs, self.axes, **QUIET)
@@ -172,8 +195,11 @@ class Grid:
     def filled(self, typed: list[Typed]) -> dict[Any, Any]:
         """Updates of all axes."""
         wanted = [*typed, *[Typed("")] * len(SIDES)][: len(SIDES)]
-        return {part: update for row, one in zip(self.rows, wanted)
-                for part, update in row.updates(self.workspace, one).items()}  # fmt: skip
+        return {
+            part: update
+            for row, one in zip(self.rows, wanted)
+            for part, update in row.updates(self.workspace, one).items()
+        }
 
     def typed(self, values) -> list[Typed]:
         """The axes, from the values of `axes`."""
@@ -309,9 +335,12 @@ def suggested(workspace: Workspace, kind: str, values) -> Typed:
     prompt = str(typed_value(values, "prompt") or "")
     seed = seed_of(values)
     text = {
-        "strength": "0, 0.5, 1", "prompt": f"{prompt}\n" if prompt else "", "seed": f"{seed}-{seed + 3}",
-        "steps": "5, 10, 20", "guidance": "2, 4, 7",
-    }  # fmt: skip
+        "strength": "0, 0.5, 1",
+        "prompt": f"{prompt}\n" if prompt else "",
+        "seed": f"{seed}-{seed + 3}",
+        "steps": "5, 10, 20",
+        "guidance": "2, 4, 7",
+    }
     return Typed(kind, names[0] if kind == "strength" and names else "", text.get(kind, ""))
 
 

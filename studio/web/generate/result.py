@@ -72,9 +72,16 @@ class Result:
                 self.without = gr.Image(label="Without adapters", elem_id="without", **frame)
                 self.image = gr.Image(label="Image", elem_id="image", **frame)
             self.both = gr.ImageSlider(
-                label="Without | with adapters", elem_id="both", interactive=False, type="filepath", format="png",
-                visible=False, buttons=["fullscreen"], max_height=620, show_label=False,
-            )  # fmt: skip
+                label="Without | with adapters",
+                elem_id="both",
+                interactive=False,
+                type="filepath",
+                format="png",
+                visible=False,
+                buttons=["fullscreen"],
+                max_height=620,
+                show_label=False,
+            )
             self.several = fields.gallery("several")
             self.sweep = gr.HTML("", elem_id="sweep-result", html_template="${value}", js_on_load=SWEEP_JS)
             self.heading = gr.Markdown("### Earlier images", elem_classes="heading", visible=False)
@@ -88,9 +95,14 @@ class Result:
         buttons.queued.then(self.generate, inputs, self.outputs, trigger_mode="multiple", **NO_PROGRESS, **DEVICE)
         for row in context.rows.rows:
             gr.on(
-                [row.strength.release, row.on.input], self.generate_again, [self.made, *inputs], self.outputs,
-                trigger_mode="always_last", **NO_PROGRESS, **DEVICE,
-            )  # fmt: skip
+                [row.strength.release, row.on.input],
+                self.generate_again,
+                [self.made, *inputs],
+                self.outputs,
+                trigger_mode="always_last",
+                **NO_PROGRESS,
+                **DEVICE,
+            )
         self.examples.wire(context)
         swept = [self.blank, self.sweep]
         buttons.sweep.click(self.draw_sweep, context.inputs, [*swept, *below], show_progress_on=swept, **DEVICE)

@@ -31,17 +31,24 @@ class GenerateTab:
         with gr.Tab("Generate", id="generate", elem_id="tab-generate", render_children=True):
             self.recalled = gr.JSON(visible=False)
             self.context = context = GenerateContext(
-                **vars(page), keys=gr.JSON([], visible=False), taken=gr.Textbox(visible=False),
-                incoming=gr.Textbox(visible=False), axes=gr.JSON(visible=False), packed=gr.JSON(visible=False),
-            )  # fmt: skip
+                **vars(page),
+                keys=gr.JSON([], visible=False),
+                taken=gr.Textbox(visible=False),
+                incoming=gr.Textbox(visible=False),
+                axes=gr.JSON(visible=False),
+                packed=gr.JSON(visible=False),
+            )
             with gr.Row(equal_height=False):
                 with gr.Column(scale=5, min_width=300):
                     form.build(context)
                     adapter_rows.build(context)
                     self.drop = gr.File(
-                        label="Drop adapters (.safetensors), or an image to take its recipe", file_count="multiple",
-                        height=130, elem_id="drop-adapters", elem_classes="drop",
-                    )  # fmt: skip
+                        label="Drop adapters (.safetensors), or an image to take its recipe",
+                        file_count="multiple",
+                        height=130,
+                        elem_id="drop-adapters",
+                        elem_classes="drop",
+                    )
                 with gr.Column(scale=8, min_width=320):
                     actions.build(context)
                     with gr.Tabs(elem_id="generate-tabs") as self.tabs:
@@ -135,5 +142,11 @@ def build(context: PageContext) -> GenerateTab:
 def row_values(adapter: dict[str, Any]) -> tuple[Any, ...]:
     """An adapter of a recipe as the values of a row."""
     blocks = ", ".join(f"{name} {value:g}" for name, value in (adapter.get("blocks") or {}).items())
-    return (True, adapter.get("strength", 1.0), adapter.get("text_strength"), adapter.get("start", 0.0),
-            adapter.get("end", 1.0), blocks)  # fmt: skip
+    return (
+        True,
+        adapter.get("strength", 1.0),
+        adapter.get("text_strength"),
+        adapter.get("start", 0.0),
+        adapter.get("end", 1.0),
+        blocks,
+    )

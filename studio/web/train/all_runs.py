@@ -17,8 +17,13 @@ from studio.web.train.views import LIST_JS, PAGE, TIMELINE_JS
 from studio.workspace import Workspace
 
 FRESH: dict = {
-    "selected": [], "rows": [], "sure": False, "shown": PAGE, "stamp": None, "drawn": None,
-}  # fmt: skip
+    "selected": [],
+    "rows": [],
+    "sure": False,
+    "shown": PAGE,
+    "stamp": None,
+    "drawn": None,
+}
 IN_TURN = {**QUIET, "concurrency_id": "runs", "concurrency_limit": 1}  # else an update would restore an older selection
 
 
@@ -133,18 +138,30 @@ def _filters() -> list[Any]:
     with gr.Row(elem_classes="runs-filter"):
         return [
             gr.Textbox(
-                label="Find", placeholder="name, dataset, base, note", max_lines=1, elem_id="runs-text",
-                min_width=180, scale=3,
+                label="Find",
+                placeholder="name, dataset, base, note",
+                max_lines=1,
+                elem_id="runs-text",
+                min_width=180,
+                scale=3,
             ),
             gr.Dropdown(
-                [("all", ""), *run_library.STATES], value="", label="State", elem_id="runs-state", min_width=120,
+                [("all", ""), *run_library.STATES],
+                value="",
+                label="State",
+                elem_id="runs-state",
+                min_width=120,
                 interactive=True,
             ),
             gr.Dropdown(
-                list(run_library.SORTS), value=next(iter(run_library.SORTS)), label="Sort by", elem_id="runs-sort",
-                min_width=160, interactive=True,
+                list(run_library.SORTS),
+                value=next(iter(run_library.SORTS)),
+                label="Sort by",
+                elem_id="runs-sort",
+                min_width=160,
+                interactive=True,
             ),
-        ]  # fmt: skip
+        ]
 
 
 def still_selected(before: list[str], selected: list[str], rows: list[str]) -> list[str]:

@@ -32,8 +32,17 @@ class Controls:
         self.queue = queue_list(context)
         self.report = gr.HTML(elem_id="report", visible=False, padding=False)
         self.use = gr.Button("Use these settings", size="md", visible=False, elem_id="use-proposal")
-        self.outputs = [self.start, self.check, self.enqueue, self.queue, self.pause, self.stop, self.message,
-                        self.report, self.use]  # fmt: skip
+        self.outputs = [
+            self.start,
+            self.check,
+            self.enqueue,
+            self.queue,
+            self.pause,
+            self.stop,
+            self.message,
+            self.report,
+            self.use,
+        ]
 
     def wire(self) -> None:
         form = self.context.form
@@ -48,9 +57,10 @@ class Controls:
     def begin(self, *values):
         name = runs.start_training(self.workspace, values=typed(*values))
         return {
-            **dict.fromkeys((self.start, self.check), OFF), self.stop: gr.update(interactive=True),
+            **dict.fromkeys((self.start, self.check), OFF),
+            self.stop: gr.update(interactive=True),
             self.message: line(note(f"{name}: loading the base model.")),
-        }  # fmt: skip
+        }
 
     @show_errors
     def add_to_queue(self, *values):

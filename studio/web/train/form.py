@@ -29,9 +29,13 @@ class TrainForm:
         self.picker = base_model_picker.build(context, "train")
         presets = list(runs.list_presets(self.workspace))
         self.preset = gr.Dropdown(
-            presets, value=presets[0], label="Preset", info="Fills in the settings below.", elem_id="preset",
+            presets,
+            value=presets[0],
+            label="Preset",
+            info="Fills in the settings below.",
+            elem_id="preset",
             interactive=True,
-        )  # fmt: skip
+        )
         self.dataset = gr.Dropdown(label="Dataset", choices=[], elem_id="train-dataset", interactive=True)
         self.name = gr.Textbox(
             label="Name of the run", placeholder="the dataset's name", max_lines=1, elem_id="run-name"
@@ -72,8 +76,14 @@ class TrainForm:
         self.picker.when_chosen(self.follow_base, [], [self.preset, *settings])
         base.change(self.list_presets, base, self.preset, **QUIET)
         sized = [self.fields[key] for key in ("base", *SIZED)]
-        gr.on([demo.load, *(part.change for part in sized)], self.count_parameters, sized, self.parameters,
-              trigger_mode="always_last", **QUIET)  # fmt: skip
+        gr.on(
+            [demo.load, *(part.change for part in sized)],
+            self.count_parameters,
+            sized,
+            self.parameters,
+            trigger_mode="always_last",
+            **QUIET,
+        )
 
     def list_folders(self):
         """No values: the person may be choosing one now."""

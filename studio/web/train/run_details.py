@@ -47,13 +47,20 @@ class NoteAndFiles:
         self.loaded = gr.State(NOTHING)
         with gr.Accordion("Note and files", open=False, elem_id="note-and-files"):
             self.note = gr.Textbox(
-                label="Note", info="Saved when you leave the field.", lines=2, max_lines=8, elem_id="run-note",
+                label="Note",
+                info="Saved when you leave the field.",
+                lines=2,
+                max_lines=8,
+                elem_id="run-note",
                 interactive=True,
-            )  # fmt: skip
+            )
             self.folder = gr.Textbox(
-                label="Folder", interactive=False, buttons=["copy"], visible=self.workspace.allows.folders,
+                label="Folder",
+                interactive=False,
+                buttons=["copy"],
+                visible=self.workspace.allows.folders,
                 elem_id="run-folder",
-            )  # fmt: skip
+            )
             with gr.Row(elem_classes="tools"):
                 self.export = gr.DownloadButton(
                     "Download run.toml", size="md", elem_id="run-toml", scale=0, min_width=160
@@ -72,9 +79,11 @@ class NoteAndFiles:
         text = run_library.note_of(self.workspace, name)
         folder = run_library.folder_of(self.workspace, name) if self.workspace.allows.folders else ""
         return {
-            self.loaded: {"run": name, "note": text}, self.note: text, self.folder: folder,
+            self.loaded: {"run": name, "note": text},
+            self.note: text,
+            self.folder: folder,
             self.export: str(run_library.settings_file(self.workspace, name)),
-        }  # fmt: skip
+        }
 
     @show_errors
     def save(self, text, before):
@@ -99,12 +108,10 @@ class Publish:
             self._fields()
             with gr.Row(elem_classes="tools"):
                 self.prepare = gr.Button("Prepare", size="md", elem_id="prepare", scale=0, min_width=110)
-                self.send = gr.Button(
-                    "Publish", size="md", variant="primary", elem_id="send", scale=0, min_width=110
-                )  # fmt: skip
+                self.send = gr.Button("Publish", size="md", variant="primary", elem_id="send", scale=0, min_width=110)
                 self.stop = gr.Button(
                     "Stop", size="md", visible=False, elem_id="stop-publishing", scale=0, min_width=80
-                )  # fmt: skip
+                )
             self.report = gr.HTML(elem_id="published")
 
     def _fields(self) -> None:
@@ -113,19 +120,28 @@ class Publish:
                 label="Model", placeholder="owner/name", max_lines=1, elem_id="publish-repo", min_width=180
             )
             self.licence = gr.Dropdown(
-                ["", *_licences()], value="", label="Licence", info="Empty: none is named.", allow_custom_value=True,
-                elem_id="publish-licence", min_width=160,
-            )  # fmt: skip
+                ["", *_licences()],
+                value="",
+                label="Licence",
+                info="Empty: none is named.",
+                allow_custom_value=True,
+                elem_id="publish-licence",
+                min_width=160,
+            )
         self.triggers = gr.Textbox(
             label="Trigger words", info="Separated by commas.", max_lines=1, elem_id="publish-triggers"
         )
-        self.about = gr.Textbox(label="Description", info="Markdown, on top of the model card.", lines=2,
-                                elem_id="publish-about")  # fmt: skip
+        self.about = gr.Textbox(
+            label="Description", info="Markdown, on top of the model card.", lines=2, elem_id="publish-about"
+        )
         own = " Empty: HF_TOKEN." if self.workspace.allows.folders else ""
         self.token = gr.Textbox(
-            label="Token", info=f"With write access. It is used once and not stored.{own}", type="password",
-            max_lines=1, elem_id="publish-token",
-        )  # fmt: skip
+            label="Token",
+            info=f"With write access. It is used once and not stored.{own}",
+            type="password",
+            max_lines=1,
+            elem_id="publish-token",
+        )
         self.private = gr.Checkbox(True, label="Private", info="Only you see it until you open it.", elem_id="private")
 
     def wire(self) -> None:
@@ -150,9 +166,12 @@ class Publish:
     def _started(self, run, repo, licence, triggers, about, private, *, send: bool, token: str | None = ""):
         publishing.publish_run(self.workspace, run, repo, licence, triggers, about, private, send, token or "")
         return {
-            self.stop: gr.update(visible=True), self.report: note("Starting."), self.seen: None, self.token: "",
+            self.stop: gr.update(visible=True),
+            self.report: note("Starting."),
+            self.seen: None,
+            self.token: "",
             self.timer: gr.Timer(active=True),
-        }  # fmt: skip
+        }
 
     def watch(self, last):
         job, name = publishing.newest_publishing()
@@ -161,9 +180,11 @@ class Publish:
             return gr.skip()
         active = job.state == "running"
         return {
-            self.seen: now, self.stop: gr.update(visible=active), self.timer: gr.Timer(active=active),
+            self.seen: now,
+            self.stop: gr.update(visible=active),
+            self.timer: gr.Timer(active=active),
             self.report: published(self.workspace, job, name),
-        }  # fmt: skip
+        }
 
     @show_errors
     def trigger_words(self, name):

@@ -40,8 +40,18 @@ class RunView:
             with gr.Column(visible=False, elem_id="run-extras") as self.details:
                 run_details.build(context)
         self.tools = [self.onward, self.download, self.resume, self.copy]
-        self.outputs = [self.status, *self.tools, self.extending, self.extend, self.chart, self.warnings, self.heading,
-                        self.previews, self.hardest, self.details]  # fmt: skip
+        self.outputs = [
+            self.status,
+            *self.tools,
+            self.extending,
+            self.extend,
+            self.chart,
+            self.warnings,
+            self.heading,
+            self.previews,
+            self.hardest,
+            self.details,
+        ]
 
     def _tools(self) -> None:
         with gr.Row(elem_classes="tools"):
@@ -95,8 +105,17 @@ class RunView:
 
     def nothing(self) -> dict[Any, Any]:
         """Updates for no run."""
-        parts = [self.run, *self.tools, self.extending, self.chart, self.warnings, self.heading, self.previews,
-                 self.hardest, self.details]  # fmt: skip
+        parts = [
+            self.run,
+            *self.tools,
+            self.extending,
+            self.chart,
+            self.warnings,
+            self.heading,
+            self.previews,
+            self.hardest,
+            self.details,
+        ]
         return dict.fromkeys(parts, gr.update(visible=False)) | {self.status: NO_RUN}
 
     def updates(self, view, idle: bool, last: dict) -> tuple[dict[Any, Any], dict]:

@@ -22,9 +22,14 @@ class TrainTab:
     def __init__(self, page: PageContext):
         self.context, self.workspace = page, page.workspace
         self.run = gr.Dropdown(
-            label="Run", choices=[], allow_custom_value=True, elem_id="run", visible=False, interactive=True,
+            label="Run",
+            choices=[],
+            allow_custom_value=True,
+            elem_id="run",
+            visible=False,
+            interactive=True,
             render=False,
-        )  # fmt: skip
+        )
         message = gr.HTML(elem_id="why", visible=False, padding=False, render=False)
         context = TrainContext(**vars(page), run=self.run, message=message)
         with (
@@ -94,9 +99,10 @@ class TrainTab:
         if name not in names:
             return gr.skip()
         return {
-            self.run: gr.update(choices=names, value=name, visible=True), self.tabs: gr.Tabs(selected="one"),
+            self.run: gr.update(choices=names, value=name, visible=True),
+            self.tabs: gr.Tabs(selected="one"),
             self.all.chosen: "",
-        }  # fmt: skip
+        }
 
 
 def build(context: PageContext) -> TrainTab:

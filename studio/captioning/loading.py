@@ -42,6 +42,14 @@ def opened(items: list[Item], side: int, batches: Batches) -> Iterator[list[tupl
         pool.shutdown(cancel_futures=True)
 
 
+def readable(
+    batch: list[tuple[Item, Image.Image | Exception]],
+) -> tuple[list[tuple[Item, Image.Image]], list[str]]:
+    """(the items with their images, a line on each other one) of a batch of `opened`."""
+    good = [(item, image) for item, image in batch if isinstance(image, Image.Image)]
+    return good, [str(problem) for _, problem in batch if not isinstance(problem, Image.Image)]
+
+
 def _load(item: Item, side: int) -> Image.Image:
     """Upright RGB; shrunk by a whole number where it stays above `side`, so that a batch of photos fits in memory."""
     image = item.load(side)

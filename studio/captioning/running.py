@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from PIL import Image
 from pydantic import BaseModel
 
 from studio.captioning.batching import Batches
 from studio.captioning.generators import Stopped
 from studio.captioning.kinds import Captioner, captioner_settings, load_captioner
-from studio.captioning.loading import chosen_items, opened
+from studio.captioning.loading import chosen_items, opened, readable
 from studio.captioning.models import DownloadStopped, Progress
 from studio.datasets import Dataset, Item, has_trigger, merge, write_captions
 from studio.datasets.phrases import all_authors
@@ -110,8 +109,8 @@ def _caption(
         if stop is not None and stop.is_set():
             report.stopped = True
             return
-        images = [(item, image) for item, image in ready if isinstance(image, Image.Image)]
-        report.unreadable += [str(problem) for _, problem in ready if not isinstance(problem, Image.Image)]
+        images, problems = readable(ready)
+        report.unreadable += problems
         done += len(ready) - len(images)
         for item, image in images:
             image.info["file_name"] = item.path.stem  # a hint, for captioners that take one

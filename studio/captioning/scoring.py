@@ -11,7 +11,7 @@ from PIL import Image
 from studio.building import building
 from studio.captioning.batching import Batches, free_memory
 from studio.captioning.generators import explained, place
-from studio.captioning.loading import chosen_items, opened
+from studio.captioning.loading import chosen_items, opened, readable
 from studio.captioning.models import DownloadStopped, Progress, find_model, read_config
 from studio.datasets import Dataset, Item
 from studio.errors import BaseModelError, StudioError, out_of_memory
@@ -158,8 +158,8 @@ def _score(model: Clip, dataset: Dataset, todo: list[Item], trigger: str, stop, 
         if stop is not None and stop.is_set():
             found.stopped = True
             return
-        good = [(item, image) for item, image in ready if isinstance(image, Image.Image)]
-        found.unreadable += [str(problem) for _, problem in ready if not isinstance(problem, Image.Image)]
+        good, problems = readable(ready)
+        found.unreadable += problems
         pairs = [(_without(item.caption, trigger), image) for item, image in good]
         for (item, _), value in zip(good, batches.run(similarity, pairs, (StudioError,))):
             if isinstance(value, Exception):

@@ -22,7 +22,7 @@ from PIL import Image
 from pydantic import AliasChoices, Field
 
 from studio.captioning.batching import Batches
-from studio.captioning.loading import opened
+from studio.captioning.loading import opened, readable
 from studio.captioning.scoring import BATCH, Clip
 from studio.datasets import Item
 from studio.errors import DatasetError, GenerationError
@@ -228,7 +228,7 @@ def embed_training_images(
     for ready in opened(missing, clip.side, batches):
         if stop is not None and stop.is_set():
             raise GenerationError("Stopped.")
-        good = [(item, image) for item, image in ready if isinstance(image, Image.Image)]
+        good, _ = readable(ready)
         rows = batches.run(lambda part: list(_embed(clip, part)), [image for _, image in good])
         seen |= {digests[item.path]: row for (item, _), row in zip(good, rows) if isinstance(row, np.ndarray)}
         done += len(ready)

@@ -124,15 +124,10 @@ def _is_sampler(node: Mapping[str, Any]) -> bool:
 
 def _upstream(graph: Graph, name: str, *inputs: str) -> Iterator[str]:
     """Ids of the nodes before `name`, nearest first, each once; of the first step only along `inputs`."""
-    seen: set[str] = set()
     waiting = [link for key in inputs for link in _links(graph.get(name), key)]
-    while waiting:
-        one = waiting.pop(0)
-        if one in seen or one not in graph:
-            continue
-        seen.add(one)
+    for one, node in _walk(graph, waiting):
         yield one
-        waiting += [link for key in graph[one]["inputs"] for link in _links(graph[one], key)]
+        waiting += [link for key in node["inputs"] for link in _links(node, key)]
 
 
 def _links(node: Mapping[str, Any] | None, key: str) -> list[str]:
@@ -185,17 +180,21 @@ def _take_sampler(graph: Graph, name: str, found: ForeignRecipe) -> None:
         found.ignored[f"the node {kind}"] = ""
 
 
+def _walk(graph: Graph, waiting: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each node of `waiting` once, by name; what is added to the list meanwhile comes too."""
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop(0)
+        if name not in seen and name in graph:
+            seen.add(name)
+            yield name, graph[name]
+
+
 def _text(graph: Graph, node: Mapping[str, Any], key: str, found: ForeignRecipe, unknown: set[str]) -> str:
     """The texts that a conditioning is made of; guidance and clip skip on the way are taken along."""
     texts: list[str] = []
-    seen: set[str] = set()
     waiting = _links(node, key)
-    while waiting:
-        name = waiting.pop(0)
-        if name in seen or name not in graph:
-            continue
-        seen.add(name)
-        one = graph[name]
+    for name, one in _walk(graph, waiting):
         if one["class_type"] == "ConditioningZeroOut":
             continue
         if (guidance := _value(graph, one, "guidance")) is not None and key != "negative":
@@ -220,14 +219,8 @@ def _text(graph: Graph, node: Mapping[str, Any], key: str, found: ForeignRecipe,
 
 def _take_model(graph: Graph, node: Mapping[str, Any], found: ForeignRecipe, unknown: set[str]) -> None:
     """Adapters and checkpoint along `model`, the adapter nearest to the checkpoint first."""
-    seen: set[str] = set()
     waiting = _links(node, "model")
-    while waiting:
-        name = waiting.pop(0)
-        if name in seen or name not in graph:
-            continue
-        seen.add(name)
-        one = graph[name]
+    for _, one in _walk(graph, waiting):
         inputs = one["inputs"]
         if "lora_name" in inputs:
             strength = _strength(_value(graph, one, "strength_model"))

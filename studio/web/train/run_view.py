@@ -29,7 +29,7 @@ class RunView:
             self.status = gr.HTML(NO_RUN, elem_id="status", padding=False)
             self._tools()
             self.chart = gr.HTML(
-                empty_chart("The loss is drawn here during training."), elem_id="loss", visible=False, padding=False
+                empty_chart("The loss is shown here during training."), elem_id="loss", visible=False, padding=False
             )
             self.warnings = gr.HTML(elem_id="warnings", visible=False, padding=False)
             self.heading = gr.Markdown("### Previews", elem_classes="heading", visible=False)
@@ -40,18 +40,8 @@ class RunView:
             with gr.Column(visible=False, elem_id="run-extras") as self.details:
                 run_details.build(context)
         self.tools = [self.onward, self.download, self.resume, self.copy]
-        self.outputs = [
-            self.status,
-            *self.tools,
-            self.extending,
-            self.extend,
-            self.chart,
-            self.warnings,
-            self.heading,
-            self.previews,
-            self.hardest,
-            self.details,
-        ]
+        self.below = [self.chart, self.warnings, self.heading, self.previews, self.hardest, self.details]
+        self.outputs = [self.status, *self.tools, self.extending, self.extend, *self.below]
 
     def _tools(self) -> None:
         with gr.Row(elem_classes="tools"):
@@ -105,17 +95,7 @@ class RunView:
 
     def nothing(self) -> dict[Any, Any]:
         """Updates for no run."""
-        parts = [
-            self.run,
-            *self.tools,
-            self.extending,
-            self.chart,
-            self.warnings,
-            self.heading,
-            self.previews,
-            self.hardest,
-            self.details,
-        ]
+        parts = [self.run, *self.tools, self.extending, *self.below]
         return dict.fromkeys(parts, gr.update(visible=False)) | {self.status: NO_RUN}
 
     def updates(self, view, idle: bool, last: dict) -> tuple[dict[Any, Any], dict]:

@@ -22,9 +22,14 @@ def chunks_in(tokenizer: Any, parts: Parts, most: int = 0) -> int:
 
 
 def clip_states(
-    tokenizer: Any, encoder: Any, prompts: Sequence[Parts], chunks: int = 1, layer: int = -1, norm: bool = True,
+    tokenizer: Any,
+    encoder: Any,
+    prompts: Sequence[Parts],
+    chunks: int = 1,
+    layer: int = -1,
+    norm: bool = True,
     most: int = 0,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+) -> tuple[Tensor, Tensor | None]:
     """(states (B, 77 chunks, width), the pooled output of each first chunk (B, width) where the encoder has one).
 
     Keeps gradients where they are enabled.

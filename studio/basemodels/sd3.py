@@ -35,9 +35,13 @@ class StableDiffusion3(Flow):
 
     def encode_texts(self, texts: list[str]) -> Conditioning:
         states, _, pooled, _ = self.pipeline.encode_prompt(
-            texts, texts, texts, device=self.device, do_classifier_free_guidance=False,
+            texts,
+            texts,
+            texts,
+            device=self.device,
+            do_classifier_free_guidance=False,
             max_sequence_length=self.text_length,
-        )  # fmt: skip
+        )
         return {"states": states, "pooled": pooled}
 
     def predict(self, noisy: Tensor, t: Tensor, conditions: Conditioning) -> Tensor:

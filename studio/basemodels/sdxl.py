@@ -62,7 +62,11 @@ class StableDiffusionXL(Diffusion):
         added = {"text_embeds": conditions["pooled"], "time_ids": time_ids}
         with self.arithmetic():
             output = self.model(
-                noisy, t, encoder_hidden_states=conditions["states"], added_cond_kwargs=added, timestep_cond=guidance,
+                noisy,
+                t,
+                encoder_hidden_states=conditions["states"],
+                added_cond_kwargs=added,
+                timestep_cond=guidance,
                 encoder_attention_mask=conditions.get("mask"),
-            )  # fmt: skip
+            )
         return output.sample.float()

@@ -32,7 +32,10 @@ class StableDiffusion(Diffusion):
         guidance = self._guidance_embedding(conditions, len(noisy))
         with self.arithmetic():
             output = self.model(
-                noisy, t, encoder_hidden_states=conditions["states"], timestep_cond=guidance,
+                noisy,
+                t,
+                encoder_hidden_states=conditions["states"],
+                timestep_cond=guidance,
                 encoder_attention_mask=conditions.get("mask"),
-            )  # fmt: skip
+            )
         return output.sample.float()

@@ -25,9 +25,14 @@ def trial(config: RunConfig, base: Family) -> Recipe:
     prompt, _ = prompt_and_strength(prompts[0])
     side, wanted = side_of(base), config.preview
     return Recipe(
-        prompt=prompt, seed=wanted.seed, steps=STEPS, guidance=wanted.guidance, width=side, height=side,
+        prompt=prompt,
+        seed=wanted.seed,
+        steps=STEPS,
+        guidance=wanted.guidance,
+        width=side,
+        height=side,
         clip_skip=config.data.clip_skip,
-    )  # fmt: skip
+    )
 
 
 def check_export(step: int, config: RunConfig, train_step: TrainStep, precision: str, file: Path) -> ExportChecked:

@@ -27,9 +27,14 @@ class Words:
         self.unknown = gr.HTML(elem_id="unknown-words")
         with gr.Accordion("What this base knows", open=False, visible=False, elem_id="known-words") as self.box:
             self.names = gr.Dropdown(
-                [], label="Names", info="Type to search. A choice is put into the prompt.", value=None,
-                filterable=True, interactive=True, elem_id="known-names",
-            )  # fmt: skip
+                [],
+                label="Names",
+                info="Type to search. A choice is put into the prompt.",
+                value=None,
+                filterable=True,
+                interactive=True,
+                elem_id="known-names",
+            )
             self.others = gr.HTML(elem_id="known-styles")
 
     def wire(self, prompt: gr.Textbox, base: gr.Dropdown) -> None:
@@ -54,8 +59,10 @@ class Words:
         known = vocabulary.vocabulary(self.workspace, base)
         if known is None:
             return {self.box: gr.update(visible=False)}
-        names = [(name + (f" ({', '.join(other)})" if (other := known.synonyms.get(name)) else ""), name)
-                 for name in known.names]  # fmt: skip
+        names = [
+            (name + (f" ({', '.join(other)})" if (other := known.synonyms.get(name)) else ""), name)
+            for name in known.names
+        ]
         styles = ", ".join(f"{style} style" for style in known.styles)
         return {
             self.box: gr.update(visible=True, label=f"What this base knows: {pluralize(len(names), 'name')}"),

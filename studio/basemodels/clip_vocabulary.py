@@ -3,12 +3,17 @@ SDXL, SD 3 and FLUX use them. 49,408 tokens: 256 bytes, the same ending a word, 
 """
 
 import gzip
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from PIL import ImageColor
+
 FILE = Path(__file__).parent / "configs" / "bpe_simple_vocab_16e6.txt.gz"
 PAIRS = 49152 - 256 - 2  # what CLIP takes of the file, behind its first line
+RARE = 0.8  # of the vocabulary: ids follow frequency in byte pairs
+RAREST = 0.95  # of the vocabulary: "sks" is one of these, "magenta" is not
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -18,6 +23,13 @@ def clip_tokenizer(pad: str = END) -> Any:
 
     vocabulary, pairs = _vocabulary()
     return CLIPTokenizer(vocab=dict(vocabulary), merges=list(pairs), pad_token=pad, model_max_length=77)
+
+
+def is_made_up(text: str) -> bool:
+    """Whether a word in it is none of CLIP's whole words, or one of its rarest: "zsk", "sks", "ohwx", not "cat"."""
+    known = _vocabulary()[0]
+    words = set(re.findall(r"[^\W\d_]{2,}", text.lower())) - ImageColor.colormap.keys()  # "cyan" is two tokens
+    return any(known.get(f"{word}</w>", PAIRS) >= RAREST * len(known) for word in words)
 
 
 @cache

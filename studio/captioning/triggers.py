@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from studio.basemodels.clip_vocabulary import RARE
 from studio.errors import ConfigError
 from studio.workspace import ASSETS
 
-_RARE = 0.8  # of the vocabulary: ids follow frequency in BPE and in sentencepiece's vocabularies
 _LARGE = 10_000  # tokens; in a smaller vocabulary every whole word was often seen
 _ORDINARY = (  # what people caption images with
     "man woman person girl boy child baby face hand eye hair people king queen knight soldier doctor robot monster "
@@ -49,7 +49,7 @@ def trigger_report(word: str, tokenizer: Any) -> TriggerReport:
     if tokenizer.unk_token_id in ids:
         reason = f"The tokenizer doesn't know all characters of {word!r}: use plain letters."
         return TriggerReport(word, pieces, False, False, reason)
-    rare = len(ids) == 1 and size >= _LARGE and ids[0] >= _RARE * size
+    rare = len(ids) == 1 and size >= _LARGE and ids[0] >= RARE * size
     known = word.lower() in ordinary_words()
     return TriggerReport(word, pieces, rare, known, f"{_split(word, pieces, rare)} {_meaning(pieces, rare, known)}")
 

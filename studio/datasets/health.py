@@ -12,6 +12,7 @@ from studio.datasets.captions import has_trigger
 from studio.datasets.dataset import Dataset
 from studio.datasets.image_index import ImageInfo
 from studio.datasets.listing import list_folder
+from studio.datasets.phrases import PERSON, authors
 
 CountTokens = Callable[[str], tuple[int, str]]  # caption: (its tokens, the text that the encoder does not read)
 
@@ -41,7 +42,7 @@ class Finding:
     files     names in the dataset
     remedies  names for `remedy`, the best first
     details   {file: a few words on it}; for "too long" the text that is cut off
-    groups    of near-duplicates, the largest first in each; of images with the same caption
+    groups    of near-duplicates, the one to keep first in each; of images with the same caption
     subject   the trigger or the tag that it is about
     """
 
@@ -70,7 +71,7 @@ def examine(
     stop          ends the analysis early; the findings are then about the images that were read
     """
     seen = analyse(dataset, progress, stop)
-    found = [*_images(seen, resolution), *_captions(dataset, trigger.strip()), *_tokens(dataset, count_tokens)]
+    found = [*_images(dataset, seen, resolution), *_captions(dataset, trigger.strip()), *_tokens(dataset, count_tokens)]
     if orphans := list_folder(dataset.folder).orphans:
         found.append(
             _finding(
@@ -85,7 +86,23 @@ def examine(
     return [one for one in found if one.files or one.kind == "hint"]
 
 
-def _images(seen: Analysis, resolution: int) -> list[Finding]:
+def _best_first(dataset: Dataset, seen: Analysis, group: tuple[str, ...]) -> tuple[str, ...]:
+    """The largest image first; of equals the one that a person captioned, then any captioned, the older, and the one of
+    the shorter name, since copies get longer ones.
+    """
+    items = dataset.by_file()
+
+    def rank(file: str) -> tuple:
+        facts = seen.facts[file]
+        said = [author for _, author in authors(dataset, file)] if file in items else []
+        stat = items[file].path.stat() if file in items and items[file].path.exists() else None
+        age = stat.st_mtime_ns if stat else 0
+        return -facts.width * facts.height, PERSON not in said, not said, age, len(file), file
+
+    return tuple(sorted(group, key=rank))
+
+
+def _images(dataset: Dataset, seen: Analysis, resolution: int) -> list[Finding]:
     small, blurred, extreme = {}, {}, {}
     for file, facts in sorted(seen.facts.items()):
         width, height = facts.width, facts.height
@@ -97,7 +114,7 @@ def _images(seen: Analysis, resolution: int) -> list[Finding]:
             blurred[file] = f"sharpness {facts.sharpness:.0f}, from {BLURRED:.0f} on is good"
         if max(width, height) > MAX_ASPECT * min(width, height):
             extreme[file] = f"{size}, {max(width, height) / min(width, height):.1f} : 1"
-    groups = tuple(near_duplicates(seen.facts))
+    groups = tuple(_best_first(dataset, seen, group) for group in near_duplicates(seen.facts))
     near = [file for group in groups for file in group]
     return [
         _finding("unreadable", seen.problems, "{} file can't be opened|{} files can't be opened", [REMOVE]),

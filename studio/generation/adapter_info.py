@@ -13,9 +13,12 @@ from studio.adapters import place_layers, read_outline
 from studio.adapters.family import family_of
 from studio.adapters.files import AdapterFile
 from studio.adapters.report import short_notes
+from studio.basemodels.clip_vocabulary import is_made_up
 
 WORDS = 6  # trigger words that are offered
+NEARLY_ALL = 0.9  # of the captions: a trigger stands in each of them
 _LONGEST = 60  # characters of one
+_COMMONEST = 200  # tags that are looked at
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,14 @@ def info_of_file(file: AdapterFile) -> AdapterInfo:
 
 
 def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Those that the file names, else the commonest tags that kohya's programs note of its captions."""
+    """Those that the file names, else of the tags that kohya's programs note those of (nearly) all captions that hold a
+    made-up word: what CLIP's tokenizer cuts into pieces, or has as one of its rarest tokens. The rest only describes.
+    """
     phrases = [metadata.get(key, "") for key in ("studio.trigger", "modelspec.trigger_phrase")]
     words = [word.strip() for phrase in phrases for word in phrase.split(",") if word.strip()]
     if not words:
-        words = [tag for tag, _ in _tags(metadata.get("ss_tag_frequency", "")).most_common(WORDS)]
+        tags = _tags(metadata.get("ss_tag_frequency", "")).most_common(_COMMONEST)
+        words = [tag for tag, count in tags if count >= NEARLY_ALL * tags[0][1] and is_made_up(tag)]
     return tuple(dict.fromkeys(word[:_LONGEST] for word in words))[:WORDS]
 
 

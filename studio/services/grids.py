@@ -270,9 +270,16 @@ def spread(keys: Sequence[str], most: int = FEW) -> list[str]:
     return [keys[round(place * (len(keys) - 1) / (most - 1))] for place in range(most)]
 
 
-def checkpoint_sweep(workspace: Workspace) -> list[Typed]:
-    """The checkpoints of the newest run at three strengths. Raises GenerationError when no run has any."""
-    runs = runs_with_checkpoints(workspace)
+def checkpoint_sweep(workspace: Workspace, keys: Sequence[str] = ()) -> list[Typed]:
+    """The checkpoints of a run at three strengths: of the first of the adapters in use (`keys`) that is of one, of the
+    newest run where none is in use. Raises GenerationError when there are none.
+    """
+    runs, used = runs_with_checkpoints(workspace), list(filter(None, keys))
+    if used:
+        names = [key.partition(":")[2].partition("@")[0] for key in used if not key.startswith("file:")]
+        runs = [name for name in names if name in runs]
+        if not runs:
+            raise GenerationError("No adapter in use has checkpoints: add a run's, or remove all for the newest run.")
     if not runs:
         raise GenerationError("No run has a checkpoint yet: train one first.")
     keys = [key for _, key in checkpoints_of(workspace, runs[0])]

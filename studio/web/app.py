@@ -38,6 +38,12 @@ from studio.web.train import tab as train_tab  # noqa: E402
 from studio.workspace import ASSETS, FOLDERS, SERVED, Workspace, sweep  # noqa: E402
 
 AWAKE = 5  # seconds
+TABS = ("dataset", "train", "generate", "about")
+# The open tab stands in the address, so that a reload and a bookmark find it; it is marked a moment after the event.
+TAB_JS = """() => { setTimeout(() => {
+    const open = document.querySelector('#tabs button[role=tab][aria-selected=true]');
+    if (open) history.replaceState(null, '', '#' + open.textContent.trim().toLowerCase());
+}, 50); }"""
 VISITORS = "visitors"  # the folder of their workspaces, below the workspace
 
 
@@ -68,6 +74,13 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
             about.build(context)
         context.poller.start()
 
+        def open_tab(name):
+            return gr.Tabs(selected=name) if name in TABS else gr.skip()
+
+        def fill_dataset(name, there):
+            """The dataset that is open is the one to train on, unless another was chosen."""
+            return gr.skip() if there or not name else gr.update(choices=dataset_choices(workspace), value=name)
+
         def go_train(name):
             chosen = gr.update(choices=dataset_choices(workspace), value=name)
             return {tabs: gr.Tabs(selected="train"), train.dataset: chosen}
@@ -78,6 +91,10 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
         # When the server closes its stream while an event is being sent, Gradio's client receives nothing until another
         # one is sent; and timers send none while theirs are pending. This one always does.
         gr.Timer(AWAKE).tick(lambda: None, None, None, trigger_mode="multiple", concurrency_limit=None, **QUIET)
+        address = gr.Textbox(visible=False)
+        demo.load(open_tab, address, tabs, js="() => location.hash.slice(1)", **QUIET)
+        tabs.select(None, None, None, js=TAB_JS, **QUIET)
+        data.choice.change(fill_dataset, [data.choice, train.dataset], train.dataset, **QUIET)
         data.onward.click(go_train, data.choice, [tabs, train.dataset], **QUIET)
         train.onward.click(go_generate, train.run, [tabs, generate.incoming], **QUIET)
     return demo

@@ -53,8 +53,7 @@ def test_two_adapters_at_once_a_strip_and_a_reload(page, tmp_path):
     expect(shown).to_have_attribute("alt", "one at 1")
     assert shown.evaluate("image => image.complete && image.naturalWidth") == 128
 
-    page.reload()
-    open_generate(page, "")
+    page.reload()  # the open tab stands in the address
     expect(page.locator("#adapter-1")).to_be_visible(timeout=clicks.FIRST_LOAD)
     expect(page.locator("#strength-1 input[type=number]")).to_have_value("0.4")
     expect(page.locator("#strength-1")).to_contain_text("two")

@@ -14,6 +14,7 @@ from studio.datasets import analysis, copy_sample, examine, list_samples, open_d
 from studio.datasets.analysis import NEAR, analyse, analyze_image, near_duplicates, sharpness
 from studio.datasets.health import BLURRED
 from studio.datasets.image_index import ImageInfo
+from studio.datasets.phrases import keep_authors
 from studio.errors import DatasetError
 from studio.workspace import Workspace
 from tests.operations import growth
@@ -148,6 +149,16 @@ def test_twins_are_those_that_imagehash_says_are_near(tmp_path):
             hashes[name] = imagehash.hex_to_hash(facts[name].likeness)
     near = {pair for pair in itertools.combinations(facts, 2) if hashes[pair[0]] - hashes[pair[1]] <= NEAR}
     assert {tuple(group) for group in near_duplicates(facts)} == near and len(near) == 12
+
+
+def test_of_equal_images_the_one_with_a_caption_by_hand_is_kept(folder):
+    for name in ("a", "b copy", "c"):
+        image(9).save(folder / f"{name}.png")
+    set_caption(folder / "a.png", "zsk, a")
+    keep_authors(folder, {"a.png": ("", "zsk, a")}, {"a.png": {"zsk": "model:starter", "a": "model:starter"}})
+    set_caption(folder / "b copy.png", "zsk, by hand")
+    (group,) = found(folder)["near-duplicates"].groups
+    assert group[0] == "b copy.png" and set(group) == {"a.png", "b copy.png", "c.png"}
 
 
 def test_the_same_shape_in_another_colour_is_no_twin(folder):

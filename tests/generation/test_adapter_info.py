@@ -34,9 +34,10 @@ def test_a_file_for_another_base_says_so_and_nothing_else(file):
     assert read_adapter_info(file, other).line.startswith("made for LoRA Studio starter: none of its")
 
 
-def test_the_commonest_tags_stand_in_for_missing_words():
-    tags = json.dumps({"10_a": {"ink": 9, "cat ": 2}, "5_b": {"ink": 1, "hat": 30}})
-    assert trigger_words({"ss_tag_frequency": tags}) == ("hat", "ink", "cat")
+def test_of_noted_tags_only_what_stands_everywhere_and_is_no_ordinary_word_is_a_trigger():
+    tags = {"10_a": {"ohwx": 12, "zsk man": 11, "on a red background": 12, "1girl": 12, "long hair": 12, "qwfp": 3}}
+    assert trigger_words({"ss_tag_frequency": json.dumps(tags)}) == ("ohwx", "zsk man")
+    assert trigger_words({"ss_tag_frequency": json.dumps({"a": {"cat": 9, "on a cyan background": 9}})}) == ()
 
 
 @pytest.mark.parametrize("text", ["[", "[]", "3", '{"a": 3}', '{"a": {"b": "c"}}', "[" * 100_000, '{"a": [1]}'])

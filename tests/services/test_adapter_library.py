@@ -142,7 +142,7 @@ def test_many_files_are_read_a_part_at_a_time_and_none_twice(space, monkeypatch)
 
     monkeypatch.setattr(adapter_library, "_facts", facts)
     monkeypatch.setattr(adapter_library, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    first = dropped(space, "one", **{"ss_tag_frequency": json.dumps({"a": {"ink": 3}})}).read_bytes()
+    first = dropped(space, "one", **{"ss_tag_frequency": json.dumps({"a": {"inkling": 3}})}).read_bytes()
     for number in range(19):
         (space.adapters / f"copy {number}.safetensors").write_bytes(first)
     for unread in (14, 8, 2, 0):

@@ -128,6 +128,12 @@ def test_presets_fill_the_axes(workspace):
     assert spread(list("abcdefghijk"), 3) == ["a", "f", "k"]
 
 
+def test_the_checkpoint_sweep_takes_the_adapter_in_use(workspace):
+    assert checkpoint_sweep(workspace, ["", "run:apples@100"])[1].which == "apples"
+    with pytest.raises(GenerationError, match="No adapter in use has checkpoints"):
+        checkpoint_sweep(workspace, ["file:b.safetensors"])
+
+
 def test_without_anything_to_compare_presets_say_so(tmp_path):
     empty = Workspace.open(tmp_path / "empty")
     with pytest.raises(GenerationError, match="train one first"):

@@ -1,6 +1,7 @@
 """What the Dataset tab shows of captions, findings, edits and the history, as HTML. All text is escaped here."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from html import escape
 
 from studio.text import pluralize
@@ -111,6 +112,15 @@ def tag_table(counts: Mapping[str, int], total: int) -> str:
     return f'<ul class="tags">{"".join(rows)}</ul>' if rows else ""
 
 
+def local_time(time: str) -> str:
+    """Of an ISO 8601 time, in the zone of this machine; with its name where that is UTC, as on a server."""
+    try:
+        there = datetime.fromisoformat(time).astimezone()
+    except ValueError:
+        return time[:16]
+    return f"{there:%Y-%m-%d %H:%M}" + (" UTC" if there.utcoffset() == timedelta(0) else "")
+
+
 def history(steps: Sequence, removed: Sequence[tuple[str, str | None]]) -> str:
     """The history of a dataset, newest first, and its removed images. removed: (file, address of its image)."""
     lines = []
@@ -118,9 +128,9 @@ def history(steps: Sequence, removed: Sequence[tuple[str, str | None]]) -> str:
         who = {"person": "you"}.get(step.author, step.author.replace(":", ", "))
         files = pluralize(len(step.files), "file")
         undone = ' class="undone"' if step.undone else ""
-        when = step.time[:16].replace("T", " ")
+        when = local_time(step.time)
         lines.append(
-            f"<li{undone}><b>{escape(step.label)}</b> <small>{escape(when)} UTC · {escape(who)} · {files}"
+            f"<li{undone}><b>{escape(step.label)}</b> <small>{escape(when)} · {escape(who)} · {files}"
             f"{' · undone' if step.undone else ''}</small></li>"
         )
     out = ""

@@ -156,7 +156,7 @@ class Grid:
                 **QUIET,
             )
             row.which.input(self.run_chosen, [row.kind, row.which], row.picks, **QUIET)
-        self.sweep.click(self.fill_sweep, None, self.axes, **QUIET)
+        self.sweep.click(self.fill_sweep, context.keys, self.axes, **QUIET)
         self.two.click(self.fill_two, context.inputs, self.axes, **QUIET)
         context.axes.change(self.fill_taken, context.axes, self.axes, **QUIET)
         sized = [context.form.field(name) for name in ("steps", "guidance", "width", "height")]
@@ -178,8 +178,8 @@ class Grid:
         return gr.update(choices=found, value=grids.spread([key for _, key in found]))
 
     @show_errors
-    def fill_sweep(self):
-        return self.filled(grids.checkpoint_sweep(self.workspace))
+    def fill_sweep(self, keys):
+        return self.filled(grids.checkpoint_sweep(self.workspace, keys or []))
 
     @show_errors
     def fill_taken(self, taken):

@@ -24,12 +24,21 @@ class Crops:
             self.buckets = gr.HTML(elem_id="buckets")
             self.grid = gallery("cropped")
             self.again = gr.Button("Check again", size="sm", elem_id="crop-again")
+        self.open = gr.State(False)
 
     def wire(self) -> None:
         form = self.context.form
         inputs = [form.dataset, *(form.fields[key] for key in KEYS)]
+        shown = [self.buckets, self.grid]
         for event in (self.part.expand, self.again.click):
-            event(self.show, inputs, [self.buckets, self.grid], **QUIET)
+            event(self.show, inputs, shown, **QUIET)
+        self.part.expand(lambda: True, None, self.open, **QUIET)
+        self.part.collapse(lambda: False, None, self.open, **QUIET)
+        form.dataset.change(self.follow, [self.open, *inputs], shown, trigger_mode="always_last", **QUIET)
+
+    def follow(self, is_open, *given):
+        """Another dataset was chosen."""
+        return self.show(*given) if is_open else gr.skip()
 
     @show_errors
     def show(self, dataset, *values):

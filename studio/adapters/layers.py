@@ -253,9 +253,14 @@ def _lokr(shape: torch.Size, rank: int) -> formulas.Parts:
     out, width, *window = shape
     (small_out, large_out), (small_in, large_in) = _divide(out), _divide(width)
     parts = {"lokr_w1": _kaiming(small_out, small_in)}
-    if rank < max(large_out, large_in) / 2:
+    if not is_whole_lokr(shape, rank):
         return parts | {"lokr_w2_a": torch.zeros(large_out, rank), "lokr_w2_b": _kaiming(rank, large_in, *window)}
     return parts | {"lokr_w2": torch.zeros(large_out, large_in, *window)}
+
+
+def is_whole_lokr(shape: torch.Size, rank: int) -> bool:
+    """Whether a LoKr keeps both factors whole, as LyCORIS does: it has no rank then, and its alpha no effect."""
+    return rank >= max(_divide(shape[0])[1], _divide(shape[1])[1]) / 2
 
 
 def _divide(size: int) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from studio.datasets.dataset import Dataset
 from studio.datasets.image_index import ImageInfo, changed_at, read_index, write_index
-from studio.datasets.images import open_image, size_of
+from studio.datasets.images import open_image, read_header
 from studio.datasets.listing import list_folder
 from studio.errors import DatasetError
 
@@ -108,7 +108,7 @@ def analyze_image(path: Path, imagehash: Any = None) -> ImageInfo | str:
                 return f"{path.name}: larger than {_MAX_BYTES // 10**6} MB."
             data = stream.read(_MAX_BYTES)
         image = open_image(data, path.name, at_least=SIDE_LENGTH)
-        width, height = size_of(data, path.name)
+        width, height, several = read_header(data, path.name)
     except DatasetError as error:
         return str(error)
     except OSError:
@@ -124,6 +124,7 @@ def analyze_image(path: Path, imagehash: Any = None) -> ImageInfo | str:
         likeness=str(imagehash.phash(grey)) if imagehash else "",
         colours=image.resize((4, 4), Image.Resampling.BOX).tobytes().hex(),
         sharpness=round(sharpness(grey), 3),
+        several=int(several),
     )
 
 

@@ -80,7 +80,11 @@ class Dataset:
 
     def account(self) -> str:
         """Every file of the folder, counted: "24 images, 2 files left out, 1 file of another kind (notes.md)"."""
-        parts = [pluralize(len(self.items), "image")]
+        return ", ".join(filter(None, (pluralize(len(self.items), "image"), self.account_of_others())))
+
+    def account_of_others(self) -> str:
+        """Of `account`, what is no image that is used; "" where there is nothing else."""
+        parts = []
         if self.problems:
             parts.append(f"{pluralize(len(self.problems), 'file')} left out")
         if self.unrelated:

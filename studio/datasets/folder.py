@@ -1,12 +1,13 @@
 """Reading a dataset from its folder: images, and beside each its caption as `.txt`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from studio.datasets.captions import Sidecar, Tables, read_sidecar
 from studio.datasets.dataset import Dataset, Item
 from studio.datasets.history import finish
 from studio.datasets.image_index import ImageInfo, changed_at, read_index, write_index
-from studio.datasets.images import size_of
+from studio.datasets.images import read_header
 from studio.datasets.listing import list_folder
 from studio.errors import DatasetError
 
@@ -35,8 +36,10 @@ def open_dataset(folder: Path) -> Dataset:
                 continue
             stat = entry.stat()
             facts = known.get(file)
-            if facts is None or not facts.still(stat):
-                facts = ImageInfo(stat.st_size, changed_at(stat), *size_of(path))
+            if facts is None or not facts.still(stat) or facts.several < 0:
+                width, height, several = read_header(path)
+                before = facts if facts and facts.still(stat) else ImageInfo(stat.st_size, changed_at(stat), 0, 0)
+                facts = replace(before, width=width, height=height, several=int(several))
                 fresh += 1
             seen[file] = facts
         except OSError:
@@ -51,6 +54,8 @@ def open_dataset(folder: Path) -> Dataset:
         if has_sidecar and not shares_stem and sidecar == Sidecar():
             sidecar = Sidecar(problem=f"{path.name}: its caption file is none that can be read.")
         warnings += [sidecar.problem] if sidecar.problem else []
+        if facts.several > 0:
+            warnings.append(f"{path.name}: several images (an animation, or pages), of which the first is used.")
         if shares_stem:
             warnings.append(f"{path.name}: its caption file would be that of {first}, rename one of the two.")
         caption = tables.caption(path) if sidecar.text is None else sidecar.text

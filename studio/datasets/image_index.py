@@ -25,6 +25,7 @@ class ImageInfo:
     likeness        perceptual hash of 64 bits, hex; "" when ImageHash was not installed
     colours         16 colours of 3 bytes, hex
     sharpness       variance of the Laplacian, see `analysis`
+    several         1 where the file holds several images, 0 where one; -1 is not known (written before 0.2)
     """
 
     bytes: int
@@ -35,6 +36,7 @@ class ImageInfo:
     likeness: str = ""
     colours: str = ""
     sharpness: float = 0.0
+    several: int = -1
 
     def still(self, stat: os.stat_result) -> bool:
         """Whether the file is the one that these facts are about."""
@@ -65,7 +67,8 @@ def write_index(folder: Path, known: dict[str, ImageInfo]) -> None:
 def _sound(row: object) -> bool:
     return (
         isinstance(row, list)
-        and len(row) == 8
+        and len(row) in (8, 9)
+        and row[8:] in ([], [-1], [0], [1])
         and all(type(number) is int and number >= 0 for number in (row[0], *row[2:4]))
         and type(row[1]) is int
         and row[2] * row[3] > 0

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
@@ -101,16 +102,34 @@ def has_alpha(path: Path) -> bool:
         return _has_alpha(image)
 
 
+class Header(NamedTuple):
+    """Of an image, without its pixels: its size as it will be seen, and whether it is one of several (an animation, or
+    the pages of a TIFF), of which the first is used.
+    """
+
+    width: int
+    height: int
+    several: bool
+
+
 def size_of(source: Path | bytes, name: str | None = None) -> tuple[int, int]:
     """(width, height) as it will be seen, turned by its EXIF; from the header alone. Raises DatasetError."""
+    return read_header(source, name)[:2]
+
+
+def read_header(source: Path | bytes, name: str | None = None) -> Header:
+    """What is known without decoding the image. Raises DatasetError."""
     with _opened(source, name) as image:
-        if image.format == "TIFF":  # Pillow has turned its size already, and will turn its pixels
-            return image.size
-        try:
-            turned = _header_exif(image).get(ORIENTATION, 1) in (5, 6, 7, 8)
+        width, height = image.size
+        try:  # of a TIFF, Pillow has turned its size already, and will turn its pixels
+            turned = image.format != "TIFF" and _header_exif(image).get(ORIENTATION, 1) in (5, 6, 7, 8)
         except Exception:  # damaged EXIF
             turned = False
-        return (image.height, image.width) if turned else image.size
+        try:  # in an MPO, a phone's second image is the first one's depth or its small copy
+            several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+        except Exception:  # damaged behind the first frame
+            several = True
+        return Header(height, width, several) if turned else Header(width, height, several)
 
 
 def _header_exif(image: Image.Image) -> Image.Exif:

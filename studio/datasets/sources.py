@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from studio.datasets.captions import CAPTION_SUFFIXES, TABLES, decode_caption, read_caption, read_table
 from studio.datasets.listing import visible_in
-from studio.datasets.zips import MAX_FILE_BYTES, unzip
+from studio.datasets.zips import MAX_FILE_BYTES, hidden_line, unzip
 from studio.errors import DatasetError
 
 
@@ -112,12 +112,14 @@ class Captions:
 
 def _folder(root: Path, source: str, skipped: list[str]) -> Iterator[tuple[File, bytes]]:
     """The visible files of a folder and the folders in it, in the order of their names; links are not followed out."""
+    hidden: list[str] = []
     found = sorted(
         ((*inside, entry.name), entry)
-        for inside, entries in visible_in(root, skipped)
+        for inside, entries in visible_in(root, skipped, hidden)
         for entry in entries
         if not entry.is_dir(follow_symlinks=False)
     )
+    skipped += hidden_line(hidden)
     if not found:
         skipped.append(f"{root.name}: an empty folder.")
     for parts, entry in found:

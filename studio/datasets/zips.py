@@ -21,7 +21,7 @@ def unzip(path: Path, skipped: list[str]) -> Iterator[tuple[PurePosixPath, bytes
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
+            entries, hidden = archive.infolist(), list[str]()
             if problem := _problem_of(entries):
                 skipped.append(f"{path.name}: {problem}")
                 return
@@ -30,6 +30,7 @@ def unzip(path: Path, skipped: list[str]) -> Iterator[tuple[PurePosixPath, bytes
                 if not inside.name or entry.filename.endswith(("/", "\\")):
                     continue
                 if any(p.startswith((".", "__MACOSX")) for p in inside.parts):
+                    hidden.append(str(inside))
                     continue
                 if problem := _problem_with(entry):
                     skipped.append(f"{inside.name}: {problem}")
@@ -41,8 +42,15 @@ def unzip(path: Path, skipped: list[str]) -> Iterator[tuple[PurePosixPath, bytes
                     skipped.append(f"{inside.name}: can't be unpacked.")
                     continue
                 yield inside, data
+            skipped += hidden_line(hidden)
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
         skipped.append(f"{path.name}: not a zip that can be read.")
+
+
+def hidden_line(hidden: list[str]) -> list[str]:
+    """A line for all files that a system keeps for itself, such as macOS' `._a.jpg`; none where there are none."""
+    more = f" and {len(hidden) - 1} more" if len(hidden) > 1 else ""
+    return [f"{hidden[0][:80]}{more}: hidden, nothing to do with images."] if hidden else []
 
 
 def _inside(entry: zipfile.ZipInfo) -> PurePosixPath:

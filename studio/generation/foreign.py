@@ -6,7 +6,8 @@ SwarmUI                        parameters: JSON with sui_image_params; the same 
 Fooocus                        parameters: JSON, beside fooocus_scheme
 ComfyUI                        prompt and workflow: JSON; WebP: EXIF Model and Make
 InvokeAI                       invokeai_metadata: JSON; version 2: sd-metadata and Dream
-NovelAI                        Comment: JSON, beside Software "NovelAI"
+NovelAI                        Comment: JSON, beside Software "NovelAI"; also behind the pixels (`hidden_text`)
+Draw Things                    UserComment: JSON, in PNG inside XMP
 """
 
 import json
@@ -15,10 +16,19 @@ from typing import Any
 
 from studio.errors import GenerationError
 from studio.generation.foreign_comfyui import read_comfyui
-from studio.generation.foreign_json import read_dream, read_fooocus, read_invokeai, read_novelai, read_swarmui
+from studio.generation.foreign_json import (
+    read_draw_things,
+    read_dream,
+    read_fooocus,
+    read_invokeai,
+    read_novelai,
+    read_sd_metadata,
+    read_swarmui,
+)
 from studio.generation.foreign_text import read_parameters
 from studio.generation.found_recipe import ForeignRecipe, FoundRecipe, checked
 
+_PLAIN = {"Software", "Author", "Copyright", "Title", "icc_profile"}  # what any image has
 _DAMAGED = (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, RecursionError)
 
 
@@ -34,11 +44,19 @@ def read_foreign(texts: Mapping[str, str], name: str) -> FoundRecipe | None:
     return checked(found) if isinstance(found, ForeignRecipe) else found
 
 
+def unread_texts(texts: Mapping[str, str]) -> str:
+    """The keys of texts long enough to be a recipe, for a message; "" where there is none."""
+    keys = [key for key, text in texts.items() if len(text) > 40 and not key.startswith("XML:") and key not in _PLAIN]
+    return ", ".join(key[:40] for key in keys[:4])
+
+
 def _read(texts: Mapping[str, str]) -> ForeignRecipe | FoundRecipe | None:
     if "invokeai_metadata" in texts:
         return read_invokeai(_object(texts["invokeai_metadata"]))
     if "Dream" in texts:
         return read_dream(texts["Dream"])
+    if "sd-metadata" in texts:
+        return read_sd_metadata(_object(texts["sd-metadata"]))
     if "NovelAI" in texts.get("Software", "") and "Comment" in texts:
         return read_novelai(_object(texts["Comment"]), texts.get("Source", ""))
     text = texts.get("parameters", "").strip()
@@ -56,6 +74,8 @@ def _of_json(data: Mapping[str, Any], texts: Mapping[str, str]) -> ForeignRecipe
         return read_swarmui(data)
     if "Comment" in data and "NovelAI" in str(data.get("Software", "")):  # NovelAI's WebP
         return read_novelai(_object(data["Comment"]), str(data.get("Source", "")))
+    if {"c", "uc"} <= set(data):
+        return read_draw_things(data)
     if texts.get("fooocus_scheme") or {"prompt", "base_model"} <= set(data):
         return read_fooocus(data)
     if "nodes" in data or any(isinstance(one, Mapping) and "class_type" in one for one in data.values()):

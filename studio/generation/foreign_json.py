@@ -1,10 +1,11 @@
-"""Recipes that other programs write as JSON: InvokeAI, Fooocus, SwarmUI and NovelAI."""
+"""Recipes that other programs write as JSON: InvokeAI, Fooocus, SwarmUI, NovelAI and Draw Things."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from studio.generation.found_recipe import FROM_IMAGE, ForeignRecipe, file_stem
+from studio.text import pluralize
 
 _FIELDS = {  # the programs' names: ours
     "steps": "steps",
@@ -56,6 +57,12 @@ def read_invokeai(data: Mapping[str, Any]) -> ForeignRecipe:
     if values.get("strength") and values.get("init_image"):
         found.values["denoising"] = values["strength"]
         found.problems.append(f"It was made from the image {str(values['init_image'])[:60]!r}: choose it again.")
+    style = values.get("positive_style_prompt")
+    if style and style != values.get("positive_prompt"):
+        found.problems.append(f"Its style prompt {str(style)[:60]!r} is not taken over: there is one prompt here.")
+    drawn_on = _canvas(values.get("canvas_v2_metadata"))
+    if drawn_on:
+        found.problems.append(f"Its canvas is not taken over: {', '.join(drawn_on)}.")
     mode = str(values.get("generation_mode") or "")
     if mode and not mode.endswith("txt2img") and "img2img" not in mode:
         found.problems.append(f"It was made by {mode[:40]!r}, which is not taken over.")
@@ -81,13 +88,51 @@ def read_invokeai(data: Mapping[str, Any]) -> ForeignRecipe:
     return found
 
 
+def _canvas(metadata: Any) -> list[str]:
+    """What of InvokeAI's canvas acted on the image: {"controlLayers": [...], "regionalGuidance": [...], ...}."""
+    layers = metadata if isinstance(metadata, Mapping) else {}
+    return [str(name)[:40] for name, drawn in layers.items() if isinstance(drawn, list) and drawn][:10]
+
+
+def read_sd_metadata(data: Mapping[str, Any]) -> ForeignRecipe:
+    """InvokeAI 2's `sd-metadata` (its RFC 266): {"model_weights", "image": {…}}, in a grid "images".
+
+    A prompt is a list of {"prompt", "weight"}; words in square brackets are the negative prompt, as in `Dream`.
+    """
+    found = ForeignRecipe("InvokeAI")
+    images = data.get("images") or [data["image"]]
+    values = dict(images[0])
+    if len(images) > 1:
+        found.problems.append(f"It is a grid of {len(images)} images: this is the recipe of the first.")
+    found.values["base"] = file_stem(data.get("model_weights") or data.get("model_id") or "")
+    found.sampler = str(values.pop("sampler", "") or "")
+    prompts = values.pop("prompt", None) or []
+    if isinstance(prompts, str):
+        words = prompts
+    else:
+        words = ", ".join(str(one["prompt"]) for one in prompts)
+        if len({one.get("weight", 1) for one in prompts}) > 1:
+            found.problems.append("The weights of the parts of its prompt are not taken over: write (part:1.2).")
+    found.values["prompt"], found.values["negative_prompt"] = _bracketed(words)
+    if values.pop("type", "txt2img") == "img2img":
+        found.values["denoising"] = values.pop("strength", values.pop("strength_steps", None))
+        found.problems.append(FROM_IMAGE)
+    _take(values, found, ("orig_hash", "init_image_path", "fit", "step_number"))
+    return found
+
+
+def _bracketed(words: str) -> tuple[str, str]:
+    """(prompt, negative prompt) of InvokeAI 2's text, which has the latter in square brackets."""
+    negative = ", ".join(one.strip() for one in re.findall(r"\[([^\[\]]*)\]", words))
+    return re.sub(r"\[[^\[\]]*\]", "", words).strip(), negative
+
+
 def read_dream(text: str) -> ForeignRecipe:
     """InvokeAI 2's `Dream`: "prompt [negative]" -s 50 -S 1 -W 512 -H 512 -C 7.5 -A k_lms."""
     found = ForeignRecipe("InvokeAI")
     whole = re.match(r'\s*"((?:\\.|[^"\\])*)"(.*)', text[:20_000], re.DOTALL)
     words, options = (whole[1], whole[2]) if whole else (text[:4000], "")
-    found.values["negative_prompt"] = ", ".join(one.strip() for one in re.findall(r"\[([^\[\]]*)\]", words))
-    found.values["prompt"] = re.sub(r"\[[^\[\]]*\]", "", words).strip()
+    found.values["prompt"], found.values["negative_prompt"] = _bracketed(words)
     names = {"s": "steps", "S": "seed", "W": "width", "H": "height", "C": "guidance"}
     for key, value in re.findall(r"(?:^|\s)-([A-Za-z])\s*([^\s-][^\s]*)", options):
         if key in names:
@@ -110,10 +155,13 @@ def read_fooocus(data: Mapping[str, Any]) -> ForeignRecipe:
     for one in data.get("loras") or ():
         name, strength = (one[0], one[1]) if isinstance(one, list) else (one.get("name"), one.get("weight"))
         found.adapters.append((file_stem(name), _number(strength, 1.0), None))
-    for key, value in data.items():  # lora_combined_1: "name : 0.5"
+    listed = {name for name, _, _ in found.adapters}
+    for key, value in data.items():  # lora_combined_1: "name : 0.5"; what is also in `loras` is the same one
         if key.startswith("lora_combined_"):
             name, _, strength = str(value).rpartition(" : ")
-            found.adapters.append((file_stem(name), float(strength), None))
+            enabled, _, name = name.rpartition(" : ") if name.startswith(("True : ", "False : ")) else ("", "", name)
+            if file_stem(name) not in listed and enabled != "False":
+                found.adapters.append((file_stem(name), float(strength), None))
     if data.get("full_prompt") and data.get("styles") not in (None, "", "[]", []):
         found.problems.append("Fooocus' styles were not taken over: the prompt is as it was typed.")
     quiet = (
@@ -134,6 +182,10 @@ def read_fooocus(data: Mapping[str, Any]) -> ForeignRecipe:
         *(key for key in data if key.startswith("lora_combined_")),
     )
     _take(data, found, quiet)
+    if found.ignored.get("refiner_model") is None:
+        found.ignored.pop("refiner_switch", None)
+    if found.ignored.get("vae") == "Default (model)":
+        del found.ignored["vae"]
     if found.ignored.get("adm_guidance") in ("(1.5, 0.8, 0.3)", "(1.0, 1.0, 0.0)"):
         del found.ignored["adm_guidance"]  # Fooocus' default, not a choice
     return found
@@ -153,7 +205,11 @@ def read_swarmui(data: Mapping[str, Any]) -> ForeignRecipe:
         text = float(texts[place]) if place < len(texts) else None
         found.adapters.append((file_stem(name), strength, None if text == strength else text))
     if values.get("fluxguidancescale"):
-        values["cfgscale"] = values.pop("fluxguidancescale")
+        scale, values["cfgscale"] = values.get("cfgscale"), values.pop("fluxguidancescale")
+        if scale is not None and float(scale) != 1:
+            found.problems.append(
+                f"Of its CFG scale {scale} and FLUX guidance {values['cfgscale']}, the second was taken."
+            )
     if values.get("initimage") or values.get("initimagecreativity"):
         found.values["denoising"] = values.pop("initimagecreativity", None)
         values.pop("initimage", None)
@@ -208,8 +264,35 @@ def read_novelai(data: Mapping[str, Any], source: str = "") -> ForeignRecipe:
     if data.get("strength") and data.get("request_type") == "Img2ImgRequest":
         found.values["denoising"] = found.ignored.pop("strength", None)
         found.problems.append(FROM_IMAGE)
+    for key, what in (("v4_prompt", "prompt"), ("v4_negative_prompt", "negative prompt")):
+        caption = dict((data.get(key) or {}).get("caption") or {})
+        people = [str(one.get("char_caption", "")) for one in caption.get("char_captions") or ()]
+        if any(people):
+            found.problems.append(
+                f"The {what} of {pluralize(len(people), 'character')} is not taken over: {'; '.join(people)[:80]!r}."
+            )
     if re.search(r"[{}]|\d::", str(data.get("prompt", ""))):
         found.problems.append("NovelAI's emphasis ({word}, 1.2::word::) is not read here: write (word:1.2).")
+    return found
+
+
+def read_draw_things(data: Mapping[str, Any]) -> ForeignRecipe:
+    """Draw Things' UserComment: c and uc are the prompts, size is "512x768"."""
+    found = ForeignRecipe("Draw Things")
+    values = dict(data)
+    found.values["prompt"], found.values["negative_prompt"] = values.pop("c", ""), values.pop("uc", "")
+    found.sampler = str(values.pop("sampler", "") or "")
+    found.values["base"] = file_stem(values.pop("model", "") or "")
+    width, cross, height = str(values.pop("size", "")).partition("x")
+    if cross:
+        found.values |= {"width": width, "height": height}
+    for one in values.pop("lora", None) or ():
+        found.adapters.append((file_stem(one.get("model", "")), _number(one.get("weight"), 1.0), None))
+    strength = values.pop("strength", 1)
+    if isinstance(strength, int | float) and strength < 1:
+        found.values["denoising"] = strength
+        found.problems.append(FROM_IMAGE)
+    _take(values, found, ("v2", "profile", "seed_mode", "shift", "mask_blur"))  # v2: the same again, with every default
     return found
 
 

@@ -11,6 +11,7 @@ prompt:" ends the prompt.
 
 import json
 import re
+from typing import Any
 
 from studio.generation.found_recipe import FROM_IMAGE, ForeignRecipe, FoundRecipe, checked, file_stem
 from studio.generation.prompts import NamedAdapter
@@ -31,8 +32,8 @@ _FIELDS = {
 _TEMPLATES = ("Template:", "Negative Template:")  # what a prompt was made from; it is written out above
 _NO_EFFECT = re.compile(
     r"Version|App|Backend|Pipeline|Operations|Parser|Time|User|Created Date|Model hash|VAE hash|Batch (size|pos)|"
-    r"(Lora |TI |Refiner |Hypernet )?[Hh]ashes|Hires (Module|prompt|negative).*|Civitai .*|Module \d+|Index|"
-    r"Diffusion in .*"
+    r"(Lora |Refiner |Hypernet )?[Hh]ashes|Raw (negative )?prompt|Hires (Module|prompt|negative).*|Civitai .*|"
+    r"Module \d+|Index|Diffusion in .*"
 )
 
 
@@ -41,6 +42,7 @@ def read_parameters(text: str) -> FoundRecipe:
     lines = text[:LONGEST].strip().split("\n")
     place = next((n for n in reversed(range(len(lines))) if lines[n].lstrip().startswith("Steps:")), len(lines))
     line = lines[place][:_MAX_FACTS] if place < len(lines) else ""
+    line, resources = _without_resources(line)
     facts = {key.strip(): _unquoted(value.strip()) for key, value in _FACT.findall(line)}
     found = ForeignRecipe(facts.get("Version", "A1111"))
     words, negative = _split(lines[:place])
@@ -58,9 +60,11 @@ def read_parameters(text: str) -> FoundRecipe:
     if facts.get("Model"):
         found.values["base"] = file_stem(facts.pop("Model"))
     _take_distilled(facts, found)
+    _take_resources(resources, found)
+    _take_beside_the_prompt(facts, found)
     if found.values.get("denoising") and "Hires upscale" not in facts and not facts.get("Hires resize"):
         found.problems.append(FROM_IMAGE)
-    found.ignored = {key: value for key, value in facts.items() if not _NO_EFFECT.fullmatch(key)}
+    found.ignored |= {key: value for key, value in facts.items() if not _NO_EFFECT.fullmatch(key)}
     return checked(found)
 
 
@@ -79,6 +83,45 @@ def _unquoted(value: str) -> str:
         return str(json.loads(value)) if value.startswith('"') else value
     except ValueError:
         return value.strip('"')
+
+
+def _without_resources(line: str) -> tuple[str, list[dict[str, Any]]]:
+    """(the line without Civitai's list of models, that list): JSON, whose commas part no facts."""
+    before, found, behind = line.partition("Civitai resources: ")
+    if not found:
+        return line, []
+    try:
+        resources, end = json.JSONDecoder().raw_decode(behind)
+        return before + behind[end:].lstrip(", "), [one for one in resources if isinstance(one, dict)]
+    except (ValueError, TypeError):
+        return line, []
+
+
+def _take_resources(resources: list[dict[str, Any]], found: ForeignRecipe) -> None:
+    """Civitai's own generator names its adapters nowhere else: by the names of their pages, not of their files."""
+    for one in resources:
+        kind, name = str(one.get("type", "")).lower(), str(one.get("modelName") or "")[:200]
+        if kind == "checkpoint" and name:
+            found.values.setdefault("base", name)
+        elif kind in ("lora", "locon", "lycoris", "dora") and name:
+            weight = one.get("weight", 1.0)
+            found.adapters.append((name, float(weight) if isinstance(weight, int | float) else 1.0, None))
+        else:
+            found.ignored[f"Civitai's {kind or 'model'}"] = name or one.get("modelVersionId", "")
+
+
+def _take_beside_the_prompt(facts: dict[str, str], found: ForeignRecipe) -> None:
+    """Adapters that Fooocus names in "Lora weights", and embeddings that A1111 names in "TI hashes"."""
+    for one in filter(None, facts.pop("Lora weights", "").split(", ")):
+        name, _, weight = one.rpartition(": ")
+        if re.fullmatch(r"-?\d+(\.\d+)?", weight):
+            found.adapters.append((file_stem(name), float(weight), None))
+        else:
+            found.ignored["Lora weights"] = one
+    embeddings = [one.partition(":")[0].strip() for one in facts.pop("TI hashes", "").split(", ") if one.strip()]
+    if embeddings:
+        named = ", ".join(repr(name[:40]) for name in dict.fromkeys(embeddings))
+        found.problems.append(f"It used the embeddings {named}, which are drawn as plain words here.")
 
 
 def _take_size(facts: dict[str, str], found: ForeignRecipe) -> None:

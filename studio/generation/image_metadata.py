@@ -15,9 +15,10 @@ from studio.adapters import autov3_hash
 from studio.basemodels import BaseChoice, base_folder
 from studio.basemodels.weights import weights_hash
 from studio.errors import BaseModelError, GenerationError
-from studio.generation.foreign import read_foreign
+from studio.generation.foreign import read_foreign, unread_texts
 from studio.generation.foreign_text import LONGEST, adapter_tag
 from studio.generation.found_recipe import FoundRecipe
+from studio.generation.hidden_text import hidden_text
 from studio.generation.image_texts import image_texts
 from studio.generation.prompts import NamedAdapter
 from studio.generation.recipe import Recipe
@@ -108,12 +109,17 @@ def _versions() -> dict[str, str]:
 def read_recipe(path: Path) -> FoundRecipe:
     """How an image was made, as it says itself: by this program, or by one of those in `foreign`.
 
-    The image is not decoded. Raises GenerationError when it says nothing, or nothing that can be read.
+    The image is decoded only where its texts say nothing, since some programs hide theirs behind the pixels. Raises
+    GenerationError when it says nothing, or nothing that can be read.
     """
     name, texts = Path(path).name, image_texts(path)
     if KEY in texts:
         return _ours(texts[KEY], name)
     found = read_foreign(texts, name)
+    if found is None and (hidden := hidden_text(path)):
+        found = read_foreign({"parameters": hidden}, name)
+    if found is None and (others := unread_texts(texts)):
+        raise GenerationError(f"{name} has no recipe inside that is known here; other texts in it: {others}.")
     if found is None:
         raise GenerationError(f"{name} has no recipe inside: it was not made here, or another program removed it.")
     return found

@@ -1,5 +1,6 @@
-"""The texts that PNG, JPEG and WebP files carry beside their pixels, which are not decoded."""
+"""The texts that PNG, JPEG and WebP files carry beside their pixels, which are decoded only to look behind them."""
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,15 @@ def image_texts(path: Path) -> dict[str, str]:
     try:
         with Image.open(path, formats=["PNG", "JPEG", "WEBP"]) as image:
             found = {key: text for key, text in image.info.items() if isinstance(key, str) and isinstance(text, str)}
+            if image.format == "PNG" and not found:  # they may also follow the pixels
+                image.load()
+                found = {key: str(text) for key, text in image.text.items()}  # type: ignore[attr-defined]
             if isinstance(image.info.get("comment"), bytes):
                 found.setdefault("Comment", image.info["comment"].decode("utf-8", "ignore"))
             for key, text in _exif_texts(image).items():
                 found.setdefault(key, text)
+            if "parameters" not in found and (comment := _xmp_comment(image.info.get("xmp"))):
+                found["parameters"] = comment
     except Exception as error:  # on damaged files Pillow raises nearly anything
         name = Path(path).name
         raise GenerationError(f"{name} can't be read as an image with a recipe: drop a PNG, JPEG or WebP.") from error
@@ -48,6 +54,15 @@ def _exif_texts(image: Image.Image) -> dict[str, str]:
         if text := _decoded(value):
             found[key] = text
     return found
+
+
+def _xmp_comment(xmp: Any) -> str:
+    """The JSON in XMP's exif:UserComment, where Draw Things writes it; "" where there is none."""
+    text = xmp[:MAX_TEXT].decode("utf-8", "ignore") if isinstance(xmp, bytes) else ""
+    _, _, comment = text.partition("<exif:UserComment>")
+    comment, closed, _ = comment.partition("</exif:UserComment>")
+    first, last = comment.find("{"), comment.rfind("}")
+    return html.unescape(comment[first : last + 1]) if closed and first >= 0 else ""
 
 
 def _decoded(value: Any) -> str:

@@ -48,7 +48,13 @@ def open_dataset(workspace: Workspace, dataset: DatasetName) -> "Dataset":
 def dataset_answer(dataset: "Dataset") -> dict[str, Any]:
     """What endpoints and the command line say of a dataset."""
     items = [{"file": dataset.file_of(item), "caption": item.caption} for item in dataset.items]
-    return {"name": dataset.name, "items": items, "problems": list(dataset.problems)}
+    return {
+        "name": dataset.name,
+        "items": items,
+        "problems": list(dataset.problems),
+        "warnings": list(dataset.warnings),
+        "account": dataset.account(),
+    }
 
 
 def dataset_choices(workspace: Workspace) -> list[tuple[str, str]]:
@@ -174,7 +180,9 @@ def import_images(
     files: Annotated[list[Path], Field(max_length=MOST_FILES, description="Images or zips.")],
     name: Annotated[str, Field(max_length=255, description="Name of the dataset.")] = "my-images",
 ) -> dict[str, Any]:
-    """Add images or zips to a dataset, made if missing. `skipped` says what was left out and why."""
+    """Add images or zips to a dataset, made if missing. `skipped` says what was left out and why, `warnings` what is
+    used otherwise than one may think, `account` counts every file.
+    """
     dataset, skipped = import_files(workspace, name, files)
     return dataset_answer(dataset) | {"skipped": skipped}
 
@@ -196,7 +204,7 @@ def import_files(
 
 
 def start_import(workspace: Workspace, name: str, paths: Sequence[str | Path], folder: str = "") -> Job:
-    """`import_files` in the background; its result is (name of the dataset, lines on what was skipped).
+    """`import_files` in the background; its result is (the dataset's name, lines on what was skipped, its warnings).
 
     folder: also a folder of this machine, where that may be typed.
     """
@@ -210,8 +218,8 @@ def start_import(workspace: Workspace, name: str, paths: Sequence[str | Path], f
 
     def work(job: Job) -> None:
         dataset, skipped = import_files(workspace, name, paths, counting(job), job.stop_event)
-        job.message = f"{dataset.name} has {pluralize(len(dataset.items), 'image')} now."
-        job.result = dataset.name, skipped
+        job.message = f"{dataset.name} has {dataset.account()} now."
+        job.result = dataset.name, skipped, list(dataset.warnings)
 
     return _beside("import", f"Adding images to {name}", name, work)
 

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Size
+
+from studio.adapters.layers import can_train, is_whole_lokr, shape_of
 from studio.basemodels import Family
 from studio.errors import ConfigError
 from studio.training.config import RunConfig, config_from, dotted
+from studio.training.parameter_count import specs_of
 
 Acts = Callable[[RunConfig, Family], bool]
 
@@ -102,12 +106,33 @@ def without_effect(config: RunConfig, base: Family) -> list[str]:
         lines.append(
             f"The full learning rate is never reached: training.warmup is {training.warmup}, of {training.steps} steps."
         )
+    lines += _about_lokr(config, base)
     if config.data.repeats > 1:
         lines.append(
             "data.repeats has no effect: it repeats all images alike, and training.steps says how long the run is. "
             "Folders called 10_name repeat some of them."
         )
     return lines
+
+
+def _about_lokr(config: RunConfig, base: Family) -> list[str]:
+    """A line where LoKr's factors are whole: rank and alpha, which people choose, say nothing there."""
+    if config.adapter.kind != "lokr":
+        return []
+    modules, shapes = base.modules(), list[Size]()
+    for part, spec in specs_of(config.adapter, base).items():
+        layers = modules[part].named_modules()
+        shapes += [shape_of(layer) for path, layer in layers if path and can_train(layer) and spec.wants(path)]
+    whole = sum(is_whole_lokr(shape, config.adapter.rank) for shape in shapes)
+    if not whole:
+        return []
+    rank = f"adapter.rank {config.adapter.rank}"
+    if whole == len(shapes):
+        return [f"adapter.alpha has no effect here, nor has a higher rank: LoKr's factors are whole at {rank}."]
+    return [
+        f"adapter.alpha has no effect on {whole} of {len(shapes)} layers, nor has a higher rank: LoKr's factors are "
+        f"whole there at {rank}."
+    ]
 
 
 def refuse(config: RunConfig, base: Family) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from studio.basemodels import Family
 from studio.basemodels.family import Size
 from studio.datasets import Frame, Item, frame_of
+from studio.datasets.images import has_alpha
 from studio.errors import DatasetError, RunError
 from studio.text import pluralize
 from studio.training.cache import Cache, Tensors, key_of
@@ -188,6 +189,17 @@ def about_tokens(examples: list[Example], base: Family, most: int = 0) -> list[s
     ]
 
 
+def about_masks(examples: list[Example], data: DataConfig) -> list[str]:
+    """A line where masks are wanted and there are none, or not on each of the person's own images."""
+    own = [e for e in examples if not e.regularization] if data.masks else []
+    lacking = [e.name for e in own if e.mask == "alpha" and not _has_alpha(e.item)]
+    if not lacking:
+        return []
+    if len(lacking) == len(own):
+        return ["data.masks has no effect: no image has an alpha channel or a -masklabel.png beside it."]
+    return [f"No mask, so all of it counts: {pluralize(len(lacking), 'image')}, {lacking[0]} among them."]
+
+
 def encode_missing(
     examples: list[Example],
     base: Family,
@@ -333,6 +345,13 @@ def _mask_of(item: Item, cache: Cache) -> str:
     """What the mask is made of: the content of its own file, else the image's alpha channel."""
     file = item.mask_file
     return cache.digest(file) if file else "alpha"
+
+
+def _has_alpha(item: Item) -> bool:
+    try:
+        return has_alpha(item.path)
+    except DatasetError:  # said when it is encoded
+        return True
 
 
 def _together(rows: list[T], base: Family) -> Iterator[list[T]]:

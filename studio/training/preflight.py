@@ -14,7 +14,6 @@ import torch
 from studio import devices
 from studio.basemodels import Family, load_base
 from studio.datasets import has_trigger
-from studio.datasets.images import has_alpha
 from studio.errors import ConfigError, RunError, out_of_memory
 from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache
@@ -26,6 +25,7 @@ from studio.training.examples import (
     Example,
     Unreadable,
     about_frames,
+    about_masks,
     about_tokens,
     encode_missing,
     list_examples,
@@ -97,6 +97,7 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     warnings = without_effect(config, base) + foreign_defaults(config, base) + foreign_options(config.preview.prompts)
     warnings += about_tokens(examples + regularization, base, config.data.max_token_length)
     warnings += about_frames(examples + regularization)
+    warnings += about_masks(examples + regularization, config.data)
     findings += [Finding("warn", line) for line in warnings]
     findings += _about_images(config, examples, cache, base) + _about_balance(config, examples, regularization)
     if any(finding.level == "stop" for finding in findings):
@@ -163,8 +164,6 @@ def _about_images(config: RunConfig, examples: list[Example], cache: Cache, base
     few = [f"{w} × {h} ({count})" for (w, h), count in sizes.items() if count < batch]
     if few and len(examples) >= batch:
         out.append(Finding("note", f"Buckets with fewer images than a batch repeat them in it: {', '.join(few)}."))
-    if config.data.masks and not any(e.item.mask_file or has_alpha(e.item.path) for e in examples[:200]):
-        out.append(Finding("warn", "data.masks is on, but no image has an alpha channel or a -masklabel.png."))
     return out
 
 

@@ -10,7 +10,15 @@ from studio.training.config import RunConfig
 from studio.training.distributed import Distributed
 from studio.training.effects import foreign_defaults, refuse, without_effect
 from studio.training.events import Event, Preparing
-from studio.training.examples import Example, Unreadable, about_frames, about_tokens, encode_missing, list_examples
+from studio.training.examples import (
+    Example,
+    Unreadable,
+    about_frames,
+    about_masks,
+    about_tokens,
+    encode_missing,
+    list_examples,
+)
 from studio.training.preview_prompts import foreign_options
 from studio.training.selection import Selection
 
@@ -54,6 +62,8 @@ def prepare(
     warnings += about_frames(learn + prior + held_out) + about_tokens(learn + prior, base, config.data.max_token_length)
     if not learn:
         raise RunError("No image can be learned from: " + (warnings[-1] if warnings else "the folder is empty."))
+    warnings += about_masks(learn + prior, config.data)
     if not held_out and config.validation.every:
         warnings.append("No images are held out: add some, and the run can say whether it learns or memorises.")
+        warnings += ["validation.stop has no effect: it needs images held out."] if config.validation.stop else []
     return learn + prior, held_out, warnings

@@ -1,14 +1,17 @@
 """Every file of a folder is used, left out with the reason, or counted as something else; images stand upright."""
 
 import io
+import json
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
-from studio.datasets import export, open_dataset, open_image, size_of, write_captions
+from studio.datasets import export, import_images, open_dataset, open_image, size_of, write_captions
 from studio.datasets.images import FORMATS, OTHER_SUFFIXES, SUFFIXES
 from studio.datasets.listing import list_folder
+from studio.workspace import Workspace
 
 
 def quarters(size=(48, 32)) -> Image.Image:
@@ -79,12 +82,19 @@ def test_a_folder_is_accounted_for_file_by_file(folder):
     dataset = open_dataset(folder)
     assert [item.file for item in dataset.items] == ["apple.jpg", "apple.png", "photo.jfif"]
     assert sorted(line.split(":")[0] for line in dataset.problems) == [
-        "apple-masklabel.jpg", "apple.caption", "art.tga", "elsewhere", "gone-masklabel.png", "photo-condlabel.png",
-        "photo.TXT", "raw.CR2",
-    ]  # fmt: skip
+        "apple-masklabel.jpg",
+        "apple.caption",
+        "art.tga",
+        "elsewhere",
+        "gone-masklabel.png",
+        "photo-condlabel.png",
+        "photo.TXT",
+        "raw.CR2",
+    ]
     assert dataset.unrelated == sorted(dataset.unrelated, key=dataset.unrelated.index) and set(dataset.unrelated) == {
-        ".hidden", "notes.md",
-    }  # fmt: skip
+        ".hidden",
+        "notes.md",
+    }
     assert dataset.account().startswith("3 images, 8 files left out, 2 files of another kind (")
     listing = list_folder(folder)
     counted = len(listing.images) + listing.captions + len(listing.orphans) + listing.masks + len(listing.skipped)
@@ -119,3 +129,72 @@ def test_a_file_of_the_same_size_and_time_is_looked_at_anew(folder):
     before = (folder / "apple.png").stat()
     os.utime(folder / "apple.png", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert changed_at((folder / "apple.png").stat()) > before.st_mtime_ns
+
+
+def several(form: str) -> bytes:
+    stream = io.BytesIO()
+    frames = [Image.new("RGB", (24, 16), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(stream, form, save_all=True, append_images=frames[1:])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"),
+    [("GIF", "gif"), ("PNG", "png"), ("WEBP", "webp"), ("TIFF", "tif"), ("AVIF", "avif"), ("MPO", "jpg")],
+)
+def test_of_an_animation_the_first_frame_is_used_and_that_is_said(tmp_path, form, suffix):
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    (tmp_path / f"moving.{suffix}").write_bytes(several(form))
+    quarters().save(tmp_path / f"still.{suffix}", form)
+    dataset = open_dataset(tmp_path)
+    said = (
+        []
+        if form == "MPO"
+        else [f"moving.{suffix}: several images (an animation, or pages), of which the first is used."]
+    )
+    assert dataset.warnings == said
+    red = np.asarray(dataset.items[0].load()).mean((0, 1))
+    assert np.abs(red - (255, 0, 0)).max() < 6
+
+
+def test_animations_are_also_known_from_an_index_of_before(tmp_path):
+    """Facts of 0.1 have eight fields and say nothing of frames; they keep what was measured."""
+    from studio.datasets.analysis import analyse
+    from studio.datasets.image_index import read_index
+
+    (tmp_path / "a.gif").write_bytes(several("GIF"))
+    analyse(open_dataset(tmp_path))
+    index = tmp_path / ".studio" / "images.json"
+    assert read_index(tmp_path)["a.gif"].several == 1
+    notes = json.loads(index.read_text())
+    notes["images"]["a.gif"] = notes["images"]["a.gif"][:8]
+    index.write_text(json.dumps(notes))
+    assert read_index(tmp_path)["a.gif"].several == -1
+    assert "several images" in open_dataset(tmp_path).warnings[0]
+
+
+def test_an_import_accounts_for_all_that_came(tmp_path):
+    """Every file of the zip is in the dataset or named in a line on what was skipped."""
+    archive, space = tmp_path / "mine.zip", Workspace.open(tmp_path / "workspace")
+    with zipfile.ZipFile(archive, "w") as out:
+        for name, data in {
+            "a.png": saved("PNG", 1),
+            "a.txt": b"a cat",
+            "moving.gif": several("GIF"),
+            "notes.md": b"notes",
+            "lost.txt": b"nobody's",
+            "__MACOSX/._a.png": b"x",
+            ".DS_Store": b"x",
+            "broken.jpg": b"\xff\xd8\xff",
+            "gone-masklabel.png": saved("PNG", 1),
+            "video.mp4": b"x",
+        }.items():
+            out.writestr(name, data)
+    dataset, skipped = import_images(space, "mine", [archive])
+    assert [item.file for item in dataset.items] == ["a.png", "moving.gif"]
+    assert any("moving.gif: several images" in line for line in dataset.warnings)
+    lines = "\n".join(skipped)
+    for name in ("notes.md", "lost.txt", "broken.jpg", "gone-masklabel.png", "video.mp4"):
+        assert f"{name}: " in lines, lines
+    assert "__MACOSX/._a.png and 1 more: hidden, nothing to do with images." in lines and len(skipped) == 6

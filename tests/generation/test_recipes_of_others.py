@@ -1,4 +1,9 @@
-"""Recipes that other programs write, in the forms that their sources write them: read, and what is not is said."""
+"""Recipes that other programs write, in the forms that their sources write them: read, and what is not is said.
+
+The forms are typed from the programs' public writers (A1111's `infotext_utils`, Fooocus' `meta_parser`, InvokeAI 2's
+RFC 266, SwarmUI's "Image Metadata Format") and from readers of NovelAI's, Civitai's and Draw Things' images: no code of
+theirs runs here.
+"""
 
 import json
 
@@ -288,6 +293,75 @@ def test_novelai(tmp_path):
     said(found, "NovelAI's emphasis", "'karras' of Euler a", "sm True")
 
 
+def test_fooocus_lists_each_adapter_twice_and_it_acts_once(tmp_path):
+    """Its `FooocusMetadataParser.to_string` writes `loras` beside the `lora_combined_N` that they come from."""
+    data = {
+        "prompt": "a cat",
+        "base_model": "x",
+        "loras": [["ink", 0.1, "ab"], ["wash", -0.5, "cd"]],
+        "lora_combined_1": "ink : 0.1",
+        "lora_combined_2": "wash : -0.5",
+        "refiner_model": "None",
+        "refiner_switch": 0.5,
+        "vae": "Default (model)",
+    }
+    found = read_recipe(png(tmp_path / "a.png", parameters=data, fooocus_scheme="fooocus"))
+    assert [(one["file"], one["strength"]) for one in found.adapters] == [("ink", 0.1), ("wash", -0.5)]
+    said(found)
+    del data["loras"]
+    data["lora_combined_3"] = "False : off : 1.0"
+    data["lora_combined_4"] = "True : on.safetensors : 0.7"
+    found = read_recipe(png(tmp_path / "a.png", parameters=data, fooocus_scheme="fooocus"))
+    assert [(one["file"], one["strength"]) for one in found.adapters] == [("ink", 0.1), ("wash", -0.5), ("on", 0.7)]
+
+
+def test_fooocus_text_names_its_adapters_beside_the_prompt():
+    found = read_parameters(
+        "a cat, sharp\nNegative prompt: fog\nSteps: 30, Sampler: DPM++ 2M SDE Karras, Seed: 5, Size: 512x768, "
+        "CFG scale: 4, Sharpness: 2, Model: juggernaut, Scheduler: karras, Raw prompt: a cat, "
+        'Raw negative prompt: fog, Lora hashes: "ink: ab, wash: cd", Lora weights: "ink: 0.5, wash: -1", '
+        "Version: Fooocus v2.5.5"
+    )
+    assert [(one["file"], one["strength"]) for one in found.adapters] == [("ink", 0.5), ("wash", -1.0)]
+    assert found.values["scheduler"] == "DPM++ 2M SDE Karras"
+    said(found, "Sharpness 2")
+
+
+def test_civitais_models_and_a1111s_embeddings_are_read_or_said():
+    found = read_parameters(
+        "a cat\nSteps: 22, Sampler: DPM++ 2M Karras, CFG scale: 3.8, Seed: 8, Size: 832x1216, Clip skip: 2, "
+        'Created Date: 2024-09-23T06:17:42Z, Civitai resources: [{"type":"checkpoint","modelVersionId":1,"modelName":'
+        '"SD XL","modelVersionName":"v1.0"},{"type":"lora","weight":0.85,"modelVersionId":2,"modelName":"Double, '
+        'Exposure"},{"type":"lycoris","modelName":"style"},{"type":"embed","weight":1,"modelVersionId":3,"modelName":'
+        '"negativeXL"}], Civitai metadata: {}'
+    )
+    assert found.values["base"] == "SD XL" and found.values["seed"] == 8
+    assert [(one["file"], one["strength"]) for one in found.adapters] == [("Double, Exposure", 0.85), ("style", 1.0)]
+    said(found, "Civitai's embed negativeXL")
+    said(read_parameters('a\nSteps: 1, TI hashes: "easynegative: c74b, bad-hands: aa"'), "'easynegative', 'bad-hands'")
+    read_parameters("a\nSteps: 1, Civitai resources: [{" + "[" * 50_000)  # damaged: no error
+
+
+def test_novelais_characters_are_said(tmp_path):
+    caption = {"base_caption": "two cats", "char_captions": [{"char_caption": "a red cat", "centers": []}]}
+    data = {"prompt": "two cats", "uc": "", "steps": 28, "v4_prompt": {"caption": caption, "use_coords": False}}
+    found = read_recipe(png(tmp_path / "a.png", Software="NovelAI", Comment=data))
+    said(found, "The prompt of 1 character is not taken over: 'a red cat'")
+
+
+def test_invokeais_canvas_and_style_prompt_are_said(tmp_path):
+    data = {
+        "positive_prompt": "a cat",
+        "positive_style_prompt": "ink",
+        "seed": 1,
+        "canvas_v2_metadata": {"controlLayers": [{"id": "x"}], "regionalGuidance": [], "referenceImages": [{}]},
+    }
+    found = read_recipe(png(tmp_path / "a.png", invokeai_metadata=data))
+    said(found, "style prompt 'ink'", "canvas is not taken over: controlLayers, referenceImages")
+    data = {"positive_prompt": "a cat", "positive_style_prompt": "a cat", "canvas_v2_metadata": {"controlLayers": []}}
+    said(read_recipe(png(tmp_path / "a.png", invokeai_metadata=data)))
+
+
 # Hostile --------------------------------------------------------------------------------------------------------------
 
 
@@ -313,6 +387,12 @@ def test_novelai(tmp_path):
         {"parameters": "{}"},
         {"parameters": {"prompt": [], "base_model": {}, "loras": [[]]}},
         {"Comment": "3", "Software": "NovelAI"},
+        {"Comment": {"prompt": "x", "v4_prompt": {"caption": [3]}}, "Software": "NovelAI"},
+        {"sd-metadata": "[]"},
+        {"sd-metadata": {"image": {"prompt": [3]}}},
+        {"sd-metadata": {"images": []}},
+        {"parameters": {"c": 3, "uc": [], "lora": [3]}},
+        {"parameters": "a\nSteps: 1, Lora weights: ink"},
         {"invokeai_metadata": {"loras": [3], "model": 5}},
         {"parameters": {"prompt": "x", "base_model": 1, "lora_combined_1": "x"}},
     ],

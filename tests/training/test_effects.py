@@ -65,10 +65,17 @@ def trained(bases, images, tmp_path_factory):
             return known[key]
         base = bases(name)
         usual = {
-            "data.folder": str(images), "training.steps": STEPS, "training.batch_size": 2, "training.warmup": 0,
-            "adapter.rank": 2, "adapter.targets": "attention", "training.learning_rate": 1e-2, "preview.every": 0,
-            "data.caption_dropout": 0, "validation.every": 0,
-        }  # fmt: skip
+            "data.folder": str(images),
+            "training.steps": STEPS,
+            "training.batch_size": 2,
+            "training.warmup": 0,
+            "adapter.rank": 2,
+            "adapter.targets": "attention",
+            "training.learning_rate": 1e-2,
+            "preview.every": 0,
+            "data.caption_dropout": 0,
+            "validation.every": 0,
+        }
         config = config_from(usual | settings)
         chosen, stop = split(config), threading.Event()
         own, _ = list_examples(chosen.items, base, cache, config.data, 0)
@@ -121,7 +128,8 @@ CASES = [
     ("data.clip_skip", 2, "z-image", {}, None),
     ("data.outside", 0.7, "sd1", {}, MASKS),
     ("data.regularisation_weight", 3.0, "sd1", {}, KIND),
-]  # fmt: skip
+    ("adapter.alpha", 1.0, "sd1", {"adapter.kind": "lokr", "adapter.rank": 64}, {"adapter.kind": "lokr"}),
+]
 
 
 @pytest.mark.parametrize(("setting", "value", "base", "off", "on"), CASES)
@@ -140,19 +148,42 @@ def test_a_setting_acts_where_the_table_says_and_nowhere_else(trained, images, s
 def test_every_rule_of_training_is_tried():
     tried = {case[0] for case in CASES}
     others = {rule.setting for rule in RULES if rule.setting.split(".")[0] in ("preview", "validation")}
-    assert {rule.setting for rule in RULES} == tried | others | {"data.held_out"}
+    assert {rule.setting for rule in RULES} | {"adapter.alpha"} == tried | others | {"data.held_out"}
 
 
 # What acts always, with a value that shows it; the others are about time, memory and files.
 ALWAYS = {
-    "batch_size": 3, "accumulation": 2, "learning_rate": 5e-3, "optimizer": "lion", "weight_decay": 0.9,
-    "schedule": "linear", "clip": 1e-3, "seed": 1, "loss": "huber", "min_snr_gamma": 1.0, "noise_offset": 0.5,
-    "input_perturbation": 0.5, "timesteps": "logit-normal", "least_noise": 0.3, "most_noise": 0.5, "ema": 0.5,
-    "rank": 3, "alpha": 1.0, "kind": "dora", "targets": "all", "dropout": 0.5,
-}  # fmt: skip
+    "batch_size": 3,
+    "accumulation": 2,
+    "learning_rate": 5e-3,
+    "optimizer": "lion",
+    "weight_decay": 0.9,
+    "schedule": "linear",
+    "clip": 1e-3,
+    "seed": 1,
+    "loss": "huber",
+    "min_snr_gamma": 1.0,
+    "noise_offset": 0.5,
+    "input_perturbation": 0.5,
+    "timesteps": "logit-normal",
+    "least_noise": 0.3,
+    "most_noise": 0.5,
+    "ema": 0.5,
+    "rank": 3,
+    "alpha": 1.0,
+    "kind": "dora",
+    "targets": "all",
+    "dropout": 0.5,
+}
 NOT_OF_THE_RESULT = {
-    "steps", "precision", "gradient_checkpointing", "compile", "checkpoint_every", "keep_checkpoints", "tensorboard",
-}  # fmt: skip
+    "steps",
+    "precision",
+    "gradient_checkpointing",
+    "compile",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "tensorboard",
+}
 
 
 @pytest.mark.full
@@ -165,6 +196,45 @@ def test_what_no_rule_names_acts(trained, key):
 def test_every_setting_of_training_and_adapter_is_tried():
     settings = set(TrainingConfig.model_fields) | set(AdapterConfig.model_fields)
     assert settings == set(ALWAYS) | NOT_OF_THE_RESULT | {case[0].split(".")[1] for case in CASES} & settings
+
+
+# Where a setting of ALWAYS might stop to act: on another base, with another optimizer or schedule, one after another.
+ELSEWHERE = [
+    *(({"base": base}, key) for base in ("z-image", "sd2-v", "sdxl") for key in ALWAYS if key != "min_snr_gamma"),
+    *(({"base": base}, "min_snr_gamma") for base in ("sd2-v", "sdxl")),
+    *(
+        ({"training.optimizer": optimizer}, key)
+        for optimizer in ("adafactor", "lion", "prodigy", "schedule-free-adamw")
+        for key in ("learning_rate", "weight_decay", "clip", "ema", "accumulation", "lora_plus", "warmup", "schedule")
+    ),
+    *(
+        ({"training.schedule": schedule}, key)
+        for schedule in ("constant", "cosine", "cosine-restarts", "linear", "polynomial", "one-cycle")
+        for key in ("learning_rate", "warmup", "restarts", "ema")
+    ),
+]
+
+
+def name_of(value):
+    return "-".join(map(str, value.values())) if isinstance(value, dict) else value
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("where", "key"), ELSEWHERE, ids=name_of)
+def test_a_setting_acts_elsewhere_or_the_run_says_that_it_does_not(trained, where, key):
+    where = dict(where)
+    base = where.pop("base", "sd1")
+    if where.get("training.optimizer") == "schedule-free-adamw":
+        where["training.schedule"] = "constant"
+    section = "training" if key in TrainingConfig.model_fields else "adapter"
+    others = {"warmup": 3, "restarts": 2, "lora_plus": 16, "schedule": "linear"}
+    given = where | {f"{section}.{key}": (ALWAYS | others)[key]}
+    try:
+        with_it, ignored = trained(base, given)
+    except ConfigError:
+        return  # refused, in a sentence
+    without, _ = trained(base, where)
+    assert same(without, with_it) is (f"{section}.{key}" in ignored)
 
 
 @pytest.mark.full
@@ -202,12 +272,24 @@ def test_a_run_says_what_it_leaves_out_cuts_ignores_and_reads_as_words(bases, tm
     (folder / "good.txt").write_text("one\ntwo\nthree\n" + "far too long " * 80)
     Image.new("RGB", (64, 64)).save(folder / "video.tga")
     (folder / "notes.md").write_text("x")
-    config = config_from({
-        "name": "x", "data.folder": str(folder), "base": str(bases("sd1").folder), "training.steps": 2,
-        "training.warmup": 4, "training.shift": 3.0, "preview.every": 0, "validation.every": 0,
-        "preview.prompts": ["red apple --n blurry --w 256 --h 64 --d 42 --l 7 --s 5"], "adapter.rank": 2,
-        "adapter.targets": "attention", "data.keep_tags": 4, "training.batch_size": 1, "data.max_token_length": 100,
-    })  # fmt: skip
+    config = config_from(
+        {
+            "name": "x",
+            "data.folder": str(folder),
+            "base": str(bases("sd1").folder),
+            "training.steps": 2,
+            "training.warmup": 4,
+            "training.shift": 3.0,
+            "preview.every": 0,
+            "validation.every": 0,
+            "preview.prompts": ["red apple --n blurry --w 256 --h 64 --d 42 --l 7 --s 5"],
+            "adapter.rank": 2,
+            "adapter.targets": "attention",
+            "data.keep_tags": 4,
+            "training.batch_size": 1,
+            "data.max_token_length": 100,
+        }
+    )
     workspace = Workspace.open(tmp_path / "workspace")
     events = list(train(config, workspace))
     assert isinstance(events[-1], Finished)
@@ -215,17 +297,59 @@ def test_a_run_says_what_it_leaves_out_cuts_ignores_and_reads_as_words(bases, tm
     assert "4 images, 1 file left out, 1 file of another kind (notes.md)" in started.setup
     said = "\n".join(event.message for event in events if isinstance(event, Warned))
     parts = [
-        "video.tga: .tga files are not read", "dot.png has 1 × 1 pixels", "thin.png has 200 × 1 pixels",
-        "long.png the most: 97% of it is lost", "|||, the separator behind", "{a|b}, a choice of words",
+        "video.tga: .tga files are not read",
+        "dot.png has 1 × 1 pixels",
+        "thin.png has 200 × 1 pixels",
+        "long.png the most: 97% of it is lost",
+        "|||, the separator behind",
+        "{a|b}, a choice of words",
         "1 caption file of several lines, good.png",
-        "1 caption longer than data.max_token_length, 100 tokens", "(--n, --w, --h, --d, --l, --s)",
+        "1 caption longer than data.max_token_length, 100 tokens",
+        "(--n, --w, --h, --d, --l, --s)",
         "training.shift has no effect here",
-        "data.keep_tags has no effect here", "full learning rate is never reached",
-    ]  # fmt: skip
+        "data.keep_tags has no effect here",
+        "full learning rate is never reached",
+    ]
     assert not [part for part in parts if part not in said], said
     found = "\n".join(finding.message for finding in preflight(config, workspace).findings)
     assert not [part for part in parts if part not in found], found
     assert "4 images, 1" in found and "2 images, each seen 1.0 times" in found
+
+
+def test_masks_and_validation_that_nothing_is_there_for_are_said(bases, images, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (64, 64), (80 * number, 0, 0)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("zsk")
+    config = config_from(
+        {
+            "data.folder": str(folder),
+            "base": str(bases("sd1").folder),
+            "training.steps": 1,
+            "training.warmup": 0,
+            "preview.every": 0,
+            "validation.stop": True,
+            "data.masks": True,
+            "adapter.rank": 2,
+            "adapter.targets": "attention",
+        }
+    )
+
+    def said(number):
+        workspace = Workspace.open(tmp_path / f"workspace{number}")
+        run = [event.message for event in train(config, workspace) if isinstance(event, Warned)]
+        found = [finding.message for finding in preflight(config, workspace).findings]
+        assert [line for line in found if line.startswith(("data.masks", "No mask"))] == [
+            line for line in run if line.startswith(("data.masks", "No mask"))
+        ]
+        return run
+
+    assert "data.masks has no effect: no image has an alpha channel or a -masklabel.png beside it." in said(1)
+    assert "validation.stop has no effect: it needs images held out." in said(2)
+    Image.new("L", (64, 64)).save(folder / "1-masklabel.png")
+    Image.new("RGBA", (64, 64)).save(folder / "0.png")
+    assert "No mask, so all of it counts: 1 image, 2.png among them." in said(3)
 
 
 def test_the_starters_settings_on_another_base_are_said(bases, images, tmp_path):

@@ -1,16 +1,18 @@
 """Parts of the Dataset tab, called as the page calls them."""
 
 import shutil
+import zipfile
 
 import gradio as gr
 import pytest
 from PIL import Image
 
 from studio.server.settings import Settings
-from studio.services import base_models, captioning
+from studio.services import base_models, captioning, datasets
 from studio.services.base_models import DEFAULT_SIZE
 from studio.services.jobs import latest
 from studio.web.components.context import page_context
+from studio.web.components.html import job_report
 from studio.web.dataset import captioners, captions, check, image_editor, images
 from studio.web.dataset.context import DatasetContext
 from studio.web.dataset.views import chips
@@ -88,8 +90,18 @@ def test_captions_can_be_scored_by_a_named_clip(context, tmp_path):
 
 def listing(**changed):
     """Values of `Images.listing`: the dataset, the order, then the filter's fields."""
-    fields = {"find": "", "has": None, "lacks": None, "captioned": "All", "pattern": False, "fewest": None,
-              "most": None, "smaller": None, "larger": None, "name": ""} | changed  # fmt: skip
+    fields = {
+        "find": "",
+        "has": None,
+        "lacks": None,
+        "captioned": "All",
+        "pattern": False,
+        "fewest": None,
+        "most": None,
+        "smaller": None,
+        "larger": None,
+        "name": "",
+    } | changed
     return ["ink", "Name", False, *fields.values()]
 
 
@@ -117,9 +129,15 @@ def test_the_next_image_comes_after_one_that_its_new_caption_took_out_of_the_fil
 
 @pytest.mark.parametrize(
     ("act", "arg", "tags"),
-    [("add", "c, d", ["a", "b", "c", "d"]), ("drop", "0", ["b"]), ("move", "1 0", ["b", "a"]), ("drop", "7", None),
-     ("move", "0", None), ("open", "0", None)],
-)  # fmt: skip
+    [
+        ("add", "c, d", ["a", "b", "c", "d"]),
+        ("drop", "0", ["b"]),
+        ("move", "1 0", ["b", "a"]),
+        ("drop", "7", None),
+        ("move", "0", None),
+        ("open", "0", None),
+    ],
+)
 def test_what_a_chip_sends_edits_the_tags_or_nothing(act, arg, tags):
     assert image_editor.edited_tags(["a", "b"], act, arg) == tags
 
@@ -127,3 +145,31 @@ def test_what_a_chip_sends_edits_the_tags_or_nothing(act, arg, tags):
 def test_an_author_that_is_html_stays_text():
     """They stand in a file of the dataset's folder, where anybody may have written."""
     assert "<img" not in chips([("a tag", '"><img src=x onerror=alert(1)>')], prose=False)
+
+
+def test_what_became_of_every_file_stands_above_the_images(context, workspace):
+    folder = workspace.datasets / "ink"
+    (folder / "notes<b>.md").write_text("x")
+    (folder / "art.tga").write_bytes(b"x")
+    frames = [Image.new("L", (64, 64), grey) for grey in (0, 255)]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    listed = context.images.show(0, "ink", *(part.value for part in context.images.listing[1:]))
+    html = listed[context.images.summary]
+    assert "<b>4</b> images · <b>1</b> with a caption · 1 file left out, 1 file of another kind (notes&lt;b&gt;" in html
+    assert "Left out: art.tga: .tga files are not read" in html
+    assert "moving.gif: several images (an animation, or pages), of which the first is used." in html
+
+
+def test_an_import_says_what_it_took_skipped_and_uses_otherwise(workspace, tmp_path):
+    frames = [Image.new("L", (64, 64), grey) for grey in (0, 255)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as out:
+        out.write(tmp_path / "moving.gif", "moving.gif")
+        for number in range(30):
+            out.writestr(f"notes{number}<b>.md", "x")
+    job = datasets.start_import(workspace, "new", [tmp_path / "mine.zip"])
+    job.wait()
+    html = job_report(job)
+    assert "new has 1 image now." in html and "moving.gif: several images" in html
+    assert "Skipped notes0&lt;b&gt;.md: not an image" in html and "and 10 more" in html
+    assert html.count("Skipped") == 20

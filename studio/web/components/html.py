@@ -1,10 +1,13 @@
 """Small pieces of HTML. Text that a person typed is escaped here, where a docstring says so, or by the caller."""
 
 import time
+from collections.abc import Sequence
 from html import escape
 
 from studio.services.jobs import Job
 from studio.text import duration
+
+MOST_LINES = 20
 
 
 def note(text: str = "", bad: bool = False) -> str:
@@ -43,5 +46,13 @@ def job_report(job: Job) -> str:
         return progress_bar(job.done, job.total) + note(f"{job.title}: {job.done:,} of {job.total:,}\n{job.message}")
     if job.state == "failed":
         return note(job.error or "", bad=True)
-    skipped = job.result[1] if job.kind == "import" and job.result else []
-    return note("\n".join([job.message, *(f"Skipped {line}" for line in skipped)]))
+    if job.kind != "import" or not job.result:
+        return note(job.message)
+    _, skipped, warnings = job.result
+    return note(job.message) + first_lines([f"Skipped {line}" for line in skipped], bad=True) + first_lines(warnings)
+
+
+def first_lines(lines: Sequence[str], bad: bool = False) -> str:
+    """The lines as a note; of many, the first and how many more there are."""
+    more = [f"and {len(lines) - MOST_LINES:,} more"] if len(lines) > MOST_LINES else []
+    return note("\n".join([*lines[:MOST_LINES], *more]), bad)

@@ -1,6 +1,7 @@
 """The images of a dataset, page by page, and the filter over them. A part of the Dataset tab."""
 
 import re
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -9,7 +10,7 @@ from studio.errors import StudioError
 from studio.services import datasets
 from studio.services.thumbnails import thumbnail
 from studio.web.components.fields import QUIET, UNQUEUED, gallery
-from studio.web.components.html import empty, note
+from studio.web.components.html import empty, first_lines, note
 from studio.web.dataset.context import DatasetContext
 
 PAGE = 48  # images on one page of the grid
@@ -196,10 +197,12 @@ def build(context: DatasetContext) -> Images:
 
 
 def _summary(opened, listed: int) -> str:
-    """How many images there are, how many are captioned and listed, and which files were left out."""
+    """How many images there are, how many are captioned and listed; what became of every other file, and why."""
     captioned, total = sum(bool(item.caption) for item in opened.items), len(opened.items)
     facts = f"<b>{total:,}</b> image{'s' * (total != 1)} · <b>{captioned:,}</b> with a caption"
     if listed < total:
         facts += f" · <b>{listed:,}</b> found"
-    problems = note("\n".join(f"Left out: {line}" for line in opened.problems[:20]), bad=True)
-    return f'<div class="note">{facts}</div>{problems}'
+    if opened.problems or opened.unrelated:
+        facts += f" · {escape(opened.account_of_others())}"
+    problems = first_lines([f"Left out: {line}" for line in opened.problems], bad=True)
+    return f'<div class="note">{facts}</div>{problems}{first_lines(opened.warnings)}'

@@ -158,17 +158,34 @@ def schedulers() -> str:
     return ", ".join(f"`{name}`" for name in NAMES) + "\n"
 
 
+def base_defaults() -> str:
+    """Each base's own settings, where they are not the schema's."""
+    from studio.basemodels.defaults import VARIANTS
+
+    rows = [(variant.title, _said(variant.settings) or "the defaults") for variant in VARIANTS]
+    return table(("base", "settings where nothing is said"), rows)
+
+
 def presets() -> str:
-    """Each preset with the settings that it changes."""
-    from studio.training.presets import PRESETS
+    """What each purpose changes, and for which bases something else."""
+    from studio.basemodels.defaults import PURPOSES, VARIANTS
 
     rows = []
-    for name, values in PRESETS.items():
-        said = ", ".join(
-            f"`{key}={str(value).lower() if value in (True, False) else value}`" for key, value in values.items()
-        )
-        rows.append((name, said or "the defaults"))
-    return table(("preset", "settings that it changes"), rows)
+    for purpose, values in PURPOSES.items():
+        rows.append((purpose, "every other base", _said(values)))
+        own = [(variant.title, variant.purposes[purpose]) for variant in VARIANTS if purpose in variant.purposes]
+        rows += [(purpose, title, _said(values) or "nothing") for title, values in own]
+    return table(("preset", "for", "settings that it changes"), rows)
+
+
+def _said(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"`{key}={_shown(value)}`" for key, value in values.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "; ".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def captioners() -> str:
@@ -364,6 +381,7 @@ FORBIDDEN = {  # what it is called: the permission
 
 BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {  # name: (page, what makes it)
     "settings": ("training.md", settings),
+    "base-defaults": ("training.md", base_defaults),
     "presets": ("training.md", presets),
     "other-names": ("training.md", other_names),
     "captioners": ("captioning.md", captioners),

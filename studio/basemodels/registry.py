@@ -66,14 +66,20 @@ def base_folder(name: str) -> Path:
 
 def family_class(folder: Path, family: str | None = None) -> "type[Family]":
     """The class for a base: `family`, or by model_index.json, or by a file's own tensors. Raises BaseModelError."""
+    file, name = FAMILIES[pipeline_of(folder, family)]
+    return getattr(import_module(f"studio.basemodels.{file}"), name)
+
+
+def pipeline_of(folder: Path, family: str | None = None) -> str:
+    """The name of diffusers' pipeline for a base, one of FAMILIES. Raises BaseModelError."""
     if family:
         from studio.basemodels.single_file import KINDS
 
-        return _class_of(KINDS[family].pipeline)
+        return KINDS[family].pipeline
     if folder.is_file():
         from studio.basemodels.single_file import kind_of, shapes_of
 
-        return _class_of(kind_of(shapes_of(folder), folder.name).pipeline)
+        return kind_of(shapes_of(folder), folder.name).pipeline
     try:
         class_name = json.loads((folder / "model_index.json").read_text("utf-8"))["_class_name"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -89,9 +95,4 @@ def family_class(folder: Path, family: str | None = None) -> "type[Family]":
             f"{folder.name} is a {class_name}, which is no family known here: use Stable Diffusion 1, 2, XL or 3, "
             "FLUX.1 or Z-Image."
         )
-    return _class_of(class_name)
-
-
-def _class_of(pipeline: str) -> "type[Family]":
-    file, name = FAMILIES[pipeline]
-    return getattr(import_module(f"studio.basemodels.{file}"), name)
+    return class_name

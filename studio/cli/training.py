@@ -52,7 +52,9 @@ def train(
     data: Annotated[str, typer.Option(metavar="FOLDER", help="The folder of images and captions.")] = "",
     base: Annotated[str, typer.Option(metavar="NAME", help="The base model (starter).")] = "",
     name: Annotated[str, typer.Option(metavar="N", help="The run's name (the folder's name).")] = "",
-    preset: Annotated[str, typer.Option(metavar="NAME", help="Begin from a preset, like 'SD 1.5, style'.")] = "",
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="Begin from a preset, like 'style' or 'Pony, style'.")
+    ] = "",
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change one setting.")
     ] = None,
@@ -81,6 +83,7 @@ def train(
         raise ConfigError("Say what to train on: --data FOLDER, or a RUN.toml, or --resume RUN_FOLDER.")
     wanted = dict(map(_change, changes or ())) | {key: value for key, value in flags.items() if value is not None}
     from studio.training import new_run, read_run_folder, train
+    from studio.training.defaults import usual_line
     from studio.training.distributed import Distributed
 
     space, processes = opened(context, workspace), Distributed()
@@ -95,6 +98,8 @@ def train(
             return _dry_run(config, space)
         # Under `accelerate launch` the first process makes the folder and sends its name to the others.
         folder = Path(processes.broadcast(str(new_run(config, space)) if processes.is_main else ""))
+        if processes.is_main:
+            say(usual_line(config))
     with stop_on_signals() as stop:
         last = ""
         for kind, line in _lines(train(config, space, stop=stop, folder=folder), folder):
@@ -148,26 +153,28 @@ def _dry_run(config: "RunConfig", workspace: Any) -> int:
 
 
 def _config(run: str, data: str, base: str, name: str, preset: str, changes: dict[str, Any]) -> "RunConfig":
-    """The run's settings: RUN.toml or --data, then --base, --name and every flag and --set on top."""
-    from studio.training.config import config_from, config_from_toml, dotted
+    """The run's settings: RUN.toml or --data, then --base, --name and every flag and --set on top; else the base's."""
+    from studio.training.config import resolved, values_from_toml
+    from studio.training.defaults import config_for
 
     values: dict[str, Any] = {}
     if run:
         path = Path(run)
         if not path.is_file():
             raise ConfigError(f"There is no file {path}: give a RUN.toml, or --data FOLDER.")
-        values = dotted(config_from_toml(path, say))
+        values = values_from_toml(path, say)
     else:
         folder = Path(data).expanduser().resolve()
         if not folder.is_dir():
             raise DatasetError(f"There is no folder {data}: give a folder of images.")
         values = {"data.folder": str(folder), "name": folder.name}
+    values |= {key: value for key, value in (("base", base), ("name", name)) if value}
+    values |= resolved(changes, say)
     if preset:
         from studio.training.presets import preset as settings_of_preset
 
-        values = settings_of_preset(preset) | values
-    values |= {key: value for key, value in (("base", base), ("name", name)) if value}
-    return config_from(values | changes, say)
+        values = settings_of_preset(preset, str(values.get("base") or "starter")) | values
+    return config_for(values)
 
 
 def _change(text: str) -> tuple[str, Any]:

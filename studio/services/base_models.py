@@ -230,19 +230,18 @@ def can_be_fetched(line: str) -> bool:
 
 def usual(workspace: Workspace, name: str) -> dict[str, Any]:
     """How one draws with it: width, height, step of both, steps, guidance, and the schedulers that suit it."""
+    from studio.basemodels.defaults import variant_of
     from studio.generation.schedulers import DIFFUSION, FLOW, OWN
     from studio.training.config import PreviewConfig
-    from studio.training.presets import presets_of
 
-    card = inspect_base(line_of(workspace, name))
-    first = next(iter(presets_of(STARTER if name == STARTER else card.family).values()), {})
-    plain = PreviewConfig()
+    line, plain = line_of(workspace, name), PreviewConfig()
+    card, own = inspect_base(line), variant_of(line).settings
     return {
         "width": card.resolution,
         "height": card.resolution,
         "step": card.step,
-        "steps": first.get("preview.steps", plain.steps),
-        "guidance": first.get("preview.guidance", plain.guidance),
+        "steps": own.get("preview.steps", plain.steps),
+        "guidance": own.get("preview.guidance", plain.guidance),
         "schedulers": (OWN, *(FLOW if card.prediction_type == "flow" else DIFFUSION)),
     }
 

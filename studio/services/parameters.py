@@ -47,13 +47,14 @@ Files = Annotated[
 ]
 
 
-def _of_run(key: str, description: str = "") -> tuple[Any, Any]:
-    """(annotation, field) of one dotted setting of RunConfig, for a model of parameters."""
+def _of_run(key: str) -> tuple[Any, Any]:
+    """(annotation, field) of one dotted setting of RunConfig, for a model of parameters; empty as the base has it."""
     model: Any = RunConfig
     for part in key.split("."):
         field = model.model_fields[part]
         model = field.annotation
-    return field.annotation, field
+    text = f"{field.description.rstrip('.')}. Empty: the base's."
+    return Annotated[field.annotation, *field.metadata] | None, Field(None, description=text)
 
 
 # The settings that a run is begun with. Every other one goes by `more`, under its dotted name.

@@ -36,20 +36,31 @@ MoreSteps = Annotated[int, Field(ge=1, le=1_000_000, description="How many steps
 @operation()
 def list_presets(workspace: Workspace, base: BaseName = STARTER) -> dict[str, dict[str, Any]]:
     """Settings to begin with, by name, for `more` of check_settings and start_training. Raises BaseModelError."""
+    from studio.basemodels.defaults import variant_of
     from studio.training.presets import presets_of
 
-    if base == STARTER:
-        return presets_of(STARTER)
-    return presets_of(base_models.inspect_base(base_models.line_of(workspace, base)).family)
+    return presets_of(variant_of(base_models.line_of(workspace, base)))
+
+
+def prompts_for(workspace: Workspace, base: str, current: str) -> str | None:
+    """A base's own preview prompts, a line each, where the form still holds those of another base; else None."""
+    from studio.basemodels.defaults import variant_of
+    from studio.training.defaults import default_prompts, prompts_of
+
+    lines = [line.strip() for line in current.splitlines() if line.strip()]
+    if lines and lines not in default_prompts():
+        return None
+    return "\n".join(prompts_of(variant_of(base_models.line_of(workspace, base))))
 
 
 def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
     """The RunConfig of what was typed, its folders being datasets of the workspace.
 
     values: dotted settings as for `config_from`, but `dataset` instead of `data.folder`, and `base` a name of the list.
+    What is missing is as the base has it.
     """
-    from studio.training import config_from
     from studio.training.config import dotted
+    from studio.training.defaults import config_for
 
     values = dict(values)
     dataset = open_named(workspace, values.pop("dataset", ""))
@@ -59,7 +70,7 @@ def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
         if values.get(key):
             values[key] = str(open_named(workspace, values[key]).folder)
     values["base"] = base_models.line_of(workspace, values.get("base"))
-    config = config_from(values)
+    config = config_for(values)
     workspace.allows.check_run(dotted(config))
     return config
 

@@ -210,14 +210,16 @@ def config_from(values: Mapping[str, Any], report: Report | None = None) -> RunC
 
     Raises ConfigError with one line: "adapter.rank: must be at least 1 (you gave 0)."
     """
-    given: dict[str, Any] = {}
-    for key, value in resolve(values, _names(), report).items():
-        if value is not None and value != "":
-            given[key] = value
     try:
-        return RunConfig.model_validate(_tree(given))
+        return RunConfig.model_validate(_tree(resolved(values, report)))
     except ValidationError as error:
         raise ConfigError(explain(error)) from error
+
+
+def resolved(values: Mapping[str, Any], report: Report | None = None) -> dict[str, Any]:
+    """Dotted settings under their own names, without empty ones; see `config_from`. Raises ConfigError."""
+    given = resolve(values, _names(), report)
+    return {key: value for key, value in given.items() if value is not None and value != ""}
 
 
 @cache
@@ -254,15 +256,24 @@ def config_to_toml(config: RunConfig) -> str:
 
 def config_from_toml(path: str | Path, report: Report | None = None) -> RunConfig:
     """Read run.toml, or a file with the names of another program, see `aliases`. Raises ConfigError."""
+    values = values_from_toml(path, report)
+    try:
+        return RunConfig.model_validate(_tree(values))
+    except (ValidationError, ConfigError) as error:
+        reason = explain(error) if isinstance(error, ValidationError) else str(error)
+        raise ConfigError(f"{Path(path).name}: {reason}") from error
+
+
+def values_from_toml(path: str | Path, report: Report | None = None) -> dict[str, Any]:
+    """The settings that a file says, dotted, under their own names. Raises ConfigError."""
     try:
         tree = tomllib.loads(Path(path).read_text("utf-8"))
         flat: dict[str, Any] = {}
         for key, value in tree.items():
             inside = value if isinstance(value, dict) else {}
             flat |= {f"{key}.{leaf}": inner for leaf, inner in inside.items()} or {key: value}
-        return RunConfig.model_validate(_tree(resolve(flat, _names(), report)))
-    except (ValidationError, ConfigError) as error:
-        reason = explain(error) if isinstance(error, ValidationError) else str(error)
-        raise ConfigError(f"{Path(path).name}: {reason}") from error
+        return resolve(flat, _names(), report)
+    except ConfigError as error:
+        raise ConfigError(f"{Path(path).name}: {error}") from error
     except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError among them
         raise ConfigError(f"{Path(path).name} can't be read as TOML: {error}".splitlines()[0][:300]) from error

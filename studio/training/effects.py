@@ -11,6 +11,7 @@ from torch import Size
 
 from studio.adapters.layers import can_train, is_whole_lokr, shape_of
 from studio.basemodels import Family
+from studio.basemodels.defaults import variant_of
 from studio.errors import ConfigError
 from studio.training.config import RunConfig, config_from, dotted
 from studio.training.parameter_count import specs_of
@@ -146,10 +147,10 @@ def refuse(config: RunConfig, base: Family) -> None:
 
 
 def foreign_defaults(config: RunConfig, base: Family) -> list[str]:
-    """A line where a run has kept the defaults, which were made for the starter, and its base is another one."""
+    """A line where a run has the schema's defaults, which were made for a small base, and its base has others."""
     keys = ("training.learning_rate", "training.steps", "adapter.targets")
-    given, usual = dotted(config), _defaults()
-    if config.base == "starter" or any(given[key] != usual[key] for key in keys):
+    given, usual, own = dotted(config), _defaults(), variant_of(config.base).settings
+    if not own or any(given[key] != usual[key] for key in keys):
         return []
     listed = ", ".join(f"{key} {given[key]}" for key in keys)
     return [f"These are the starter's settings ({listed}), and {base.title} is another model: choose a preset for it."]

@@ -18,6 +18,7 @@ from studio.errors import ConfigError, RunError, out_of_memory
 from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache
 from studio.training.config import RunConfig, config_from, dotted
+from studio.training.defaults import usual_line
 from studio.training.distributed import Distributed
 from studio.training.effects import foreign_defaults, refuse, without_effect
 from studio.training.examples import (
@@ -88,6 +89,7 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     cache.keep_facts()
     findings += [Finding("warn", problem) for problem in problems] + [Finding("note", base.placed())]
     findings.append(Finding("note", parameter_line(config.adapter, config.base)))
+    findings.append(Finding("note", usual_line(config)))
     if not examples:
         raise RunError(f"No image can be learned from. {problems[0]}")
     try:

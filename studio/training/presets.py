@@ -1,70 +1,36 @@
 """Settings that work, by base model and by what is to be learned: where a person begins. Dotted, as for `config_from`.
 
-The figures for Stable Diffusion are those that its trainers' own presets agree on; the starter's were measured here
-(`python -m tests.benchmarks.style_lesson`).
+The figures are the bases' own (`basemodels.defaults`). A preset is called by a variant of a base and a purpose, such as
+"SDXL, style", by the variant alone, or by the purpose alone, which changes only what it is about.
 """
 
 from typing import Any
 
+from studio.basemodels.defaults import PURPOSES, VARIANTS, Variant, variant_of
 from studio.errors import ConfigError
 
-_STARTER: dict[str, Any] = {}  # RunConfig's own defaults are made for it
-_SD = {
-    "adapter.rank": 32,
-    "adapter.alpha": 16,
-    "adapter.targets": "attention+feed-forward",
-    "training.steps": 2000,
-    "training.batch_size": 2,
-    "training.learning_rate": 1e-4,
-    "training.warmup": 100,
-    "training.min_snr_gamma": 5,
-    "training.checkpoint_every": 250,
-    "preview.every": 250,
-    "preview.steps": 25,
-    "preview.guidance": 7,
-    "validation.every": 250,
-}
-_SDXL = _SD | {"training.batch_size": 1, "training.accumulation": 2, "training.gradient_checkpointing": True}
-_FLOW = _SDXL | {"training.min_snr_gamma": 0, "adapter.rank": 16, "preview.steps": 28, "preview.guidance": 3.5}
-_CHARACTER = {"adapter.rank": 16, "adapter.alpha": 16, "training.steps": 1500}
-_OBJECT = {"adapter.rank": 16, "adapter.alpha": 16, "training.steps": 1000}
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "starter, style": _STARTER,
-    "starter, character": {"training.steps": 150, "data.caption_dropout": 0.0},
-    "starter, object": {"training.steps": 150, "data.caption_dropout": 0.0},
-    "SD 1.5, style": _SD | {"data.shuffle_tags": True, "data.flip": True},
-    "SD 1.5, character": _SD | _CHARACTER,
-    "SD 1.5, object": _SD | _OBJECT,
-    "SDXL, style": _SDXL | {"data.flip": True},
-    "SDXL, character": _SDXL | _CHARACTER,
-    "SDXL, object": _SDXL | _OBJECT,
-    "SD 3.5, style": _FLOW | {"data.flip": True, "preview.guidance": 4.5},
-    "SD 3.5, character": _FLOW | _CHARACTER | {"preview.guidance": 4.5},
-    "FLUX.1, style": _FLOW | {"data.flip": True},
-    "FLUX.1, character": _FLOW | _CHARACTER,
-    "Z-Image, style": _FLOW | {"data.flip": True},
-    "Z-Image, character": _FLOW | _CHARACTER,
-}
-
-_BEGINS = {  # a base's family: how the names of its presets begin
-    "starter": "starter,",
-    "Stable Diffusion": "SD 1.5,",
-    "SDXL": "SDXL,",
-    "Stable Diffusion 3": "SD 3.5,",
-    "FLUX.1": "FLUX.1,",
-    "Z-Image": "Z-Image,",
-}
+def _names(variant: Variant) -> dict[str, dict[str, Any]]:
+    """The variant's presets; its plain settings first where no purpose is the same."""
+    found = {f"{variant.title}, {purpose}": variant.preset(purpose) for purpose in PURPOSES}
+    return found if variant.settings in found.values() else {variant.title: variant.preset(), **found}
 
 
-def presets_of(family: str) -> dict[str, dict[str, Any]]:
-    """{name: settings} of the presets for a family, by its title, or for "starter"."""
-    begins = _BEGINS.get(family, family)
-    return {name: dict(values) for name, values in PRESETS.items() if name.startswith(begins)}
+PRESETS: dict[str, dict[str, Any]] = {name: values for variant in VARIANTS for name, values in _names(variant).items()}
 
 
-def preset(name: str) -> dict[str, Any]:
-    """The settings of a preset. Raises ConfigError."""
-    if name not in PRESETS:
-        raise ConfigError(f"There is no preset {name[:60]!r}: choose from {'; '.join(PRESETS)}.")
-    return dict(PRESETS[name])
+def presets_of(variant: Variant) -> dict[str, dict[str, Any]]:
+    """{name: settings} of the presets for a base; the first is what is taken where nothing is said."""
+    return _names(variant)
+
+
+def preset(name: str, base: str = "starter") -> dict[str, Any]:
+    """The settings of a preset. base: whose it is where the name is a purpose alone. Raises ConfigError."""
+    title, _, purpose = name.partition(", ")
+    if name in PURPOSES:
+        return variant_of(base).preset(name)
+    variant = next((one for one in VARIANTS if title in (one.title, *one.older)), None)
+    if variant is None or (purpose and purpose not in PURPOSES):
+        known = "; ".join([*PURPOSES, *PRESETS])
+        raise ConfigError(f"There is no preset {name[:60]!r}: choose from {known}.")
+    return variant.preset(purpose)

@@ -23,6 +23,7 @@ from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache, key_of
 from studio.training.changes import as_begun
 from studio.training.config import RunConfig
+from studio.training.defaults import usual_line
 from studio.training.difficulty import Difficulty
 from studio.training.distributed import Distributed
 from studio.training.events import (
@@ -441,7 +442,9 @@ class _Run:
         beside = f" and as often {other} regularization images" if other else ""
         many = f" on {self.distributed.count} processes" if self.distributed.count > 1 else ""
         account = " ".join(self.chosen.accounts)
-        return f"{own} images{beside} ({buckets}){many}. {account} {self.base.placed()}"
+        return (
+            f"{own} images{beside} ({buckets}){many}. {account} {self.base.placed()} {usual_line(self.config)}".strip()
+        )
 
     def _state(self, step: int) -> dict[str, Any]:
         """All that a run needs to go on as if it had never stopped."""

@@ -34,7 +34,7 @@ def test_a_base_in_a_folder_is_looked_at_trained_on_and_drawn_with(page, folder,
     expect(page.locator("#train-seen")).to_contain_text("On the CPU in fp32")
     page.locator("#train-use").click()
     expect(page.locator("#train-base input")).to_have_value("sdxl")
-    expect(page.locator("#preset input")).to_have_value("SDXL, style")
+    expect(page.locator("#preset input")).to_have_value("SDXL")
     expect(page.locator("#training-steps input")).to_have_value("2000")
     expect(page.locator("#adapter-rank input")).to_have_value("32")
     expect(page.locator("#parameters")).to_contain_text("trainable parameters in 80 layers")

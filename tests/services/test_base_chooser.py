@@ -137,7 +137,7 @@ def test_what_is_typed_wrong_is_one_sentence(workspace):
 
 def test_the_presets_and_the_usual_are_those_of_the_family(workspace, folders, flux):
     v = base_models.remember(workspace, str(folders["sd2-v"]))
-    assert [name.split(",")[0] for name in runs.list_presets(workspace, flux)] == ["FLUX.1"] * 2
+    assert [name.split(",")[0] for name in runs.list_presets(workspace, flux)] == ["FLUX.1 dev"] * 4
     assert {name.split(",")[0] for name in runs.list_presets(workspace, v)} == {"SD 1.5"}
     assert {name.split(",")[0] for name in runs.list_presets(workspace, "starter")} == {"starter"}
     usual = base_models.usual(workspace, flux)

@@ -73,7 +73,7 @@ class TrainForm:
         for field in folders:
             field.focus(self.list_folders, None, folders, **QUIET)
         self.preset.input(self.fill, [self.preset, base], settings, **QUIET)
-        self.picker.when_chosen(self.follow_base, [], [self.preset, *settings])
+        self.picker.when_chosen(self.follow_base, [self.fields["preview.prompts"]], [self.preset, *settings])
         base.change(self.list_presets, base, self.preset, **QUIET)
         sized = [self.fields[key] for key in ("base", *SIZED)]
         gr.on(
@@ -100,12 +100,14 @@ class TrainForm:
         return shown_in(self, self.workspace, values)
 
     @show_errors
-    def follow_base(self, base):
-        """A base was chosen: its family's presets, and the first of them in the fields."""
+    def follow_base(self, base, prompts):
+        """A base was chosen: its presets, the first of them in the fields, and its prompts where none was written."""
         found = runs.list_presets(self.workspace, base)
         base_models.choose(self.workspace, base)
         first = next(iter(found), "")
-        return self.filled(found.get(first, {})) | {self.preset: gr.update(choices=list(found), value=first)}
+        updates = self.filled(found.get(first, {})) | {self.preset: gr.update(choices=list(found), value=first)}
+        own = runs.prompts_for(self.workspace, base, prompts or "")
+        return updates if own is None else updates | {self.fields["preview.prompts"]: own}
 
     @show_errors
     def list_presets(self, base):

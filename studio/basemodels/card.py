@@ -19,6 +19,7 @@ class Card:
     "flow". resolution: side in pixels. multiple, step: what sides divide by in training, and at the least in drawing.
     chosen: which of these the person set differently from the files. weighted_prompts: whether attention weights, BREAK
     and clip skip have an effect. guidance_embedded: whether it takes guidance as an input and no negative prompt.
+    zero_terminal_snr: whether its last timestep is noise alone.
     """
 
     family: str
@@ -32,12 +33,14 @@ class Card:
     placement: str
     weighted_prompts: bool = True
     guidance_embedded: bool = False
+    zero_terminal_snr: bool = False
 
     @property
     def about(self) -> str:
         """What it is, in one line."""
         chosen = f" ({', '.join(self.chosen)}: as you chose)" if self.chosen else ""
-        return f"{self.title}, {PREDICTS[self.prediction_type]}, {self.resolution} pixels{chosen}."
+        snr = " with zero terminal SNR" if self.zero_terminal_snr else ""
+        return f"{self.title}, {PREDICTS[self.prediction_type]}{snr}, {self.resolution} pixels{chosen}."
 
     def __str__(self) -> str:
         return f"{self.about}\n{self.size}\n{self.placement}"
@@ -57,10 +60,12 @@ def describe_base(name: str, precision: str | None = None) -> Card:
         kind = kind_of_file(place, choice.family)
         title, configs, marks = kind.title, config_folder(place, kind), shapes_of(place)
     prediction = getattr(family, "prediction_type", None)
-    prediction = prediction or read_config(configs / "scheduler" / "scheduler_config.json").get(
-        "prediction_type", "epsilon"
-    )
+    flow = prediction == "flow"
+    scheduler = {} if flow else read_config(configs / "scheduler" / "scheduler_config.json")
+    prediction = prediction or scheduler.get("prediction_type", "epsilon")
     prediction = choice.prediction_type or ("v_prediction" if "v_pred" in marks else prediction)
+    marked = {"v_pred", "ztsnr"} <= marks.keys() or scheduler.get("rescale_betas_zero_snr") is True
+    zero_snr = not flow and (choice.zero_terminal_snr or marked)
     vae = read_config(configs / "vae" / "config.json")
     denoiser = read_config(configs / family.denoiser / "config.json")
     levels = vae.get("block_out_channels") or vae.get("decoder_block_out_channels") or [0]
@@ -73,7 +78,9 @@ def describe_base(name: str, precision: str | None = None) -> Card:
             raise ValueError
     except (TypeError, ValueError, KeyError) as error:
         raise BaseModelError(f"The settings of {place.name} can't be read: download the model again.") from error
-    chosen = tuple(key for key in ("family", "prediction_type", "resolution", "vae") if getattr(choice, key))
+    chosen = tuple(
+        key for key in ("family", "prediction_type", "zero_terminal_snr", "resolution", "vae") if getattr(choice, key)
+    )
     return Card(
         family.title,
         title,
@@ -86,4 +93,5 @@ def describe_base(name: str, precision: str | None = None) -> Card:
         placement(device, precision, choice),
         family.reads_on,
         family.embeds_guidance(denoiser),
+        zero_snr,
     )

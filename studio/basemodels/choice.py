@@ -39,6 +39,10 @@ class BaseChoice(BaseModel):
     prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
         None, description="The noise or v; Stable Diffusion 1, 2 and XL only."
     )
+    zero_terminal_snr: bool = Field(
+        False,
+        description="The last timestep is noise alone, with trailing timesteps (arXiv:2305.08891); v-prediction only.",
+    )
     resolution: int | None = Field(None, ge=64, le=4096, multiple_of=8, description="Side in pixels it was trained at.")
     max_sequence_length: int | None = Field(
         None,
@@ -87,6 +91,7 @@ class BaseChoice(BaseModel):
                 "resolution": f"{value} pixels",
                 "max_sequence_length": f"{value} tokens",
                 "offload": "offload",
+                "zero_terminal_snr": "zero terminal SNR",
                 "vae": Path(str(value)).stem,
             }
             words.append(plain.get(key, str(value)))

@@ -24,7 +24,7 @@ from studio.workspace import ASSETS
 
 Settings = Mapping[str, Any]
 
-# What is learnt changes these alone.
+# What is to be learned changes these alone.
 PURPOSES: dict[str, Settings] = {
     "style": {"data.flip": True},
     "character": {"adapter.rank": 16, "adapter.alpha": 16, "training.steps": 1500},
@@ -48,11 +48,21 @@ class Variant:
 
 _PHOTOS = ["a photo of a cat on a windowsill, morning light", "a portrait of a woman in a garden"]
 _SD = {
-    "adapter.rank": 32, "adapter.alpha": 16, "adapter.targets": "attention+feed-forward", "training.steps": 2000,
-    "training.batch_size": 2, "training.learning_rate": 1e-4, "training.warmup": 100, "training.min_snr_gamma": 5,
-    "training.checkpoint_every": 250, "preview.every": 250, "preview.prompts": _PHOTOS, "preview.steps": 25,
-    "preview.guidance": 7, "validation.every": 250,
-}  # fmt: skip
+    "adapter.rank": 32,
+    "adapter.alpha": 16,
+    "adapter.targets": "attention+feed-forward",
+    "training.steps": 2000,
+    "training.batch_size": 2,
+    "training.learning_rate": 1e-4,
+    "training.warmup": 100,
+    "training.min_snr_gamma": 5,
+    "training.checkpoint_every": 250,
+    "preview.every": 250,
+    "preview.prompts": _PHOTOS,
+    "preview.steps": 25,
+    "preview.guidance": 7,
+    "validation.every": 250,
+}
 _LARGE = {"training.batch_size": 1, "training.accumulation": 2, "training.gradient_checkpointing": True}
 _XL = _SD | _LARGE
 _FLOW = _XL | {"training.min_snr_gamma": 0, "adapter.rank": 16, "preview.steps": 28}
@@ -76,7 +86,10 @@ SDXL = Variant("SDXL", _XL)
 SDXL_V = Variant("SDXL v-prediction", _XL | {"training.min_snr_gamma": 0, "preview.guidance": 5, "preview.steps": 28})
 ILLUSTRIOUS = Variant("Illustrious", _TAGGED | {"preview.prompts": _tags(_BEST)})
 NOOB = Variant("NoobAI", _TAGGED | {"preview.prompts": _tags(f"{_BEST}, newest, absurdres")})
-NOOB_V = Variant("NoobAI v-prediction", NOOB.settings | {"training.min_snr_gamma": 0, "preview.guidance": 5})
+NOOB_V = Variant(
+    "NoobAI v-prediction",
+    {**NOOB.settings, "training.min_snr_gamma": 0, "preview.guidance": 5, "preview.guidance_rescale": 0.7},
+)
 PONY = Variant("Pony", _TAGGED | {"preview.prompts": _tags("score_9, score_8_up, score_7_up"), "preview.guidance": 7})
 SD1_FEW = Variant("SD 1.5 distilled", _SD | _FEW_STEPS, _FLIPPED_TAGS)
 SDXL_FEW = Variant("SDXL distilled", _XL | _FEW_STEPS)
@@ -86,9 +99,23 @@ FLUX_SCHNELL = Variant("FLUX.1 schnell", _FLOW | {"preview.steps": 4, "preview.g
 Z_IMAGE = Variant("Z-Image", _FLOW | {"preview.guidance": 4})
 Z_IMAGE_TURBO = Variant("Z-Image Turbo", _FLOW | {"preview.steps": 9, "preview.guidance": 1})
 VARIANTS = (
-    STARTER, SD1, SD2, SD1_FEW, SDXL, SDXL_V, ILLUSTRIOUS, NOOB, NOOB_V, PONY, SDXL_FEW, SD3, FLUX_DEV, FLUX_SCHNELL,
-    Z_IMAGE, Z_IMAGE_TURBO,
-)  # fmt: skip
+    STARTER,
+    SD1,
+    SD2,
+    SD1_FEW,
+    SDXL,
+    SDXL_V,
+    ILLUSTRIOUS,
+    NOOB,
+    NOOB_V,
+    PONY,
+    SDXL_FEW,
+    SD3,
+    FLUX_DEV,
+    FLUX_SCHNELL,
+    Z_IMAGE,
+    Z_IMAGE_TURBO,
+)
 
 _FEW = re.compile(r"(?<![a-z])(turbo|lightning|hyper|lcm|dmd2?|schnell|tcd)(?![a-z])")
 

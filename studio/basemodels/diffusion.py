@@ -1,5 +1,6 @@
 """Noise as Stable Diffusion 1, 2 and XL have it: a schedule of whole timesteps, the UNet predicts the noise or v."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,24 @@ from torch import Tensor
 from studio.basemodels.choice import BaseChoice
 from studio.basemodels.clip_prompts import Parts, chunks_in
 from studio.basemodels.family import Conditioning, Family
-from studio.libraries.diffusers import DDPMScheduler
+from studio.errors import BaseModelError
+from studio.libraries.diffusers import DDPMScheduler, diffusers
+
+# Zero terminal SNR (arXiv:2305.08891): the betas are rescaled so that the last timestep is noise alone, and drawing
+# begins there, which only trailing timesteps do.
+ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+
+
+def _as_chosen(own: Any, choice: BaseChoice) -> Any:
+    """The base's scheduler with the overrides of the choice; Euler where its own kind does not know them."""
+    changes: dict[str, Any] = {"prediction_type": choice.prediction_type} if choice.prediction_type else {}
+    if choice.zero_terminal_snr:
+        changes |= ZERO_SNR
+    if not changes:
+        return own
+    knows = "rescale_betas_zero_snr" in inspect.signature(type(own).__init__).parameters
+    kind = type(own) if knows or not choice.zero_terminal_snr else diffusers.EulerDiscreteScheduler
+    return kind.from_config(own.config, **changes)
 
 
 class Diffusion(Family):
@@ -26,11 +44,14 @@ class Diffusion(Family):
         choice: BaseChoice | None = None,
     ):
         super().__init__(folder, precision, device, choice)
-        if self.choice.prediction_type:
-            own = self.pipeline.scheduler
-            self.pipeline.scheduler = type(own).from_config(own.config, prediction_type=self.choice.prediction_type)
+        self.pipeline.scheduler = _as_chosen(self.pipeline.scheduler, self.choice)
         noise = DDPMScheduler.from_config(self.pipeline.scheduler.config)
         self.prediction_type = noise.config.prediction_type
+        if self.choice.zero_terminal_snr and self.prediction_type == "epsilon":
+            raise BaseModelError(
+                f"{self.title} predicts the noise, which shows nothing at zero SNR: leave zero_terminal_snr out, or "
+                "add prediction_type=v_prediction."
+            )
         self.alphas = noise.alphas_cumprod.to(self.device)  # (T,), the share of signal's variance at each timestep
         self.timesteps = len(self.alphas)
 

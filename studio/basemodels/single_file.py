@@ -185,5 +185,5 @@ def _settings_by_markers(shapes: Shapes) -> dict[str, Any]:
     if "v_pred" in shapes:
         settings["prediction_type"] = "v_prediction"
         if "ztsnr" in shapes:
-            settings |= {"rescale_betas_zero_snr": True}
+            settings |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return settings

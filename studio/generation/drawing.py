@@ -118,6 +118,7 @@ def draw_rows(
         recipe.guidance,
         generators,
         on_step,
+        rescale=recipe.guidance_rescale,
         skipped=skipped,
         before=step_begins,
         blend_callback=blend,

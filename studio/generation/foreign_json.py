@@ -14,6 +14,8 @@ _FIELDS = {  # the programs' names: ours
     "height": "height",
     "cfg_scale": "guidance",
     "cfgscale": "guidance",
+    "cfg_rescale_multiplier": "guidance_rescale",
+    "cfg_rescale": "guidance_rescale",
     "guidance_scale": "guidance",
     "scale": "guidance",
     "clip_skip": "clip_skip",

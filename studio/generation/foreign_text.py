@@ -28,6 +28,7 @@ _FIELDS = {
     "Clip skip": "clip_skip",
     "CLIP skip": "clip_skip",
     "Denoising strength": "denoising",
+    "CFG rescale": "guidance_rescale",
 }
 _TEMPLATES = ("Template:", "Negative Template:")  # what a prompt was made from; it is written out above
 _NO_EFFECT = re.compile(

@@ -63,7 +63,13 @@ def parameters_text(recipe: Recipe) -> str:
     if recipe.scheduler != OWN:
         karras = recipe.scheduler.endswith(" Karras")
         facts |= {"Sampler": recipe.scheduler.removesuffix(" Karras")} | ({"Schedule type": "Karras"} if karras else {})
-    facts |= {"CFG scale": f"{recipe.guidance:g}", "Seed": recipe.seed, "Size": f"{recipe.width}x{recipe.height}"}
+    rescale = {"CFG rescale": f"{recipe.guidance_rescale:g}"} if recipe.guidance_rescale else {}
+    facts |= {
+        "CFG scale": f"{recipe.guidance:g}",
+        **rescale,
+        "Seed": recipe.seed,
+        "Size": f"{recipe.width}x{recipe.height}",
+    }
     facts["Model"] = BaseChoice.of(recipe.base).short
     if recipe.source:
         facts["Denoising strength"] = f"{recipe.denoising:g}"

@@ -23,6 +23,9 @@ class Recipe(BaseModel):
     seed: Integer = Field(0, ge=0, lt=2**63, description="The same seed and recipe give the same pixels.")
     steps: Integer = Field(20, ge=1, le=200, description="Denoising steps.")
     guidance: Number = Field(4.0, ge=0, le=30, description="How closely it follows the prompt (CFG scale).")
+    guidance_rescale: Number = Field(
+        0.0, ge=0, le=1, description="CFG rescale: 0.7 is usual for bases of zero terminal SNR, 0 is none."
+    )
     width: Integer = Field(128, ge=SIDES[0], le=SIDES[1], multiple_of=8, description="Pixels.")
     height: Integer = Field(128, ge=SIDES[0], le=SIDES[1], multiple_of=8, description="Pixels.")
     scheduler: str = Field(

@@ -9,6 +9,7 @@ def recipe_problems(
     *,
     guidance: float | None = None,
     clip_skip: int = 1,
+    guidance_rescale: float = 0.0,
     title: str = "",
     weighted_prompts: bool = True,
     guidance_embedded: bool = False,
@@ -29,6 +30,8 @@ def recipe_problems(
             problems.append(f"{title} does not read prompts in chunks: BREAK has no effect.")
         if clip_skip > 1:
             problems.append(f"Clip skip has no effect on {title}.")
+    if guidance_rescale and (guidance_embedded or guidance is not None and guidance <= 1):
+        problems.append("CFG rescale has no effect without classifier-free guidance.")
     if negative.text.strip() and guidance_embedded:
         problems.append(f"{title} takes no negative prompt: it has no effect.")
     elif negative.text.strip() and guidance is not None and guidance <= 1:

@@ -22,6 +22,7 @@ def sample(
     generators: list[torch.Generator],
     on_step: Callable[[int, Tensor], None] | None = None,
     *,
+    rescale: float = 0.0,
     skipped: int = 0,
     before: Callable[[int], None] | None = None,
     blend_callback: Callable[[Tensor, int], Tensor] | None = None,
@@ -31,6 +32,8 @@ def sample(
     cond, uncond      conditioning of B rows each; with both, classifier-free guidance (arXiv:2207.12598):
                       e = e_uncond + guidance (e_cond - e_uncond)
                       families with embedded guidance get it as an input instead, in one prediction
+    rescale           share in which the guided output gets back the spread of e_cond (CFG rescale, arXiv:2305.08891,
+                      sec. 3.4); 0 is none
     generators        of ancestral schedulers' own noise, one per image
     on_step           called with (timesteps done, the predicted clean latents x0); may raise to stop
     skipped           timesteps at the beginning that are left out, for latents that are only partly noise
@@ -58,9 +61,18 @@ def sample(
         if uncond is not None:
             output_uncond, output_cond = model_output.chunk(2)
             model_output = output_uncond + guidance * (output_cond - output_uncond)
+            if rescale:
+                model_output = _rescaled(model_output, output_cond, rescale)
         latents = scheduler.step(model_output, t, latents, **extra, return_dict=False)[0]
         if blend_callback:
             latents = blend_callback(latents, index + 1)
         if on_step:
             on_step(index + 1, base.pred_x0(noisy[: len(latents)], model_output, t))
     return latents
+
+
+def _rescaled(guided: Tensor, cond: Tensor, share: float) -> Tensor:
+    """As diffusers' `rescale_noise_cfg`."""
+    axes = tuple(range(1, cond.ndim))
+    whole = guided * (cond.std(axes, keepdim=True) / guided.std(axes, keepdim=True))
+    return share * whole + (1 - share) * guided

@@ -231,7 +231,7 @@ def can_be_fetched(line: str) -> bool:
 def usual(workspace: Workspace, name: str) -> dict[str, Any]:
     """How one draws with it: width, height, step of both, steps, guidance, and the schedulers that suit it."""
     from studio.basemodels.defaults import variant_of
-    from studio.generation.schedulers import DIFFUSION, FLOW, OWN
+    from studio.generation.schedulers import suitable
     from studio.training.config import PreviewConfig
 
     line, plain = line_of(workspace, name), PreviewConfig()
@@ -242,7 +242,8 @@ def usual(workspace: Workspace, name: str) -> dict[str, Any]:
         "step": card.step,
         "steps": own.get("preview.steps", plain.steps),
         "guidance": own.get("preview.guidance", plain.guidance),
-        "schedulers": (OWN, *(FLOW if card.prediction_type == "flow" else DIFFUSION)),
+        "guidance_rescale": own.get("preview.guidance_rescale", plain.guidance_rescale),
+        "schedulers": suitable(card.prediction_type, card.zero_terminal_snr),
     }
 
 

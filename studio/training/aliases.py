@@ -190,6 +190,8 @@ REFUSED: dict[str, Callable[[Any], str]] = {
         "masks come from NAME-masklabel.png or the alpha channel here: write data.masks = true"
     ),
     "v_parameterization": lambda value: "it belongs to the base: base = NAME?prediction_type=v_prediction",
+    "zero_terminal_snr": lambda value: "it belongs to the base: base = NAME?zero_terminal_snr=true",
+    "rescale_betas_zero_snr": lambda value: "it belongs to the base: base = NAME?zero_terminal_snr=true",
     "vae": lambda value: f"it belongs to the base: base = NAME?vae={value}",
     "t5xxl_max_token_length": lambda value: f"it belongs to the base: base = NAME?max_sequence_length={value}",
     "max_sequence_length": lambda value: f"it belongs to the base: base = NAME?max_sequence_length={value}",

@@ -147,6 +147,7 @@ class PreviewConfig(_Section):
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the previews: the same each time, to compare.")
     steps: int = Field(15, ge=1, le=200, description="Sampling steps of a preview.")
     guidance: float = Field(4.0, ge=0, le=30, description="CFG scale of a preview.")
+    guidance_rescale: float = Field(0.0, ge=0, le=1, description="CFG rescale of a preview, see generate. 0: none.")
 
     @field_validator("prompts")
     @classmethod

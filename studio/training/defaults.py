@@ -1,4 +1,4 @@
-"""A run takes its base's own settings wherever nothing else is set: from page, command line, endpoints and Python alike."""
+"""A run takes its base's own settings wherever nothing else is set: on page, command line, endpoints and in Python."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -89,7 +89,7 @@ RULES = (
     ),
     *(
         Rule(f"preview.{key}", "preview.every above 0 and a prompt", _previews)
-        for key in ("seed", "steps", "guidance", "prompts")
+        for key in ("seed", "steps", "guidance", "guidance_rescale", "prompts")
     ),
 )
 

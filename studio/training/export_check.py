@@ -31,6 +31,7 @@ def trial(config: RunConfig, base: Family) -> Recipe:
         guidance=wanted.guidance,
         width=side,
         height=side,
+        guidance_rescale=wanted.guidance_rescale,
         clip_skip=config.data.clip_skip,
     )
 

@@ -28,6 +28,7 @@ def draw_previews(
             guidance=wanted.guidance,
             width=side,
             height=side,
+            guidance_rescale=wanted.guidance_rescale,
             clip_skip=config.data.clip_skip,
             base=config.base,
             adapters=((folder / "adapter.safetensors", strength),),

@@ -7,9 +7,11 @@ import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from PIL import ImageChops
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from studio.basemodels import family_class, load_base, single_file
+from studio.basemodels.card import describe_base
+from studio.basemodels.defaults import variant_of
 from studio.basemodels.single_file import kind_of
 from studio.errors import BaseModelError
 from studio.generation import draw
@@ -41,6 +43,20 @@ def test_a_single_file_draws_what_its_folder_draws(bases, checkpoint, name):
     assert ImageChops.difference(draw(base, RECIPE), draw(bases(name), RECIPE)).getbbox() is None
     assert base.identity("vae") != bases(name).identity("vae")
     assert base.prediction_type == bases(name).prediction_type
+
+
+def test_marks_of_v_prediction_and_zero_snr_are_heeded(checkpoint):
+    """NoobAI v-prediction's files carry them."""
+    file = checkpoint("sdxl")
+    save_file({**load_file(file), "v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)}, file)
+    noob = file.rename(file.with_name("noobaiXL.safetensors"))
+    (file.parent / "old").rename(file.parent / "noobaiXL")
+    base = load_base(str(noob), shared=False)
+    assert base.prediction_type == "v_prediction" and base.alphas[-1] == 0
+    assert base.scheduler().config.timestep_spacing == "trailing"
+    card, variant = describe_base(str(noob)), variant_of(str(noob))
+    assert (card.prediction_type, card.zero_terminal_snr) == ("v_prediction", True)
+    assert variant.title == "NoobAI v-prediction" and variant.settings["preview.guidance_rescale"] == 0.7
 
 
 def test_a_family_that_is_not_recognised_can_be_said(bases, checkpoint, monkeypatch):

@@ -17,6 +17,7 @@ from studio.workspace import Workspace
 
 OPTIONS = {  # settings of BaseChoice, with their labels and what an empty one means
     "prediction_type": ("Prediction type", "as its files say"),
+    "zero_terminal_snr": ("Zero terminal SNR", ""),
     "resolution": ("Resolution", ""),
     "max_sequence_length": ("Text length", ""),
     "vae": ("Another VAE", ""),

@@ -30,6 +30,7 @@ FIELDS = (
     "clip_skip",
     "count",
     "denoising",
+    "guidance_rescale",
     "source",
     "mask",
 )

@@ -17,7 +17,7 @@ from studio.web.errors import show_errors, show_warning
 from studio.web.generate import vocabulary
 from studio.web.generate.context import FIELDS, GenerateContext
 
-BROUGHT = ("width", "height", "steps", "guidance")  # the base's own defaults
+BROUGHT = ("width", "height", "steps", "guidance", "guidance_rescale")  # the base's own defaults
 NUMBER: dict[str, Any] = {"precision": 0, "min_width": 80}
 
 
@@ -63,7 +63,7 @@ class GenerateForm:
         return self.seed, steps, guidance, self.width, self.height
 
     def _more(self) -> tuple[Any, ...]:
-        """Scheduler, clip skip, count, denoising strength, source and mask."""
+        """Scheduler, clip skip, count, denoising strength, CFG rescale, source and mask."""
         from studio.generation.schedulers import NAMES
 
         with gr.Accordion("Scheduler, count, image to image", open=False, elem_id="gen-more"):
@@ -75,7 +75,16 @@ class GenerateForm:
                 count = gr.Number(label="Images", value=1, minimum=1, maximum=16, elem_id="count", **NUMBER)
             painter = mask_painter.build(self.context)
             denoising = gr.Slider(0, 1, value=0.6, step=0.05, label="Denoising strength", elem_id="denoising")
-        return self.scheduler, skip, count, denoising, painter.source, painter.mask
+            rescale = gr.Slider(
+                0,
+                1,
+                value=0,
+                step=0.05,
+                label="CFG rescale",
+                info="0.7 for bases of zero terminal SNR.",
+                elem_id="guidance-rescale",
+            )
+        return self.scheduler, skip, count, denoising, rescale, painter.source, painter.mask
 
     def field(self, name: str) -> Any:
         return self.fields[FIELDS.index(name)]

@@ -54,6 +54,7 @@ GROUPS = {  # heading of a folded part -> its settings, with their labels
         "preview.every": "Preview every",
         "preview.steps": "Preview steps",
         "preview.guidance": "Guidance",
+        "preview.guidance_rescale": "CFG rescale",
         "preview.seed": "Preview seed",
     },
     "Validation": {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from studio.adapters.layers import Layer, plain_weight, shape_of
-from studio.adapters.reshape import factors, spectrum, with_one_alpha
+from studio.adapters.reshape import factors, singular_values, spectrum, with_one_alpha
 from studio.adapters.update import Update
 from studio.errors import AdapterError
 
@@ -78,7 +78,7 @@ def factors_on(update: Update, base: nn.Module) -> tuple[Tensor, Tensor]:
 
     Of any kind; where it is not thin, r is the smaller side. Biases are left out.
     """
-    update = replace(update, parts={part: tensor for part, tensor in update.parts.items() if part not in _BIASES})
+    update = _without_biases(update)
     try:
         return factors(update)
     except AdapterError:  # what is nothing without the base's weight
@@ -87,6 +87,21 @@ def factors_on(update: Update, base: nn.Module) -> tuple[Tensor, Tensor]:
             delta = layer.delta(plain_weight(base)).flatten(1).cpu()
     out, width = delta.shape
     return (delta, torch.eye(width)) if width <= out else (torch.eye(out), delta)
+
+
+def values_on(update: Update, base: nn.Module) -> Tensor:
+    """The singular values of what the update adds to this layer's weight, largest first; biases are left out.
+
+    From its factors, where it is something without the base's weight: no product is written out.
+    """
+    try:
+        return singular_values(_without_biases(update))
+    except AdapterError:
+        return spectrum(*factors_on(update, base))[1]
+
+
+def _without_biases(update: Update) -> Update:
+    return replace(update, parts={part: tensor for part, tensor in update.parts.items() if part not in _BIASES})
 
 
 def inner(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:

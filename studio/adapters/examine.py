@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from studio.adapters.attach import MatchReport, match_report, place_layers
-from studio.adapters.baking import factors_on, inner, is_matrix
+from studio.adapters.baking import factors_on, inner, is_matrix, values_on
 from studio.adapters.block_map import BlockMap, block_map, kind_of
 from studio.adapters.files import AdapterFile
 from studio.adapters.layers import plain_weight
 from studio.adapters.report import describe
-from studio.adapters.reshape import factors, spectrum
+from studio.adapters.reshape import singular_values
 from studio.errors import AdapterError
 
 ALL = "all of it"
@@ -76,12 +76,12 @@ def examine(
         if not is_matrix(update):
             norms[component, path] = (0.0, plain_weight(base).square().sum().item())
             continue
-        mine = factors_on(update, base)
-        values = spectrum(*mine)[1].square()
+        values = values_on(update, base).square()
         norms[component, path] = (values.sum().item(), plain_weight(base).square().sum().item())
         energies[_group(component, path)].append(values)
         for name, layers in theirs.items():
             if (component, path) in layers and is_matrix(layers[component, path]):
+                mine = factors_on(update, base)
                 yours = factors_on(layers[component, path], base)
                 found = inner(mine, yours), norms[component, path][0], inner(yours, yours)
                 meets[name] = [sum(pair) for pair in zip(meets[name], found)]
@@ -102,7 +102,7 @@ def _without_base(file: AdapterFile) -> dict[str, list[Tensor]]:
     energies: dict[str, list[Tensor]] = defaultdict(list)
     for (component, key), update in file.layers.items():
         try:
-            energies[_group(component, key)].append(spectrum(*factors(update))[1].square())
+            energies[_group(component, key)].append(singular_values(update).square())
         except AdapterError:
             return {}
     return energies

@@ -13,6 +13,7 @@ Instead, every path of the live model is flattened, and the file's name is searc
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from torch import nn
@@ -75,6 +76,7 @@ _OMI = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "t5": "text_encode
 _OLD_TEXT_NAMES = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
+@lru_cache(20_000)  # a file's keys are asked for several times while it is read
 def parse_key(key: str) -> Key | None:
     """A file's key taken apart, or None when it is not an adapter's."""
     if bundled := _BUNDLED.fullmatch(key):

@@ -73,8 +73,13 @@ def with_one_alpha(layers: Layers) -> dict[tuple[str, str], Update]:
 def singular_values(update: Update) -> Tensor:
     """Those of the update at strength 1, largest first; from the factors. Raises AdapterError like `resize`.
 
-    A Kronecker product's are all products of its factors' singular values.
+    A Kronecker product's are all products of its factors' singular values. The product of two LoRAs number by number
+    (LoHa) is a LoRA of the product of their ranks, and taken so where that is the smaller way.
     """
+    if update.kind == "loha" and {"magnitude", "hada_t1", *_BIASES}.isdisjoint(update.parts):
+        B, A = _face_split(update.parts)
+        if B.shape[1] < min(len(B), A.shape[1]):
+            return _values(update.sigma * B, A)
     if update.kind != "lokr" or "magnitude" in update.parts or _BIASES & set(update.parts):
         return _values(*factors(update))
     p = update.parts
@@ -85,6 +90,12 @@ def singular_values(update: Update) -> Tensor:
         inner = torch.einsum("mn...,nj->mj...", core, p["lokr_w2_b"]).flatten(1)
         halves = [_half_values(p, "lokr_w1"), _values(p["lokr_w2_a"].T, inner)]
     return (update.sigma * torch.outer(*halves).flatten()).sort(descending=True).values
+
+
+def _face_split(p: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """(B, A) with B A = (w1_a w1_b) ∘ (w2_a w2_b): (out, r²) and (r², in), every column times every other one."""
+    B = torch.einsum("or,os->ors", p["hada_w1_a"], p["hada_w2_a"]).flatten(1)
+    return B, torch.einsum("ri,si->rsi", p["hada_w1_b"], p["hada_w2_b"]).flatten(0, 1)
 
 
 def _half_values(p: Mapping[str, Tensor], name: str) -> Tensor:

@@ -48,7 +48,7 @@ def budget() -> dict[str, tuple[set[str], float]]:
 
 @pytest.fixture(scope="session")
 def quick_export_check() -> Iterator[None]:
-    """The export check of runs on the starter draws one step, in one clean base that is read once.
+    """The export check draws one step, in a clean base that is read once.
 
     It takes more than half of the time of a run of a few steps.
     """
@@ -61,9 +61,7 @@ def quick_export_check() -> Iterator[None]:
         while attached:
             attached.pop().detach()
         key = (name, *options.items())
-        base = bases.get(key) or LOAD(name, **options)
-        if name == "starter":
-            bases[key] = base
+        base = bases[key] = bases.get(key) or LOAD(name, **options)
         return base
 
     def attach_file(*given):

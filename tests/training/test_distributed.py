@@ -1,32 +1,62 @@
-"""One run on two processes, over gloo: the same losses as on one, one folder, one set of events."""
+"""One run on two processes, over gloo: the same losses as on one, one folder, one set of events.
+
+By default the two are forks of one process, which has read the libraries once; `full` starts them as README says.
+"""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from socket import socket
 
 import pytest
 
 from studio.errors import RunError
 from studio.training import config_from, config_to_toml, read_events, read_run, train
 from studio.training.distributed import Distributed
+from tests import tiers
 
 # As for two GPUs; where there is none, the processes find the CPU and speak over gloo.
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
        "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]  # fmt: skip
 
 
-def launched(*arguments: str) -> subprocess.CompletedProcess:
-    """The command that README gives for several GPUs, on two CPU processes."""
-    from socket import socket
+FORKED = """
+import os, sys
+import studio.training.trainer
+from studio.cli.main import main
 
+port, *arguments = sys.argv[1:]
+os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+children = []
+for rank in "01":
+    children.append(os.fork())
+    if not children[-1]:
+        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+        code = main(arguments)
+        sys.stdout.flush()
+        os._exit(code)
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+
+
+def started(*command: str) -> subprocess.CompletedProcess:
+    """python COMMAND, with PORT in it replaced by a free one."""
     with socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, *TWO, "--main_process_port", str(port), "-m", "studio", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+        port = str(free.getsockname()[1])
+    given = [sys.executable, *(port if part == "PORT" else part for part in command)]
+    return subprocess.run(given, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def launched(*arguments: str) -> subprocess.CompletedProcess:
+    """The command that README gives for several GPUs, on two CPU processes."""
+    return started(*TWO, "--main_process_port", "PORT", "-m", "studio", *arguments)
+
+
+def forked(*arguments: str) -> subprocess.CompletedProcess:
+    """The same two processes, with the variables that a launcher sets."""
+    return started("-c", FORKED, "PORT", *arguments)
 
 
 @pytest.fixture
@@ -37,12 +67,13 @@ def settings(quick) -> dict:
     }  # fmt: skip
 
 
-def test_two_processes_make_the_run_that_one_makes(workspace, settings):
+@pytest.mark.parametrize("begun", tiers.default([forked, launched]), ids=["forked", "launched"])
+def test_two_processes_make_the_run_that_one_makes(workspace, settings, begun):
     for _ in train(config_from(settings | {"name": "one"}), workspace):
         pass
     config = config_from(settings | {"name": "two"})
     (workspace.root / "two.toml").write_text(config_to_toml(config), encoding="utf-8")
-    done = launched("--workspace", str(workspace.root), "train", str(workspace.root / "two.toml"))
+    done = begun("--workspace", str(workspace.root), "train", str(workspace.root / "two.toml"))
     assert done.returncode == 0, done.stderr
     one, two = read_run(workspace, "one"), read_run(workspace, "two")
     assert two.state == "finished"

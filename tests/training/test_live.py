@@ -19,24 +19,28 @@ from studio.training.events import Checkpoint, Step
 from tests import tiers
 from tests.training.test_exact_resume import losses
 
-WORDS = {"prompt": "red apple, on a blue background", "steps": 3}
 BUSY = {"training.ema": 0.9, "adapter.dropout": 0.1, "validation.every": 3, "preview.every": 3, "preview.steps": 1}
 
 
+@pytest.fixture
+def words(tiny_base) -> dict:
+    return {"base": str(tiny_base), "prompt": "red apple, on a blue background", "steps": 3}
+
+
 @pytest.mark.parametrize("text", tiers.default([False, True], True))
-def test_losses_are_the_same_to_the_bit_with_and_without_images_in_between(workspace, quick, text):
+def test_losses_are_the_same_to_the_bit_with_and_without_images_in_between(workspace, quick, words, text):
     """Whatever is drawn: with the run's own weights, others' or none, a strip, or one that is broken off."""
     more = {"adapter.text_encoder": text, "preview.prompts": ["rocket"]}
     list(train(config_from(quick | BUSY | more | {"name": "alone"}), workspace))
     other = workspace.runs / "alone" / "adapter.safetensors"
     live = AppliedAdapter(file=workspace.runs / "watched" / "adapter.safetensors", live=True, strength=0.8)
-    both = Recipe(**WORDS, adapters=(live, (other, 0.5)))
+    both = Recipe(**words, adapters=(live, (other, 0.5)))
     stop = threading.Event()
     stop.set()
     for event in train(config_from(quick | BUSY | more | {"name": "watched"}), workspace):
         if isinstance(event, Step):
             generate(both)
-            generate(Recipe(**WORDS))
+            generate(Recipe(**words))
         elif isinstance(event, Checkpoint):
             draw_strength_sweep(both, (0.0, 1.0))
             with pytest.raises(GenerationError):
@@ -47,18 +51,18 @@ def test_losses_are_the_same_to_the_bit_with_and_without_images_in_between(works
 
 
 @pytest.mark.parametrize("text", tiers.default([False, True], True))
-def test_an_image_shows_the_weights_as_they_are_now(workspace, quick, text):
+def test_an_image_shows_the_weights_as_they_are_now(workspace, quick, words, text):
     """At each checkpoint the live image is the one that the checkpoint's file draws later."""
     live, file = {}, workspace.runs / "now" / "adapter.safetensors"
     fast = {"training.learning_rate": 0.05, "training.checkpoint_every": 3, "name": "now"}
     fast["adapter.text_encoder"] = text
     for event in train(config_from(quick | fast), workspace):
         if isinstance(event, Checkpoint):
-            live[event.step] = generate(Recipe(**WORDS, adapters=(AppliedAdapter(file=file, live=True),)))
+            live[event.step] = generate(Recipe(**words, adapters=(AppliedAdapter(file=file, live=True),)))
     assert len(live) == 2
     for step, image in live.items():
         saved = file.parent / "checkpoints" / f"{step:06d}" / "adapter.safetensors"
-        later = generate(Recipe(**WORDS, adapters=((saved, 1.0),)))
+        later = generate(Recipe(**words, adapters=((saved, 1.0),)))
         away = ImageChops.difference(image, later).convert("L").getextrema()[1]
         assert away <= 2, step  # the file is rounded
     assert ImageChops.difference(*live.values()).getbbox()
@@ -70,26 +74,26 @@ def how_many_denoisers() -> int:
     return sum(isinstance(thing, UNet2DConditionModel) for thing in gc.get_objects())
 
 
-def test_a_run_and_an_image_share_one_base_and_the_run_leaves_it_clean(workspace, quick):
-    before, base = generate(Recipe(**WORDS)), load_base()
+def test_a_run_and_an_image_share_one_base_and_the_run_leaves_it_clean(workspace, quick, words):
+    before, base = generate(Recipe(**words)), load_base(words["base"])
     own, denoisers, seen = set(base.model.modules()), how_many_denoisers(), 0
     for event in train(config_from(quick | {"name": "guest"}), workspace):
         if isinstance(event, Step):
-            generate(Recipe(**WORDS))
+            generate(Recipe(**words))
             (adapters,) = cache_of(base).runs.values()
             assert {layer for _, _, layer in adapters["unet"].items()} <= own
             assert how_many_denoisers() == denoisers
             seen += 1
     assert seen == 6
-    assert ImageChops.difference(draw(load_base(), Recipe(**WORDS)), before).getbbox() is None
+    assert ImageChops.difference(draw(load_base(words["base"]), Recipe(**words)), before).getbbox() is None
     assert not cache_of(base).runs
 
 
-def test_a_run_that_is_left_in_the_middle_takes_its_adapter_along(workspace, quick):
-    before = generate(Recipe(**WORDS))
+def test_a_run_that_is_left_in_the_middle_takes_its_adapter_along(workspace, quick, words):
+    before = generate(Recipe(**words))
     events = train(config_from(quick | {"name": "left", "training.learning_rate": 0.05}), workspace)
     for event in events:
         if isinstance(event, Step) and event.step == 3:
             break
     events.close()
-    assert ImageChops.difference(draw(load_base(), Recipe(**WORDS)), before).getbbox() is None
+    assert ImageChops.difference(draw(load_base(words["base"]), Recipe(**words)), before).getbbox() is None

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from studio.basemodels import base_folder
 from studio.basemodels.weights import weights_hash
 from studio.errors import RunError
 from studio.training import config_from, train
@@ -21,7 +20,7 @@ def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_versions_and_hashes_of_base_data_and_adapter_are_in_every_run(workspace, quick, tmp_path):
+def test_versions_and_hashes_of_base_data_and_adapter_are_in_every_run(workspace, quick, tiny_base, tmp_path):
     data = tmp_path / "mine"
     shutil.copytree(ASSETS / "datasets" / "silhouette", data)
     settings = quick | {"data.folder": str(data), "training.steps": 2}
@@ -31,9 +30,9 @@ def test_versions_and_hashes_of_base_data_and_adapter_are_in_every_run(workspace
     one = json.loads((folder / "made_of.json").read_text())
     assert one["versions"]["torch"] == version("torch") and "studio" in one["versions"]
     unet = "unet/diffusion_pytorch_model.safetensors"
-    assert one["base"][unet] == sha256(base_folder("starter") / unet)
+    assert one["base"][unet] == sha256(tiny_base / unet)
     assert one["adapter"] == sha256(folder / "adapter.safetensors")
-    assert one["image_count"] == 24 and one["weights"] == weights_hash(base_folder("starter"))
+    assert one["image_count"] == 24 and one["weights"] == weights_hash(tiny_base)
     with safe_open(folder / "adapter.safetensors", "pt") as file:
         assert file.metadata()["studio.base_hash"] == one["weights"]
 
@@ -46,7 +45,7 @@ def test_versions_and_hashes_of_base_data_and_adapter_are_in_every_run(workspace
     of_now = (folder / "made_of.json").read_text()
     for other in (one | {"weights": "0" * 64}, {"base": one["base"] | {unet: "0" * 64}}):  # the second: of release 0.1
         (folder / "made_of.json").write_text(json.dumps(other))
-        with pytest.raises(RunError, match="began on other weights of starter"):
+        with pytest.raises(RunError, match="began on other weights of sd1"):
             list(train(config_from(later), workspace, folder=folder))
     (folder / "made_of.json").write_text(of_now)
 

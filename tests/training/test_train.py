@@ -52,8 +52,8 @@ def test_a_run_leaves_everything_it_said_in_its_folder(workspace):
 
 
 @pytest.mark.parametrize("kind", tiers.default(["dora", "tucker", "loha", "lokr"]))
-def test_every_kind_of_adapter_trains_and_its_file_is_read_back_whole(workspace, kind):
-    config = QUICK | {"name": kind, "adapter.kind": kind, "training.steps": 2}
+def test_every_kind_of_adapter_trains_and_its_file_is_read_back_whole(workspace, quick, kind):
+    config = quick | {"name": kind, "adapter.kind": kind, "training.steps": 2}
     for _ in train(config_from(config), workspace):
         pass
     view = read_run(workspace, kind)
@@ -73,12 +73,12 @@ def test_base_model_on_disk_and_in_memory_stays_as_it_was(workspace):
         assert after.keys() == before.keys() and all(torch.equal(after[key], before[key]) for key in before)
 
 
-def test_a_name_taken_is_refused_and_the_run_there_is_kept(workspace):
-    for _ in train(config_from(QUICK | {"name": "mine", "training.steps": 1}), workspace):
+def test_a_name_taken_is_refused_and_the_run_there_is_kept(workspace, quick):
+    for _ in train(config_from(quick | {"name": "mine", "training.steps": 1}), workspace):
         pass
     before = (workspace.runs / "mine" / "events.jsonl").read_text()
     with pytest.raises(RunError, match="already"):
-        list(train(config_from(QUICK | {"name": "mine"}), workspace))
+        list(train(config_from(quick | {"name": "mine"}), workspace))
     assert (workspace.runs / "mine" / "events.jsonl").read_text() == before
 
 
@@ -99,8 +99,8 @@ def test_images_left_out_of_any_folder_of_the_run_are_named(workspace, tmp_path)
     assert all(f"Left out: {name}-broken.png" in warned for name in ("mine", "held", "plain"))
 
 
-def test_a_torn_last_line_of_the_events_is_passed_over(workspace):
-    for _ in train(config_from(QUICK | {"name": "torn", "training.steps": 2}), workspace):
+def test_a_torn_last_line_of_the_events_is_passed_over(workspace, quick):
+    for _ in train(config_from(quick | {"name": "torn", "training.steps": 2}), workspace):
         pass
     with (workspace.runs / "torn" / "events.jsonl").open("a") as stream:
         stream.write(json.dumps({"event": "Step", "step": 3})[:-4])
@@ -152,9 +152,9 @@ def test_an_optimiser_that_is_not_there_is_said_before_anything_is_made(workspac
     assert list_runs(workspace) == []
 
 
-def test_a_resumed_run_remembers_its_best_from_before_the_stop(workspace):
+def test_a_resumed_run_remembers_its_best_from_before_the_stop(workspace, quick):
     settings = {"name": "best", "training.steps": 8, "training.learning_rate": 0.05, "validation.every": 3}
-    config = config_from(QUICK | settings)
+    config = config_from(quick | settings)
     stop = threading.Event()
     for event in train(config, workspace, stop=stop):
         if type(event).__name__ == "Step" and event.step == 4:
@@ -166,7 +166,7 @@ def test_a_resumed_run_remembers_its_best_from_before_the_stop(workspace):
     assert read_adapter(folder / "adapter.safetensors").metadata["studio.step"] == str(last.kept)
 
 
-def test_each_of_kohyas_folders_is_told_with_its_own_repeats_count_and_tags(workspace):
+def test_each_of_kohyas_folders_is_told_with_its_own_repeats_count_and_tags(workspace, quick):
     data = workspace.datasets / "set"
     files = sorted((ASSETS / "datasets" / "silhouette").glob("*.png"))
     tags = {"10_ink cat/a.png": "cat", "10_ink cat/b.png": "cat", "3_dog/a.png": "dog", "c.png": "hat"}
@@ -175,7 +175,7 @@ def test_each_of_kohyas_folders_is_told_with_its_own_repeats_count_and_tags(work
         shutil.copy(files.pop(), data / name)
         (data / name).with_suffix(".txt").write_text(f"{tag}, ink")
     settings = {"name": "told", "data.folder": str(data), "data.repeats": 2, "training.steps": 1}
-    list(train(config_from(QUICK | settings), workspace))
+    list(train(config_from(quick | settings), workspace))
     said = read_adapter(workspace.runs / "told" / "adapter.safetensors").metadata
     assert json.loads(said["ss_dataset_dirs"]) == {
         "10_ink cat": {"n_repeats": 20, "img_count": 2}, "3_dog": {"n_repeats": 6, "img_count": 1},

@@ -29,7 +29,7 @@ SILHOUETTES = ASSETS / "datasets" / "silhouette"
 def test_held_out_loss_at_step_0_is_exactly_the_bases_and_falls_when_it_learns(workspace, quick):
     settings = quick | {
         "name": "learn", "training.steps": 40, "training.batch_size": 4, "adapter.targets": "all", "adapter.rank": 8,
-        "validation.every": 20, "training.warmup": 4,
+        "validation.every": 20, "training.warmup": 4, "training.learning_rate": 5e-3,
     }  # fmt: skip
     events = list(train(config_from(settings), workspace))
     looks = [event for event in events if isinstance(event, Validation)]
@@ -68,7 +68,7 @@ def test_a_file_that_does_not_hold_what_was_trained_is_found_out(workspace, quic
         return whole(title, dict(list(updates.items())[::2]), **more)
 
     monkeypatch.setattr(train_step, "adapter_bytes", half)
-    config = config_from(quick | {"name": "bad", "training.learning_rate": 0.05})
+    config = config_from(quick | {"name": "bad", "training.learning_rate": 0.3, "adapter.targets": "all"})
     (said,) = [event for event in train(config, workspace) if isinstance(event, ExportChecked)]
     assert said.difference > 0.5 and "does not reproduce" in said.message
 

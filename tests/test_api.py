@@ -33,6 +33,9 @@ def wait(studio, endpoint: str, seconds: float = 240, **arguments) -> dict:
     return status
 
 
+QUICK = {"preview.every": 0, "validation.every": 0, "training.batch_size": 1, "adapter.targets": "attention"}
+
+
 def test_whole_way_as_a_program(studio):
     dataset = studio.predict("silhouette", api_name="/open_dataset")
     assert dataset["name"] == "silhouette" and len(dataset["items"]) == 24
@@ -44,12 +47,12 @@ def test_whole_way_as_a_program(studio):
     assert studio.predict("silhouette", first, "inkling, a\nfox", api_name="/save_caption") == "inkling, a fox"
 
     run = studio.predict(
-        dataset="silhouette", name="ink", steps=20, rank=4, learning_rate="1e-3", api_name="/start_training"
+        dataset="silhouette", name="ink", steps=8, rank=4, learning_rate="1e-2", more=QUICK, api_name="/start_training"
     )
     with pytest.raises(AppError, match="ink"):  # one job at a time, said in one line
         studio.predict(dataset="silhouette", name="ink", steps=20, api_name="/start_training")
     status = wait(studio, "/run_status", run=run)
-    assert (status["state"], status["step"], status["adapter_ready"]) == ("finished", 20, True), status
+    assert (status["state"], status["step"], status["adapter_ready"]) == ("finished", 8, True), status
 
     images = []
     for strength in (0.2, 1.0):
@@ -96,8 +99,7 @@ def test_mistake_is_answered_in_one_line(studio, endpoint, arguments, part):
 
 def test_a_run_is_checked_paused_resumed_and_extended_by_a_program(studio):
     assert studio.predict(api_name="/list_presets")["starter, character"]["training.steps"] == 150
-    quick = {"preview.every": 0, "validation.every": 4, "training.batch_size": 1, "adapter.targets": "attention"}
-    more = {"dataset": "silhouette", "rank": 2, "more": quick}
+    more = {"dataset": "silhouette", "rank": 2, "more": QUICK | {"validation.every": 4, "validation.fraction": 0.05}}
     studio.predict(steps=8, api_name="/check_settings", **more)
     assert wait(studio, "/job_status")["state"] == "done"
     report = studio.predict(api_name="/check_report")
@@ -194,12 +196,13 @@ def test_images_grids_and_adapters_by_a_program(studio, tmp_path):
 
 def test_the_queue_and_the_bin_by_a_program(studio):
     studio.predict("silhouette", api_name="/open_dataset")
-    run = studio.predict(dataset="silhouette", name="later", steps=4, rank=2, api_name="/queue_training")
+    quick = {"dataset": "silhouette", "steps": 4, "more": QUICK, "api_name": "/queue_training"}
+    run = studio.predict(name="later", rank=2, **quick)
     assert studio.predict(api_name="/list_queue")["waiting"] == [run]
     studio.predict(run, api_name="/leave_queue")
     assert studio.predict(api_name="/list_queue")["waiting"] == []
-    run = studio.predict(dataset="silhouette", name="again", steps=4, rank=2, api_name="/queue_training")
-    other = studio.predict(dataset="silhouette", name="other", steps=4, rank=4, api_name="/queue_training")
+    run = studio.predict(name="again", rank=2, **quick)
+    other = studio.predict(name="other", rank=4, **quick)
     studio.predict(api_name="/start_queue")
     for _ in range(400):  # it begins by itself
         if studio.predict(run=other, api_name="/run_status")["state"] == "finished":

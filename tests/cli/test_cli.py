@@ -14,6 +14,7 @@ from studio.cli import main, training
 from studio.cli.adapters import named_adapter
 from studio.errors import AdapterError, ConfigError
 from studio.workspace import Workspace
+from tests.basemodels import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "red apple, noto style, on a blue background"
@@ -263,11 +264,12 @@ def test_train_leaves_an_adapter_that_inspect_and_generate_take(capsys, space, i
 
 
 def test_ctrl_c_writes_the_checkpoint_and_exits_130(space, images):
-    command = [sys.executable, "-m", "studio", "train", "--data", str(images), "--name", "long", *TRAIN]
+    base = str(tiny.save("sd1", images.parent))
+    command = [sys.executable, "-m", "studio", "train", "--data", str(images), "--name", "long", "--base", base, *TRAIN]
     process = subprocess.Popen(
         [*command, "--set", "training.steps=100000"],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -5,7 +5,7 @@ import os
 import re
 import threading
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import httpx
@@ -23,6 +23,7 @@ from studio.workspace import Workspace
 from tests.serving import served
 
 PATIENCE = 120  # seconds: torch is read meanwhile, in the same process
+QUICK = {"preview.every": 0, "validation.every": 0, "training.batch_size": 1, "adapter.targets": "attention"}
 fetch, post = partial(httpx.get, timeout=PATIENCE), partial(httpx.post, timeout=PATIENCE)
 
 
@@ -32,7 +33,7 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def url(root):
+def url(root, quick_export_check):
     with served(root, public=True) as url:
         yield url
 
@@ -83,7 +84,7 @@ def test_a_visitor_neither_lists_nor_opens_what_is_anothers(root, ada, bob, tmp_
 
 def test_runs_jobs_and_images_are_each_visitors_own(url, root, ada, bob):
     run = ada.predict(
-        dataset="silhouette", name="hers", steps=4, rank=4, learning_rate="1e-3", api_name="/start_training"
+        dataset="silhouette", name="hers", steps=4, rank=4, learning_rate="1e-3", more=QUICK, api_name="/start_training"
     )
     assert bob.predict(api_name="/job_status") == {"state": "none"}
     assert bob.predict(api_name="/stop_training") is False  # and so hers goes on
@@ -145,11 +146,21 @@ def test_an_event_that_names_anothers_file_or_an_address_is_refused(url, root, a
             assert join(url, bob, "import_images", [[forged], "stolen"]) == 403, path
 
 
+@cache
+def numbers(url: str) -> dict[str, int]:
+    """The number of each event of the page, by its endpoint's name."""
+    return {one["api_name"]: one["id"] for one in fetch(f"{url}config").json()["dependencies"]}
+
+
 def join(url: str, visitor: Client, name: str, data: list) -> int:
     """The status of a raw event, as no page would send it."""
-    config = fetch(f"{url}config", cookies=visitor.cookies).json()
-    number = next(one["id"] for one in config["dependencies"] if one["api_name"] == name)
-    event = {"data": data, "fn_index": number, "session_hash": "forged", "trigger_id": None, "event_data": None}
+    event = {
+        "data": data,
+        "fn_index": numbers(url)[name],
+        "session_hash": "forged",
+        "trigger_id": None,
+        "event_data": None,
+    }
     answer = post(
         f"{url}gradio_api/queue/join", content=json.dumps(event), cookies=visitor.cookies,
         headers={"content-type": "application/json"},

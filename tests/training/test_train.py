@@ -1,5 +1,6 @@
 """A run from config to adapter, on the starter model and real images."""
 
+import itertools
 import json
 import shutil
 import threading
@@ -12,6 +13,7 @@ from studio.errors import BaseModelError, ConfigError, DatasetError, RunError
 from studio.training import config_from, config_from_toml, config_to_toml, list_runs, read_run, train
 from studio.training.config import RunConfig
 from studio.training.selection import split
+from studio.training.validation import Validator
 from studio.workspace import ASSETS
 from tests import tiers
 
@@ -152,8 +154,10 @@ def test_an_optimiser_that_is_not_there_is_said_before_anything_is_made(workspac
     assert list_runs(workspace) == []
 
 
-def test_a_resumed_run_remembers_its_best_from_before_the_stop(workspace, quick):
-    settings = {"name": "best", "training.steps": 8, "training.learning_rate": 0.05, "validation.every": 3}
+def test_a_resumed_run_remembers_its_best_from_before_the_stop(workspace, quick, monkeypatch):
+    rising, measure = itertools.count(1), Validator.measure
+    monkeypatch.setattr(Validator, "measure", lambda self: next(rising) * measure(self))  # each worse than the last
+    settings = {"name": "best", "training.steps": 8, "validation.every": 3, "validation.fraction": 0.05}
     config = config_from(quick | settings)
     stop = threading.Event()
     for event in train(config, workspace, stop=stop):

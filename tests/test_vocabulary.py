@@ -27,6 +27,7 @@ BANNED = {  # whole words, in one or both numbers: what to write
     "thrown": "in the trash",
     "binned": "in the trash",
     "memorising": "memorization",
+    "memorise": "memorize",
 }
 PHRASES = {  # in texts and comments, not in identifiers
     "by heart": "memorized",

@@ -48,7 +48,7 @@ class BaseChoice(BaseModel):
         None,
         ge=16,
         le=1024,
-        description="Tokens of a text that T5 or Qwen is given, in training and in drawing; SD 3, FLUX.1 and Z-Image.",
+        description="Tokens of a text that T5 or Qwen is given, in training and generation; SD 3, FLUX.1 and Z-Image.",
     )
     vae: str = Field("", description="Another VAE: a folder, or a .safetensors file.")
     quantise: Literal["", "8bit", "4bit"] = Field(

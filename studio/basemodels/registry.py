@@ -27,7 +27,7 @@ FAMILIES = {
     "ZImagePipeline": ("z_image", "ZImage"),
 }
 REFUSED = {
-    "StableDiffusionXLImg2ImgPipeline": "it is SDXL's refiner, which only finishes what the base has drawn: use the "
+    "StableDiffusionXLImg2ImgPipeline": "it is SDXL's refiner, which only refines the base's images: use the "
     "base, stable-diffusion-xl-base-1.0",
     "StableDiffusionInpaintPipeline": "it only fills holes in images: use the ordinary base that it was made from",
     "StableDiffusionXLInpaintPipeline": "it only fills holes in images: use the ordinary base that it was made from",

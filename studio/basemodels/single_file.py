@@ -86,7 +86,7 @@ def kind_of(shapes: Shapes, name: str) -> Kind:
     width = next((shape[1] for key, shape in shapes.items() if key.endswith(_WORDS) and len(shape) > 1), 0)
     if width == 1280:
         raise BaseModelError(
-            f"{name} is SDXL's refiner, which only finishes what the base has drawn: use stable-diffusion-xl-base-1.0."
+            f"{name} is SDXL's refiner, which only refines the base's images: use stable-diffusion-xl-base-1.0."
         )
     if width not in _BY_WIDTH:  # a small or unusual model: recognised by its text encoders' names
         if any(key.startswith("conditioner.embedders.1.") for key in shapes):

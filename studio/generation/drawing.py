@@ -189,7 +189,7 @@ def _skipped(scheduler: Any, recipe: Recipe) -> int:
     """Timesteps that are left out: all but the last `denoising` share, as diffusers' pipelines count."""
     kept = min(int(recipe.steps * recipe.denoising), recipe.steps)
     if not kept:
-        raise GenerationError("Nothing would be drawn: raise the denoising or the steps.")
+        raise GenerationError("Nothing would change: raise the denoising or the steps.")
     return max(recipe.steps - kept, 0) * scheduler.order
 
 

@@ -169,7 +169,7 @@ def _short(text: str) -> str:
 # What other programs know and this one does not ---------------------------------------------------------------------
 
 _NUMBER = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*"
-_WORDS = "which is not supported: it is drawn as words."
+_WORDS = "which is not supported: it is read as plain words."
 _SYNTAX: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(rf"\[[^\[\]|]*:{_NUMBER}\]"), f"{{0}} is prompt editing, {_WORDS}"),
     (re.compile(r"\[[^\[\]|]*\|[^\[\]]*\]"), f"{{0}} is alternation, {_WORDS}"),

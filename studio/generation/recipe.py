@@ -37,7 +37,7 @@ class Recipe(BaseModel):
     denoising: Number = Field(
         0.6, ge=0, le=1, description="Denoising strength of image to image: 0 keeps the image, 1 ignores it."
     )
-    mask: Path | None = Field(None, description="Inpainting: white where to draw, black elsewhere.")
+    mask: Path | None = Field(None, description="Inpainting: white is generated anew, black stays.")
     base: str = Field("starter", max_length=4000, description="The base model.")
     adapters: AppliedAdapters = Field((), max_length=20, description="Adapters, each with its strength.")
 

@@ -63,7 +63,7 @@ class Capabilities:
         if self.side and max(recipe.width, recipe.height) > self.side:
             raise NotAllowedError(f"An image may have at most {self.side} pixels a side here: {_YOURS}")
         if self.count and recipe.count > self.count:
-            raise NotAllowedError(f"At most {self.count} images at once can be drawn here: {_YOURS}")
+            raise NotAllowedError(f"At most {self.count} images at once can be generated here: {_YOURS}")
         if self.steps and recipe.steps > self.steps:
             raise NotAllowedError(f"An image may take at most {self.steps} steps here: {_YOURS}")
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 STARTER = "starter"
 DEFAULT_SIZE = 128  # pixels: the starter's size
 MOST = 100  # bases on the list
-_STARTERS_OWN = "The built-in starter: small and quick, draws things on plain backgrounds, needs no download."
+_STARTERS_OWN = "The built-in starter: small and quick, generates things on plain backgrounds, needs no download."
 _lock = threading.Lock()  # around each change of the list
 
 

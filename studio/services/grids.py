@@ -125,7 +125,7 @@ def draw_grid(
     axes: Annotated[List, Field(max_length=3, description=f"Axes, one to three: {AXES}.")],
     **fields: Expanded[RecipeFields],
 ) -> str:
-    """Draw a grid in the background: see job_status, then grid_result. Answers the grid's name."""
+    """Generate a grid in the background: see job_status, then grid_result. Answers the grid's name."""
     recipe = composed(workspace, fields)
     start_grid(workspace, recipe, axes_of(workspace, recipe, [_typed(entry) for entry in axes]))
     return latest["grid"].name
@@ -136,7 +136,7 @@ def grid_result(workspace: Workspace, name: GridName = "") -> tuple[Path]:
     """The contact sheet of a grid, of the newest one if no name is given."""
     grid = grid_named(workspace, name) if name else newest(workspace)
     if grid is None or not grid.sheet.is_file():
-        raise GenerationError("There is no contact sheet yet: draw a grid, and wait until it is done.")
+        raise GenerationError("There is no contact sheet yet: generate a grid, and wait until it is done.")
     return (grid.sheet,)
 
 
@@ -158,7 +158,7 @@ def start_grid(workspace: Workspace, recipe: "Recipe", axes: Sequence["Axis"]) -
     made = checked(workspace, recipe, axes)
     workspace.refuse_if_full()
     if running("grid"):
-        raise BusyError("A grid is being drawn: wait for it, or stop it first.")
+        raise BusyError("A grid is being generated: wait for it, or stop it first.")
     folder = contact_sheet.new_folder(workspace.outputs, recipe, axes)
 
     def work(job: Job) -> None:
@@ -214,7 +214,7 @@ def grid_named(workspace: Workspace, name: Any) -> "SavedGrid":
 
     grid = read_grid(workspace.outputs / "grids" / checked_name(name, "grid"))
     if grid is None:
-        raise WorkspaceError("This grid is not there any more: draw it again.")
+        raise WorkspaceError("This grid is not there any more: generate it again.")
     return grid
 
 

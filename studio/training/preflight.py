@@ -128,7 +128,7 @@ def _about_captions(config: RunConfig, chosen: Selection) -> list[Finding]:
     if same and same[0][1] > 2 and same[0][1] > len(items) / 2:
         out.append(Finding("warn", f"{same[0][1]} images share the caption {same[0][0][:60]!r}."))
     if not chosen.held_out:
-        out.append(Finding("warn", "No images are held out: the run can't say whether it learns or memorises."))
+        out.append(Finding("warn", "No images are held out: the run can't say whether it learns or memorizes."))
     return out
 
 

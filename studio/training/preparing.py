@@ -64,6 +64,6 @@ def prepare(
         raise RunError("No image can be learned from: " + (warnings[-1] if warnings else "the folder is empty."))
     warnings += about_masks(learn + prior, config.data)
     if not held_out and config.validation.every:
-        warnings.append("No images are held out: add some, and the run can say whether it learns or memorises.")
+        warnings.append("No images are held out: add some, and the run can say whether it learns or memorizes.")
         warnings += ["validation.stop has no effect: it needs images held out."] if config.validation.stop else []
     return learn + prior, held_out, warnings

@@ -12,7 +12,7 @@ def prompt_and_strength(line: str) -> tuple[str, float]:
 
 
 def foreign_options(lines: list[str]) -> list[str]:
-    """A line where previews hold options of kohya's sample prompts, which are drawn as words here."""
+    """A line where previews hold options of kohya's sample prompts, which are read as plain words here."""
     found = [(line, re.findall(r"(?:^|\s)--([nwhdlsgm]|ss|am|fs|sn|cn)\b", line)) for line in lines]
     used = [(line, options) for line, options in found if options]
     if not used:

@@ -17,7 +17,7 @@ def loss_chart(losses: Sequence[tuple], validations: Sequence, steps: int) -> st
     losses: (step, loss, smoothed); validations: the run's Validation events; steps: its length.
     """
     if not losses and not validations:
-        return empty_chart("The loss is drawn here as training goes on.")
+        return empty_chart("The loss is shown here during training.")
     losses = thin(losses)
     smooth = [(s, value) for s, _, value in losses]
     validations = thin(validations)

@@ -39,7 +39,7 @@ NUMBERS = "Values, such as 0, 0.5, 1 or 1-4 or 0-1 in 5"
 # Packed in the browser: of what goes to the server, the page looks up each part again at every message of any event.
 PACK_JS = "(...values) => [[...values, Date.now()]]"
 ROOM = 720  # pixels that the columns share
-NOTHING = empty("No grid yet", "Choose what changes along the columns and the rows, then press Draw grid.")
+NOTHING = empty("No grid yet", "Choose what changes along the columns and the rows, then press Generate grid.")
 
 
 class AxisRow:
@@ -111,7 +111,7 @@ class Grid:
             self.rows = [AxisRow(number) for number in range(len(SIDES))]
             self.plan = gr.HTML(elem_id="grid-plan", padding=False)
             with gr.Row():
-                self.draw = gr.Button("Draw grid", variant="primary", min_width=130, elem_id="grid-go", scale=3)
+                self.draw = gr.Button("Generate grid", variant="primary", min_width=130, elem_id="grid-go", scale=3)
                 self.stop = gr.Button("Stop", min_width=90, scale=0, interactive=False, elem_id="grid-stop")
             self.line = gr.HTML(elem_id="grid-line", padding=False)
             self.table = clickable_html("grid", NOTHING)
@@ -267,7 +267,7 @@ class Grid:
     def begin_vote(self):
         grid = grids.newest(self.workspace)
         if grid is None:
-            raise StudioError("Draw a grid first, then vote on its images.")
+            raise StudioError("Generate a grid first, then vote on its images.")
         return self.next_vote(grid)
 
     @show_errors

@@ -44,7 +44,7 @@ _KEY = re.compile(
     r"|[._]lora(?P<side>[12])?(?:_linear_layer)?[._](?P<way>down|up)\.weight"  # XLabs: 1 the image's, 2 the text's
     rf"|\.(?P<magnitude>lora_magnitude_vector){_ADAPTER}"
     r"|\.lora_(?P<mid>mid)\.weight"
-    r"|\.lora_B(?:\.[^.]+)?\.(?P<bias>bias)"
+    r"|\.lora_B(?:\.(?!weight\.)[^.]+)?\.(?P<bias>bias)"
     rf"|\.(?P<lycoris>hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t[12]){_ADAPTER}"
     r"|\.(?P<glora>[ab][12])\.weight"
     r"|\.(?P<plain>alpha|dora_scale|diff|diff_b|w_norm|b_norm|weight|on_input|oft_blocks|rescale)"

@@ -11,6 +11,7 @@ from studio.adapters.formulas import KINDS, glora_is_old
 from studio.errors import AdapterError
 
 LARGEST = 2**28  # numbers in a product that must be written out to be cut: 1 GB in float32
+_BIASES = ("bias", "diff_b", "b_norm")  # one number an output each
 _MULTIPLY = ("oft", "boft", "ia3")  # these know only their layer's output or input size
 
 
@@ -144,6 +145,13 @@ class Update:
 
         Raises AdapterError, saying both sizes, when it was made for a layer of another size.
         """
+        biases = {part: self.parts[part] for part in _BIASES if part in self.parts}
+        for bias in biases.values():
+            if bias.numel() != shape[0]:
+                raise AdapterError(f"its bias has {bias.numel()} numbers, the layer {shape[0]} outputs")
+        if any(bias.dim() > 1 for bias in biases.values()):
+            flat = {part: bias.flatten() for part, bias in biases.items()}
+            return replace(self, parts={**self.parts, **flat}).fitted(shape)
         if self.kind in _MULTIPLY:
             size = self._turned_size if self.kind != "ia3" else self.parts["ia3"].numel()
             side = 1 if self.kind == "ia3" and self.parts["on_input"].item() else 0

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from studio.adapters import attach_file, autov3_hash, describe, describe_text, read_adapter, read_outline, write_adapter
+from studio.adapters.attach import place_layers
 from studio.adapters.rewrite import convert_file, merge_files, resize_file
 from studio.adapters.update import Update
 from studio.errors import AdapterError
@@ -354,3 +355,25 @@ def test_row_reads_no_tensor(tmp_path, monkeypatch):
     path = dora_file(tmp_path)[0]
     monkeypatch.setattr("studio.adapters.files._read_tensors", lambda *_: pytest.fail("its tensors were read"))
     assert read_adapter_info(path, {"unet": Net()}).matched == 10
+
+
+@pytest.mark.parametrize("part", ["lora_B.bias", "diff_b"])
+def test_a_bias_of_another_size_is_reported_and_a_flat_one_acts(tmp_path, part):
+    """A layer whose bias has more numbers than it has outputs is left out; PEFT writes (out,), others (out, 1)."""
+    path = next(path for path, layer in Net().named_modules() if isinstance(layer, torch.nn.Linear))
+    torch.manual_seed(0)
+    whole = {f"unet.{path}.lora_A.weight": torch.randn(2, 8), f"unet.{path}.lora_B.weight": torch.randn(8, 2)}
+    for bias, fits in ((torch.randn(8, 2), False), (torch.randn(8), True), (torch.randn(8, 1), True)):
+        safetensors.torch.save_file(whole | {f"unet.{path}.{part}": bias}, tmp_path / "a.safetensors")
+        net = Net()
+        placed, unused = place_layers(read_adapter(tmp_path / "a.safetensors"), {"unet": net})
+        assert (len(placed), len(unused)) == (fits, not fits)
+        if not fits:
+            assert "its bias has 16 numbers, the layer 8 outputs" in unused[0][1]
+            continue
+        layer = net.get_submodule(path)
+        up, down = whole[f"unet.{path}.lora_B.weight"], whole[f"unet.{path}.lora_A.weight"]
+        with torch.no_grad():
+            wanted = layer(X) + X @ (up @ down).T + bias.flatten()
+            attach_file(read_adapter(tmp_path / "a.safetensors"), {"unet": net})
+            assert torch.allclose(net.get_submodule(path)(X), wanted, atol=1e-5)

@@ -20,7 +20,7 @@ from studio.services.operations import operation
 from studio.services.parameters import MOST_FILES, DatasetName, Files, Resolution, Trigger
 from studio.services.thumbnails import thumbnail
 from studio.text import pluralize
-from studio.workspace import Workspace, checked_name, expanded, free_path, safe_name
+from studio.workspace import ASSETS, Workspace, checked_name, expanded, free_path, safe_name
 
 if TYPE_CHECKING:
     from studio.datasets import Change, Dataset, Finding, Item
@@ -64,6 +64,17 @@ def dataset_choices(workspace: Workspace) -> list[tuple[str, str]]:
     own = {path.name for path in workspace.datasets.iterdir() if path.is_dir() and path.name[0] != "."}
     # One order for both, so that a line does not move under the mouse when a sample becomes the person's own.
     return [(name if name in own else f"{name} (sample)", name) for name in sorted(own | set(list_samples()))]
+
+
+def sample_images() -> dict[str, list[Path]]:
+    """The images of each sample dataset, where they come with the studio."""
+    from studio.datasets import list_samples
+    from studio.datasets.images import SUFFIXES
+
+    folders = [ASSETS / "datasets" / name for name in list_samples()]
+    return {
+        folder.name: sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) for folder in folders
+    }
 
 
 def open_named(workspace: Workspace, name: str) -> "Dataset":

@@ -29,8 +29,10 @@ from studio.services.jobs import jobs  # noqa: E402
 from studio.web import about  # noqa: E402
 from studio.web.api import endpoints  # noqa: E402
 from studio.web.components import jobs_bar  # noqa: E402
+from studio.web.components.clickable import clicked  # noqa: E402
 from studio.web.components.context import page_context  # noqa: E402
 from studio.web.components.fields import QUIET  # noqa: E402
+from studio.web.dataset import start  # noqa: E402
 from studio.web.dataset import tab as dataset_tab  # noqa: E402
 from studio.web.generate import tab as generate_tab  # noqa: E402
 from studio.web.theme import CSS, theme  # noqa: E402
@@ -81,6 +83,9 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
             """The dataset that is open is the one to train on, unless another was chosen."""
             return gr.skip() if there or not name else gr.update(choices=dataset_choices(workspace), value=name)
 
+        def just_generate(event: gr.EventData):
+            return gr.Tabs(selected="generate") if clicked(event)[0] == start.GENERATE else gr.skip()
+
         def go_train(name):
             chosen = gr.update(choices=dataset_choices(workspace), value=name)
             return {tabs: gr.Tabs(selected="train"), train.dataset: chosen}
@@ -93,8 +98,9 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
         gr.Timer(AWAKE).tick(lambda: None, None, None, trigger_mode="multiple", concurrency_limit=None, **QUIET)
         address = gr.Textbox(visible=False)
         demo.load(open_tab, address, tabs, js="() => location.hash.slice(1)", **QUIET)
-        tabs.select(None, None, None, js=TAB_JS, **QUIET)
+        tabs.change(None, None, None, js=TAB_JS, **QUIET)
         data.choice.change(fill_dataset, [data.choice, train.dataset], train.dataset, **QUIET)
+        data.images.start.click(just_generate, None, tabs, **QUIET)
         data.onward.click(go_train, data.choice, [tabs, train.dataset], **QUIET)
         train.onward.click(go_generate, train.run, [tabs, generate.incoming], **QUIET)
     return demo

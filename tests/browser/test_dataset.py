@@ -197,3 +197,15 @@ def test_export_gives_a_zip_of_the_very_images_and_captions(page):
         files = [path for path in SAMPLE.iterdir() if path.suffix in (".png", ".txt")]
         assert sorted(archive.namelist()) == sorted(path.name for path in files) and len(files) == 48
         assert all(archive.read(path.name).strip() == path.read_bytes().strip() for path in files)
+
+
+def test_the_first_page_offers_a_sample_own_images_and_generating(page):
+    cards = page.locator("#start-cards")
+    expect(cards.locator("img").first).to_be_visible()
+    expect(page.locator("#caption-all")).to_be_hidden()  # nothing to caption yet
+    cards.get_by_text("Add images").click()
+    expect(page.locator("#dataset-name")).to_be_visible()
+    cards.get_by_text("silhouette").click()
+    expect(page.locator("#images button.thumbnail-lg").first).to_be_visible()
+    expect(cards).to_be_hidden()
+    expect(page.locator("#caption-all")).to_be_visible()

@@ -10,11 +10,11 @@ from studio.errors import StudioError
 from studio.services import datasets
 from studio.services.thumbnails import thumbnail
 from studio.web.components.fields import QUIET, UNQUEUED, gallery
-from studio.web.components.html import empty, first_lines, note
+from studio.web.components.html import first_lines, note
+from studio.web.dataset import start
 from studio.web.dataset.context import DatasetContext
 
 PAGE = 48  # images on one page of the grid
-NOTHING = empty("No dataset open", "Choose a sample on the left, or add about twenty images of your own.")
 SORTS = {
     "Name": "name",
     "Caption": "caption",
@@ -103,10 +103,12 @@ class Images:
         self.context, self.workspace = context, context.workspace
         with gr.Tab("Images", id="images", elem_id="tab-images"):
             self.page, self.shown = gr.State(0), gr.State([])
-            self.filter = ImageFilter()
+            self.start = start.build()
+            with gr.Column(visible=False) as self.fields:
+                self.filter = ImageFilter()
             with gr.Row(equal_height=False):
                 with gr.Column(scale=6, min_width=320, elem_classes="middle"):
-                    self.summary = gr.HTML(NOTHING, elem_id="dataset-summary")
+                    self.summary = gr.HTML(elem_id="dataset-summary")
                     self.grid = gallery("images", allow_preview=False)
                     with gr.Row(visible=False) as self.pager:
                         self.back = gr.Button("← Previous page", size="sm", min_width=90, elem_id="previous-page")
@@ -114,17 +116,8 @@ class Images:
                         self.forth = gr.Button("Next page →", size="sm", min_width=90, elem_id="next-page")
                 self.side = gr.Column(scale=4, min_width=280, visible=False, elem_classes="side")
         self.listing = [context.choice, self.filter.sort, self.filter.descending, *self.filter.inputs]
-        self.outputs = [
-            self.summary,
-            self.grid,
-            self.page,
-            self.shown,
-            self.pager,
-            self.where,
-            self.back,
-            self.forth,
-            self.side,
-        ]
+        placed = [self.summary, self.grid, self.page, self.shown, self.pager, self.where, self.back, self.forth]
+        self.outputs = [self.start, self.fields, *placed, self.side]
 
     def wire(self) -> None:
         choice, revision, fields = self.context.choice, self.context.revision, self.filter
@@ -167,6 +160,8 @@ class Images:
         cells = [(str(thumbnail(self.workspace, item.path)), item.caption or "no caption") for item in here]
         first = number * PAGE + 1
         return {
+            self.start: gr.update(visible=False),
+            self.fields: gr.update(visible=True),
             self.summary: _summary(opened, len(items)),
             self.grid: gr.update(value=cells, visible=bool(cells), selected_index=None),
             self.page: number,

@@ -20,7 +20,7 @@ class Import:
     def __init__(self, context: DatasetContext):
         self.context, self.workspace = context, context.workspace
         self.seen = gr.State(None)
-        with gr.Accordion("Add your own images", open=False, elem_id="add-images"):
+        with gr.Accordion("Add your own images", open=False, elem_id="add-images") as self.part:
             self.name = gr.Textbox(label="Name", placeholder="my-images", max_lines=1, elem_id="dataset-name")
             self.files = gr.File(
                 label="Images or a zip",

@@ -3,9 +3,21 @@
 import gradio as gr
 
 from studio.services import datasets
+from studio.web.components.clickable import clicked
 from studio.web.components.context import PageContext
 from studio.web.components.fields import QUIET
-from studio.web.dataset import bulk_edit, captioners, captions, check, export, history, image_editor, images, imports
+from studio.web.dataset import (
+    bulk_edit,
+    captioners,
+    captions,
+    check,
+    export,
+    history,
+    image_editor,
+    images,
+    imports,
+    start,
+)
 from studio.web.dataset.context import DatasetContext
 from studio.web.errors import show_errors
 
@@ -32,14 +44,15 @@ class DatasetTab:
                 context = DatasetContext(
                     **vars(page), choice=self.choice, revision=self.revision, requested=self.requested
                 )
-                imports.build(context)
-                context.captions = captions.build(context)
-                export.build(context)
-                self.onward = gr.Button("Train on this dataset →", size="md", elem_id="to-train")
+                self.imports = imports.build(context)
+                with gr.Column(visible=False) as self.work:
+                    context.captions = captions.build(context)
+                    export.build(context)
+                    self.onward = gr.Button("Train on this dataset →", variant="primary", size="md", elem_id="to-train")
             with gr.Column(scale=10, min_width=320):
                 history.undo_bar(context)
                 with gr.Tabs(elem_id="dataset-tabs") as self.tabs:
-                    context.images = images.build(context)
+                    self.images = context.images = images.build(context)
                     image_editor.build(context)
                     check.build(context)
                     bulk_edit.build(context)
@@ -52,6 +65,8 @@ class DatasetTab:
         choice.change(None, choice, None, js=REMEMBER_JS, **QUIET)
         choice.focus(self.list_choices, None, choice, **QUIET)
         choice.input(self.open, choice, outputs, **QUIET)
+        self.images.start.click(self.begin, None, [*outputs, self.imports.part], **QUIET)
+        self.revision.change(lambda name: gr.update(visible=bool(name)), choice, self.work, **QUIET)
         self.requested.change(show_images, self.requested, self.tabs, **QUIET)
 
     def list_choices(self):
@@ -70,6 +85,14 @@ class DatasetTab:
             self.revision: datasets.stamp(self.workspace, dataset.name),
             self.tabs: gr.Tabs(selected="images"),
         }
+
+    @show_errors
+    def begin(self, event: gr.EventData):
+        """One of the cards was clicked."""
+        act, name, _ = clicked(event)
+        if act == start.SAMPLE:
+            return self.open(name)
+        return {self.imports.part: gr.update(open=True)} if act == start.ADD else gr.skip()
 
     @show_errors
     def reopen(self, last):

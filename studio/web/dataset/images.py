@@ -103,7 +103,7 @@ class Images:
         self.context, self.workspace = context, context.workspace
         with gr.Tab("Images", id="images", elem_id="tab-images"):
             self.page, self.shown = gr.State(0), gr.State([])
-            self.start = start.build()
+            self.start = start.cards()
             with gr.Column(visible=False) as self.fields:
                 self.filter = ImageFilter()
             with gr.Row(equal_height=False):

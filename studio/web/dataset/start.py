@@ -12,7 +12,7 @@ SAMPLE, ADD, GENERATE = "sample", "add", "generate"  # what a click sends
 FEW = 4  # images of each sample
 
 
-def build() -> gr.HTML:
+def cards() -> gr.HTML:
     """The cards; the tab and the page follow their clicks."""
     return clickable_html("start-cards", cards_html())
 

@@ -47,10 +47,12 @@ sys.exit("; ".join(failed) or 0)
 
 
 @pytest.mark.parametrize(
-    "pair", tiers.default([["count_tokens", "load_a_captioner"], ["load_a_captioner", "count_numbers"],
-                           ["count_numbers", "draw"]]),
+    "pair",
+    tiers.default(
+        [["count_tokens", "load_a_captioner"], ["load_a_captioner", "count_numbers"], ["count_numbers", "draw"]]
+    ),
     ids="+".join,
-)  # fmt: skip
+)
 def test_two_threads_that_need_a_library_first_both_get_it(pair):
     done = subprocess.run([sys.executable, "-c", TOGETHER, *pair], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-400:]
@@ -98,9 +100,10 @@ def test_every_import_points_down():
 def test_only_the_libraries_folder_imports_transformers_and_diffusers():
     lazy = {"transformers", "diffusers"}
     found = [
-        f"{file.name}: {module}" for file, module in imports()
+        f"{file.name}: {module}"
+        for file, module in imports()
         if file.parent.name != "libraries" and module.split(".")[0] in lazy
-    ]  # fmt: skip
+    ]
     assert not found
 
 
@@ -129,8 +132,11 @@ print(attach_file(read_adapter(sys.argv[1]), {"unet": model}).report)
 
 @pytest.mark.parametrize("folder", ["studio", "tests"])
 def test_no_file_is_longer_than_a_reader_bears(folder):
-    long = {file.name: count for file in (ROOT / folder).rglob("*.py")
-            if (count := len(file.read_text("utf-8").splitlines())) >= 500}  # fmt: skip
+    long = {
+        file.name: count
+        for file in (ROOT / folder).rglob("*.py")
+        if (count := len(file.read_text("utf-8").splitlines())) >= 500
+    }
     assert not long
 
 

@@ -31,8 +31,14 @@ def another(monkeypatch):
 
             return called
 
-        answers = {"get_memory_info": (6, 10), "memory_reserved": 3, "max_memory_allocated": 2, "empty_cache": None,
-                   "reset_peak_memory_stats": None, "synchronize": None}  # fmt: skip
+        answers = {
+            "get_memory_info": (6, 10),
+            "memory_reserved": 3,
+            "max_memory_allocated": 2,
+            "empty_cache": None,
+            "reset_peak_memory_stats": None,
+            "synchronize": None,
+        }
         for name, answer in answers.items():
             monkeypatch.setattr(torch.accelerator, name, note(name, answer), raising=False)
         monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device(kind))
@@ -127,7 +133,9 @@ def test_no_other_file_names_a_device():
     kinds = ("torch.cuda", "torch.xpu", "torch.mps", "torch.backends.mps", '"cuda"', '"xpu"', '"mps"')
     found = [
         f"{file.relative_to(ROOT)}: {kind}"
-        for file in (ROOT / "studio").rglob("*.py") if file.name != "devices.py"
-        for kind in kinds if kind in file.read_text("utf-8")
-    ]  # fmt: skip
+        for file in (ROOT / "studio").rglob("*.py")
+        if file.name != "devices.py"
+        for kind in kinds
+        if kind in file.read_text("utf-8")
+    ]
     assert not found

@@ -132,9 +132,10 @@ def test_two_adapters_on_the_rows_are_compared_as_written_out(base, tmp_path):
     one, other = made(tmp_path / "a.safetensors", base), made(tmp_path / "b.safetensors", base, 1, kind="lokr")
     flat = {(component, key.replace(".", "_")): update for (component, key), update in one.layers.items()}
     pairs = [(dense(flat[place]), kron(update)) for place, update in other.layers.items()]
-    cross, mine, yours = (sum((a * b).sum() for a, b in found) for found in (
-        pairs, [(a, a) for a, _ in pairs], [(b, b) for _, b in pairs]
-    ))  # fmt: skip
+    cross, mine, yours = (
+        sum((a * b).sum() for a, b in found)
+        for found in (pairs, [(a, a) for a, _ in pairs], [(b, b) for _, b in pairs])
+    )
     against = {place: Update("lora", {**u.parts, "B": -u.parts["B"]}, u.alpha) for place, u in one.layers.items()}
     write_adapter(tmp_path / "c.safetensors", against)
     others = {"same": one, "kron": other, "against": read_adapter(tmp_path / "c.safetensors")}
@@ -169,14 +170,21 @@ def test_the_header_alone_tells_layers_kinds_and_ranks(base, tmp_path):
         assert all(short.layers[place].shape == update.shape for place, update in whole.layers.items())
 
 
-@pytest.mark.parametrize("path, kind", [
-    ("up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0", "self-attention out"),
-    ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k", "cross-attention k"),
-    ("encoder.layers.3.self_attn.q_proj", "self-attention q"), ("encoder.layers.3.mlp.fc1", "feed-forward"),
-    ("transformer_blocks.0.attn.add_k_proj", "cross-attention k"), ("transformer_blocks.0.norm1.linear", "time"),
-    ("down_blocks.0.resnets.0.time_emb_proj", "time"), ("down_blocks.0.resnets.1.conv2", "conv"),
-    ("single_transformer_blocks.3.proj_mlp", "feed-forward"), ("mid_block.attentions.0.proj_in", "projection"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "path, kind",
+    [
+        ("up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0", "self-attention out"),
+        ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k", "cross-attention k"),
+        ("encoder.layers.3.self_attn.q_proj", "self-attention q"),
+        ("encoder.layers.3.mlp.fc1", "feed-forward"),
+        ("transformer_blocks.0.attn.add_k_proj", "cross-attention k"),
+        ("transformer_blocks.0.norm1.linear", "time"),
+        ("down_blocks.0.resnets.0.time_emb_proj", "time"),
+        ("down_blocks.0.resnets.1.conv2", "conv"),
+        ("single_transformer_blocks.3.proj_mlp", "feed-forward"),
+        ("mid_block.attentions.0.proj_in", "projection"),
+    ],
+)
 def test_layers_are_told_apart_by_kind(path, kind):
     assert kind_of(path) == kind
 

@@ -188,14 +188,17 @@ SEEDS = {
     "dora": {"unet.q.lora_A.weight": (2, 4), "unet.q.lora_B.weight": (4, 2), "unet.q.lora_magnitude_vector": (4,)},
     "loha": {f"lora_unet_q.hada_w{n}_{s}": (4, 2) if s == "a" else (2, 4) for n in "12" for s in "ab"},
     "lokr": {"lora_unet_q.lokr_w1": (2, 2), "lora_unet_q.lokr_w2_a": (2, 1), "lora_unet_q.lokr_w2_b": (1, 2)},
-    "tucker": {"lora_unet_q.lora_down.weight": (2, 4, 1, 1), "lora_unet_q.lora_mid.weight": (2, 2, 3, 3),
-               "lora_unet_q.lora_up.weight": (4, 2, 1, 1)},
+    "tucker": {
+        "lora_unet_q.lora_down.weight": (2, 4, 1, 1),
+        "lora_unet_q.lora_mid.weight": (2, 2, 3, 3),
+        "lora_unet_q.lora_up.weight": (4, 2, 1, 1),
+    },
     "oft": {"lora_unet_q.oft_blocks": (2, 2, 2), "lora_unet_q.alpha": ()},
     "boft": {"lora_unet_q.oft_blocks": (2, 2, 2, 2), "lora_unet_q.rescale": (4, 1)},
     "glora": {f"lora_unet_q.{n}.weight": (4, 2) if n[1] == "1" else (2, 4) for n in ("a1", "a2", "b1", "b2")},
     "ia3": {"lora_unet_q.weight": (4,), "lora_unet_q.on_input": ()},
     "full": {"lora_unet_q.diff": (4, 4), "lora_unet_q.diff_b": (4,)},
-}  # fmt: skip
+}
 TEXTS = [b'"', b"{", b"[", b"9", b"-", b"\0", b"\\u0000", b"1e9", b"0,", b'"F16"', b"[[[[", b"4294967296"]
 
 

@@ -45,8 +45,13 @@ def write_sdxl(pipeline, file: Path) -> None:
     out[f"{start}.token_embedding.weight"] = state["embeddings.token_embedding.weight"]
     out[f"{start}.positional_embedding"] = state["embeddings.position_embedding.weight"]
     layers = {key.split(".")[2] for key in state if key.startswith("encoder.layers.")}
-    names = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "self_attn.out_proj": "attn.out_proj", "mlp.fc1": "mlp.c_fc",
-             "mlp.fc2": "mlp.c_proj"}  # fmt: skip
+    names = {
+        "layer_norm1": "ln_1",
+        "layer_norm2": "ln_2",
+        "self_attn.out_proj": "attn.out_proj",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+    }
     for part in ("weight", "bias"):
         out[f"{start}.ln_final.{part}"] = state[f"final_layer_norm.{part}"]
         for n in layers:
@@ -82,14 +87,21 @@ def _write(tensors: dict, file: Path) -> None:
 
 
 _SD3_NORMS = {
-    "attn.norm_q": "x_block.attn.ln_q", "attn.norm_k": "x_block.attn.ln_k", "attn2.norm_q": "x_block.attn2.ln_q",
-    "attn2.norm_k": "x_block.attn2.ln_k", "attn.norm_added_q": "context_block.attn.ln_q",
+    "attn.norm_q": "x_block.attn.ln_q",
+    "attn.norm_k": "x_block.attn.ln_k",
+    "attn2.norm_q": "x_block.attn2.ln_q",
+    "attn2.norm_k": "x_block.attn2.ln_k",
+    "attn.norm_added_q": "context_block.attn.ln_q",
     "attn.norm_added_k": "context_block.attn.ln_k",
-}  # fmt: skip
+}
 
 
-_FLUX_NORMS = {"norm_q": ("img_attn", "query"), "norm_k": ("img_attn", "key"), "norm_added_q": ("txt_attn", "query"),
-               "norm_added_k": ("txt_attn", "key")}  # fmt: skip
+_FLUX_NORMS = {
+    "norm_q": ("img_attn", "query"),
+    "norm_k": ("img_attn", "key"),
+    "norm_added_q": ("txt_attn", "query"),
+    "norm_added_k": ("txt_attn", "key"),
+}
 
 
 def write_flux(pipeline, file: Path) -> None:

@@ -14,9 +14,15 @@ from collections import defaultdict
 import pytest
 
 TITLES = {
-    "sd1": "SD 1.x", "sd2": "SD 2.x", "sd2-v": "SD 2.x (v)", "sdxl": "SDXL", "sd3": "SD 3 / 3.5",
-    "flux-dev": "FLUX.1 dev", "flux-schnell": "FLUX.1 schnell", "z-image": "Z-Image",
-}  # fmt: skip
+    "sd1": "SD 1.x",
+    "sd2": "SD 2.x",
+    "sd2-v": "SD 2.x (v)",
+    "sdxl": "SDXL",
+    "sd3": "SD 3 / 3.5",
+    "flux-dev": "FLUX.1 dev",
+    "flux-schnell": "FLUX.1 schnell",
+    "z-image": "Z-Image",
+}
 COLUMNS = {  # what a test shows
     "load": ("test_same_pixels_as_the_familys_own_pipeline",),
     "train": ("test_one_image_is_learned_and_its_adapter_goes_out_into_diffusers",),
@@ -38,8 +44,9 @@ COLUMNS = {  # what a test shows
 
 
 NOT_THERE = {  # what a family has not: nobody adapts its language model, and its makers give it as a folder
-    ("z-image", "TE training"), ("z-image", "single file"),
-}  # fmt: skip
+    ("z-image", "TE training"),
+    ("z-image", "single file"),
+}
 
 
 class Results:

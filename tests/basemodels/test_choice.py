@@ -100,9 +100,16 @@ def test_another_vae_draws_and_encodes_and_is_another_identity(folders, bases, t
 
 @pytest.mark.parametrize(
     "settings",
-    ["{", "[]", "{}", '{"_class_name": "AutoencoderKL"}', '{"latent_channels": 4}',
-     '{"_class_name": "Nothing", "latent_channels": 4}', '{"_class_name": ["x"], "latent_channels": "4"}'],
-)  # fmt: skip
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"_class_name": "AutoencoderKL"}',
+        '{"latent_channels": 4}',
+        '{"_class_name": "Nothing", "latent_channels": 4}',
+        '{"_class_name": ["x"], "latent_channels": "4"}',
+    ],
+)
 def test_another_vae_beside_damaged_settings_of_the_own_one_is_said_in_a_sentence(folders, tmp_path, settings):
     shutil.copytree(folders("sd1"), tmp_path / "base")
     (tmp_path / "base" / "vae" / "config.json").write_text(settings)

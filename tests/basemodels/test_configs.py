@@ -86,8 +86,10 @@ def test_a_flux_file_of_true_size_is_converted_into_the_model_of_these_settings(
         held.setdefault(name, []).append(path)
     old = {
         f"{name}.{part}": torch.cat([state[f"{path}.{part}"] for path in paths])
-        for name, paths in held.items() for part in ("weight", "bias") if f"{paths[0]}.{part}" in state
-    }  # fmt: skip
+        for name, paths in held.items()
+        for part in ("weight", "bias")
+        if f"{paths[0]}.{part}" in state
+    }
     for key, value in state.items():
         found = re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.attn\.norm_(added_)?([qk])\.weight", key)
         if found:

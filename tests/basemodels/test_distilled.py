@@ -16,10 +16,15 @@ FEW = {"prompt": "red apple", "seed": 3, "steps": 4, "width": SIDE, "height": SI
 
 def lcm():
     return diffusers.LatentConsistencyModelPipeline(
-        vae=tiny.vae(), text_encoder=tiny.clip(), tokenizer=tiny.clip_tokenizer(), safety_checker=None,
-        unet=tiny.unet(16, time_cond_proj_dim=32), scheduler=diffusers.LCMScheduler(**tiny.SCHEDULE),
-        feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=tiny.vae(),
+        text_encoder=tiny.clip(),
+        tokenizer=tiny.clip_tokenizer(),
+        safety_checker=None,
+        unet=tiny.unet(16, time_cond_proj_dim=32),
+        scheduler=diffusers.LCMScheduler(**tiny.SCHEDULE),
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def lcm_xl():
@@ -28,7 +33,7 @@ def lcm_xl():
     parts = pipeline.components | {
         "unet": diffusers.UNet2DConditionModel.from_config(config),
         "scheduler": diffusers.LCMScheduler(**tiny.SCHEDULE),
-    }  # fmt: skip
+    }
     return diffusers.StableDiffusionXLPipeline(**parts)
 
 
@@ -67,9 +72,13 @@ def theirs(folder, recipe):
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, **more)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(
-        recipe.prompt, num_inference_steps=recipe.steps, guidance_scale=recipe.guidance, width=SIDE, height=SIDE,
+        recipe.prompt,
+        num_inference_steps=recipe.steps,
+        guidance_scale=recipe.guidance,
+        width=SIDE,
+        height=SIDE,
         generator=torch.Generator("cpu").manual_seed(recipe.seed),
-    ).images[0]  # fmt: skip
+    ).images[0]
 
 
 @pytest.mark.parametrize("guidance, maker", tiers.cross([8.5, 1.0], [lcm, lcm_xl]))

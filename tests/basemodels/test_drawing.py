@@ -28,9 +28,14 @@ def drawn_by(pipeline, recipe):
     if own == "ZImagePipeline":  # counts guidance from 0
         guidance -= 1
     return pipeline(
-        recipe.prompt, num_inference_steps=recipe.steps, guidance_scale=guidance, width=recipe.width,
-        height=recipe.height, generator=torch.Generator("cpu").manual_seed(recipe.seed), **more,
-    ).images[0]  # fmt: skip
+        recipe.prompt,
+        num_inference_steps=recipe.steps,
+        guidance_scale=guidance,
+        width=recipe.width,
+        height=recipe.height,
+        generator=torch.Generator("cpu").manual_seed(recipe.seed),
+        **more,
+    ).images[0]
 
 
 @pytest.mark.parametrize(

@@ -65,9 +65,11 @@ def test_sdxl_is_told_how_its_image_was_cut_as_the_script_does(bases, batch):
     assert told["time_ids"].tolist() == [[480, 640, 9, 7, 32, 64]] * 3
     noisy = base.add_noise(latents, noise, t)
     wanted = base.pipeline.unet(
-        noisy, t, torch.cat(states, -1),
+        noisy,
+        t,
+        torch.cat(states, -1),
         added_cond_kwargs={"time_ids": torch.tensor([[480, 640, 9, 7, 32, 64.0]] * 3), "text_embeds": pooled},
-    ).sample  # fmt: skip
+    ).sample
     assert torch.equal(base.predict(noisy, t, conditions | told), wanted)
     uncut = base.size_conditioning([((64, 64), (0, 0), (64, 64))] * 3)
     assert torch.equal(base.predict(noisy, t, conditions), base.predict(noisy, t, conditions | uncut))
@@ -113,12 +115,15 @@ def test_flux_gets_packed_latents_ids_and_a_guidance_of_one_in_training(bases, b
     noisy = base.add_noise(latents, noise, t)
     pipe = diffusers.FluxPipeline
     said = base.model(
-        hidden_states=pipe._pack_latents(noisy, 3, 16, 8, 8), timestep=t / 1000,
+        hidden_states=pipe._pack_latents(noisy, 3, 16, 8, 8),
+        timestep=t / 1000,
         guidance=torch.tensor([1.0]).expand(3) if name == "flux-dev" else None,
-        pooled_projections=conditions["pooled"], encoder_hidden_states=conditions["states"],
+        pooled_projections=conditions["pooled"],
+        encoder_hidden_states=conditions["states"],
         txt_ids=torch.zeros(conditions["states"].shape[1], 3),
-        img_ids=pipe._prepare_latent_image_ids(3, 4, 4, "cpu", torch.float32), return_dict=False,
-    )[0]  # fmt: skip
+        img_ids=pipe._prepare_latent_image_ids(3, 4, 4, "cpu", torch.float32),
+        return_dict=False,
+    )[0]
     wanted = pipe._unpack_latents(said, height=64, width=64, vae_scale_factor=8)
     assert torch.equal(base.predict(noisy, t, conditions), wanted)
     stronger = base.predict(noisy, t, base.guided(conditions, 4.0))
@@ -165,9 +170,12 @@ def test_sd3_is_told_three_encoders_and_the_pooled_two(bases, batch):
     filled = torch.nn.functional.pad(clips, (0, t5.shape[-1] - clips.shape[-1]))
     noisy = base.add_noise(latents, noise, t)
     wanted = pipeline.transformer(
-        hidden_states=noisy, timestep=t, encoder_hidden_states=torch.cat([filled, t5], -2),
-        pooled_projections=torch.cat(pooled, -1), return_dict=False,
-    )[0]  # fmt: skip
+        hidden_states=noisy,
+        timestep=t,
+        encoder_hidden_states=torch.cat([filled, t5], -2),
+        pooled_projections=torch.cat(pooled, -1),
+        return_dict=False,
+    )[0]
     assert torch.allclose(base.predict(noisy, t, conditions), wanted, atol=1e-6)
 
 
@@ -199,8 +207,14 @@ def test_min_snr_is_refused_where_there_is_none(bases, batch):
     base = bases("sd3")
     latents, noise = batch(base)
     with pytest.raises(RunError, match="min_snr_gamma to 0"):
-        loss_of(base, latents, base.encode_prompt([""] * 3), noise, torch.full((3,), 500.0),
-                settings=TrainingConfig(min_snr_gamma=5))  # fmt: skip
+        loss_of(
+            base,
+            latents,
+            base.encode_prompt([""] * 3),
+            noise,
+            torch.full((3,), 500.0),
+            settings=TrainingConfig(min_snr_gamma=5),
+        )
 
 
 @pytest.mark.parametrize(

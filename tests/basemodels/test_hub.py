@@ -29,17 +29,24 @@ def cache(tmp_path, monkeypatch):
 def hub(cache, monkeypatch, folders):
     plain = {
         file.relative_to(folders("sd1")).as_posix(): file.read_bytes()
-        for file in folders("sd1").rglob("*") if file.is_file()
-    }  # fmt: skip
+        for file in folders("sd1").rglob("*")
+        if file.is_file()
+    }
     more = {
-        "README.md": b"#", "v1-5-pruned.ckpt": b"x" * 99, "v1-5-pruned.safetensors": b"x" * 99, ".gitattributes": b"",
-        "unet/diffusion_pytorch_model.bin": b"x" * 99, "safety_checker/model.safetensors": b"x" * 99,
-        "unet/diffusion_pytorch_model.non_ema.safetensors": b"x" * 99, "unet/model.onnx": b"x",
-    }  # fmt: skip
+        "README.md": b"#",
+        "v1-5-pruned.ckpt": b"x" * 99,
+        "v1-5-pruned.safetensors": b"x" * 99,
+        ".gitattributes": b"",
+        "unet/diffusion_pytorch_model.bin": b"x" * 99,
+        "safety_checker/model.safetensors": b"x" * 99,
+        "unet/diffusion_pytorch_model.non_ema.safetensors": b"x" * 99,
+        "unet/model.onnx": b"x",
+    }
     halved = {
-        name.replace(".safetensors", ".fp16.safetensors"): data for name, data in plain.items()
+        name.replace(".safetensors", ".fp16.safetensors"): data
+        for name, data in plain.items()
         if name.endswith(".safetensors")
-    }  # fmt: skip
+    }
     rest = {name: data for name, data in plain.items() if not name.endswith(".safetensors")}
     models = {
         "art/good": plain | more,
@@ -137,11 +144,13 @@ def test_what_can_not_be_fetched_is_said_with_what_to_do(hub, monkeypatch):
 
 def test_large_models_come_in_their_shards():
     names = [
-        "model_index.json", "transformer/config.json", "transformer/diffusion_pytorch_model.safetensors.index.json",
+        "model_index.json",
+        "transformer/config.json",
+        "transformer/diffusion_pytorch_model.safetensors.index.json",
         *(f"transformer/diffusion_pytorch_model-0000{n}-of-00002.safetensors" for n in (1, 2)),
         "transformer/diffusion_pytorch_model.safetensors.index.fp16.json",
         *(f"transformer/diffusion_pytorch_model.fp16-0000{n}-of-00002.safetensors" for n in (1, 2)),
-    ]  # fmt: skip
+    ]
     assert set(wanted_files("x/y", names, ["transformer"])) == set(names[:5])
     assert set(wanted_files("x/y", names, ["transformer"], "fp16")) == {*names[:2], *names[5:]}
 

@@ -134,16 +134,30 @@ def test_kohyas_names_are_those_that_diffusers_gives_them(bases, tmp_path, name)
 
 
 SD3_BLOCK = [  # as sd-scripts' lora_sd3.py names them; the last block's words end with their query, key and value
-    *(f"{side}_{part}" for side in ("x_block", "context_block") for part in ("attn_qkv", "attn_proj", "mlp_fc1",
-                                                                             "mlp_fc2")),
-]  # fmt: skip
+    *(
+        f"{side}_{part}"
+        for side in ("x_block", "context_block")
+        for part in ("attn_qkv", "attn_proj", "mlp_fc1", "mlp_fc2")
+    ),
+]
 FLUX_NAMES = [  # as sd-scripts' lora_flux.py names them
-    *(f"double_blocks_0_{side}_{part}" for side in ("img", "txt") for part in ("attn_qkv", "attn_proj", "mlp_0",
-                                                                               "mlp_2")),
-    "single_blocks_0_linear1", "single_blocks_0_linear2",
-]  # fmt: skip
-Z_BLOCK = ["attention_to_q", "attention_to_k", "attention_to_v", "attention_to_out_0", "feed_forward_w1",
-           "feed_forward_w2", "feed_forward_w3"]  # fmt: skip
+    *(
+        f"double_blocks_0_{side}_{part}"
+        for side in ("img", "txt")
+        for part in ("attn_qkv", "attn_proj", "mlp_0", "mlp_2")
+    ),
+    "single_blocks_0_linear1",
+    "single_blocks_0_linear2",
+]
+Z_BLOCK = [
+    "attention_to_q",
+    "attention_to_k",
+    "attention_to_v",
+    "attention_to_out_0",
+    "feed_forward_w1",
+    "feed_forward_w2",
+    "feed_forward_w3",
+]
 WRITTEN_DOWN = {
     "sd3": {
         *(f"joint_blocks_0_{part}" for part in [*SD3_BLOCK, "x_block_attn2_qkv", "x_block_attn2_proj"]),
@@ -151,10 +165,8 @@ WRITTEN_DOWN = {
     },
     "flux-dev": set(FLUX_NAMES),
     "flux-schnell": set(FLUX_NAMES),
-    "z-image": {
-        f"{block}_0_{part}" for block in ("layers", "noise_refiner", "context_refiner") for part in Z_BLOCK
-    },
-}  # fmt: skip
+    "z-image": {f"{block}_0_{part}" for block in ("layers", "noise_refiner", "context_refiner") for part in Z_BLOCK},
+}
 
 
 @pytest.mark.parametrize("name", WRITTEN_DOWN)

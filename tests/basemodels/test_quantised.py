@@ -71,9 +71,10 @@ def test_a_base_in_eight_bits_draws_and_trains(folders, name):
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed")
 def test_a_whole_run_goes_on_a_base_in_eight_bits(folders, image, tmp_path):
     config = settings(
-        f"{folders('sd3')}?quantise=8bit", image,
+        f"{folders('sd3')}?quantise=8bit",
+        image,
         **{"training.steps": 3, "training.warmup": 1, "training.precision": "bf16"},
-    )  # fmt: skip
+    )
     events = list(train(config_from(config), Workspace.open(tmp_path)))
     proof = next(event for event in events if isinstance(event, ExportChecked))
     assert isinstance(events[-1], Finished) and not proof.unused

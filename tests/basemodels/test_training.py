@@ -23,10 +23,20 @@ RECIPE = Recipe(prompt="red apple", seed=1, steps=2, width=SIDE, height=SIDE, gu
 
 def settings(folder, image, **more):
     return {
-        "name": "run", "base": str(folder), "data.folder": str(image), "data.caption_dropout": 0, "adapter.rank": 4,
-        "training.steps": 30, "training.batch_size": 4, "training.learning_rate": 3e-2, "training.warmup": 3,
-        "training.checkpoint_every": 100, "preview.every": 0, "validation.every": 0, **more,
-    }  # fmt: skip
+        "name": "run",
+        "base": str(folder),
+        "data.folder": str(image),
+        "data.caption_dropout": 0,
+        "adapter.rank": 4,
+        "training.steps": 30,
+        "training.batch_size": 4,
+        "training.learning_rate": 3e-2,
+        "training.warmup": 3,
+        "training.checkpoint_every": 100,
+        "preview.every": 0,
+        "validation.every": 0,
+        **more,
+    }
 
 
 def losses(events):

@@ -20,9 +20,17 @@ TEMPLATE = "{% for message in messages %}<|startoftext|>{{ message['content'] }}
 
 def clip(width: int = 16, projection: int | None = None, **more):
     config = transformers.CLIPTextConfig(
-        vocab_size=WORDS, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2,
-        projection_dim=projection or width, bos_token_id=END - 1, eos_token_id=END, pad_token_id=END, **more,
-    )  # fmt: skip
+        vocab_size=WORDS,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=projection or width,
+        bos_token_id=END - 1,
+        eos_token_id=END,
+        pad_token_id=END,
+        **more,
+    )
     return transformers.CLIPTextModelWithProjection(config) if projection else transformers.CLIPTextModel(config)
 
 
@@ -35,18 +43,29 @@ def t5(width: int = 32):
 def qwen(width: int = 32):
     return transformers.Qwen3Model(
         transformers.Qwen3Config(
-            vocab_size=WORDS, hidden_size=width, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=2, head_dim=16, max_position_embeddings=1024,
+            vocab_size=WORDS,
+            hidden_size=width,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=16,
+            max_position_embeddings=1024,
         )
-    )  # fmt: skip
+    )
 
 
 def vae(channels: int = 4, **more):
     return diffusers.AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8), norm_num_groups=4, latent_channels=channels, layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, sample_size=SIDE,
+        block_out_channels=(8, 8, 8, 8),
+        norm_num_groups=4,
+        latent_channels=channels,
+        layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        sample_size=SIDE,
         **more,
-    )  # fmt: skip
+    )
 
 
 def clip_tokenizer():
@@ -55,17 +74,26 @@ def clip_tokenizer():
 
 def plain_tokenizer(**more):
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_file(str(TOKENIZER / "tokenizer.json")), pad_token="<|endoftext|>",
-        eos_token="<|endoftext|>", model_max_length=512, **more,
-    )  # fmt: skip
+        tokenizer_object=Tokenizer.from_file(str(TOKENIZER / "tokenizer.json")),
+        pad_token="<|endoftext|>",
+        eos_token="<|endoftext|>",
+        model_max_length=512,
+        **more,
+    )
 
 
 def unet(states: int, **more):
     return diffusers.UNet2DConditionModel(
-        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, cross_attention_dim=states,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=2, **more,
-    )  # fmt: skip
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=states,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=2,
+        **more,
+    )
 
 
 SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
@@ -76,63 +104,104 @@ DYNAMIC = dict(
 
 def sd(prediction: str = "epsilon", **more):
     return diffusers.StableDiffusionPipeline(
-        vae=vae(), text_encoder=clip(), tokenizer=clip_tokenizer(), unet=unet(16, **more), safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False,
+        vae=vae(),
+        text_encoder=clip(),
+        tokenizer=clip_tokenizer(),
+        unet=unet(16, **more),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
         scheduler=diffusers.DDIMScheduler(
             **SCHEDULE, clip_sample=False, set_alpha_to_one=False, prediction_type=prediction
         ),
-    )  # fmt: skip
+    )
 
 
 def sdxl():
     return diffusers.StableDiffusionXLPipeline(
-        vae=vae(), text_encoder=clip(), tokenizer=clip_tokenizer(), text_encoder_2=clip(24, 12),
-        tokenizer_2=clip_tokenizer(), scheduler=diffusers.EulerDiscreteScheduler(**SCHEDULE),
+        vae=vae(),
+        text_encoder=clip(),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=clip(24, 12),
+        tokenizer_2=clip_tokenizer(),
+        scheduler=diffusers.EulerDiscreteScheduler(**SCHEDULE),
         unet=unet(
-            40, addition_embed_type="text_time", addition_time_embed_dim=8, use_linear_projection=True,
-            projection_class_embeddings_input_dim=6 * 8 + 12, transformer_layers_per_block=(1, 2),
+            40,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            use_linear_projection=True,
+            projection_class_embeddings_input_dim=6 * 8 + 12,
+            transformer_layers_per_block=(1, 2),
         ),
-    )  # fmt: skip
+    )
 
 
 def sd3(with_t5: bool = True):
     return diffusers.StableDiffusion3Pipeline(
         vae=vae(16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=clip(16, 16), tokenizer=clip_tokenizer(), text_encoder_2=clip(16, 12),
-        tokenizer_2=clip_tokenizer(), text_encoder_3=t5() if with_t5 else None,
+        text_encoder=clip(16, 16),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=clip(16, 12),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_3=t5() if with_t5 else None,
         tokenizer_3=plain_tokenizer() if with_t5 else None,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         transformer=diffusers.SD3Transformer2DModel(
-            sample_size=8, num_layers=2, attention_head_dim=8, num_attention_heads=4, joint_attention_dim=32,
-            caption_projection_dim=32, pooled_projection_dim=28, pos_embed_max_size=16, dual_attention_layers=(0,),
+            sample_size=8,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            joint_attention_dim=32,
+            caption_projection_dim=32,
+            pooled_projection_dim=28,
+            pos_embed_max_size=16,
+            dual_attention_layers=(0,),
             qk_norm="rms_norm",
         ),
-    )  # fmt: skip
+    )
 
 
 def flux(guidance: bool = True):
     return diffusers.FluxPipeline(
         vae=vae(16, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=clip(), tokenizer=clip_tokenizer(), text_encoder_2=t5(), tokenizer_2=plain_tokenizer(),
+        text_encoder=clip(),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=t5(),
+        tokenizer_2=plain_tokenizer(),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, **DYNAMIC)
-        if guidance else diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0),
+        if guidance
+        else diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0),
         transformer=diffusers.FluxTransformer2DModel(
-            in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-            joint_attention_dim=32, pooled_projection_dim=16, guidance_embeds=guidance, axes_dims_rope=(4, 6, 6),
+            in_channels=64,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=16,
+            guidance_embeds=guidance,
+            axes_dims_rope=(4, 6, 6),
         ),
-    )  # fmt: skip
+    )
 
 
 def z_image():
     return diffusers.ZImagePipeline(
         vae=vae(16, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=qwen(), tokenizer=plain_tokenizer(chat_template=TEMPLATE),
+        text_encoder=qwen(),
+        tokenizer=plain_tokenizer(chat_template=TEMPLATE),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         transformer=diffusers.ZImageTransformer2DModel(
-            dim=32, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=32, axes_dims=[4, 6, 6],
+            dim=32,
+            n_layers=1,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=32,
+            axes_dims=[4, 6, 6],
             axes_lens=[1024, 32, 32],
         ),
-    )  # fmt: skip
+    )
 
 
 MAKERS = {

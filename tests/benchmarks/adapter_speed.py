@@ -22,11 +22,16 @@ from studio.adapters.layer_adapters import ATTRIBUTE, restore_weight
 RANK, NAMES = 16, ("one", "two", "three")
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 SD15 = {
-    "sample_size": 64, "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "cross_attention_dim": 768,
-    "block_out_channels": (320, 640, 1280, 1280), "attention_head_dim": 8,
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "layers_per_block": 2,
+    "cross_attention_dim": 768,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "attention_head_dim": 8,
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-}  # fmt: skip
+}
 SMALL = SD15 | {"block_out_channels": (64, 64, 128, 128), "cross_attention_dim": 64}
 
 

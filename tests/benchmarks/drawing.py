@@ -50,8 +50,9 @@ class Bench:
         self.name, self.folder, self.clock = name, folder, time.process_time if given.processor_time else _clock
         self.base = load_base("starter", shared=False) if name == "starter" else shaped(given.small)
         side = 128 if name == "starter" else given.side
-        self.recipe = Recipe(prompt=PROMPT, seed=7, steps=20 if name == "starter" else given.steps, width=side,
-                             height=side)  # fmt: skip
+        self.recipe = Recipe(
+            prompt=PROMPT, seed=7, steps=20 if name == "starter" else given.steps, width=side, height=side
+        )
         self.rounds = given.rounds
         self._shared = {id(p): p for p in self.base.model.parameters()}
         self._bare = copy.deepcopy(self.base.model, dict(self._shared))  # before anything hangs on ours
@@ -94,9 +95,13 @@ class Bench:
     def theirs(self, pipe: diffusers.StableDiffusionPipeline) -> object:
         recipe = self.recipe
         return pipe(
-            recipe.prompt, num_inference_steps=recipe.steps, guidance_scale=recipe.guidance, width=recipe.width,
-            height=recipe.height, generator=torch.Generator("cpu").manual_seed(recipe.seed),
-        ).images[0]  # fmt: skip
+            recipe.prompt,
+            num_inference_steps=recipe.steps,
+            guidance_scale=recipe.guidance,
+            width=recipe.width,
+            height=recipe.height,
+            generator=torch.Generator("cpu").manual_seed(recipe.seed),
+        ).images[0]
 
     def turns(self, acts: dict[str, Act], between: Act = lambda: None) -> dict[str, list[float]]:
         """Seconds of each in each round; one round before them is not counted. `between` is not timed."""

@@ -72,9 +72,12 @@ def lesson(style: str, folder: Path, given: argparse.Namespace) -> None:
         captioned_without_hints(data)
     held_out = ASSETS / "datasets" / "held-out" / style
     values = preset(SAMPLES.get(style, "starter, style")) | {
-        "name": style, "data.folder": str(data), "data.trigger": "" if style == "moody-cat" else TRIGGER,
-        "data.held_out": str(held_out) if held_out.is_dir() else "", "preview.every": 0,
-    }  # fmt: skip
+        "name": style,
+        "data.folder": str(data),
+        "data.trigger": "" if style == "moody-cat" else TRIGGER,
+        "data.held_out": str(held_out) if held_out.is_dir() else "",
+        "preview.every": 0,
+    }
     values |= ({"training.steps": given.steps} if given.steps else {}) | dict(c.split("=", 1) for c in given.changes)
     workspace, began = Workspace.open(folder / "workspace"), time.monotonic()
     for _ in train(config_from(values), workspace):
@@ -124,8 +127,26 @@ def captioned_without_hints(folder: Path) -> None:
 def unseen_prompts(folder: Path, count: int) -> list[str]:
     """Prompts of things that are not in the set."""
     taken = " ".join(path.read_text(encoding="utf-8") for path in folder.glob("*.txt"))
-    wanted = ["rocket", "sunflower", "red apple", "teddy bear", "rabbit face", "guitar", "fish", "key", "mushroom",
-              "castle", "owl", "sailboat", "banana", "trophy", "pizza", "panda", "house", "snail"]  # fmt: skip
+    wanted = [
+        "rocket",
+        "sunflower",
+        "red apple",
+        "teddy bear",
+        "rabbit face",
+        "guitar",
+        "fish",
+        "key",
+        "mushroom",
+        "castle",
+        "owl",
+        "sailboat",
+        "banana",
+        "trophy",
+        "pizza",
+        "panda",
+        "house",
+        "snail",
+    ]
     colours = ["yellow", "cyan", "pink", "green", "white"]
     names = [name for name in wanted if name not in taken][:count]
     return [f"{name}, on a {colours[n % len(colours)]} background" for n, name in enumerate(names)]

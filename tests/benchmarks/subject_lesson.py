@@ -40,11 +40,16 @@ def main() -> None:
         ordinary_images(base, ordinary)
         for name, regularisation in (("alone", ""), ("prior", str(ordinary))):
             values = {
-                "name": name, "data.folder": str(DATA), "data.trigger": TRIGGER, "preview.every": 0,
-                "data.regularisation": regularisation, "data.regularisation_weight": 0.3,
-                "training.steps": given.steps, "validation.every": 0,
+                "name": name,
+                "data.folder": str(DATA),
+                "data.trigger": TRIGGER,
+                "preview.every": 0,
+                "data.regularisation": regularisation,
+                "data.regularisation_weight": 0.3,
+                "training.steps": given.steps,
+                "validation.every": 0,
                 "training.batch_size": 4,
-            } | dict(change.split("=", 1) for change in given.changes)  # fmt: skip
+            } | dict(change.split("=", 1) for change in given.changes)
             for _ in train(config_from(values), workspace):
                 pass
             file = read_run(workspace, name).adapter

@@ -36,8 +36,9 @@ def main() -> None:
     parser.add_argument("--lesson", action="store_true", help="also train both for 200 steps and judge them: minutes")
     parser.add_argument("--large", action="store_true", help="also a UNet of Stable Diffusion 1.5's shape: 8 GB")
     parser.add_argument("--rounds", type=int, default=30, help="of the starter; a sixth of it of the large one")
-    parser.add_argument("--targets", choices=["attention", "attention+feed-forward", "all"],
-                        default="attention+feed-forward")  # fmt: skip
+    parser.add_argument(
+        "--targets", choices=["attention", "attention+feed-forward", "all"], default="attention+feed-forward"
+    )
     given = parser.parse_args()
     steps("starter", (1, 2, 4), given.rounds, given.targets)
     if given.large:
@@ -57,8 +58,11 @@ def steps(model: str, batches: tuple[int, ...], rounds: int, targets: str) -> No
         for variant in VARIANTS:
             row = measured[variant]
             beyond = part("memory", model, variant, str(batch), targets).megabytes - loaded
-            print(f"{f'batch {batch}':8}{variant:8}{1 / row['seconds']:9.2f}{row['rate to floor']:10.3f}"
-                  f"{row['rate to peft']:9.3f}{beyond:21.0f}", flush=True)  # fmt: skip
+            print(
+                f"{f'batch {batch}':8}{variant:8}{1 / row['seconds']:9.2f}{row['rate to floor']:10.3f}"
+                f"{row['rate to peft']:9.3f}{beyond:21.0f}",
+                flush=True,
+            )
 
 
 def lesson() -> None:

@@ -72,8 +72,10 @@ def measure(context: BrowserContext, url: str, pid: int, events: Path, given: ar
         kept = statistics.median(one[place] / other[place] for one, other in zip(watched, alone))
         print(f"{name}: nobody looks {without:.2f}, {given.tabs} tabs watch {there:.2f} ({kept:.3f} of it)")
     for name, found in (("nobody looks", calls_alone), (f"{given.tabs} tabs watch", calls)):
-        print(f"a call that does nothing, {name}: median {1000 * statistics.median(found):.0f} ms, "
-              f"p95 {1000 * statistics.quantiles(found, n=20)[-1]:.0f} ms")  # fmt: skip
+        print(
+            f"a call that does nothing, {name}: median {1000 * statistics.median(found):.0f} ms, "
+            f"p95 {1000 * statistics.quantiles(found, n=20)[-1]:.0f} ms"
+        )
 
 
 def studio(root: Path, cores: set[int]) -> AbstractContextManager[tuple[subprocess.Popen, str]]:

@@ -24,12 +24,15 @@ def hub(cache, monkeypatch):
     good = {"config.json": b'{"model_type": "blip"}', "model.safetensors": WEIGHTS, "vocab.txt": b"a\nb\n"}
     models = {
         "art/good": {
-            **good, "pytorch_model.bin": b"x" * 999, "README.md": b"#", "onnx/config.json": b"{}",
+            **good,
+            "pytorch_model.bin": b"x" * 999,
+            "README.md": b"#",
+            "onnx/config.json": b"{}",
             "onnx/model.safetensors": b"x",
         },
         "art/pickle": {"config.json": b"{}", "pytorch_model.bin": b"x" * 999},
         "art/gated": good,
-    }  # fmt: skip
+    }
     with hubs.serve(models, monkeypatch) as server:
         yield server
 

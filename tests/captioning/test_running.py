@@ -208,9 +208,11 @@ def test_a_real_model_over_a_folder_with_a_broken_image(dataset, tmp_path):
     dataset.items[3].path.write_bytes(dataset.items[3].path.read_bytes()[:300])
     told = []
     report = caption_dataset(
-        dataset, "wd", settings={"model": str(tiny.wd(folder)), "general_threshold": 0.0, "batch_size": 5},
+        dataset,
+        "wd",
+        settings={"model": str(tiny.wd(folder)), "general_threshold": 0.0, "batch_size": 5},
         progress=lambda done, total, path, caption: told.append((done, total)),
-    )  # fmt: skip
+    )
     count = len(dataset.items)
     assert report.written == count - 2 and len(report.unreadable) == 1
     assert dataset.items[3].path.name in report.unreadable[0] and told[-1] == (count - 1, count - 1)
@@ -219,13 +221,17 @@ def test_a_real_model_over_a_folder_with_a_broken_image(dataset, tmp_path):
 
 def test_two_captioners_side_by_side_one_in_memory_at_a_time(fake, monkeypatch, tmp_path):
     alive = []
-    monkeypatch.setattr(fake, "close", lambda self: alive.append(sum(not one.closed for one in fake.made)) or
-                        setattr(self, "closed", True))  # fmt: skip
+    monkeypatch.setattr(
+        fake,
+        "close",
+        lambda self: alive.append(sum(not one.closed for one in fake.made)) or setattr(self, "closed", True),
+    )
     told = []
     found = compare(
         [("fake", {"batch_size": 2}), ("fake", None), ("blip", {"model": "art/none"}), "starter"],
-        tiny.images(3), progress=lambda done, total, name: told.append((done, total, name)),
-    )  # fmt: skip
+        tiny.images(3),
+        progress=lambda done, total, name: told.append((done, total, name)),
+    )
     assert [one.captions for one in found[:2]] == [["thing 0, made", "thing 1, made", "thing 2, made"]] * 2
     assert alive == [1, 1] and all(one.closed for one in fake.made)
     assert "hf download art/none" in found[2].problem and found[2].captions == ["", "", ""]

@@ -81,9 +81,7 @@ def image(blue: float, green: float, red: float) -> Image.Image:
 def test_thresholds_order_spaces_faces_ratings_and_characters(folder):
     seen = [image(0.9, 0.5, 0.2)]  # long_hair 0.9, ^_^ 0.5, red_dress 0.2; the character 0.53
     assert load(folder, general_threshold=0.35).caption(seen) == ["long hair, ^_^"]
-    assert load(folder, character_threshold=0.5).caption(seen) == [
-        "hatsune miku (cosplay), long hair, ^_^, red dress"
-    ]  # fmt: skip
+    assert load(folder, character_threshold=0.5).caption(seen) == ["hatsune miku (cosplay), long hair, ^_^, red dress"]
     assert load(folder, character_threshold=0.5, characters=False).caption(seen) == ["long hair, ^_^, red dress"]
     assert load(folder, rating=True, spaces=False).caption(seen) == ["long_hair, ^_^, red_dress, general"]
     assert load(folder, blacklist="Long hair, ^_^ ,").caption(seen) == ["red dress"]
@@ -95,8 +93,10 @@ def test_faces_keep_their_underscore():
     faces = ["0_0", "(o)_(o)", "+_+", "^_^", ">_<", "3_3", "6_9", ">_o", "@_@", "u_u", "x_x", "|_|", "||_||", "=_="]
     assert [spaced(face) for face in faces] == faces
     assert [spaced(tag) for tag in ("long_hair", "d.va_(overwatch)", "2b_(nier)")] == [
-        "long hair", "d.va (overwatch)", "2b (nier)"
-    ]  # fmt: skip
+        "long hair",
+        "d.va (overwatch)",
+        "2b (nier)",
+    ]
 
 
 def test_without_onnx_runtime_one_line_says_what_to_install(folder, monkeypatch):

@@ -88,9 +88,15 @@ def blip(folder):
     words = bert(folder)
     words.save_pretrained(folder)
     text = {  # as on the hub, what begins a text is a token that the tokenizer doesn't have
-        **TEXT, "vocab_size": len(words) + 2, "bos_token_id": len(words), "sep_token_id": 3, "eos_token_id": 3,
-        "pad_token_id": 0, "encoder_hidden_size": 16, "projection_dim": 16,
-    }  # fmt: skip
+        **TEXT,
+        "vocab_size": len(words) + 2,
+        "bos_token_id": len(words),
+        "sep_token_id": 3,
+        "eos_token_id": 3,
+        "pad_token_id": 0,
+        "encoder_hidden_size": 16,
+        "projection_dim": 16,
+    }
     del text["num_key_value_heads"]
     config = BlipConfig(text_config=text, vision_config={**VISION, "image_size": 32, "patch_size": 8})
     save(BlipForConditionalGeneration(config), folder, preprocessor_config=image_processor("BlipImageProcessor", 32))
@@ -103,15 +109,26 @@ def blip2(folder, queries: int | None = 4):
     words.save_pretrained(folder)
     ids = {word: words.convert_tokens_to_ids(word) for word in special}
     text = {
-        "model_type": "opt", "vocab_size": len(words), "hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "word_embed_proj_dim": 16, "max_position_embeddings": 128,
-        "bos_token_id": ids["</s>"], "eos_token_id": ids["</s>"], "pad_token_id": ids["<pad>"],
-    }  # fmt: skip
+        "model_type": "opt",
+        "vocab_size": len(words),
+        "hidden_size": 16,
+        "ffn_dim": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "word_embed_proj_dim": 16,
+        "max_position_embeddings": 128,
+        "bos_token_id": ids["</s>"],
+        "eos_token_id": ids["</s>"],
+        "pad_token_id": ids["<pad>"],
+    }
     config = Blip2Config(
         vision_config={**VISION, "image_size": 32, "patch_size": 8},
         qformer_config={**VISION, "encoder_hidden_size": 16, "vocab_size": 30},
-        text_config=text, num_query_tokens=4, image_token_index=ids["<image>"], image_text_hidden_size=16,
-    )  # fmt: skip
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=ids["<image>"],
+        image_text_hidden_size=16,
+    )
     files = {"preprocessor_config": image_processor("BlipImageProcessor", 32)}
     files["processor_config"] = {"processor_class": "Blip2Processor", "num_query_tokens": queries}
     save(Blip2ForConditionalGeneration(config), folder, **files)
@@ -121,30 +138,52 @@ def blip2(folder, queries: int | None = 4):
 def florence(folder):
     special = ["<s>", "<pad>", "</s>", "<unk>", "<image>"]
     words = tokenizer(
-        special, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+        special,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
-    )  # fmt: skip
+    )
     words.save_pretrained(folder)
     ids = {word: words.convert_tokens_to_ids(word) for word in special}
     text = {
-        "model_type": "bart", "vocab_size": len(words), "d_model": 16, "encoder_layers": 2, "decoder_layers": 2,
-        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32,
-        "max_position_embeddings": 256, "bos_token_id": ids["<s>"], "pad_token_id": ids["<pad>"],
-        "eos_token_id": ids["</s>"], "decoder_start_token_id": ids["</s>"], "forced_bos_token_id": None,
-    }  # fmt: skip
+        "model_type": "bart",
+        "vocab_size": len(words),
+        "d_model": 16,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "max_position_embeddings": 256,
+        "bos_token_id": ids["<s>"],
+        "pad_token_id": ids["<pad>"],
+        "eos_token_id": ids["</s>"],
+        "decoder_start_token_id": ids["</s>"],
+        "forced_bos_token_id": None,
+    }
     vision = {
-        "depths": [1, 1, 1, 1], "embed_dim": [8, 8, 16, 16], "num_heads": [1, 1, 2, 2], "num_groups": [1, 1, 2, 2],
-        "window_size": 4, "projection_dim": 16, "drop_path_rate": 0.0,
-    }  # fmt: skip
+        "depths": [1, 1, 1, 1],
+        "embed_dim": [8, 8, 16, 16],
+        "num_heads": [1, 1, 2, 2],
+        "num_groups": [1, 1, 2, 2],
+        "window_size": 4,
+        "projection_dim": 16,
+        "drop_path_rate": 0.0,
+    }
     config = Florence2Config(text_config=text, vision_config=vision, image_token_id=ids["<image>"])
     save(
-        Florence2ForConditionalGeneration(config), folder,
+        Florence2ForConditionalGeneration(config),
+        folder,
         preprocessor_config=image_processor("CLIPImageProcessor", 64, do_center_crop=False, image_seq_length=5),
         processor_config={
-            "processor_class": "Florence2Processor", "num_additional_image_tokens": 0,
+            "processor_class": "Florence2Processor",
+            "num_additional_image_tokens": 0,
             "post_processor_config": {"pure_text": {}},
         },
-    )  # fmt: skip
+    )
     return folder
 
 
@@ -156,9 +195,13 @@ def qwen(folder, newer: bool = True):
     end, _, stop, begin, close, image, video = (words.convert_tokens_to_ids(token) for token in QWEN_TOKENS)
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
     text = {
-        **TEXT, "vocab_size": len(words), "eos_token_id": stop, "bos_token_id": end, "pad_token_id": end,
+        **TEXT,
+        "vocab_size": len(words),
+        "eos_token_id": stop,
+        "bos_token_id": end,
+        "pad_token_id": end,
         "rope_parameters": rope,
-    }  # fmt: skip
+    }
     ids = {"image_token_id": image, "video_token_id": video}
     ids |= {"vision_start_token_id": begin, "vision_end_token_id": close}
     vision = {"depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 16}
@@ -184,14 +227,20 @@ def llava(folder, chat: str = JOY_CHAT, told: bool = True):
     words.save_pretrained(folder)
     ids = {word: words.convert_tokens_to_ids(word) for word in special}
     text = {
-        **TEXT, "model_type": "llama", "vocab_size": len(words), "bos_token_id": ids["<|begin_of_text|>"],
-        "eos_token_id": ids["<|eot_id|>"], "pad_token_id": ids["<pad>"],
-    }  # fmt: skip
+        **TEXT,
+        "model_type": "llama",
+        "vocab_size": len(words),
+        "bos_token_id": ids["<|begin_of_text|>"],
+        "eos_token_id": ids["<|eot_id|>"],
+        "pad_token_id": ids["<pad>"],
+    }
     config = LlavaConfig(
-        text_config=text, vision_config={**VISION, "model_type": "siglip_vision_model", "image_size": 32,
-        "patch_size": 8}, image_token_index=ids["<image>"], vision_feature_select_strategy="full",
+        text_config=text,
+        vision_config={**VISION, "model_type": "siglip_vision_model", "image_size": 32, "patch_size": 8},
+        image_token_index=ids["<image>"],
+        vision_feature_select_strategy="full",
         image_seq_length=16,
-    )  # fmt: skip
+    )
     files = {"preprocessor_config": image_processor("SiglipImageProcessor", 32)}
     known = {"patch_size": 8, "vision_feature_select_strategy": "full"} if told else {}
     files["processor_config"] = {"processor_class": "LlavaProcessor", "image_token": "<image>", **known}

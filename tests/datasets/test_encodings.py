@@ -8,15 +8,30 @@ from studio.datasets.encodings import decode
 from studio.workspace import Workspace
 
 WESTERN = (
-    "un café crème sur une table", "ein Mädchen mit weißen Blüten", "el niño y la montaña", "uma maçã e um pão",
-    "perché la città è più bella", "en blå båt på sjøen", "“quotes” – and a dash…", "où est le château", "größe",
-)  # fmt: skip
+    "un café crème sur une table",
+    "ein Mädchen mit weißen Blüten",
+    "el niño y la montaña",
+    "uma maçã e um pão",
+    "perché la città è più bella",
+    "en blå båt på sjøen",
+    "“quotes” – and a dash…",
+    "où est le château",
+    "größe",
+)
 OTHERS = {
-    "cp1251": ("красное яблоко", "a photo of кот"), "koi8-r": ("красное яблоко",), "cp866": ("красное яблоко",),
-    "gbk": ("一只红苹果", "zsk, 蓝天, tree", "a狐b"), "big5": ("一隻紅蘋果",), "shift-jis": ("赤いりんご",),
-    "euc-jp": ("赤いりんご",), "euc-kr": ("빨간 사과",), "cp1253": ("κόκκινο μήλο",), "cp1255": ("תפוח אדום",),
-    "cp1250": ("žlutý kůň", "modrá řeka", "źrebię na łące"), "cp1254": ("kırmızı ağaç",),
-}  # fmt: skip
+    "cp1251": ("красное яблоко", "a photo of кот"),
+    "koi8-r": ("красное яблоко",),
+    "cp866": ("красное яблоко",),
+    "gbk": ("一只红苹果", "zsk, 蓝天, tree", "a狐b"),
+    "big5": ("一隻紅蘋果",),
+    "shift-jis": ("赤いりんご",),
+    "euc-jp": ("赤いりんご",),
+    "euc-kr": ("빨간 사과",),
+    "cp1253": ("κόκκινο μήλο",),
+    "cp1255": ("תפוח אדום",),
+    "cp1250": ("žlutý kůň", "modrá řeka", "źrebię na łące"),
+    "cp1254": ("kırmızı ağaç",),
+}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

@@ -44,8 +44,9 @@ def test_the_table_is_imagefolders_and_comes_back_in(dataset, tmp_path):
     out = export(dataset, tmp_path / "out", "metadata.jsonl")
     rows = [json.loads(line) for line in (out / "metadata.jsonl").read_text("utf-8").splitlines()]
     assert rows == [
-        {"file_name": "10_cat/b.webp", "text": 'a "quoted", café'}, {"file_name": "a.jpg", "text": "red"},
-    ]  # fmt: skip
+        {"file_name": "10_cat/b.webp", "text": 'a "quoted", café'},
+        {"file_name": "a.jpg", "text": "red"},
+    ]
     assert names_in(out) == {"a.jpg", "a-masklabel.png", "10_cat/b.webp", "metadata.jsonl"}
     back, skipped = import_images(Workspace.open(tmp_path / "workspace"), "back", [out])
     assert [(back.file_of(i), i.caption, i.repeats) for i in back.items] == [

@@ -76,11 +76,17 @@ def test_a_history_that_names_files_outside_touches_none_of_them(folder, tmp_pat
     (tmp_path / "out.txt").write_text("after\n")
     outside = [f"../{name}" for name in ("out.png", "new/out.png")] + [str(tmp_path / "out.png")]
     entry = {
-        "id": 7, "time": "", "label": "Evil", "author": "person", "kind": "change", "batch": "",
+        "id": 7,
+        "time": "",
+        "label": "Evil",
+        "author": "person",
+        "kind": "change",
+        "batch": "",
         "captions": {file: ["before", "after"] for file in outside} | {"a.png": ["b", "a"]},
         "moved": {"x": [["../out.png", "stolen.png"]], "y": [["a.png", "../a.png"], ["../out.txt", "b"]]},
-        "gains": {}, "losses": {},
-    }  # fmt: skip
+        "gains": {},
+        "losses": {},
+    }
     if done:
         entry["moved"] = {"x": [["stolen.png", "../out.png"]], "y": [["../a.png", "a.png"]]}
     (folder / ".studio").mkdir()
@@ -97,14 +103,21 @@ def test_a_history_that_names_files_outside_touches_none_of_them(folder, tmp_pat
 @pytest.mark.parametrize(
     "line",
     [
-        "[" * 100_000, "[]", "3", "null", '{"id": 1}', '{"id": true, "kind": "change"}', '{"done": "x"}', "\0",
+        "[" * 100_000,
+        "[]",
+        "3",
+        "null",
+        '{"id": 1}',
+        '{"id": true, "kind": "change"}',
+        '{"done": "x"}',
+        "\0",
         '{"id": 1, "time": "", "label": [], "author": "", "kind": "change"}',
         '{"id": 1, "time": "", "label": "", "author": "", "kind": "change", "captions": {"a.png": [3, 4]}}',
         '{"id": 1, "time": "", "label": "", "author": "", "kind": "change", "captions": {}, "moved": 3}',
         '{"id": 1, "time": "", "label": "", "author": "", "kind": "undo", "captions": {}, "moved": {}, "gains": {}, '
         '"losses": {}}',
     ],
-)  # fmt: skip
+)
 def test_damaged_notes_are_passed_over_and_the_next_change_works(folder, line):
     (folder / ".studio").mkdir()
     (folder / ".studio" / "history.jsonl").write_text(line + "\n" + line)

@@ -143,8 +143,10 @@ def test_a_kohya_tree_keeps_its_folders_and_repeats_from_a_folder_and_from_a_zip
     for name, source in (("one", tmp_path / "img"), ("two", zip_at(tmp_path / "z.zip", tree))):
         dataset, skipped = import_images(workspace, name, [source])
         assert {dataset.file_of(i): (i.caption, i.repeats) for i in dataset.items} == {
-            "10_my-cat/a.png": ("ten times", 10), "1_dog/a.png": ("", 1), "a.png": ("", 1),
-        }  # fmt: skip
+            "10_my-cat/a.png": ("ten times", 10),
+            "1_dog/a.png": ("", 1),
+            "a.png": ("", 1),
+        }
         assert not skipped and dataset.by_file()["10_my-cat/a.png"].mask_file
     dataset, _ = import_images(workspace, "one", [tmp_path / "img" / "10_my cat"])
     assert "10_my-cat/a-2.png" in dataset.by_file()

@@ -42,8 +42,11 @@ def test_what_is_not_known_is_a_persons(dataset):
     write_captions(dataset, {"a.png": "zsk, typed, red hat"}, "Trigger", "rule:trigger")
     write_captions(dataset, {"a.png": "zsk, typed, red hat, on grass"}, "Captioned", "model:starter")
     assert authors(dataset, "a.png") == [
-        ("zsk", "rule:trigger"), ("typed", "person"), ("red hat", "person"), ("on grass", "model:starter"),
-    ]  # fmt: skip
+        ("zsk", "rule:trigger"),
+        ("typed", "person"),
+        ("red hat", "person"),
+        ("on grass", "model:starter"),
+    ]
 
 
 def test_captioning_again_replaces_what_models_and_rules_wrote_and_nothing_else():

@@ -28,10 +28,14 @@ def pipeline():
 def theirs(pipe, recipe: Recipe) -> Image.Image:
     """The recipe's image, without its adapters and its scheduler: these are the pipeline's."""
     return pipe(
-        recipe.prompt, negative_prompt=recipe.negative_prompt or None, num_inference_steps=recipe.steps,
-        guidance_scale=recipe.guidance, generator=torch.Generator("cpu").manual_seed(recipe.seed), width=recipe.width,
+        recipe.prompt,
+        negative_prompt=recipe.negative_prompt or None,
+        num_inference_steps=recipe.steps,
+        guidance_scale=recipe.guidance,
+        generator=torch.Generator("cpu").manual_seed(recipe.seed),
+        width=recipe.width,
         height=recipe.height,
-    ).images[0]  # fmt: skip
+    ).images[0]
 
 
 def disturb(parameters, seed: int = 0, spread: float = 0.05) -> None:

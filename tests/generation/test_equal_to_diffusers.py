@@ -69,9 +69,16 @@ def bare():
 
 
 @pytest.mark.parametrize(
-    "one, two", [tiers.in_full(0.3, 0), tiers.in_full(1, 0), tiers.in_full(0.8, 0.35), (-0.6, 1.2),
-                 tiers.in_full({"unet": 0.9, "text_encoder": 0.2}, 0), ({"unet": 0.0, "text_encoder": 1.3}, 0.5)]
-)  # fmt: skip
+    "one, two",
+    [
+        tiers.in_full(0.3, 0),
+        tiers.in_full(1, 0),
+        tiers.in_full(0.8, 0.35),
+        (-0.6, 1.2),
+        tiers.in_full({"unet": 0.9, "text_encoder": 0.2}, 0),
+        ({"unet": 0.0, "text_encoder": 1.3}, 0.5),
+    ],
+)
 def test_with_adapters_as_diffusers_and_peft(files, with_peft, bare, one, two):
     apart_ = isinstance(one, dict)
     strength, words = (one["unet"], one["text_encoder"]) if apart_ else (one, None)
@@ -85,9 +92,14 @@ def test_with_adapters_as_diffusers_and_peft(files, with_peft, bare, one, two):
 
 
 @pytest.mark.parametrize(
-    "more", [{"scheduler": "Euler a", "width": 192, "height": 64}, {"negative_prompt": "green", "guidance": 7},
-             tiers.in_full({"scheduler": "DPM++ 2M Karras"}), tiers.in_full({"guidance": 1})]
-)  # fmt: skip
+    "more",
+    [
+        {"scheduler": "Euler a", "width": 192, "height": 64},
+        {"negative_prompt": "green", "guidance": 7},
+        tiers.in_full({"scheduler": "DPM++ 2M Karras"}),
+        tiers.in_full({"guidance": 1}),
+    ],
+)
 def test_whatever_the_scheduler_the_guidance_and_the_size(files, with_peft, more):
     recipe = Recipe(**QUICK | more, adapters=((files[0], 0.7), (files[1], 0.4)))
     assert apart(generate(recipe), with_peft(recipe, {"one": 0.7, "two": 0.4})) < 0.1
@@ -107,8 +119,10 @@ def test_after_moves_of_a_slider_strength_0_is_the_plain_pipelines_image(files, 
 
 def test_a_move_there_and_back_gives_the_same_pixels(files):
     """What is kept for the next image must not show in it: neither what was merged nor the words that were read."""
-    uses = [(AppliedAdapter(file=files[0], strength=a, text_strength=t), AppliedAdapter(file=files[1], strength=b))
-            for a, t, b in ((1, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 1, 1))]  # fmt: skip
+    uses = [
+        (AppliedAdapter(file=files[0], strength=a, text_strength=t), AppliedAdapter(file=files[1], strength=b))
+        for a, t, b in ((1, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 1, 1))
+    ]
     first = [generate(Recipe(**QUICK, adapters=one)) for one in uses]
     assert len({image.tobytes() for image in first}) == len(uses)
     for one, image in [*zip(uses, first), *reversed([*zip(uses, first)])]:

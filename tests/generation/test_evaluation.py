@@ -137,8 +137,13 @@ def test_a_trained_style_brings_its_images_nearer_to_its_set(tmp_path, clip, kno
     from studio.workspace import Workspace
 
     workspace = Workspace.open(tmp_path)
-    settings = {"data.folder": str(SILHOUETTES), "name": "ink", "training.steps": 100, "preview.every": 0,
-                "validation.every": 0}  # fmt: skip
+    settings = {
+        "data.folder": str(SILHOUETTES),
+        "name": "ink",
+        "training.steps": 100,
+        "preview.every": 0,
+        "validation.every": 0,
+    }
     for _ in train(config_from(settings), workspace):
         pass
     prompt = "teddy bear, on a cyan background"

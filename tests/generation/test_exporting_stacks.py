@@ -92,8 +92,11 @@ def test_loras_are_put_together_exactly_and_load_in_diffusers_with_peft(files, p
 
 
 def test_other_kinds_take_their_dense_change_whole_when_the_rank_allows(files, pipe, tmp_path):
-    uses = (AppliedAdapter(file=files["kron"], strength=0.7), AppliedAdapter(file=files["dora"], strength=0.5),
-            AppliedAdapter(file=files["two"], strength=0.4))  # fmt: skip
+    uses = (
+        AppliedAdapter(file=files["kron"], strength=0.7),
+        AppliedAdapter(file=files["dora"], strength=0.5),
+        AppliedAdapter(file=files["two"], strength=0.4),
+    )
     wanted, path = image(*uses), tmp_path / "whole.safetensors"
     made = export_merged(uses, load_base(), path, rank=1024)
     assert made.lost < 1e-9 and "Exact" in made.notes[0]
@@ -159,9 +162,13 @@ def test_steps_of_an_adapter_are_said_to_be_lost(files, tmp_path):
 
 @pytest.mark.parametrize(
     "use, part",
-    [(None, "nothing to export"), ({"strength": 0.0}, "Nothing would be left"), ({"start": 0.5, "end": 0.5}, "nothing"),
-     ({"live": True}, "is still training")],
-)  # fmt: skip
+    [
+        (None, "nothing to export"),
+        ({"strength": 0.0}, "Nothing would be left"),
+        ({"start": 0.5, "end": 0.5}, "nothing"),
+        ({"live": True}, "is still training"),
+    ],
+)
 def test_what_can_not_be_exported_is_said_and_nothing_is_written(files, tmp_path, use, part):
     uses = [] if use is None else [AppliedAdapter(file=files["one"], **use)]
     with pytest.raises(AdapterError, match=part):
@@ -203,10 +210,17 @@ def png(size, mode="L") -> bytes:
 
 @pytest.mark.parametrize(
     "said",
-    [{}, {"modelspec.thumbnail": "https://elsewhere.example/a.jpg"}, {"modelspec.thumbnail": "data:image/png;base64,"},
-     {"modelspec.thumbnail": "data:image/png;base64,%%%"}, uri(b"GIF89a" + b"\0" * 20), uri(png((9000, 9000), "1")),
-     uri(png((64, 64))[:60]), uri(b"\0" * 5_000_000)],
-)  # fmt: skip
+    [
+        {},
+        {"modelspec.thumbnail": "https://elsewhere.example/a.jpg"},
+        {"modelspec.thumbnail": "data:image/png;base64,"},
+        {"modelspec.thumbnail": "data:image/png;base64,%%%"},
+        uri(b"GIF89a" + b"\0" * 20),
+        uri(png((9000, 9000), "1")),
+        uri(png((64, 64))[:60]),
+        uri(b"\0" * 5_000_000),
+    ],
+)
 def test_a_strangers_cover_that_is_no_small_image_is_none(said):
     assert read_cover(said) is None
 

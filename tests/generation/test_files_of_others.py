@@ -73,7 +73,7 @@ LAYOUTS = {
     "kohya": lambda state: diffusers.utils.state_dict_utils.convert_state_dict_to_kohya(
         {f"unet.{key}": value for key, value in state.items()}
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("layout", tiers.default(LAYOUTS, "diffusers", "attention processors", "kohya"))
@@ -229,7 +229,7 @@ BROKEN = {
     "a product of 160 GB": header(grown) + bytes(1_600_000),
     "deep metadata": header(lambda said: b'{"__metadata__":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001),
     "a whole model": safetensors.torch.save({"model.diffusion_model.out.2.weight": torch.ones(4, 320, 3, 3)}),
-}  # fmt: skip
+}
 
 
 def one_line(text):

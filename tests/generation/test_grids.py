@@ -11,7 +11,7 @@ from PIL import Image, ImageFont
 
 from studio.errors import GenerationError, StudioError
 from studio.generation import AppliedAdapter, Recipe, generate, read_recipe, save_image
-from studio.generation.contact_sheet import (  # fmt: skip
+from studio.generation.contact_sheet import (
     KEY,
     SavedGrid,
     Side,
@@ -66,7 +66,7 @@ def files(tmp_path_factory):
         ("words", 'red, "green, bright", blue', ("red", "green, bright", "blue")),
         ("scheduler", "euler a, DDIM", ("Euler a", "DDIM")),
     ],
-)  # fmt: skip
+)
 def test_values_are_read_as_people_type_them(kind, text, values):
     assert parse_values(kind, text) == values
 
@@ -325,11 +325,18 @@ def test_a_cell_that_went_bad_is_an_empty_place(drawn_grid):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{", "[" * 100_000, '{"sides": 3}', '{"sides": [{"kind": "x", "title": "", "labels": ["a"]}]}',
-     json.dumps({"sides": [{"kind": "seed", "title": "", "labels": ["1"] * 151}], "problems": {}, "size": [1, 1]}),
-     json.dumps({"sides": [], "problems": {}, "size": [1, 1]}),
-     json.dumps({"sides": [{"kind": "seed", "title": "", "labels": ["1"]}], "problems": {"x": 1}, "size": [1, 1]})],
-)  # fmt: skip
+    [
+        "",
+        "[]",
+        "{",
+        "[" * 100_000,
+        '{"sides": 3}',
+        '{"sides": [{"kind": "x", "title": "", "labels": ["a"]}]}',
+        json.dumps({"sides": [{"kind": "seed", "title": "", "labels": ["1"] * 151}], "problems": {}, "size": [1, 1]}),
+        json.dumps({"sides": [], "problems": {}, "size": [1, 1]}),
+        json.dumps({"sides": [{"kind": "seed", "title": "", "labels": ["1"]}], "problems": {"x": 1}, "size": [1, 1]}),
+    ],
+)
 def test_a_damaged_grid_is_passed_over(drawn_grid, tmp_path, text):
     _, _, grid = drawn_grid
     bad = tmp_path / "grids" / "later"

@@ -32,10 +32,15 @@ def test_recipe_travels_inside_the_image_without_paths(tmp_path):
     file.parent.mkdir()
     file.write_bytes(b"adapter")
     recipe = Recipe(
-        prompt='a "cat", ümlaut', seed=5, steps=1, guidance=3.5, scheduler="DPM++ 2M Karras", clip_skip=2,
+        prompt='a "cat", ümlaut',
+        seed=5,
+        steps=1,
+        guidance=3.5,
+        scheduler="DPM++ 2M Karras",
+        clip_skip=2,
         base="/models/my base.safetensors",
         adapters=[{"file": file, "strength": 0.7, "start": 0.2, "blocks": {"mid": 0}}],
-    )  # fmt: skip
+    )
     path = save_image(Image.new("RGB", (128, 128)), recipe, tmp_path)
     found = read_recipe(path)
     kept = recipe.model_dump(exclude={"adapters"})
@@ -57,9 +62,14 @@ def test_what_forge_wrote_is_read(tmp_path):
         key: found.values[key] for key in ("steps", "guidance", "seed", "width", "height", "clip_skip", "scheduler")
     }
     assert facts == {
-        "steps": 25, "guidance": 6.5, "seed": 123, "width": 512, "height": 768, "clip_skip": 2,
+        "steps": 25,
+        "guidance": 6.5,
+        "seed": 123,
+        "width": 512,
+        "height": 768,
+        "clip_skip": 2,
         "scheduler": "DPM++ 2M Karras",
-    }  # fmt: skip
+    }
     assert found.adapters == [{"file": "ink", "strength": 0.8, "text_strength": None}] and not found.problems
 
 
@@ -86,10 +96,17 @@ def test_an_image_without_a_recipe_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", "null", "[" * 100_000, '{"prompt": 3}', '{"prompt": "x", "adapters": [1]}',
-     '{"prompt": "x", "steps": 1e9}',
-     json.dumps({"prompt": "x", "adapters": [{"file": "../../etc/passwd", "strength": "NaN"}]})],
-)  # fmt: skip
+    [
+        "{",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"prompt": 3}',
+        '{"prompt": "x", "adapters": [1]}',
+        '{"prompt": "x", "steps": 1e9}',
+        json.dumps({"prompt": "x", "adapters": [{"file": "../../etc/passwd", "strength": "NaN"}]}),
+    ],
+)
 def test_a_damaged_recipe_is_one_line(tmp_path, text):
     with pytest.raises(GenerationError) as caught:
         read_recipe(with_text(tmp_path / "x.png", KEY, text))

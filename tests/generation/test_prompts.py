@@ -37,12 +37,21 @@ def test_brackets_weigh_as_in_a1111(prompt, parts):
 @pytest.mark.parametrize(
     ("tag", "text", "unet"),  # strengths on the text encoder and the rest, by A1111's extra_networks_lora
     [
-        ("<lora:ink>", 1, 1), ("<lora:ink:0.8>", 0.8, 0.8), ("<lora:ink:0:1>", 0, 1), ("<lora:ink:0.5:0.8>", 0.5, 0.8),
-        ("<lora:ink:te=0:unet=1>", 0, 1), ("<lora:ink:unet=1:te=0>", 0, 1), ("<lora:ink:te=0.5>", 0.5, 0.5),
-        ("<lora:ink:unet=0.5>", 1, 0.5), ("<lora:ink:0.3:0.4:te=0.5>", 0.5, 0.4), ("<lora:ink:0.3:te=0.5>", 0.5, 0.5),
-        ("<LORA:ink: .5 >", 0.5, 0.5), ("<lyco:ink:-1>", -1, -1), ("<lora:ink:1e0>", 1, 1),
+        ("<lora:ink>", 1, 1),
+        ("<lora:ink:0.8>", 0.8, 0.8),
+        ("<lora:ink:0:1>", 0, 1),
+        ("<lora:ink:0.5:0.8>", 0.5, 0.8),
+        ("<lora:ink:te=0:unet=1>", 0, 1),
+        ("<lora:ink:unet=1:te=0>", 0, 1),
+        ("<lora:ink:te=0.5>", 0.5, 0.5),
+        ("<lora:ink:unet=0.5>", 1, 0.5),
+        ("<lora:ink:0.3:0.4:te=0.5>", 0.5, 0.4),
+        ("<lora:ink:0.3:te=0.5>", 0.5, 0.5),
+        ("<LORA:ink: .5 >", 0.5, 0.5),
+        ("<lyco:ink:-1>", -1, -1),
+        ("<lora:ink:1e0>", 1, 1),
     ],
-)  # fmt: skip
+)
 def test_strengths_are_those_of_a1111(tag, text, unet):
     found = read_prompt(f"a cat {tag}, blue")
     (adapter,) = found.adapters
@@ -57,20 +66,35 @@ def test_strengths_are_those_of_a1111(tag, text, unet):
 @pytest.mark.parametrize(
     ("tag", "said"),
     [
-        ("<lora:ink:0.8:dyn=16>", "dynamic rank"), ("<lora:ink:1:1:16>", "dynamic rank"),
-        ("<lora:ink:1:lbw=" + ",".join("1" * 26) + ">", "block weights (lbw)"), ("<lora:ink:1:lbw=MIDD>", "(lbw)"),
-        ("<lora:ink:1,5>", "1,5 was read as 1.5"), ("<lora:ink:1:step=0-20>", "step=0-20 has no effect"),
-        ("<lora:ink:1:1:16:7>", "7 has no effect"), ("<hypernet:ink:1>", "is not supported"),
+        ("<lora:ink:0.8:dyn=16>", "dynamic rank"),
+        ("<lora:ink:1:1:16>", "dynamic rank"),
+        ("<lora:ink:1:lbw=" + ",".join("1" * 26) + ">", "block weights (lbw)"),
+        ("<lora:ink:1:lbw=MIDD>", "(lbw)"),
+        ("<lora:ink:1,5>", "1,5 was read as 1.5"),
+        ("<lora:ink:1:step=0-20>", "step=0-20 has no effect"),
+        ("<lora:ink:1:1:16:7>", "7 has no effect"),
+        ("<hypernet:ink:1>", "is not supported"),
     ],
-)  # fmt: skip
+)
 def test_what_has_no_effect_in_a_tag_is_said_and_the_rest_is_taken(tag, said):
     found = read_prompt(f"a cat {tag}")
     assert found.text == "a cat" and not found.errors and any(said in line for line in found.problems)
     assert [one.name for one in found.adapters] == ["ink"] * (not tag.startswith("<hyper"))
 
 
-@pytest.mark.parametrize("tag", ["<lora:ink:15>", "<lora:ink:-10.1>", "<lora:ink:x>", "<lora:ink:nan>",
-                                 "<lora::1>", "<lora:ink:te=>", "<lora:ink:1,5,2>", "<lora:ink:0x1>"])  # fmt: skip
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "<lora:ink:15>",
+        "<lora:ink:-10.1>",
+        "<lora:ink:x>",
+        "<lora:ink:nan>",
+        "<lora::1>",
+        "<lora:ink:te=>",
+        "<lora:ink:1,5,2>",
+        "<lora:ink:0x1>",
+    ],
+)
 def test_a_tag_that_can_not_be_read_is_an_error(tag):
     found = read_prompt(f"a cat {tag}")
     assert found.text == "a cat" and not found.adapters and len(found.errors) == 1
@@ -86,22 +110,40 @@ def test_adapters_in_a_negative_prompt_are_said():
 @pytest.mark.parametrize(
     ("prompt", "said"),
     [
-        ("[cat:dog:0.5]", "prompt editing"), ("a [cat::5]", "prompt editing"), ("[cat:0.5]", "prompt editing"),
-        ("[a:[b:c:0.2]:0.5]", "prompt editing"), ("[cat|dog]", "alternation"), ("a cat AND a dog", "composable"),
-        ("{a|b} cat", "wildcards"), ("a __color__ cat", "a wildcard"), ("{{masterpiece}}, cat", "NovelAI"),
-        ("embedding:bad, cat", "embedding"), ('("a", "b").and()', "Compel"), ("a (cat)++", "Compel"),
+        ("[cat:dog:0.5]", "prompt editing"),
+        ("a [cat::5]", "prompt editing"),
+        ("[cat:0.5]", "prompt editing"),
+        ("[a:[b:c:0.2]:0.5]", "prompt editing"),
+        ("[cat|dog]", "alternation"),
+        ("a cat AND a dog", "composable"),
+        ("{a|b} cat", "wildcards"),
+        ("a __color__ cat", "a wildcard"),
+        ("{{masterpiece}}, cat", "NovelAI"),
+        ("embedding:bad, cat", "embedding"),
+        ('("a", "b").and()', "Compel"),
+        ("a (cat)++", "Compel"),
         ("cat++, a", "Compel"),
     ],
-)  # fmt: skip
+)
 def test_syntax_of_other_programs_is_named(prompt, said):
     assert [said in line for line in read_prompt(prompt).problems] == [True]
 
 
 @pytest.mark.parametrize(
     "prompt",
-    ["a cat, 1:2, well-known, [blue] (red:1.2), a:b [c:d]", r"\[cat:dog:0.5\] \(a\)", "BRAND ANDES and", "C++-like",
-     "a -- b", "5 > 3: yes", "<b>", "one BREAK two", "snake_case __init", "R&D AND"],
-)  # fmt: skip
+    [
+        "a cat, 1:2, well-known, [blue] (red:1.2), a:b [c:d]",
+        r"\[cat:dog:0.5\] \(a\)",
+        "BRAND ANDES and",
+        "C++-like",
+        "a -- b",
+        "5 > 3: yes",
+        "<b>",
+        "one BREAK two",
+        "snake_case __init",
+        "R&D AND",
+    ],
+)
 def test_plain_text_is_not_complained_of(prompt):
     found = read_prompt(prompt)
     assert not found.problems and not found.errors and found.text == prompt

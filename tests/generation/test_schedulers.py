@@ -16,12 +16,24 @@ from tests import tiers
 from tests.generation.plain import same
 
 PUBLISHED = {  # diffusers' documentation of A1111's names, and its classes' own: each ends in Scheduler
-    "Euler": "EulerDiscrete", "Euler a": "EulerAncestralDiscrete", "DPM++ 2M": "DPMSolverMultistep",
-    "DPM++ 2M Karras": "DPMSolverMultistep", "DPM++ 2M SDE": "DPMSolverMultistep",
-    "DPM++ 2M SDE Karras": "DPMSolverMultistep", "DPM++ 2S": "DPMSolverSinglestep", "DPM2": "KDPM2Discrete",
-    "DPM2 a": "KDPM2AncestralDiscrete", "Heun": "HeunDiscrete", "LMS": "LMSDiscrete", "PLMS": "PNDM", "DDIM": "DDIM",
-    "DDPM": "DDPM", "UniPC": "UniPCMultistep", "LCM": "LCM", "TCD": "TCD",
-}  # fmt: skip
+    "Euler": "EulerDiscrete",
+    "Euler a": "EulerAncestralDiscrete",
+    "DPM++ 2M": "DPMSolverMultistep",
+    "DPM++ 2M Karras": "DPMSolverMultistep",
+    "DPM++ 2M SDE": "DPMSolverMultistep",
+    "DPM++ 2M SDE Karras": "DPMSolverMultistep",
+    "DPM++ 2S": "DPMSolverSinglestep",
+    "DPM2": "KDPM2Discrete",
+    "DPM2 a": "KDPM2AncestralDiscrete",
+    "Heun": "HeunDiscrete",
+    "LMS": "LMSDiscrete",
+    "PLMS": "PNDM",
+    "DDIM": "DDIM",
+    "DDPM": "DDPM",
+    "UniPC": "UniPCMultistep",
+    "LCM": "LCM",
+    "TCD": "TCD",
+}
 QUICK = {"prompt": "red apple, on a blue background", "steps": 3, "seed": 7}
 SOURCE = sorted((ASSETS / "datasets" / "silhouette").glob("*.png"))[2]
 
@@ -44,7 +56,7 @@ def theirs(pipe, recipe: Recipe, **more) -> Image.Image:
     generator = torch.Generator("cpu").manual_seed(recipe.seed)
     return pipe(
         recipe.prompt, num_inference_steps=recipe.steps, guidance_scale=recipe.guidance, generator=generator, **more
-    ).images[0]  # fmt: skip
+    ).images[0]
 
 
 @pytest.mark.parametrize("name", tiers.default(DIFFUSION, "DPM++ 2M SDE Karras", "Euler a", "PLMS", "DDIM"))

@@ -43,9 +43,13 @@ def seed():
 def test_a_peft_adapter_gives_the_same_output_here(tmp_path, stabilised):
     base, x = Small(), torch.randn(5, 3, 6, 6)
     config = peft.LoraConfig(
-        r=4, lora_alpha=10, use_rslora=stabilised, target_modules=["conv", "fc1", "fc2"],
-        rank_pattern={"fc1": 2}, alpha_pattern={"fc2": 3},
-    )  # fmt: skip
+        r=4,
+        lora_alpha=10,
+        use_rslora=stabilised,
+        target_modules=["conv", "fc1", "fc2"],
+        rank_pattern={"fc1": 2},
+        alpha_pattern={"fc2": 3},
+    )
     theirs = peft.get_peft_model(copy.deepcopy(base), config)
     disturb(theirs)
     theirs.save_pretrained(tmp_path)
@@ -71,18 +75,32 @@ def test_an_adapter_from_here_gives_the_same_output_in_peft(tmp_path):
 def tiny_unet():
     torch.manual_seed(0)
     return diffusers.UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=4,
-    ).eval()  # fmt: skip
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=4,
+    ).eval()
 
 
 def tiny_text_encoder():
     torch.manual_seed(0)
     config = transformers.CLIPTextConfig(
-        vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=8, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
     return transformers.CLIPTextModel(config).eval()
 
 

@@ -24,12 +24,17 @@ from diffusers.loaders import lora_conversion_utils as theirs  # noqa: E402
 STARTER = Path(__file__).parents[2] / "assets" / "starter" / "unet" / "config.json"
 UNET = {"in_channels": 4, "out_channels": 4, "layers_per_block": 2, "sample_size": 64}
 SDXL = UNET | {
-    "block_out_channels": (320, 640, 1280), "attention_head_dim": (5, 10, 20), "cross_attention_dim": 2048,
+    "block_out_channels": (320, 640, 1280),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10), "use_linear_projection": True, "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
-}  # fmt: skip
+    "transformer_layers_per_block": (1, 2, 10),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
 SD2 = UNET | {"cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True}
 SD3 = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
 KLEIN = {"guidance_embeds": False}
@@ -40,31 +45,43 @@ REAL = {  # the configs that the models are published with
     "SDXL": ("UNet2DConditionModel", SDXL),
     "SD 3 Medium": ("SD3Transformer2DModel", SD3),
     "SD 3.5 Medium": ("SD3Transformer2DModel", SD3 | {"dual_attention_layers": tuple(range(13))}),
-    "SD 3.5 Large": ("SD3Transformer2DModel",
-                     {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432}),
+    "SD 3.5 Large": (
+        "SD3Transformer2DModel",
+        {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432},
+    ),
     "FLUX.1": ("FluxTransformer2DModel", {"guidance_embeds": True}),
     "Chroma": ("ChromaTransformer2DModel", {}),
     "FLUX.2 dev": ("Flux2Transformer2DModel", {}),
-    "FLUX.2 klein 4B": ("Flux2Transformer2DModel", KLEIN | {
-        "num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680}),
-    "FLUX.2 klein 9B": ("Flux2Transformer2DModel", KLEIN | {
-        "num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288}),
+    "FLUX.2 klein 4B": (
+        "Flux2Transformer2DModel",
+        KLEIN | {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680},
+    ),
+    "FLUX.2 klein 9B": (
+        "Flux2Transformer2DModel",
+        KLEIN | {"num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288},
+    ),
     "Qwen-Image": ("QwenImageTransformer2DModel", {}),
     "Z-Image": ("ZImageTransformer2DModel", {}),
     "Lumina 2": ("Lumina2Transformer2DModel", {"cap_feat_dim": 2304}),
-    "Anima": ("CosmosTransformer3DModel",
-              {"num_attention_heads": 16, "num_layers": 28, "text_embed_dim": 1024, "adaln_lora_dim": 256}),
+    "Anima": (
+        "CosmosTransformer3DModel",
+        {"num_attention_heads": 16, "num_layers": 28, "text_embed_dim": 1024, "adaln_lora_dim": 256},
+    ),
     "Krea 2": ("Krea2Transformer2DModel", {}),
     "HunyuanVideo": ("HunyuanVideoTransformer3DModel", {"guidance_embeds": True}),
     "LTX 2B": ("LTXVideoTransformer3DModel", {}),
-    "LTX 13B": ("LTXVideoTransformer3DModel",
-                {"num_attention_heads": 32, "attention_head_dim": 128, "cross_attention_dim": 4096, "num_layers": 48}),
+    "LTX 13B": (
+        "LTXVideoTransformer3DModel",
+        {"num_attention_heads": 32, "attention_head_dim": 128, "cross_attention_dim": 4096, "num_layers": 48},
+    ),
     "Wan 1.3B": ("WanTransformer3DModel", {"num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}),
     "Wan 14B": ("WanTransformer3DModel", {}),
     "Wan 14B of images": ("WanTransformer3DModel", {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}),
-    "Wan 5B": ("WanTransformer3DModel", {
-        "num_attention_heads": 24, "num_layers": 30, "ffn_dim": 14336, "in_channels": 48, "out_channels": 48}),
-}  # fmt: skip
+    "Wan 5B": (
+        "WanTransformer3DModel",
+        {"num_attention_heads": 24, "num_layers": 30, "ffn_dim": 14336, "in_channels": 48, "out_channels": 48},
+    ),
+}
 LAYERS = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
 
@@ -103,12 +120,18 @@ def test_text_encoders_equal_transformers():
         made = {
             ("Starter", "text_encoder"): transformers.CLIPTextModel(transformers.CLIPTextConfig.from_dict(config)),
             ("SDXL", "text_encoder_2"): transformers.CLIPTextModel(clip_g),
-            ("FLUX.1", "text_encoder_2"): transformers.T5EncoderModel(transformers.T5Config(
-                d_model=4096, d_ff=10240, num_layers=24, num_heads=64, d_kv=64, feed_forward_proj="gated-gelu")),
-        }  # fmt: skip
+            ("FLUX.1", "text_encoder_2"): transformers.T5EncoderModel(
+                transformers.T5Config(
+                    d_model=4096, d_ff=10240, num_layers=24, num_heads=64, d_kv=64, feed_forward_proj="gated-gelu"
+                )
+            ),
+        }
     for (name, component), model in made.items():
-        layers = {path.removeprefix("text_model."): tuple(layer.weight.shape)
-                  for path, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}  # fmt: skip
+        layers = {
+            path.removeprefix("text_model."): tuple(layer.weight.shape)
+            for path, layer in model.named_modules()
+            if isinstance(layer, torch.nn.Linear)
+        }
         assert dict(MODELS[name].encoders)[component]() == layers
 
 
@@ -190,33 +213,91 @@ def test_no_wrong_family_is_written(name):
 
 
 CONVERTERS = {  # the original authors' fused or renamed layers, through diffusers' converter for LoRA files
-    "Z-Image": (theirs._convert_non_diffusers_z_image_lora_to_diffusers, "lora_unet_", {
-        "layers_1_attention_qkv": (11520, 3840), "noise_refiner_0_attention_out": (3840, 3840),
-        "context_refiner_1_attention_qkv": (11520, 3840), "layers_0_feed_forward_w1": (10240, 3840)}),
-    "Lumina 2": (theirs._convert_non_diffusers_lumina2_lora_to_diffusers, "diffusion_model.", {
-        "layers.0.attention.qkv": (3840, 2304), "layers.0.attention.out": (2304, 2304),
-        "layers.0.feed_forward.w1": (9216, 2304), "layers.0.feed_forward.w2": (2304, 9216),
-        "layers.0.feed_forward.w3": (9216, 2304), "layers.0.adaLN_modulation.1": (9216, 1024)}),
-    "FLUX.2 klein 4B": (theirs._convert_non_diffusers_flux2_lora_to_diffusers, "diffusion_model.", {
-        "double_blocks.1.img_attn.qkv": (9216, 3072), "double_blocks.0.txt_attn.qkv": (9216, 3072),
-        "double_blocks.0.txt_attn.proj": (3072, 3072), "single_blocks.3.linear1": (27648, 3072),
-        "single_blocks.3.linear2": (3072, 12288), "double_blocks.4.img_mlp.0": (18432, 3072)}),
-    "Anima": (theirs._convert_non_diffusers_anima_lora_to_diffusers, "diffusion_model.", {
-        "blocks.3.self_attn.output_proj": (2048, 2048), "blocks.3.cross_attn.k_proj": (2048, 1024),
-        "blocks.27.mlp.layer1": (8192, 2048), "blocks.0.adaln_modulation_mlp.2": (6144, 256)}),
-    "Krea 2": (theirs._convert_non_diffusers_krea2_lora_to_diffusers, "diffusion_model.", {
-        "blocks.3.attn.wk": (1536, 6144), "blocks.3.attn.gate": (6144, 6144), "blocks.27.mlp.down": (6144, 16384),
-        "txtfusion.refiner_blocks.1.attn.wo": (2560, 2560), "first": (6144, 64)}),
-    "HunyuanVideo": (theirs._convert_hunyuan_video_lora_to_diffusers, "", {
-        "double_blocks.1.img_attn_qkv": (9216, 3072), "double_blocks.0.txt_attn_proj": (3072, 3072),
-        "single_blocks.39.linear1": (21504, 3072), "single_blocks.0.linear2": (3072, 15360),
-        "double_blocks.0.txt_mlp.fc1": (12288, 3072)}),
-    "Wan 1.3B": (theirs._convert_non_diffusers_wan_lora_to_diffusers, "diffusion_model.", {
-        f"blocks.0.{part}": (1536, 1536) for part in (
-            "self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o",
-            "cross_attn.q", "cross_attn.k", "cross_attn.v", "cross_attn.o")}
-        | {"blocks.0.ffn.0": (8960, 1536), "blocks.0.ffn.2": (1536, 8960)}),
-}  # fmt: skip
+    "Z-Image": (
+        theirs._convert_non_diffusers_z_image_lora_to_diffusers,
+        "lora_unet_",
+        {
+            "layers_1_attention_qkv": (11520, 3840),
+            "noise_refiner_0_attention_out": (3840, 3840),
+            "context_refiner_1_attention_qkv": (11520, 3840),
+            "layers_0_feed_forward_w1": (10240, 3840),
+        },
+    ),
+    "Lumina 2": (
+        theirs._convert_non_diffusers_lumina2_lora_to_diffusers,
+        "diffusion_model.",
+        {
+            "layers.0.attention.qkv": (3840, 2304),
+            "layers.0.attention.out": (2304, 2304),
+            "layers.0.feed_forward.w1": (9216, 2304),
+            "layers.0.feed_forward.w2": (2304, 9216),
+            "layers.0.feed_forward.w3": (9216, 2304),
+            "layers.0.adaLN_modulation.1": (9216, 1024),
+        },
+    ),
+    "FLUX.2 klein 4B": (
+        theirs._convert_non_diffusers_flux2_lora_to_diffusers,
+        "diffusion_model.",
+        {
+            "double_blocks.1.img_attn.qkv": (9216, 3072),
+            "double_blocks.0.txt_attn.qkv": (9216, 3072),
+            "double_blocks.0.txt_attn.proj": (3072, 3072),
+            "single_blocks.3.linear1": (27648, 3072),
+            "single_blocks.3.linear2": (3072, 12288),
+            "double_blocks.4.img_mlp.0": (18432, 3072),
+        },
+    ),
+    "Anima": (
+        theirs._convert_non_diffusers_anima_lora_to_diffusers,
+        "diffusion_model.",
+        {
+            "blocks.3.self_attn.output_proj": (2048, 2048),
+            "blocks.3.cross_attn.k_proj": (2048, 1024),
+            "blocks.27.mlp.layer1": (8192, 2048),
+            "blocks.0.adaln_modulation_mlp.2": (6144, 256),
+        },
+    ),
+    "Krea 2": (
+        theirs._convert_non_diffusers_krea2_lora_to_diffusers,
+        "diffusion_model.",
+        {
+            "blocks.3.attn.wk": (1536, 6144),
+            "blocks.3.attn.gate": (6144, 6144),
+            "blocks.27.mlp.down": (6144, 16384),
+            "txtfusion.refiner_blocks.1.attn.wo": (2560, 2560),
+            "first": (6144, 64),
+        },
+    ),
+    "HunyuanVideo": (
+        theirs._convert_hunyuan_video_lora_to_diffusers,
+        "",
+        {
+            "double_blocks.1.img_attn_qkv": (9216, 3072),
+            "double_blocks.0.txt_attn_proj": (3072, 3072),
+            "single_blocks.39.linear1": (21504, 3072),
+            "single_blocks.0.linear2": (3072, 15360),
+            "double_blocks.0.txt_mlp.fc1": (12288, 3072),
+        },
+    ),
+    "Wan 1.3B": (
+        theirs._convert_non_diffusers_wan_lora_to_diffusers,
+        "diffusion_model.",
+        {
+            f"blocks.0.{part}": (1536, 1536)
+            for part in (
+                "self_attn.q",
+                "self_attn.k",
+                "self_attn.v",
+                "self_attn.o",
+                "cross_attn.q",
+                "cross_attn.k",
+                "cross_attn.v",
+                "cross_attn.o",
+            )
+        }
+        | {"blocks.0.ffn.0": (8960, 1536), "blocks.0.ffn.2": (1536, 8960)},
+    ),
+}
 
 
 @pytest.mark.parametrize("name", default(CONVERTERS, "Z-Image"))

@@ -37,20 +37,30 @@ LAYOUTS = {  # {layout: (key of a path and a part, {part: shape})}
     "PEFT": (lambda path, part: f"base_model.model.{path}.lora_{part}.weight", AB),
     "PEFT with the adapter's name": (lambda path, part: f"{path}.lora_{part}.default.weight", AB),
     "ComfyUI": (lambda path, part: f"diffusion_model.{path}.lora_{part}.weight", AB),
-    "kohya": (lambda path, part: f"lora_unet_{flat(path)}.{part}",
-              {"lora_down.weight": (2, 8), "lora_up.weight": (8, 2), "alpha": ()}),
-    "OneTrainer": (lambda path, part: f"lora_transformer_{flat(path)}.{part}",
-                   {"lora_down.weight": (2, 8), "lora_up.weight": (8, 2), "alpha": (), "dora_scale": (8, 1)}),
+    "kohya": (
+        lambda path, part: f"lora_unet_{flat(path)}.{part}",
+        {"lora_down.weight": (2, 8), "lora_up.weight": (8, 2), "alpha": ()},
+    ),
+    "OneTrainer": (
+        lambda path, part: f"lora_transformer_{flat(path)}.{part}",
+        {"lora_down.weight": (2, 8), "lora_up.weight": (8, 2), "alpha": (), "dora_scale": (8, 1)},
+    ),
     "older diffusers": (processor, {"down": (2, 8), "up": (8, 2)}),
     "LyCORIS LoHa": (lambda path, part: f"lycoris_{flat(path)}.{part}", LOHA | {"alpha": ()}),
-    "LyCORIS LoKr": (lambda path, part: f"lora_unet_{flat(path)}.{part}",
-                     {"lokr_w1": (2, 2), "lokr_w2_a": (4, 1), "lokr_w2_b": (1, 4), "alpha": ()}),
-    "DoRA in diffusers": (lambda path, part: f"unet.{path}.{part}",
-                          {"lora_A.weight": (2, 8), "lora_B.weight": (8, 2), "lora_magnitude_vector": (8,)}),
+    "LyCORIS LoKr": (
+        lambda path, part: f"lora_unet_{flat(path)}.{part}",
+        {"lokr_w1": (2, 2), "lokr_w2_a": (4, 1), "lokr_w2_b": (1, 4), "alpha": ()},
+    ),
+    "DoRA in diffusers": (
+        lambda path, part: f"unet.{path}.{part}",
+        {"lora_A.weight": (2, 8), "lora_B.weight": (8, 2), "lora_magnitude_vector": (8,)},
+    ),
     "whole difference": (lambda path, part: f"lora_unet_{flat(path)}.{part}", {"diff": (8, 8)}),
-    "bundled": (lambda path, part: f"lora_unet_{flat(path)}.{part}",
-                {"lora_down.weight": (2, 8), "lora_up.weight": (8, 2)}),
-}  # fmt: skip
+    "bundled": (
+        lambda path, part: f"lora_unet_{flat(path)}.{part}",
+        {"lora_down.weight": (2, 8), "lora_up.weight": (8, 2)},
+    ),
+}
 DTYPES = (torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.int32)
 ODD = (torch.uint8, torch.bool, torch.int16)
 RENAMES = (
@@ -97,8 +107,10 @@ def mutated(layers, draw):
 
 def peft_output(theirs, tensors):
     """{path: output} of the layers whose two factors PEFT finds in the file; {} where it refuses the file."""
-    state = {"base_model.model." + key.removeprefix("base_model.model.").removeprefix("unet."): tensor.float()
-             for key, tensor in tensors.items()}  # fmt: skip
+    state = {
+        "base_model.model." + key.removeprefix("base_model.model.").removeprefix("unet."): tensor.float()
+        for key, tensor in tensors.items()
+    }
     with torch.no_grad():
         for name, parameter in theirs.named_parameters():
             if "lora_" in name:

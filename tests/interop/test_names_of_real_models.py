@@ -30,12 +30,18 @@ def sd15():
 
 def sdxl():
     return unet(
-        sample_size=128, block_out_channels=(320, 640, 1280), attention_head_dim=(5, 10, 20), cross_attention_dim=2048,
+        sample_size=128,
+        block_out_channels=(320, 640, 1280),
+        attention_head_dim=(5, 10, 20),
+        cross_attention_dim=2048,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 10), use_linear_projection=True, addition_embed_type="text_time",
-        addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
-    )  # fmt: skip
+        transformer_layers_per_block=(1, 2, 10),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
 
 
 def flux():
@@ -84,9 +90,26 @@ def test_every_layer_is_found_by_its_diffusers_and_kohya_names(models, name):
 def test_every_layer_has_an_original_name_but_those_that_diffusers_changed(models, name):
     model = models[name]
     layers = set(layers_of(model))
-    original = {"input_blocks", "middle_block", "output_blocks", "time_embed", "label_emb", "out", "double_blocks",
-                "single_blocks", "joint_blocks", "final_layer", "img_in", "txt_in", "time_in", "vector_in",
-                "guidance_in", "x_embedder", "t_embedder", "y_embedder"}  # fmt: skip
+    original = {
+        "input_blocks",
+        "middle_block",
+        "output_blocks",
+        "time_embed",
+        "label_emb",
+        "out",
+        "double_blocks",
+        "single_blocks",
+        "joint_blocks",
+        "final_layer",
+        "img_in",
+        "txt_in",
+        "time_in",
+        "vector_in",
+        "guidance_in",
+        "x_embedder",
+        "t_embedder",
+        "y_embedder",
+    }
     reached = {
         path
         for key, places in index_layers(model).items()
@@ -167,8 +190,10 @@ def test_fused_sd3_layers_are_cut_into_query_key_and_value(models):
     places = find("diffusion_model.joint_blocks.1.x_block.attn.qkv.lora_B.weight", models["sd3"], "transformer")
     width = models["sd3"].transformer_blocks[1].attn.to_q.weight.shape[0]
     assert [(place.path[-4:], place.rows) for place in places] == [
-        ("to_q", (0, width)), ("to_k", (width, 2 * width)), ("to_v", (2 * width, 3 * width)),
-    ]  # fmt: skip
+        ("to_q", (0, width)),
+        ("to_k", (width, 2 * width)),
+        ("to_v", (2 * width, 3 * width)),
+    ]
 
 
 def test_sd3s_last_context_modulation_is_not_put_on_the_wrong_half(models):

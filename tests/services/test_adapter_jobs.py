@@ -62,8 +62,10 @@ def test_a_resized_file_is_a_new_one_and_tells_what_it_lost(space):
 
 
 def test_the_exported_rows_are_the_image_and_carry_it(space):
-    uses = (AppliedAdapter(file=space.adapters / "one.safetensors", strength=0.7),
-            AppliedAdapter(file=space.adapters / "two.safetensors", strength=-0.5))  # fmt: skip
+    uses = (
+        AppliedAdapter(file=space.adapters / "one.safetensors", strength=0.7),
+        AppliedAdapter(file=space.adapters / "two.safetensors", strength=-0.5),
+    )
     recipe = RECIPE.model_copy(update={"adapters": uses})
     made = ended(adapters.export_adapters(space, "", "diffusers", rank=32, recipe=recipe))
     assert made.key == "file:one-two.safetensors" and made.difference < 0.1

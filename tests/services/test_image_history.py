@@ -50,9 +50,10 @@ def many(workspace, count: int) -> None:
     now = time.time()
     for number in range(count):
         recipe = Recipe(
-            prompt=f"{['red apple', 'teddy bear', 'rocket'][number % 3]}, on a blue background", seed=10_000 + number,
+            prompt=f"{['red apple', 'teddy bear', 'rocket'][number % 3]}, on a blue background",
+            seed=10_000 + number,
             adapters=((Path(f"/runs/ink{number % 7}.safetensors"), 0.8),),
-        )  # fmt: skip
+        )
         info = PngInfo()
         info.add_itxt(FOREIGN, parameters_text(recipe))
         info.add_itxt(KEY, _json(recipe))

@@ -26,16 +26,24 @@ def workspace(tmp_path):
     found = Workspace.open(tmp_path)
     run = found.runs / "ink"
     run.mkdir()
-    config = config_from({
-        "data.folder": str(ASSETS / "datasets" / "silhouette"), "name": "ink", "data.trigger": "inkling",
-        "validation.fraction": 0.25,
-    })  # fmt: skip
+    config = config_from(
+        {
+            "data.folder": str(ASSETS / "datasets" / "silhouette"),
+            "name": "ink",
+            "data.trigger": "inkling",
+            "validation.fraction": 0.25,
+        }
+    )
     (run / "run.toml").write_text(config_to_toml(config))
     adapter = attach(load_base(shared=False).model, AdapterSpec(rank=2, alpha=2))
     adapter.save(run / "adapter.safetensors", metadata={})
-    adapter.save(found.adapters / "dropped.safetensors", metadata={
-        "modelspec.trigger_phrase": "zsk, ohwx", "ss_tag_frequency": '{"a": {"cat": 9}}',
-    })  # fmt: skip
+    adapter.save(
+        found.adapters / "dropped.safetensors",
+        metadata={
+            "modelspec.trigger_phrase": "zsk, ohwx",
+            "ss_tag_frequency": '{"a": {"cat": 9}}',
+        },
+    )
     adapter.save(found.adapters / "tags.safetensors", metadata={"ss_tag_frequency": '{"a": {"cat": 9}}'})
     yield found
     end_jobs()

@@ -17,9 +17,15 @@ from studio.workspace import ASSETS, Workspace
 from tests.serving import end_jobs
 
 QUICK = {
-    "dataset": "silhouette", "adapter.rank": 2, "adapter.targets": "attention", "training.steps": 2,
-    "training.batch_size": 1, "training.warmup": 0, "preview.every": 0, "validation.every": 0,
-}  # fmt: skip
+    "dataset": "silhouette",
+    "adapter.rank": 2,
+    "adapter.targets": "attention",
+    "training.steps": 2,
+    "training.batch_size": 1,
+    "training.warmup": 0,
+    "preview.every": 0,
+    "validation.every": 0,
+}
 
 
 @pytest.fixture

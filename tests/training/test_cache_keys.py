@@ -19,11 +19,23 @@ from tests.basemodels import tiny
 
 # Another value for every setting of the data section, so that a new one can't be forgotten.
 OTHERS = {
-    "trigger": "zsk", "resolution": 96, "buckets": False, "upscale": True, "repeats": 3, "flip": True,
-    "caption_dropout": 1.0, "shuffle_tags": True, "keep_tags": 2, "regularisation": "kind",
-    "regularisation_weight": 2.0, "masks": True, "outside": 0.5, "held_out": "kind",
-    "max_token_length": 5, "clip_skip": 2,
-}  # fmt: skip
+    "trigger": "zsk",
+    "resolution": 96,
+    "buckets": False,
+    "upscale": True,
+    "repeats": 3,
+    "flip": True,
+    "caption_dropout": 1.0,
+    "shuffle_tags": True,
+    "keep_tags": 2,
+    "regularisation": "kind",
+    "regularisation_weight": 2.0,
+    "masks": True,
+    "outside": 0.5,
+    "held_out": "kind",
+    "max_token_length": 5,
+    "clip_skip": 2,
+}
 
 
 @pytest.fixture(scope="module")

@@ -38,10 +38,19 @@ def begin(base_folder, tmp_path):
     def go(steps, **settings):
         folder = workspace.runs / "run"
         usual = {
-            "name": "run", "base": str(base_folder), "data.folder": str(tmp_path / "images"), "training.steps": steps,
-            "training.batch_size": 2, "training.warmup": 0, "training.checkpoint_every": 1, "adapter.rank": 2,
-            "adapter.targets": "attention", "preview.every": 0, "validation.every": 1, "validation.fraction": 0.25,
-        }  # fmt: skip
+            "name": "run",
+            "base": str(base_folder),
+            "data.folder": str(tmp_path / "images"),
+            "training.steps": steps,
+            "training.batch_size": 2,
+            "training.warmup": 0,
+            "training.checkpoint_every": 1,
+            "adapter.rank": 2,
+            "adapter.targets": "attention",
+            "preview.every": 0,
+            "validation.every": 1,
+            "validation.fraction": 0.25,
+        }
         config = config_from(usual | settings)
         return list(train(config, workspace, folder=folder if folder.exists() else None))
 

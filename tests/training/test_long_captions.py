@@ -116,11 +116,22 @@ def test_a_short_caption_means_the_same_beside_a_long_one(bases, images, tmp_pat
 def run(folder, workspace, base, **settings):
     """(its held-out losses, the losses of its steps); validation and previews are part of it."""
     usual = {
-        "name": "x", "data.folder": str(folder), "base": base, "training.steps": 1, "training.batch_size": 2,
-        "adapter.rank": 2, "adapter.targets": "attention", "training.warmup": 0, "data.caption_dropout": 0,
-        "data.held_out": str(folder.parent / "held"), "validation.every": 1, "preview.every": 1, "preview.steps": 1,
-        "preview.prompts": ["red apple"], "data.clip_skip": 2,
-    }  # fmt: skip
+        "name": "x",
+        "data.folder": str(folder),
+        "base": base,
+        "training.steps": 1,
+        "training.batch_size": 2,
+        "adapter.rank": 2,
+        "adapter.targets": "attention",
+        "training.warmup": 0,
+        "data.caption_dropout": 0,
+        "data.held_out": str(folder.parent / "held"),
+        "validation.every": 1,
+        "preview.every": 1,
+        "preview.steps": 1,
+        "preview.prompts": ["red apple"],
+        "data.clip_skip": 2,
+    }
     events = list(train(config_from(usual | settings), Workspace.open(workspace)))
     return [[event.loss for event in events if isinstance(event, kind)] for kind in (Validation, Step)]
 

@@ -42,9 +42,17 @@ def test_a_run_of_two_images_says_that_the_check_is_off(tmp_path):
     folder.mkdir()
     for colour in ("red", "blue"):
         Image.new("RGB", (64, 64), colour).save(folder / f"{colour}.png")
-    config = config_from({
-        "data.folder": str(folder), "base": str(tiny.save("sd1", tmp_path)), "training.steps": 1, "adapter.rank": 1,
-        "adapter.targets": "attention", "preview.steps": 1, "preview.prompts": ["x"], "validation.every": 0,
-    })  # fmt: skip
+    config = config_from(
+        {
+            "data.folder": str(folder),
+            "base": str(tiny.save("sd1", tmp_path)),
+            "training.steps": 1,
+            "adapter.rank": 1,
+            "adapter.targets": "attention",
+            "preview.steps": 1,
+            "preview.prompts": ["x"],
+            "validation.every": 0,
+        }
+    )
     said = [event.message for event in train(config, Workspace.open(tmp_path / "w")) if isinstance(event, Warned)]
     assert any(line.startswith("The memorization check is off: it needs at least 3") for line in said)

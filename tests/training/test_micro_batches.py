@@ -86,8 +86,9 @@ def test_a_divided_step_is_the_whole_step_and_the_run_says_so(base_folder, image
 
 def test_a_run_that_goes_on_keeps_to_the_smaller_pieces(base_folder, images, tmp_path, room):
     room(2)
-    config = config_from(settings(base_folder, images, **{"training.steps": 2, "training.batch_size": 4,
-                                                            "training.warmup": 1}))  # fmt: skip
+    config = config_from(
+        settings(base_folder, images, **{"training.steps": 2, "training.batch_size": 4, "training.warmup": 1})
+    )
     list(train(config, Workspace.open(tmp_path)))
     folder = tmp_path / "runs" / "run"
     assert newest(folder)["train_step"]["pieces"] == 2

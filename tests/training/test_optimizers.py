@@ -89,9 +89,11 @@ def test_each_part_has_its_own_rate_and_b_its_multiple():
     set_learning_rates(optimizer, 0.5)
     found = {(g["component"], tuple(p.shape[0] for p in g["params"])): g["lr"] for g in optimizer.param_groups}
     assert found == {
-        ("unet", (2,)): pytest.approx(5e-4), ("unet", (4,)): pytest.approx(8e-3),
-        ("text_encoder", (2,)): pytest.approx(1e-4), ("text_encoder", (4,)): pytest.approx(1.6e-3),
-    }  # fmt: skip
+        ("unet", (2,)): pytest.approx(5e-4),
+        ("unet", (4,)): pytest.approx(8e-3),
+        ("text_encoder", (2,)): pytest.approx(1e-4),
+        ("text_encoder", (4,)): pytest.approx(1.6e-3),
+    }
 
 
 def test_a_package_that_is_missing_is_named_with_what_to_do(monkeypatch):

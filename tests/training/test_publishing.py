@@ -45,10 +45,15 @@ def make(workspace, name: str, **settings):
     folder = workspace.runs / name
     (folder / "previews").mkdir(parents=True)
     values = {
-        "name": name, "data.folder": str(workspace.datasets / "my cats"), "data.trigger": "zsk", "adapter.rank": 4,
-        "base": "/secret/place/models/old-anime", "training.steps": 40, "data.held_out": "/secret/place/held",
+        "name": name,
+        "data.folder": str(workspace.datasets / "my cats"),
+        "data.trigger": "zsk",
+        "adapter.rank": 4,
+        "base": "/secret/place/models/old-anime",
+        "training.steps": 40,
+        "data.held_out": "/secret/place/held",
         "preview.prompts": ["zsk | a <b>cat</b>", "zsk at half @0.5"],
-    } | settings  # fmt: skip
+    } | settings
     (folder / "run.toml").write_text(config_to_toml(config_from(values)), encoding="utf-8")
     append(folder, Started(0, 40, 1, 0.0, "1"))
     for step in (0, 40):
@@ -179,10 +184,13 @@ def hub(monkeypatch, public: set[str] = frozenset(), status: int = 200):
                 return self.answer({"errors": [], "warnings": []})
             if "/preupload/" in self.path:
                 files = [
-                    {"path": one["path"], "shouldIgnore": False,
-                     "uploadMode": "lfs" if one["path"].endswith((".safetensors", ".png")) else "regular"}
+                    {
+                        "path": one["path"],
+                        "shouldIgnore": False,
+                        "uploadMode": "lfs" if one["path"].endswith((".safetensors", ".png")) else "regular",
+                    }
                     for one in json.loads(body)["files"]
-                ]  # fmt: skip
+                ]
                 return self.answer({"files": files})
             if self.path.endswith("/info/lfs/objects/batch"):
                 objects = [

@@ -23,7 +23,7 @@ from studio.training.events import (
     Warned,
     from_dict,
     to_dict,
-)  # fmt: skip
+)
 from studio.training.reading import KEPT, Log, at_work, read_run_folder, skim_run_folder
 from studio.training.runs import append, here
 from studio.training.summary import course, summaries, summary

@@ -16,8 +16,9 @@ def test_tabs_hold_tabs_alone(page):
     """A State or a Timer between two tabs makes Gradio show one tab's name on another."""
     strays = {
         tabs.elem_id: [child.get_block_name() for child in tabs.children if not isinstance(child, gr.Tab)]
-        for tabs in page.blocks.values() if isinstance(tabs, gr.Tabs)
-    }  # fmt: skip
+        for tabs in page.blocks.values()
+        if isinstance(tabs, gr.Tabs)
+    }
     assert len(strays) == 4 and not any(strays.values()), strays
 
 

@@ -17,8 +17,10 @@ def test_a_watcher_without_news_costs_one_skip_whatever_its_outputs():
 
 def test_news_come_in_the_order_of_the_outputs():
     assert _ask(lambda a, b: {"third": b, "first": a}, ("x", ["y"]), ["first", "second", "third"])[1] == [
-        "x", SKIP, ["y"]
-    ]  # fmt: skip
+        "x",
+        SKIP,
+        ["y"],
+    ]
     assert _ask(lambda: gr.update(visible=True), (), ["one"])[1] == [gr.update(visible=True)]
     assert _ask(lambda: "x", (), ["one"])[1] == ["x"]
     assert _ask(lambda: ["a", "b"], (), ["one"])[1] == [["a", "b"]]

@@ -49,9 +49,15 @@ def test_warnings_stand_newest_first():
 def test_a_check_tells_findings_in_words_time_memory_and_the_proposal():
     finding = SimpleNamespace(level="stop", message="does not fit")
     report = SimpleNamespace(
-        findings=[finding], ready=False, step_seconds=0.5, preview_seconds=0.0, memory=1.0, available=8.0,
-        total_seconds=120, proposal={"training.batch_size": 2, "training.gradient_checkpointing": True},
-    )  # fmt: skip
+        findings=[finding],
+        ready=False,
+        step_seconds=0.5,
+        preview_seconds=0.0,
+        memory=1.0,
+        available=8.0,
+        total_seconds=120,
+        proposal={"training.batch_size": 2, "training.gradient_checkpointing": True},
+    )
     html = views.check_report(SimpleNamespace(state="done", result=report), {"training.batch_size": "Batch size"})
     for part in ("Not ready", "✗ Would fail</span> does not fit", "0.50 s", "1.0 of 8 GB", "2 min"):
         assert part in html

@@ -123,8 +123,12 @@ def every_tab(chromium: Browser, url: str, out: Path, state: str) -> None:
 
 def shoot(page: Page, path: Path) -> None:
     page.mouse.move(5, 5)
+    size = page.viewport_size
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": size["width"], "height": max(height, size["height"])})  # buttons in sight stay put
     page.wait_for_timeout(1500)  # fades and the last thumbnails
     page.screenshot(path=path, full_page=True)
+    page.set_viewport_size(size)
     print(path, flush=True)
 
 

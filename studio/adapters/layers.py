@@ -214,14 +214,14 @@ def init_layer(base: Base, path: str, spec: AdapterSpec) -> Layer:
     return Layer(update, spec.dropout).to(device_of(base))
 
 
-def _kaiming(*shape: int) -> Tensor:
+def kaiming(*shape: int) -> Tensor:
     """As torch initializes a Linear."""
     return nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5))
 
 
 def _lora(shape: torch.Size, rank: int) -> formulas.Parts:
     out, *inputs = shape
-    return {"A": _kaiming(rank, *inputs), "B": torch.zeros(out, rank, *(1 for _ in inputs[1:]))}
+    return {"A": kaiming(rank, *inputs), "B": torch.zeros(out, rank, *(1 for _ in inputs[1:]))}
 
 
 def _tucker(shape: torch.Size, rank: int) -> formulas.Parts:
@@ -231,8 +231,8 @@ def _tucker(shape: torch.Size, rank: int) -> formulas.Parts:
         return _lora(shape, rank)
     ones = [1 for _ in window]
     return {
-        "A": _kaiming(rank, width, *ones),
-        "mid": _kaiming(rank, rank, *window),
+        "A": kaiming(rank, width, *ones),
+        "mid": kaiming(rank, rank, *window),
         "B": torch.zeros(out, rank, *ones),
     }
 
@@ -252,9 +252,9 @@ def _lokr(shape: torch.Size, rank: int) -> formulas.Parts:
     """w1 small and full; w2 a product where the rank makes that smaller, else full. One factor starts at zero."""
     out, width, *window = shape
     (small_out, large_out), (small_in, large_in) = _divide(out), _divide(width)
-    parts = {"lokr_w1": _kaiming(small_out, small_in)}
+    parts = {"lokr_w1": kaiming(small_out, small_in)}
     if not is_whole_lokr(shape, rank):
-        return parts | {"lokr_w2_a": torch.zeros(large_out, rank), "lokr_w2_b": _kaiming(rank, large_in, *window)}
+        return parts | {"lokr_w2_a": torch.zeros(large_out, rank), "lokr_w2_b": kaiming(rank, large_in, *window)}
     return parts | {"lokr_w2": torch.zeros(large_out, large_in, *window)}
 
 

@@ -64,6 +64,16 @@ def key_of(workspace: Workspace, name: str) -> str | None:
     return next(iter(keys), None)
 
 
+def key_of_path(workspace: Workspace, path: str) -> str:
+    """The key of a file that lies in the workspace; "" for none, and for one that lies elsewhere."""
+    place = Path(path)
+    if path and place.is_file() and place.parent == workspace.adapters:
+        return f"file:{place.name}"
+    if path and place.is_file() and place.name == "adapter.safetensors" and place.parent.parent == workspace.runs:
+        return f"run:{place.parent.name}"
+    return ""
+
+
 def checked_key(value: Any) -> Any:
     """ "run:NAME" or "file:NAME" of {"run": NAME}, {"file": NAME} or the key itself; a Path of Python's own stays."""
     if isinstance(value, dict):

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from studio.errors import DatasetError, NotAllowedError, RunError, StudioError, WorkspaceError
 from studio.services import base_models
+from studio.services.adapter_files import adapter_path, key_of_path
 from studio.services.base_models import STARTER
 from studio.services.datasets import open_named
 from studio.services.jobs import Job, jobs, latest, remember, running, stop_job
@@ -69,6 +70,8 @@ def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
     for key in FOLDERS:  # names of datasets, never paths: whoever opened the page is not the owner of the disk
         if values.get(key):
             values[key] = str(open_named(workspace, values[key]).folder)
+    if values.get("adapter.init_from"):  # a name as well
+        values["adapter.init_from"] = str(adapter_path(workspace, str(values["adapter.init_from"])))
     values["base"] = base_models.line_of(workspace, values.get("base"))
     config = config_for(values)
     workspace.allows.check_run(dotted(config))
@@ -342,6 +345,7 @@ def run_settings(workspace: Workspace, name: str) -> dict[str, Any]:
         folder = Path(values[key])
         inside = bool(values[key]) and folder.parent == workspace.datasets and folder.is_dir()
         values[key] = folder.name if inside else ""
+    values["adapter.init_from"] = key_of_path(workspace, values["adapter.init_from"])
     values["dataset"] = values.pop("data.folder")
     values["base"] = base_models.name_of(workspace, values["base"])
     return values

@@ -87,6 +87,8 @@ ALIASES = {
     "network_dim": Alias("adapter.rank"),
     "network_alpha": Alias("adapter.alpha"),
     "network_dropout": Alias("adapter.dropout"),
+    "network_weights": Alias("adapter.init_from"),
+    "dim_from_weights": Alias("adapter.init_resize", _not),
     "network_train_unet_only": Alias("adapter.text_encoder", _not),
     "max_train_steps": Alias("training.steps"),
     "gradient_accumulation_steps": Alias("training.accumulation"),

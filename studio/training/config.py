@@ -77,6 +77,10 @@ class AdapterConfig(_Section):
         "all", description="Target modules. All: convolutions too, which small bases need for style."
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's inputs during training.")
+    init_from: str = Field(
+        "", description="Continue from an adapter file, with its kind, layers, rank and alpha. Empty: a new adapter."
+    )
+    init_resize: bool = Field(False, description="Resize what is continued to this rank and alpha, as a plain LoRA.")
     text_encoder: bool = Field(False, description="Also train the text encoder's attention and feed-forward layers.")
 
 

@@ -68,6 +68,7 @@ RULES = (
         "a base whose text encoder adapters are made for",
         lambda config, base: bool(base.trained_encoders),
     ),
+    Rule("adapter.init_resize", "adapter.init_from", lambda config, base: bool(config.adapter.init_from)),
     Rule(
         "data.max_token_length",
         "a base that reads captions in chunks (Stable Diffusion 1, 2 and XL)",

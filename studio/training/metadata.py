@@ -25,6 +25,7 @@ def adapter_metadata(
         "studio.base_hash": weights,
         "studio.step": str(step),
         "studio.trigger": data.trigger,
+        "studio.init_from": Path(config.adapter.init_from).name,
         "modelspec.trigger_phrase": data.trigger,
         "modelspec.resolution": f"{resolution}x{resolution}",
         "ss_output_name": config.name,

@@ -88,7 +88,8 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     problems += more
     cache.keep_facts()
     findings += [Finding("warn", problem) for problem in problems] + [Finding("note", base.placed())]
-    findings.append(Finding("note", parameter_line(config.adapter, config.base)))
+    if not config.adapter.init_from:
+        findings.append(Finding("note", parameter_line(config.adapter, config.base)))
     findings.append(Finding("note", usual_line(config)))
     if not examples:
         raise RunError(f"No image can be learned from. {problems[0]}")

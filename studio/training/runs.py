@@ -14,7 +14,9 @@ from studio.training.config import RunConfig, config_from, config_from_toml, con
 from studio.training.events import Event, to_dict
 from studio.training.reading import LOG, RunView, read_run_folder
 from studio.training.selection import split
-from studio.workspace import Workspace, atomic_write, safe_name
+from studio.workspace import Workspace, atomic_copy, atomic_write, safe_name
+
+INIT = "init.safetensors"  # in a run's folder: the adapter that it continues from
 
 
 def new_run(config: RunConfig, workspace: Workspace) -> Path:
@@ -23,6 +25,11 @@ def new_run(config: RunConfig, workspace: Workspace) -> Path:
     """
     from studio.training.optimizers import missing_for  # brings torch
 
+    init = Path(config.adapter.init_from).expanduser() if config.adapter.init_from else None
+    if init:
+        from studio.adapters import read_outline
+
+        read_outline(init)  # a file that can't be read is reported before anything is made
     split(config)  # a bad folder, base or optimizer is said before anything is made
     base_folder(config.base)
     complaint = missing_for(config.training)
@@ -33,6 +40,8 @@ def new_run(config: RunConfig, workspace: Workspace) -> Path:
     if (folder / "run.toml").exists():
         raise RunError(f"There is a run called {name!r} already: choose another name, or resume it.")
     folder.mkdir(parents=True, exist_ok=True)
+    if init:
+        atomic_copy(init, folder / INIT)  # the run resumes with it, whatever becomes of the original
     atomic_write(folder / "run.toml", config_to_toml(config.model_copy(update={"name": name})))
     return folder
 

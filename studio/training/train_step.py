@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from studio.adapters import attach
 from studio.adapters.writing import adapter_bytes
 from studio.basemodels import Family
 from studio.building import building
@@ -21,7 +20,7 @@ from studio.training.examples import Batch, BatchLoader
 from studio.training.micro_batches import MicroBatcher, NoisedBatch
 from studio.training.objective import loss_of, offset_noise, stratified, timesteps
 from studio.training.optimizers import Average, lr_factor, make_optimizer, set_learning_rates
-from studio.training.parameter_count import specs_of
+from studio.training.starting import start_adapters
 from studio.workspace import atomic_write
 
 
@@ -40,14 +39,13 @@ class StepResult:
 class TrainStep:
     """Adapters on a base, and how they are adjusted."""
 
-    def __init__(self, config: RunConfig, base: Family, distributed: Distributed):
+    def __init__(self, config: RunConfig, base: Family, distributed: Distributed, init: Path | None = None):
+        """init: the run's copy of the adapter that it continues from."""
         self.config, self.base, self.distributed = config, base, distributed
         wanted, settings = config.adapter, config.training
         torch.manual_seed(settings.seed)
-        modules = base.modules()
-        specs = specs_of(wanted, base)
         with building:
-            adapters = {component: attach(modules[component], spec, config.name) for component, spec in specs.items()}
+            adapters, self.notes = start_adapters(config, base, init)
         self.adapters = {component: adapter.to(base.device).eval() for component, adapter in adapters.items()}
         self.parameters = [p for adapter in adapters.values() for p in adapter.parameters()]
         self.optimizer = make_optimizer(adapters, settings)

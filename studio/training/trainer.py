@@ -161,7 +161,9 @@ class _Run:
             return
         self.base, self.chosen = base, chosen
         self.weights = weights_hash(base.folder)  # now: the folder may be gone at a later checkpoint
-        self.train_step = TrainStep(config, base, self.distributed)
+        init = self.folder / runs.INIT
+        self.train_step = TrainStep(config, base, self.distributed, init if init.is_file() else None)
+        warnings += self.train_step.notes
         self.leaving.enter_context(
             cache_of(base).training(self.folder / "adapter.safetensors", self.train_step.adapters)
         )

@@ -6,6 +6,7 @@ import gradio as gr
 
 from studio.errors import StudioError
 from studio.services import base_models, datasets, runs
+from studio.services.adapter_files import adapter_choices
 from studio.web.components import base_model_picker
 from studio.web.components.fields import QUIET, field_for, setting
 from studio.web.components.html import note
@@ -15,7 +16,11 @@ from studio.web.train.context import TrainContext
 from studio.web.train.labels import FIRST, GROUPS, LABELS
 from studio.workspace import Workspace
 
-NOT_CHOSEN = {"data.held_out": "a share of the dataset", "data.regularisation": "none"}
+NOT_CHOSEN = {
+    "data.held_out": "a share of the dataset",
+    "data.regularisation": "none",
+    "adapter.init_from": "a new adapter",
+}
 OWN = ("base", "data.trigger", "preview.prompts", *NOT_CHOSEN)  # what no preset changes
 SIZED = ("adapter.kind", "adapter.rank", "adapter.targets", "adapter.text_encoder")  # decide how much is trained
 
@@ -145,7 +150,8 @@ def _group(labels: dict[str, str]) -> dict[str, Any]:
 
 
 def _folders(workspace: Workspace, key: str) -> list[tuple[str, str]]:
-    return [(NOT_CHOSEN[key], ""), *datasets.dataset_choices(workspace)]
+    known = adapter_choices(workspace) if key == "adapter.init_from" else datasets.dataset_choices(workspace)
+    return [(NOT_CHOSEN[key], ""), *known]
 
 
 # Between settings and what the fields hold --------------------------------------------------------------------------

@@ -22,8 +22,10 @@ GROUPS = {  # heading of a folded part -> its settings, with their labels
         "adapter.kind": "Adapter type",
         "adapter.targets": "Target modules",
         "adapter.alpha": "Alpha",
+        "adapter.init_from": "Continue from",
         "adapter.dropout": "Dropout",
         "adapter.text_encoder": "Train the text encoder",
+        "adapter.init_resize": "Resize what is continued",
     },
     "Steps and learning rate": {
         "training.batch_size": "Batch size",

@@ -62,6 +62,7 @@ def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
     """
     from studio.training.config import dotted
     from studio.training.defaults import config_for
+    from studio.training.length import with_steps
 
     values = dict(values)
     dataset = open_named(workspace, values.pop("dataset", ""))
@@ -73,7 +74,7 @@ def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
     if values.get("adapter.init_from"):  # a name as well
         values["adapter.init_from"] = str(adapter_path(workspace, str(values["adapter.init_from"])))
     values["base"] = base_models.line_of(workspace, values.get("base"))
-    config = config_for(values)
+    config = with_steps(config_for(values))
     workspace.allows.check_run(dotted(config))
     return config
 

@@ -7,13 +7,12 @@ together, however many there are (DreamBooth, arXiv:2208.12242, trains on one of
 
 import random
 from collections import defaultdict
-from fractions import Fraction
 from functools import lru_cache
 
 from studio.training.config import DataConfig
 from studio.training.examples import Example, Row
+from studio.training.length import balance
 
-FINEST = 16  # of the ratio in which both kinds are balanced: it is exact to 1 part in this or better
 Size = tuple[int, int]
 
 
@@ -28,7 +27,7 @@ class BatchSampler:
             kind = self.regularization if example.regularization else self.own
             kind[example.frame.size] += [example] * example.repeats
         own_count, other_count = self._count(self.own), self._count(self.regularization)
-        own_turns, other_turns = _balance(own_count, other_count)
+        own_turns, other_turns = balance(own_count, other_count)
         self.places = {  # of each bucket in a cycle: for the own images, for regularization images
             size: (own_turns * len(self.own[size]), other_turns * len(self.regularization[size]))
             for size in sorted({*self.own, *self.regularization})
@@ -86,13 +85,3 @@ class BatchSampler:
     @staticmethod
     def _count(buckets: dict[Size, list[Example]]) -> int:
         return sum(map(len, buckets.values()))
-
-
-def _balance(own: int, regularization: int) -> tuple[int, int]:
-    """(a, b) so that a · own is about b · regularization; (1, 1) where there is only one kind."""
-    if not own or not regularization:
-        return 1, 1
-    few, many = sorted((own, regularization))
-    ratio = Fraction(many, few).limit_denominator(FINEST)
-    turns = ratio.numerator, ratio.denominator
-    return turns if own <= regularization else turns[::-1]

@@ -88,6 +88,12 @@ class TrainingConfig(_Section):
     steps: int = Field(
         200, ge=1, le=1_000_000, description="How often the weights are updated, each time by one batch."
     )
+    epochs: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="How often each image is shown, instead of training.steps. Empty: training.steps counts.",
+    )
     batch_size: int = Field(4, ge=1, le=1024, description="Images per step, on all devices together.")
     accumulation: int = Field(
         1, ge=1, le=1024, description="Gradient accumulation: batches per step, like a larger batch in less memory."

@@ -31,6 +31,7 @@ from studio.training.examples import (
     encode_missing,
     list_examples,
 )
+from studio.training.length import with_steps
 from studio.training.micro_batches import DoesNotFit
 from studio.training.optimizers import missing_for
 from studio.training.parameter_count import parameter_line
@@ -75,6 +76,7 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
 
     Writes nothing but cache files, which the run will use. Raises StudioError where a run could not even begin.
     """
+    config = with_steps(config)
     cache = Cache(workspace.cache / "encoded")
     chosen = split(config, lambda item: cache.facts(item)[0])
     findings = [Finding("note", line) for line in chosen.accounts]

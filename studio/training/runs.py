@@ -12,6 +12,7 @@ from studio.basemodels import base_folder
 from studio.errors import ConfigError, RunError, user_message
 from studio.training.config import RunConfig, config_from, config_from_toml, config_to_toml, dotted
 from studio.training.events import Event, to_dict
+from studio.training.length import with_steps
 from studio.training.reading import LOG, RunView, read_run_folder
 from studio.training.selection import split
 from studio.workspace import Workspace, atomic_copy, atomic_write, safe_name
@@ -30,6 +31,7 @@ def new_run(config: RunConfig, workspace: Workspace) -> Path:
         from studio.adapters import read_outline
 
         read_outline(init)  # a file that can't be read is reported before anything is made
+    config = with_steps(config)
     split(config)  # a bad folder, base or optimizer is said before anything is made
     base_folder(config.base)
     complaint = missing_for(config.training)
@@ -51,7 +53,7 @@ def extend_run(folder: Path, steps: int) -> RunConfig:
     config = config_from_toml(folder / "run.toml")
     if steps <= read_run_folder(folder).step:
         raise RunError(f"{folder.name} has done {read_run_folder(folder).step} steps already: give it more than that.")
-    config = config_from(dotted(config) | {"training.steps": steps})
+    config = config_from(dotted(config) | {"training.steps": steps, "training.epochs": None})
     atomic_write(folder / "run.toml", config_to_toml(config))
     return config
 

@@ -22,7 +22,7 @@ from studio.training import checkpoints, made_of, provenance, runs, tensorboard,
 from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache, key_of
 from studio.training.changes import as_begun
-from studio.training.config import RunConfig
+from studio.training.config import RunConfig, config_from_toml
 from studio.training.defaults import usual_line
 from studio.training.difficulty import Difficulty
 from studio.training.distributed import Distributed
@@ -128,6 +128,8 @@ class _Run:
         save: threading.Event | None,
     ):
         config = config.model_copy(update={"name": folder.name})
+        if config.training.epochs is not None and (folder / "run.toml").is_file():
+            config = config_from_toml(folder / "run.toml")  # has the steps that they come to
         self.config, self.changed = as_begun(config, provenance.begun_under(folder))
         self.workspace, self.folder, self.distributed = workspace, folder, distributed
         self.stop, self.save = stop or threading.Event(), save or threading.Event()
@@ -444,9 +446,11 @@ class _Run:
         beside = f" and as often {other} regularization images" if other else ""
         many = f" on {self.distributed.count} processes" if self.distributed.count > 1 else ""
         account = " ".join(self.chosen.accounts)
-        return (
-            f"{own} images{beside} ({buckets}){many}. {account} {self.base.placed()} {usual_line(self.config)}".strip()
-        )
+        settings = self.config.training
+        epochs, _ = self.plan.times_seen(settings.steps * settings.batch_size * settings.accumulation)
+        length = f"{settings.steps:,} steps, {epochs:.3g} epochs."
+        usual = usual_line(self.config)
+        return f"{own} images{beside} ({buckets}){many}. {length} {account} {self.base.placed()} {usual}".strip()
 
     def _state(self, step: int) -> dict[str, Any]:
         """All that a run needs to go on as if it had never stopped."""

@@ -28,6 +28,7 @@ GROUPS = {  # heading of a folded part -> its settings, with their labels
         "adapter.init_resize": "Resize what is continued",
     },
     "Steps and learning rate": {
+        "training.epochs": "Epochs",
         "training.batch_size": "Batch size",
         "training.accumulation": "Gradient accumulation",
         "training.optimizer": "Optimizer",

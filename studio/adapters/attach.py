@@ -5,6 +5,7 @@ were, any number of adapters can act on one layer, and each has its own strength
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -136,13 +137,26 @@ class Adapter(nn.Module):
         """{(component, path): the layer's update}, copied to the CPU. The component is "" after `attach`."""
         return {place: layer.update for place, layer in self._layers.items()}
 
-    def groups(self, learning_rate: float, b_ratio: float = 1.0) -> list[dict[str, Any]]:
-        """Parameter groups for an optimizer. A `b_ratio` above 1 trains B faster than A: LoRA+ (arXiv:2402.12354)."""
-        named = list(self.named_parameters())
-        fast = [p for name, p in named if name.rsplit(".", 1)[-1] == "B"]
-        slow = [p for name, p in named if name.rsplit(".", 1)[-1] != "B"]
-        rates = ((slow, learning_rate), (fast, learning_rate * b_ratio))
-        return [{"params": params, "lr": rate} for params, rate in rates if params]
+    def groups(
+        self, learning_rate: float, b_ratio: float = 1.0, rates: Mapping[str, float] | None = None
+    ) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer. A `b_ratio` above 1 trains B faster than A: LoRA+ (arXiv:2402.12354).
+
+        rates: {regular expression: learning rate} for layers whose rate differs; the first that fits counts.
+        """
+        sorted_by: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for own in dict.fromkeys((learning_rate, *(rates or {}).values())):
+            sorted_by |= {(own, False): [], (own, True): []}
+        for (_, path), layer in self._layers.items():
+            fits = (rate for pattern, rate in (rates or {}).items() if re.search(pattern, path))
+            rate = next(fits, learning_rate)
+            for name, parameter in layer.named_parameters():
+                sorted_by[rate, name == "B"].append(parameter)
+        return [
+            {"params": params, "lr": rate * b_ratio if fast else rate}
+            for (rate, fast), params in sorted_by.items()
+            if params
+        ]
 
     def detach(self) -> None:
         """Remove the adapter. The base is as it was before, `requires_grad` included. A second call does nothing."""

@@ -41,7 +41,7 @@ class AdapterSpec:
     dropout     share of the inputs hidden from the adapter while it trains, 0..1
     stabilised  scale by alpha / sqrt(rank) instead (arXiv:2312.03732), so that a high rank learns as fast as a low one
     init        "standard" (A random, B zero), or "pissa": from the strongest directions of the weight itself
-    ranks       {regular expression: rank} for layers that shall differ; the first that fits counts
+    ranks       {regular expression: rank} for layers that shall differ; the first that fits counts, 0 leaves them out
     alphas      the same for alpha
 
     Raises AdapterError.
@@ -60,8 +60,8 @@ class AdapterSpec:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise AdapterError(f"The adapter kind {self.kind!r} is unknown: use {', '.join(KINDS)}.")
-        for rank in (self.rank, *self.ranks.values()):
-            if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        for rank, least in ((self.rank, 1), *((rank, 0) for rank in self.ranks.values())):
+            if type(rank) is not int or not least <= rank <= MAX_RANK:
                 raise AdapterError(f"The rank must be a whole number from 1 to {MAX_RANK} (you gave {rank!r}).")
         for alpha in (self.alpha, *self.alphas.values()):
             if alpha is not None and not (_is_number(alpha) and alpha > 0):
@@ -101,7 +101,7 @@ class AdapterSpec:
 
     def wants(self, path: str) -> bool:
         """Whether the layer at `path` is a target."""
-        return any(re.search(pattern, path) for pattern in self.patterns)
+        return any(re.search(pattern, path) for pattern in self.patterns) and self.rank_of(path) > 0
 
 
 def _is_number(value: object) -> bool:

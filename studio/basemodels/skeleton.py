@@ -1,5 +1,6 @@
 """A base's layers on the meta device: what fits it and how many parameters would train, before it is loaded."""
 
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,16 @@ def _module(folder: Path, entry: Any) -> nn.Module:
     raise BaseModelError(f"{folder.name} is no model that is known here: download the model again.")
 
 
-def count_trainable(module: nn.Module, spec: AdapterSpec) -> tuple[int, int]:
-    """(layers, trainable parameters) of a fresh adapter by `spec` on a module of `skeleton`. Draws no random number."""
-    layers = {path: layer for path, layer in module.named_modules() if path and can_train(layer) and spec.wants(path)}
+def count_trainable(module: nn.Module, spec: AdapterSpec, paths: Collection[str] | None = None) -> tuple[int, int]:
+    """(layers, trainable parameters) of a fresh adapter by `spec` on a module of `skeleton`. Draws no random number.
+
+    paths: the layers, instead of those that `spec` wants.
+    """
+    layers = {
+        path: layer
+        for path, layer in module.named_modules()
+        if path and can_train(layer) and (spec.wants(path) if paths is None else path in paths)
+    }
     count, plain = 0, spec
     if spec.kind == "dora":  # a LoRA, and the length of each output
         plain = AdapterSpec(spec.rank, spec.alpha, "lora", spec.targets, ranks=spec.ranks, alphas=spec.alphas)

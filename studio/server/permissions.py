@@ -16,6 +16,7 @@ MB, GB = 10**6, 10**9
 _REFUSED = {
     "folders": "Paths of this machine can't be typed here: drop the files instead.",
     "models": "Only the built-in models can be used here: open the studio on your own machine for others.",
+    "patterns": "Layers can't be named by patterns here: open the studio on your own machine for that.",
     "publish": "Nothing can be published from here: download the adapter, or open the studio on your own machine.",
 }
 _YOURS = "open the studio on your own machine for more."
@@ -28,6 +29,7 @@ class Capabilities:
     folders: bool = True  # paths of this machine, typed
     models: bool = True  # base models and captioners other than the built-in ones, also fetched from a hub
     publish: bool = True
+    patterns: bool = True  # regular expressions on layers, which can take for ever
     longest: float | None = None  # seconds of a job that holds the device
     most: tuple[tuple[str, float], ...] = ()
     side: int | None = None  # pixels of an image to be drawn
@@ -50,6 +52,8 @@ class Capabilities:
     def check_run(self, values: Mapping[str, Any]) -> None:
         """Raises NotAllowedError when a run is larger than it may be. values: by dotted setting."""
         self.check_model(values.get("base"))
+        if values.get("adapter.patterns"):
+            self.need("patterns")
         for key, most in self.most:
             value = values.get(key)
             if value is not None and value > most:
@@ -74,6 +78,7 @@ VISITED = Capabilities(
     folders=False,
     models=False,
     publish=False,
+    patterns=False,
     longest=20 * 60,
     most=(
         ("training.steps", 1000),

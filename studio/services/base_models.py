@@ -264,6 +264,8 @@ def parameter_line(workspace: Workspace, name: str, adapter: dict[str, Any]) -> 
     from studio.training.config import config_from
     from studio.training.parameter_count import parameter_line
 
+    if adapter.get("patterns"):
+        workspace.allows.need("patterns")
     given = {f"adapter.{key}": value for key, value in adapter.items()}
     return parameter_line(config_from({"data.folder": "-", **given}).adapter, line_of(workspace, name))
 

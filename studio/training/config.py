@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from studio.errors import ConfigError
 from studio.schema import explain, settings_of
 from studio.training.aliases import Report, resolve
+from studio.training.patterns import MOST as MOST_PATTERNS
+from studio.training.patterns import parsed
 
 Optimizer = Literal["adamw", "adamw-8bit", "adafactor", "lion", "prodigy", "schedule-free-adamw"]
 Schedule = Literal["constant", "cosine", "cosine-restarts", "linear", "polynomial", "one-cycle"]
@@ -73,8 +75,13 @@ class AdapterConfig(_Section):
     alpha: float | None = Field(
         None, gt=0, description="The update is scaled by alpha / rank. Empty: equal to the rank."
     )
-    targets: Literal["attention", "attention+feed-forward", "all"] = Field(
+    targets: Literal["attention", "attention+feed-forward", "all", "patterns"] = Field(
         "all", description="Target modules. All: convolutions too, which small bases need for style."
+    )
+    patterns: list[str] = Field(
+        [],
+        max_length=MOST_PATTERNS,
+        description="Layers by regular expression, a line each, like: attn2 rank=8 alpha=4 lr=5e-5. Rank 0: left out.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's inputs during training.")
     init_from: str = Field(
@@ -205,6 +212,14 @@ class RunConfig(_Section):
             raise ValueError("schedule-free-adamw needs no schedule: set training.schedule to constant")
         if training.optimizer == "schedule-free-adamw" and training.ema:
             raise ValueError("schedule-free-adamw averages by itself: set training.ema to 0")
+        try:
+            patterns = parsed(self.adapter.patterns)
+        except ValueError as error:
+            raise ValueError(f"in adapter.patterns, {error}") from None
+        if self.adapter.targets == "patterns" and not any(one.rank != 0 for one in patterns):
+            raise ValueError("adapter.targets = patterns needs a line in adapter.patterns that trains something")
+        if training.optimizer == "prodigy" and any(one.learning_rate for one in patterns):
+            raise ValueError("prodigy finds one rate for all: leave lr= out of adapter.patterns")
         if training.optimizer == "prodigy" and training.lora_plus > 1:
             raise ValueError("prodigy finds one rate for all: set training.lora_plus to 1")
         if training.warmup and training.warmup >= training.steps > 10:

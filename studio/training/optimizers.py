@@ -15,6 +15,7 @@ from studio import devices
 from studio.adapters import Adapter
 from studio.errors import ConfigError
 from studio.training.config import TrainingConfig
+from studio.training.patterns import LayerPattern, rates
 
 NEEDS = {"adamw-8bit": "bitsandbytes", **dict.fromkeys(("lion", "prodigy", "schedule-free-adamw"), "pytorch_optimizer")}
 INSTALL = {"bitsandbytes": "pip install bitsandbytes", "pytorch_optimizer": "pip install pytorch-optimizer"}
@@ -30,7 +31,9 @@ def missing_for(settings: TrainingConfig) -> str | None:
     return None
 
 
-def make_optimizer(adapters: dict[str, Adapter], settings: TrainingConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    adapters: dict[str, Adapter], settings: TrainingConfig, patterns: Sequence[LayerPattern] = ()
+) -> torch.optim.Optimizer:
     """The run's optimizer over its adapters' parameters; each group's full rate is kept as `group["peak"]`.
 
     adapters: {"unet" or "transformer": adapter, perhaps "text_encoder": adapter, …}.
@@ -43,7 +46,7 @@ def make_optimizer(adapters: dict[str, Adapter], settings: TrainingConfig) -> to
     for component, adapter in adapters.items():
         text = component.startswith("text_encoder")
         rate = text_encoder_lr(settings) if text else settings.learning_rate
-        for group in adapter.groups(rate, settings.lora_plus):
+        for group in adapter.groups(rate, settings.lora_plus, rates(patterns, rate)):
             groups.append({**group, "peak": group["lr"], "component": component})
     decay = settings.weight_decay
     match settings.optimizer:

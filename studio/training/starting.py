@@ -8,7 +8,7 @@ from studio.adapters.continuing import attach_continued, continue_from
 from studio.basemodels import Family
 from studio.errors import ConfigError, RunError
 from studio.training.config import RunConfig
-from studio.training.parameter_count import specs_of
+from studio.training.parameter_count import catching, specs_of
 
 
 def start_adapters(config: RunConfig, base: Family, file: Path | None = None) -> tuple[dict[str, Adapter], list[str]]:
@@ -20,7 +20,9 @@ def start_adapters(config: RunConfig, base: Family, file: Path | None = None) ->
     wanted, modules, specs = config.adapter, base.modules(), specs_of(config.adapter, base)
     place = file or (Path(wanted.init_from).expanduser() if wanted.init_from else None)
     if place is None:
-        return {component: attach(modules[component], spec, config.name) for component, spec in specs.items()}, []
+        new = {component: attach(modules[component], spec, config.name) for component, spec in specs.items()}
+        nothing = [pattern for pattern, places in catching(wanted, base, modules).items() if not places]
+        return new, [f"adapter.patterns: {pattern} fits no layer that is left for it." for pattern in nothing]
     if not place.is_file():
         raise RunError(f"There is no adapter {place}, which this run continues from: put it back.")
     found = continue_from(read_adapter(place), modules, *((wanted.rank, wanted.alpha) if wanted.init_resize else ()))

@@ -20,6 +20,7 @@ from studio.training.examples import Batch, BatchLoader
 from studio.training.micro_batches import MicroBatcher, NoisedBatch
 from studio.training.objective import loss_of, offset_noise, stratified, timesteps
 from studio.training.optimizers import Average, lr_factor, make_optimizer, set_learning_rates
+from studio.training.patterns import parsed
 from studio.training.starting import start_adapters
 from studio.workspace import atomic_write
 
@@ -48,7 +49,7 @@ class TrainStep:
             adapters, self.notes = start_adapters(config, base, init)
         self.adapters = {component: adapter.to(base.device).eval() for component, adapter in adapters.items()}
         self.parameters = [p for adapter in adapters.values() for p in adapter.parameters()]
-        self.optimizer = make_optimizer(adapters, settings)
+        self.optimizer = make_optimizer(adapters, settings, parsed(wanted.patterns))
         self.average = Average(self.parameters, settings.ema) if settings.ema else None
         half = base.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=half)

@@ -179,6 +179,7 @@ ALWAYS = {
 NOT_OF_THE_RESULT = {
     "init_from",
     "init_resize",
+    "patterns",
     "epochs",
     "steps",
     "precision",

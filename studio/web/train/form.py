@@ -21,8 +21,10 @@ NOT_CHOSEN = {
     "data.regularisation": "none",
     "adapter.init_from": "a new adapter",
 }
+LISTS = ("preview.prompts", "adapter.patterns")  # a line each
 OWN = ("base", "data.trigger", "preview.prompts", *NOT_CHOSEN)  # what no preset changes
-SIZED = ("adapter.kind", "adapter.rank", "adapter.targets", "adapter.text_encoder")  # decide how much is trained
+# What decides how much is trained.
+SIZED = ("adapter.kind", "adapter.rank", "adapter.targets", "adapter.text_encoder", "adapter.patterns")
 
 
 class TrainForm:
@@ -122,6 +124,7 @@ class TrainForm:
     def count_parameters(self, base, *values):
         """How many parameters are trainable, and what another choice of modules would come to."""
         given = dict(zip((key.split(".")[1] for key in SIZED), values))
+        given["patterns"] = (given["patterns"] or "").splitlines()
         try:
             return note(base_models.parameter_line(self.workspace, base, given))
         except StudioError as error:
@@ -141,7 +144,8 @@ def _group(labels: dict[str, str]) -> dict[str, Any]:
     with gr.Row(elem_classes="aligned"):
         for key, label in labels.items():
             if setting(key).kind is not bool:
-                choices = {"choices": [(NOT_CHOSEN[key], "")], "value": ""} if key in NOT_CHOSEN else {}
+                choices: dict[str, Any] = {"lines": 2, "max_lines": 8} if key in LISTS else {}
+                choices |= {"choices": [(NOT_CHOSEN[key], "")], "value": ""} if key in NOT_CHOSEN else {}
                 fields[key] = field_for(key, label, min_width=130, **choices)
     for key, label in labels.items():
         if setting(key).kind is bool:
@@ -173,7 +177,8 @@ def as_shown(key: str, value: Any) -> Any:
 def typed(dataset, name, *values) -> dict[str, Any]:
     """What `runs.config_of` takes, from the values of `TrainForm.inputs`. An empty field is left out."""
     found = {"dataset": dataset, "name": (name or "").strip()} | dict(zip(LABELS, values, strict=True))
-    found["preview.prompts"] = [line.strip() for line in (found["preview.prompts"] or "").splitlines() if line.strip()]
+    for key in LISTS:
+        found[key] = [line.strip() for line in (found[key] or "").splitlines() if line.strip()]
     return {key: value for key, value in found.items() if value not in ("", None) or key == "dataset"}
 
 

@@ -22,6 +22,7 @@ GROUPS = {  # heading of a folded part -> its settings, with their labels
         "adapter.kind": "Adapter type",
         "adapter.targets": "Target modules",
         "adapter.alpha": "Alpha",
+        "adapter.patterns": "Layers by pattern",
         "adapter.init_from": "Continue from",
         "adapter.dropout": "Dropout",
         "adapter.text_encoder": "Train the text encoder",

@@ -4,8 +4,9 @@ import functools
 import hashlib
 import os
 import re
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,9 +80,36 @@ def _usual() -> Path:
 
 
 def make_folders(root: Path) -> None:
-    """The folders of a workspace, where they are missing. Raises OSError."""
+    """The folders of a workspace, where they are missing, closed to other users of the machine. Raises OSError."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    root.mkdir(mode=0o700, exist_ok=True)
+    mode = 0o777 if _shared(root) else 0o700
     for name in FOLDERS:
-        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name).mkdir(mode=mode, exist_ok=True)
+
+
+def keep_private(root: Path) -> None:
+    """What this process writes from now on is for its user alone; where the group may write to `root`, for it too."""
+    os.umask(0o007 if _shared(root) else 0o077)
+
+
+def _shared(root: Path) -> bool:
+    """Whether a workspace is shared: its owner let the group write to it."""
+    with suppress(OSError):
+        return bool(root.stat().st_mode & stat.S_IWGRP)
+    return False
+
+
+def temporary_in(folder: Path) -> Path:
+    """A new folder in `folder` under a hidden name, to be renamed when it is complete; see `sweep`. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = _hidden(folder)
+    made.mkdir()  # unlike tempfile's, with the rights of other new folders
+    return made
+
+
+def _hidden(folder: Path) -> Path:
+    return folder / f".{secrets.token_hex(4)}.tmp"
 
 
 def size_of(folder: Path) -> int:
@@ -208,13 +236,14 @@ def remove_folder(folder: Path) -> None:
 def atomic_copy(source: Path, target: Path) -> None:
     """As `atomic_write`, from a file of any size; the copy has the time of its source. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".tmp")
+    temporary = _hidden(target.parent)
     try:
-        os.close(handle)
-        shutil.copy2(source, temporary)
+        shutil.copyfile(source, temporary)  # without its rights: the copy has those of other new files
+        times = source.stat()
+        os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
         os.replace(temporary, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -224,17 +253,16 @@ def atomic_write(path: Path, data: bytes | str, lasting: bool = True) -> None:
     lasting=False leaves out the flush, for what can be made again: faster, and after a power cut perhaps torn.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    temporary = _hidden(path.parent)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with open(temporary, "xb") as stream:
             stream.write(data.encode("utf-8") if isinstance(data, str) else data)
             if lasting:
                 stream.flush()
                 os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -29,7 +29,7 @@ def test_a_copy_that_is_cut_short_leaves_what_was_there(tmp_path, monkeypatch):
             stream.write("sec")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workspace.shutil, "copy2", half)
+    monkeypatch.setattr(workspace.shutil, "copyfile", half)
     with pytest.raises(KeyboardInterrupt):
         atomic_copy(source, target)
     assert target.read_text() == "first" and list(target.parent.iterdir()) == [target]
@@ -136,3 +136,34 @@ def cut_short_of_the_first():
         raise KeyboardInterrupt
 
     return remove
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights are others there")
+def test_nobody_else_on_the_machine_reads_a_workspace(tmp_path):
+    script = """
+import os, sys
+from pathlib import Path
+from studio.workspace import Workspace, temporary_in, atomic_copy, keep_private, atomic_write
+os.umask(0o022)
+root = Path(sys.argv[1])
+if len(sys.argv) > 2:
+    root.mkdir()
+    root.chmod(0o775)
+workspace = Workspace.open(root / "workspace" if len(sys.argv) == 2 else root)
+keep_private(workspace.root)
+atomic_write(workspace.outputs / "a.json", "{}")
+atomic_copy(workspace.outputs / "a.json", workspace.datasets / "set" / "b.json")
+temporary_in(workspace.exports).rename(workspace.exports / "made")
+(workspace.cache / "plain").write_text("x")
+for path in [workspace.root, *sorted(workspace.root.rglob("*"))]:
+    print(oct(path.stat().st_mode & 0o777), path.name)
+"""
+    for options, folder, file in (([], "0o700", "0o600"), (["shared"], "0o770", "0o660")):  # by the group, on purpose
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / ("x" if options else "y")), *options],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        rights = {name: mode for mode, name in (line.split() for line in done.stdout.splitlines()[1:])}
+        assert {rights[name] for name in ("a.json", "b.json", "plain")} == {file}
+        assert {rights[name] for name in ("set", "made")} == {folder}
+        assert done.stdout.split()[0] == (folder if not options else "0o775")

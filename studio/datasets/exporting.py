@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import tempfile
 import threading
 import zipfile
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from studio.datasets.analysis import Progress
 from studio.datasets.dataset import MASKS, Dataset, Item
 from studio.datasets.images import has_alpha, open_image
 from studio.errors import DatasetError
+from studio.workspace import temporary_in
 
 KINDS = ("sidecars", "metadata.jsonl", "zip")
 
@@ -44,7 +44,7 @@ def export(
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".", suffix=".tmp"))
+        temporary = temporary_in(target.parent)
         if kind == "zip":
             made = temporary / target.name
             with zipfile.ZipFile(made, "x", zipfile.ZIP_STORED) as archive:
@@ -59,7 +59,6 @@ def export(
                     stream.write(data)
 
             _write(dataset, kind, background, put, progress, stop)
-            made.chmod(0o755)
         _check(dataset, target, kind, background)  # the target may exist by now
         if target.exists():
             target.rmdir()  # it is empty, and some systems can't rename onto a folder

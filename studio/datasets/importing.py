@@ -13,7 +13,7 @@ from studio.datasets.images import FORMATS, SUFFIXES, format_of, open_image
 from studio.datasets.meta_dir import unwritable
 from studio.datasets.sources import Captions, File, contents, count_in
 from studio.errors import DatasetError, WorkspaceError
-from studio.workspace import ASSETS, Workspace, atomic_write, safe_name
+from studio.workspace import ASSETS, Workspace, atomic_write, safe_name, temporary_in
 
 SAMPLES = ASSETS / "datasets"
 _SUFFIXES_OF = {
@@ -37,10 +37,9 @@ def copy_sample(workspace: Workspace, name: str) -> Dataset:
         raise DatasetError(f"There is no sample dataset {name[:60]!r}: choose {', '.join(list_samples())}.")
     target = workspace.datasets / name
     if not target.exists():
-        part = Path(tempfile.mkdtemp(dir=workspace.datasets, prefix=".", suffix=".tmp"))  # should two ask at once
+        part = temporary_in(workspace.datasets)  # should two ask at once
         try:
             shutil.copytree(SAMPLES / name, part, copy_function=shutil.copyfile, dirs_exist_ok=True)
-            part.chmod(0o755)
             part.rename(target)
         except OSError as error:
             if not target.exists():

@@ -20,6 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 
 from studio.server.permissions import MB, Capabilities
+from studio.server.sessions import Sessions, named_in_address, named_in_body
 from studio.server.visitors import LIFE, SCOPE, WITHOUT_COOKIE, name_of
 from studio.workspace import ASSETS, SERVED, is_valid_unicode, size_of
 
@@ -27,10 +28,8 @@ COOKIE = "studio_visitor"
 MOST_BODY = 32 * MB  # of an event; files come by UPLOAD
 MOST_FORM = 10_000  # bytes of a login
 MOST_NODES = 400_000  # values in one event; parsing more would keep everyone waiting
-UPLOAD, LOGIN = (
-    "/gradio_api/upload",
-    ("/login", "/login/"),
-)  # whole paths: the last word of others is anyone's to choose
+UPLOAD, LOGIN = "/gradio_api/upload", ("/login", "/login/")  # whole: the last word of others is anyone's to choose
+LOGOUT = ("/logout", "/logout/")
 _SECRET = re.compile(r"[A-Za-z0-9_-]{32,64}")
 _FILE = re.compile(r"/file[=/](.*)", re.DOTALL)
 _OUTSIDE = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
@@ -65,6 +64,7 @@ class Guard:
         self.uploads, self.visitors = Path(os.path.realpath(uploads)), visitors
         self.embedded, self.served = embedded, [Path(os.path.realpath(folder)) for folder in served]
         self._sent: dict[str, set[str]] = {}  # uploaded file -> visitors who sent it
+        self._sessions = Sessions()
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
@@ -72,6 +72,7 @@ class Guard:
         headers, path = Headers(scope=scope), scope["path"]
         writes = scope["method"] not in ("GET", "HEAD", "OPTIONS")
         refused = self._refuse_stranger(headers, writes) or self._refuse_place(path)
+        refused = refused or (_refuse_sign_out(headers) if path in LOGOUT else None)
         if writes and not refused:
             refused = await self._refuse_size(headers, path)
         visitor = fresh = ""
@@ -79,6 +80,7 @@ class Guard:
             secret = _secret(headers)
             fresh = secret or secrets.token_urlsafe(32)
             visitor = scope[SCOPE] = name_of(secret) if secret else ""
+            refused = self._refuse_session(named_in_address(path, scope.get("query_string", b"")), visitor)
         refused = refused or self._refuse_file(path, visitor)
         if writes and not refused and path != UPLOAD and path not in LOGIN:
             body = await _whole(receive)
@@ -95,14 +97,15 @@ class Guard:
                 given = MutableHeaders(scope=message)
                 given["X-Content-Type-Options"] = "nosniff"
                 given["Referrer-Policy"] = "same-origin"
+                given["Cross-Origin-Resource-Policy"] = "cross-origin" if self.embedded else "same-origin"
                 if not self.embedded and given.get("content-type", "").startswith("text/html"):
                     given["Content-Security-Policy"] = _POLICY
                 if self.visitors and page:
                     given.append("Set-Cookie", self._cookie(fresh))
-            elif self.visitors and writes and path == UPLOAD:
+            elif self.visitors and writes and len(answer) < MB:
                 answer.extend(message.get("body", b""))
                 if not message.get("more_body"):
-                    self._remember(bytes(answer), visitor)
+                    self._remember(bytes(answer), visitor, path == UPLOAD)
             await send(message)
 
         await self.app(scope, receive, passed)
@@ -167,10 +170,17 @@ class Guard:
             return (400, "That is not JSON.") if self.visitors else None
         if not whole:
             return 400, "That text holds half a character, which nothing can write: type it once more."
+        if self.visitors and (refused := self._refuse_session(named_in_body(data), visitor)):
+            return refused
         for path in _paths(data):
             if _OUTSIDE.match(path) or (self.visitors and not self._owns(path, visitor)):
                 return 403, "That file is not yours, or is no longer there."
         return None
+
+    def _refuse_session(self, named: list[str], visitor: str) -> tuple[int, str] | None:
+        if all([self._sessions.belongs(session, visitor) for session in named]):
+            return None
+        return 403, "This page belongs to another visit: open it anew."
 
     def _owns(self, asked: str, visitor: str) -> bool:
         """Whether the file may be read by `visitor`. Folders of those without cookies open to who knows their name."""
@@ -180,7 +190,7 @@ class Guard:
             return False
         if not self.visitors:
             return any(path.is_relative_to(one) for one in (*self.served, self.uploads, ASSETS / "datasets"))
-        if path.is_relative_to(self.visitors):
+        if self.visitors in path.parents:
             name, *inside = path.relative_to(self.visitors).parts
             served = "/".join(inside[:-1])
             shown = any(served == one or served.startswith(f"{one}/") for one in SERVED)
@@ -189,11 +199,14 @@ class Guard:
             return visitor in self._sent.get(str(path), ())
         return path.is_relative_to(ASSETS / "datasets")
 
-    def _remember(self, answer: bytes, visitor: str) -> None:
-        """Who sent the files that Gradio has just stored."""
+    def _remember(self, answer: bytes, visitor: str, upload: bool) -> None:
+        """Who sent the files that Gradio has just stored, or the event that it has just taken."""
         try:
             paths = json.loads(answer)
         except ValueError:
+            return
+        if not upload:
+            self._refuse_session(named_in_body(paths), visitor)
             return
         if len(self._sent) > 10_000:
             self._sent = {path: who for path, who in self._sent.items() if os.path.exists(path)}
@@ -203,6 +216,18 @@ class Guard:
     def _cookie(self, secret: str) -> str:
         kept = "SameSite=None; Secure; Partitioned" if self.embedded else "SameSite=Lax"
         return f"{COOKIE}={secret}; Path=/; Max-Age={6 * LIFE}; HttpOnly; {kept}"
+
+
+def _refuse_sign_out(headers: Headers) -> tuple[int, str] | None:
+    """Signing out is a GET, which any page can send by an image or a link; browsers say where it comes from.
+
+    Over plain HTTP they say so in the referrer alone, and that may be missing.
+    """
+    site, came_from = headers.get("sec-fetch-site"), headers.get("referer", "")
+    own = urlsplit(came_from).netloc.lower() == headers.get("host", "").lower()
+    if site in ("same-origin", "none") if site else own:
+        return None
+    return 403, "Sign out from the studio's own page."
 
 
 def _name(host: str) -> str:

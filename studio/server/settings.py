@@ -12,11 +12,11 @@ from studio.server.permissions import OWN, REACHED, VISITED, Capabilities
 
 HOME = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches
 _YES, _NO = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
-_VARIABLES = "Each flag can also be set by a variable: STUDIO_HOST, STUDIO_PORT, STUDIO_SHARE, STUDIO_AUTH, "
-_VARIABLES += (
+_VARIABLES = (
+    "Each flag can also be set by a variable: STUDIO_HOST, STUDIO_PORT, STUDIO_SHARE, STUDIO_AUTH, STUDIO_AUTH_FILE, "
     "STUDIO_WORKSPACE, STUDIO_NO_BROWSER, STUDIO_PUBLIC, STUDIO_OPEN, STUDIO_MCP. A flag wins over its variable. "
+    "STUDIO_HOSTS: more names that the page may be called by, with commas between."
 )
-_VARIABLES += "STUDIO_HOSTS: more names that the page may be called by, with commas between."
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,14 +52,13 @@ class Settings:
         given = _parser().parse_args(arguments)
         on_space = bool(environ.get("SPACE_ID")) or environ.get("SYSTEM") == "spaces"
         port = given.port or environ.get("STUDIO_PORT") or (environ.get("GRADIO_SERVER_PORT") if on_space else None)
-        auth = given.auth or environ.get("STUDIO_AUTH")
         workspace = given.workspace or environ.get("STUDIO_WORKSPACE")
         opened = given.unrestricted or _flag(environ, "STUDIO_OPEN")
         settings = cls(
             host=given.host or environ.get("STUDIO_HOST") or ("0.0.0.0" if on_space else cls.host),
             port=_port(port) if port else None,
             share=given.share or _flag(environ, "STUDIO_SHARE"),
-            auth=_auth(auth) if auth else None,
+            auth=_login(given.auth, given.auth_file, environ),
             workspace=Path(workspace) if workspace else None,
             browser=not (given.no_browser or on_space or _flag(environ, "STUDIO_NO_BROWSER")),
             on_space=on_space,
@@ -92,7 +91,7 @@ class Settings:
         if self.home or self.public or self.auth:
             return ""
         what = "do everything here, and read folders of this machine" if self.open else "use and change everything here"
-        return f"Anyone who reaches this page can {what}: add --auth USER:PASS, or --public."
+        return f"Anyone who reaches this page can {what}: add --auth-file FILE, or --public."
 
 
 def _parser() -> Parser:
@@ -101,6 +100,9 @@ def _parser() -> Parser:
     parser.add_argument("--port", metavar="P", help="port to listen on (the first free one from 7860 on)")
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link")
     parser.add_argument("--auth", metavar="USER:PASS", help="ask visitors for this name and password")
+    parser.add_argument(
+        "--auth-file", metavar="FILE", help="the same, from a file: the list of processes doesn't show it"
+    )
     parser.add_argument("--workspace", metavar="DIR", help="where datasets, runs and images are kept")
     parser.add_argument("--no-browser", action="store_true", help="don't open a browser")
     parser.add_argument(
@@ -121,8 +123,30 @@ def _port(text: str) -> int:
 def _auth(text: str) -> tuple[str, str]:
     user, _, password = text.partition(":")
     if not user or not password:
-        raise ConfigError("Give --auth a name and a password with a colon between them: USER:PASS.")
+        raise ConfigError("Give --auth, or its file, a name and a password with a colon between them: USER:PASS.")
     return user, password
+
+
+def _login(text: str | None, file: str | None, environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """(user, password) of --auth or --auth-file, else of their variables; None where no password is set."""
+    for given, path in ((text, file), (environ.get("STUDIO_AUTH"), environ.get("STUDIO_AUTH_FILE"))):
+        if given and path:
+            raise ConfigError("A password is given twice, itself and by a file: choose --auth or --auth-file.")
+        if given or path:
+            return _auth(given or _in_file(Path(str(path))))
+    return None
+
+
+def _in_file(path: Path) -> str:
+    """USER:PASS from a file of one line."""
+    try:
+        with open(path.expanduser(), encoding="utf-8") as stream:
+            lines = stream.read(4096).split("\n")
+    except (OSError, RuntimeError, ValueError):
+        raise ConfigError(f"The file of --auth-file can't be read: {str(path)[:200]}.") from None
+    if any(line.strip() for line in lines[1:]):
+        raise ConfigError("The file of --auth-file must hold one line: USER:PASS.")
+    return lines[0].rstrip("\r")
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:

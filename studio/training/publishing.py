@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import struct
-import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -23,7 +22,7 @@ from studio.training.model_card import model_card
 from studio.training.publication import Publication
 from studio.training.reading import RunView
 from studio.training.runs import read_run
-from studio.workspace import Workspace, remove_folder
+from studio.workspace import Workspace, remove_folder, temporary_in
 
 LICENCES = (
     "apache-2.0",
@@ -61,9 +60,8 @@ def prepare(workspace: Workspace, name: str, wanted: Publication) -> Path:
         raise RunError(f"The run {name!r} has no adapter yet: wait until it has finished.")
     config = without_paths(config_from_toml(workspace.runs / name / "run.toml"))
     target = workspace.exports / f"{name}-hub"
-    made = Path(tempfile.mkdtemp(dir=workspace.exports, prefix=".", suffix=".tmp"))
+    made = temporary_in(workspace.exports)
     try:
-        made.chmod(0o755)
         _copy_adapter(view.adapter, made / f"{name}.safetensors", config.base)
         images = _copy_previews(view, made)
         (made / "run.toml").write_text(config_to_toml(config), encoding="utf-8")

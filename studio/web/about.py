@@ -72,6 +72,8 @@ class About:
                 self._workspace_part()
                 gr.Markdown("### Theme", elem_classes="heading")
                 self.theme = _button("Light or dark", "theme", 140)
+                if context.settings.auth:
+                    _button("Sign out", "sign-out", 140, link="/logout")
                 gr.Markdown("### Licences", elem_classes="heading")
                 gr.Markdown(f"LoRA Studio {__version__}. {LICENCES}", elem_classes="about-text")
 

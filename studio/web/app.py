@@ -5,9 +5,10 @@ import os
 import signal
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from typing import Any
 from urllib.parse import urlsplit
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: nothing is sent anywhere
@@ -21,12 +22,13 @@ from starlette.middleware import Middleware  # noqa: E402
 
 from studio.errors import ConfigError  # noqa: E402
 from studio.server import owners, zero_gpu  # noqa: E402
+from studio.server.login import RULE, Login  # noqa: E402
 from studio.server.middleware import Guard  # noqa: E402
 from studio.server.settings import HOME, Settings  # noqa: E402
 from studio.server.visitors import LIFE, Visitors, VisitorsWorkspace  # noqa: E402
 from studio.services.datasets import dataset_choices  # noqa: E402
 from studio.services.jobs import jobs  # noqa: E402
-from studio.web import about  # noqa: E402
+from studio.web import about, mcp_tools  # noqa: E402
 from studio.web.api import endpoints  # noqa: E402
 from studio.web.components import jobs_bar  # noqa: E402
 from studio.web.components.clickable import clicked  # noqa: E402
@@ -37,7 +39,7 @@ from studio.web.dataset import tab as dataset_tab  # noqa: E402
 from studio.web.generate import tab as generate_tab  # noqa: E402
 from studio.web.theme import CSS, theme  # noqa: E402
 from studio.web.train import tab as train_tab  # noqa: E402
-from studio.workspace import ASSETS, FOLDERS, SERVED, Workspace, sweep  # noqa: E402
+from studio.workspace import ASSETS, FOLDERS, SERVED, Workspace, keep_private, sweep  # noqa: E402
 
 AWAKE = 5  # seconds
 TABS = ("dataset", "train", "generate", "about")
@@ -109,6 +111,8 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
 def launch_options(settings: Settings) -> dict:
     """What `launch` gets: this machine only, and only folders of images may be read by the browser."""
     base, allows = Workspace.open(settings.workspace), settings.allows
+    if settings.mcp:
+        mcp_tools.install()
     visitors = base.root / VISITORS if settings.public else None
     served = [visitors] if visitors else [base.root / name for name in SERVED]
     host = settings.host or "127.0.0.1"
@@ -128,10 +132,11 @@ def launch_options(settings: Settings) -> dict:
         "server_port": settings.port,
         "share": settings.share,
         "auth": settings.auth,
+        "auth_message": RULE,
         "inbrowser": settings.browser,
         "allowed_paths": [str(folder) for folder in [*served, ASSETS / "datasets"]],
         "max_file_size": allows.upload,
-        "app_kwargs": {"middleware": [guard]},
+        "app_kwargs": {"middleware": [guard, Middleware(Login)]},
         "enable_monitoring": False,
         "run_history": False,
         "ssr_mode": False,
@@ -152,7 +157,8 @@ def serve(settings: Settings) -> None:
         raise ConfigError("--mcp needs a package that is missing: pip install 'mcp<2'.")
     if settings.warning:
         print(settings.warning, flush=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where a shell's `&` has it ignore Ctrl-C
+    keep_private(Workspace.open(settings.workspace).root)
+    _end_politely()
     demo, options = build(settings).queue(**QUEUE), launch_options(settings)
     try:
         demo.launch(**options, prevent_thread_lock=True)
@@ -164,17 +170,31 @@ def serve(settings: Settings) -> None:
         threading.Thread(target=_warm, daemon=True, name="warm").start()
         threading.Thread(target=_sweep, args=[settings], daemon=True, name="sweep").start()
         demo.block_thread()  # returns on Ctrl-C
-    except KeyboardInterrupt:  # it came a moment before, and the server would go on alone
-        demo.close()
+    except (KeyboardInterrupt, OSError):  # it came a moment before, or the terminal is closed: the server would go on
+        demo.close(verbose=False)
     _finish()
+
+
+def _end_politely() -> None:
+    """A polite kill and a closed terminal end the studio as Ctrl-C does, also where a shell's `&` ignores that."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hang_up = getattr(signal, "SIGHUP", None)  # not on Windows
+
+    def once(number: int, frame: Any) -> None:
+        signal.signal(hang_up, signal.SIG_IGN)  # shell and system both send it; a second one must not cut short the end
+        raise KeyboardInterrupt
+
+    if hang_up and signal.getsignal(hang_up) is not signal.SIG_IGN:  # as nohup wants it
+        signal.signal(hang_up, once)
 
 
 def _finish(seconds: float = 60) -> None:
     """Let what runs in the background end its step and write its checkpoint."""
     running = jobs.everyone()
     for job in running:
-        print(f"{job.title}: stopping after this step.", flush=True)
         job.stop()
+        with suppress(OSError):  # the terminal may be closed
+            print(f"{job.title}: stopping after this step.", flush=True)
     until = time.monotonic() + seconds
     for job in running:
         if job.thread:

@@ -1,6 +1,6 @@
 """Prying: every endpoint of a served studio, asked in every text and file for what is none of the asker's business.
 
-python -m tests.chaos.prying [--modes own public] [--texts 2] [--only ENDPOINT ...] [--no-browser]
+python -m tests.chaos.prying [--modes own public mcp] [--texts 2] [--only ENDPOINT ...] [--no-browser]
 
 Beside the workspace lie a secret and a set of images, and on this machine a small server listens. Nothing may open
 those files, write outside the workspace, or ask that server; every answer is a result or one line. Then markup in every
@@ -32,6 +32,7 @@ from tests.serving import end_jobs, served
 CANARY = "canary-5f1c"
 MARKUP = "<img src=x data-pried onerror='window.pried=1'><script>window.pried=1</script>"
 PATIENCE = 120  # seconds
+LOGIN = ("ada", "a secret word")
 
 
 @dataclass
@@ -178,8 +179,8 @@ def png(colour: str) -> bytes:
 class Asker:
     """A client that sends what no page would send; in public mode with a cookie of their own."""
 
-    def __init__(self, url: str):
-        self.http = httpx.Client(base_url=url, timeout=PATIENCE)
+    def __init__(self, url: str, login: tuple[str, str] | None = None):
+        self.http = httpx.Client(base_url=url, timeout=PATIENCE, auth=login)
         self.http.get("/config")
         self.endpoints = self.http.get("/gradio_api/info").json()["named_endpoints"]
 
@@ -207,17 +208,48 @@ class Asker:
         return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
-def pry(place: Place, public: bool, only: Sequence[str] = (), most: int | None = None) -> dict[str, Told]:
-    """Every endpoint in every text and file; {kind of prying: what became of it}. most: texts of each kind."""
+class McpAsker(Asker):
+    """The same by MCP, as a program that has the password."""
+
+    def ask(self, endpoint: str, values: list[Any]) -> tuple[str, str]:
+        """As Asker's."""
+        names = [one["parameter_name"] for one in self.endpoints[endpoint]["parameters"]]
+        given = {name: value for name, value in zip(names, values) if value is not None}
+        call = {"name": endpoint.strip("/"), "arguments": given}
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}).encode()
+        kinds = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+        answer = self.http.post("/gradio_api/mcp/", content=body, headers=kinds)
+        if answer.status_code in (400, 403, 413):
+            return "refused", answer.text
+        if answer.status_code != 200:
+            return "broke", f"status {answer.status_code}: {answer.text[:200]}"
+        result = json.loads(answer.text.partition("data: ")[2])
+        if "error" in result:
+            return "refused", result["error"]["message"]
+        said = "\n".join(one.get("text", "") for one in result["result"]["content"])
+        if not result["result"].get("isError"):
+            return "answered", said
+        own = said.startswith("Input validation error: ")  # the mcp package's own, which quotes what was given
+        return ("refused", said) if own or "\n" not in said else ("broke", said[:200])
+
+
+def pry(
+    place: Place, public: bool, only: Sequence[str] = (), most: int | None = None, mcp: bool = False
+) -> dict[str, Told]:
+    """Every endpoint in every text and file; {kind of prying: what became of it}. most: texts of each kind. mcp: as an
+    MCP client, which signs in with a password.
+    """
     from studio.workspace import Workspace
     from tests.adapters.test_hostile_adapter_files import good
     from tests.training.test_publishing import make
 
     told: dict[str, Told] = {}
     allowed = [place.guard / "workspace", place.root / "sent", place.root / "aside"]
-    with served(place.guard / "workspace", public=public) as url, Watch(allowed, place.secrets) as watch:
-        asker, home = Asker(url), httpx.URL(url).netloc.decode()
+    options = {"mcp": True, "auth": LOGIN} if mcp else {"public": public}
+    with served(place.guard / "workspace", **options) as url, Watch(allowed, place.secrets) as watch:
+        asker, home = Asker(url, LOGIN if mcp else None), httpx.URL(url).netloc.decode()
         asker.ask("/add_adapter", [asker.upload("ink.safetensors", good())])
+        asker = McpAsker(url, LOGIN) if mcp else asker
         if public:
             asker.ask("/import_images", [[asker.upload("a.png", png("red"))], "set"])
         make(Workspace.open(own_folder(place, public)), "run")
@@ -339,7 +371,7 @@ def table(columns: dict[str, dict[str, Told]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--modes", nargs="+", choices=["own", "public"], default=["own", "public"])
+    parser.add_argument("--modes", nargs="+", choices=["own", "public", "mcp"], default=["own", "public", "mcp"])
     parser.add_argument("--only", nargs="+", default=[], help="names of endpoints, and nothing else")
     parser.add_argument("--texts", type=int, help="so many of each kind; all of them if not given")
     parser.add_argument("--no-browser", action="store_true")
@@ -350,8 +382,8 @@ def main() -> int:
     columns: dict[str, dict[str, Told]] = {}
     for mode in given.modes:
         with prepared() as place:
-            told = columns[mode] = pry(place, mode == "public", given.only, given.texts)
-            if not given.only:
+            told = columns[mode] = pry(place, mode == "public", given.only, given.texts, mode == "mcp")
+            if not given.only and mode != "mcp":
                 told["links out of the workspace, addresses of files"] = follow_links(place, mode == "public")
             if mode == "own" and not given.only:
                 told["a token of the hub, looked for on disk, in logs and answers"] = keep_a_secret(place)

@@ -157,7 +157,7 @@ def join(url: str, visitor: Client, name: str, data: list) -> int:
     event = {
         "data": data,
         "fn_index": numbers(url)[name],
-        "session_hash": "forged",
+        "session_hash": f"forged by {folder_of(Path(), visitor).name}",
         "trigger_id": None,
         "event_data": None,
     }
@@ -166,6 +166,32 @@ def join(url: str, visitor: Client, name: str, data: list) -> int:
         headers={"content-type": "application/json"},
     )  # fmt: skip
     return answer.status_code
+
+
+def test_another_visitors_session_is_neither_watched_nor_used(url, ada, bob):
+    """Its hash is secret; should it become known, its answers and the state of its page are still its visitor's."""
+    session = {"session_hash": "adas-page"}
+    event = {"data": [], "fn_index": 0, "trigger_id": None, **session}
+    assert post(f"{url}gradio_api/queue/join", json=event, cookies=ada.cookies).status_code == 200
+    for way in (
+        lambda: fetch(f"{url}gradio_api/queue/data", params=session, cookies=bob.cookies),
+        lambda: fetch(f"{url}gradio_api/heartbeat/adas-page", cookies=bob.cookies),
+        lambda: post(f"{url}gradio_api/queue/join", json=event, cookies=bob.cookies),
+        lambda: post(f"{url}gradio_api/cancel", json=session | {"fn_index": 0, "event_id": "x"}, cookies=bob.cookies),
+        lambda: post(
+            f"{url}gradio_api/component_server", json=session | {"data": [], "component_id": 1, "fn_name": "x"}
+        ),
+    ):
+        assert way().status_code == 403
+    begun = post(f"{url}gradio_api/call/list_datasets", json={"data": []}, cookies=ada.cookies).json()["event_id"]
+    assert fetch(f"{url}gradio_api/call/list_datasets/{begun}", cookies=bob.cookies).status_code == 403
+    assert fetch(f"{url}gradio_api/queue/data?session_hash={begun}", cookies=bob.cookies).status_code == 403
+    assert "event: complete" in fetch(f"{url}gradio_api/call/list_datasets/{begun}", cookies=ada.cookies).text
+
+
+def test_the_folder_of_all_visitors_is_no_file(url, root, ada):
+    for path in (root / "visitors", root, folder_of(root, ada), f"{root}/visitors/", f"{root}/visitors/."):
+        assert get(url, path, ada) == 403
 
 
 def test_a_cookie_is_given_once_and_is_not_in_any_address(url):
@@ -186,15 +212,12 @@ def test_a_cookie_that_is_none_of_ours_names_no_folder(url, root):
 
 
 def test_a_program_that_keeps_no_cookies_has_its_sessions_workspace(url, tmp_path):
-    class Forgetful(dict):
-        def update(self, *given):
-            """As a browser that blocks cookies."""
+    class Forgetful(Client):
+        """As a browser that blocks cookies."""
 
-    clients = []
-    for _ in range(2):
-        client = Client(url, verbose=False, download_files=str(tmp_path / "downloads"))
-        client.cookies = Forgetful()
-        clients.append(client)
+        cookies = property(lambda self: {}, lambda self, value: None)
+
+    clients = [Forgetful(url, verbose=False, download_files=str(tmp_path / "downloads")) for _ in range(2)]
     one, two = clients
     one.predict([handle_file(image(tmp_path / "b.png"))], "hers", api_name="/import_images")
     assert "hers" in one.predict(api_name="/list_datasets") and "hers" not in two.predict(api_name="/list_datasets")

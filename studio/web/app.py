@@ -178,13 +178,15 @@ def serve(settings: Settings) -> None:
 def _end_politely() -> None:
     """A polite kill and a closed terminal end the studio as Ctrl-C does, also where a shell's `&` ignores that."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    hang_up = getattr(signal, "SIGHUP", None)  # not on Windows
+    if not hasattr(signal, "SIGHUP"):  # Windows
+        return
+    hang_up = signal.SIGHUP
 
     def once(number: int, frame: Any) -> None:
         signal.signal(hang_up, signal.SIG_IGN)  # shell and system both send it; a second one must not cut short the end
         raise KeyboardInterrupt
 
-    if hang_up and signal.getsignal(hang_up) is not signal.SIG_IGN:  # as nohup wants it
+    if signal.getsignal(hang_up) is not signal.SIG_IGN:  # as nohup wants it
         signal.signal(hang_up, once)
 
 

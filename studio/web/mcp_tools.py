@@ -33,6 +33,8 @@ def install() -> None:
 class StudioMCP(gradio.mcp.GradioMCPServer):
     """Gradio's MCP server of a studio."""
 
+    _client_instance: Client | None
+
     def get_input_schema(
         self, tool_name: str, parameters: dict[str, str] | None = None
     ) -> tuple[dict[str, Any], list[list[str | int]]]:

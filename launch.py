@@ -1,6 +1,9 @@
 """Opens the studio. `python launch.py --help` lists the flags."""
 
+import atexit
+import os
 import sys
+from contextlib import suppress
 
 from studio.errors import StudioError
 from studio.server.settings import Settings
@@ -21,5 +24,14 @@ def main() -> int:
     return 0
 
 
+def end(code: int) -> None:
+    """End the process now: threads that still draw inside torch would abort the interpreter's own way out."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a closed terminal
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -1,14 +1,17 @@
 """Opening an image from anywhere: checked before it is decoded, upright, RGB."""
 
 import io
+import re
+import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
 
 from studio.errors import DatasetError, lacking, out_of_memory
 
@@ -67,9 +70,34 @@ OTHER_SUFFIXES = (
 )
 ORIENTATION = 0x0112  # EXIF
 MAX_PIXELS = 89_478_485  # Pillow warns here and refuses at twice that; we refuse here
+MAX_TAGS = 65_535  # in one directory of a TIFF
+MAX_SCANNED = 2_000_000_000  # pixels of all scans of a JPEG together; programs make ten scans or so
+BAND = 1 << 20  # pixels that are converted at once
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # what begins a part of a JPEG that has a length
 
-# Once and for the whole process: catch_warnings around each image would race with other threads.
+# Both once and for the whole process: catch_warnings around each image would race with other threads.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
+_load_tags = TiffImagePlugin.ImageFileDirectory_v2.load
+
+
+def _load_tags_that_fit(self: Any, fp: Any) -> None:
+    """Tags of a TIFF, or of the EXIF of any image. Values that overlap make gigabytes of a few bytes: Pillow keeps a
+    copy for each tag.
+    """
+    here, big = fp.tell(), self._bigtiff
+    entry = struct.Struct(f"{self._endian}{'HHQQ' if big else 'HHLL'}")
+    count = int.from_bytes(fp.read(8 if big else 2), "little" if self._endian == "<" else "big")
+    entries = fp.read(min(count, MAX_TAGS + 1) * entry.size)
+    length = fp.seek(0, io.SEEK_END)
+    fp.seek(here)
+    complete = entry.iter_unpack(entries[: len(entries) // entry.size * entry.size])
+    sizes = [number * self._load_dispatch.get(kind, (0, None))[0] for _, kind, number, _ in complete]
+    if count > MAX_TAGS or sum(sizes) > 2 * length + 65536:
+        raise ValueError("its tags claim more than the file holds")
+    _load_tags(self, fp)
+
+
+TiffImagePlugin.ImageFileDirectory_v2.load = _load_tags_that_fit  # type: ignore[method-assign]
 
 
 def open_image(
@@ -85,15 +113,18 @@ def open_image(
     with _opened(source, name) as image:
         if at_least and image.format == "JPEG":
             image.draft("RGB", (at_least, at_least))
-        image.load()
-        return _rgb(_upright(image), background)
+        with _room(image.width * image.height):
+            _load(image)
+            return _rgb(_upright(image), background)
 
 
 def open_alpha(path: Path) -> Image.Image | None:
     """The image's alpha channel, upright; None when it has none. Raises DatasetError."""
-    with _opened(path, None) as image:
-        image.load()
-        return _upright(image).convert("RGBA").getchannel("A") if _has_alpha(image) else None
+    with _opened(path, None) as image, _room(image.width * image.height):
+        _load(image)
+        if not _has_alpha(image):
+            return None
+        return _upright(image if image.mode in ("RGBA", "LA") else image.convert("RGBA")).getchannel("A")
 
 
 def has_alpha(path: Path) -> bool:
@@ -169,6 +200,8 @@ def _opened(source: Path | bytes, name: str | None) -> Iterator[Image.Image]:
             yield image
     except DatasetError:
         raise
+    except _TooManyScans as error:
+        raise DatasetError(f"{name}: its pixels are stored in too many scans to decode it safely.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(f"{name}: too large to open safely (at most 89 megapixels).") from error
     except UnidentifiedImageError as error:
@@ -207,24 +240,96 @@ def _has_alpha(image: Image.Image) -> bool:
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # damaged EXIF: the pixels are good, only the turn is unknown
         return image
+    return image
 
 
 def _rgb(image: Image.Image, background: str) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return _grey(image, 65535)
+    """The image as RGB, made a band of rows after the other: what is between takes no memory worth the name."""
     if image.mode in ("I", "F"):  # they carry no range: take the smallest usual one that holds the values
-        peak = float(np.nan_to_num(np.asarray(image)).max())
-        return _grey(image, next((white for white in (1, 255, 65535) if peak <= white), peak))
-    if _has_alpha(image):
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB")
-    return image.convert("RGB")
+        peak = max(float(np.nan_to_num(np.asarray(band)).max()) for _, band in _bands(image))
+        white = next((white for white in (1, 255, 65535) if peak <= white), peak)
+    elif image.mode.startswith("I;16"):
+        white = 65535
+    elif _has_alpha(image):
+        white = 0
+    else:
+        return image.convert("RGB")
+    made = Image.new("RGB", image.size)
+    for top, band in _bands(image):
+        made.paste(_grey(band, white) if white else _on(band, background), (0, top))
+    return made
 
 
-def _grey(image: Image.Image, white: float) -> Image.Image:
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """(its first row, a band of the image) from top to bottom."""
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _on(band: Image.Image, background: str) -> Image.Image:
+    band = band.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", band.size, background), band).convert("RGB")
+
+
+def _grey(band: Image.Image, white: float) -> Image.Image:
     """Deep grey scaled to 8 bits; Pillow's own conversion clips at 255 and loses the tones."""
-    values = np.nan_to_num(np.asarray(image, np.float32)) / white * 255
+    values = np.nan_to_num(np.asarray(band, np.float32)) / white * 255
     return Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+
+
+# How much at once ---------------------------------------------------------------------------------------------------
+
+
+class Room:
+    """Keeps images that are decoded at the same time within so many pixels together. One always fits."""
+
+    def __init__(self, most: int):
+        self.most, self._held, self._freed = most, 0, threading.Condition()
+
+    @contextmanager
+    def __call__(self, pixels: int) -> Iterator[None]:
+        with self._freed:
+            self._freed.wait_for(lambda: not self._held or self._held + pixels <= self.most)
+            self._held += pixels
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._held -= pixels
+                self._freed.notify_all()
+
+
+_room = Room(MAX_PIXELS)
+
+
+class _TooManyScans(Exception):
+    """A JPEG of countless scans: each goes over all pixels, and takes a few bytes."""
+
+
+def _load(image: Image.Image) -> None:
+    """Decode it."""
+    if image.format in ("JPEG", "MPO"):
+        most = MAX_SCANNED // (image.width * image.height)
+        if _scans(image.fp, most) > most:  # type: ignore[attr-defined]
+            raise _TooManyScans
+    image.load()
+
+
+def _scans(stream: Any, most: int) -> int:
+    """Scans of a JPEG, not counted further than one above `most`; the stream is left where it was."""
+    here = stream.tell()
+    stream.seek(0)
+    data = stream.read()
+    stream.seek(here)
+    at, count = 2, 0
+    while count <= most and (found := _MARKER.search(data, at)):
+        kind, at = found.group()[1], found.end()
+        if kind == 0xD9:  # what follows is no part of the image
+            break
+        count += kind == 0xDA
+        at += int.from_bytes(data[at : at + 2], "big")
+    return count

@@ -26,6 +26,7 @@ from studio.generation.prompts import Part, parse, too_many_chunks
 from studio.generation.recipe import Recipe
 from studio.generation.sampling import sample
 from studio.generation.schedulers import make_scheduler
+from studio.server.owners import owner
 
 Progress = Callable[[int, int], None]
 PreviewCallback = Callable[[Tensor], None]  # called with (1, C, h, w): the predicted clean latents
@@ -138,12 +139,13 @@ _encoded: "WeakKeyDictionary[Family, OrderedDict[tuple, PromptPair]]" = WeakKeyD
 def encode_prompts(base: Family, recipe: Recipe, rows: int = 1) -> PromptPair:
     """The conditioning of a recipe's prompts: (cond, uncond), `rows` rows each and equally long.
 
-    It is cached while the prompts and the adapters on the text encoders stay the same.
+    It is cached while the prompts and the adapters on the text encoders stay the same, for each visitor alone: time
+    would tell whether somebody else drew the same.
     """
     by = [active_state(part) for name, part in base.modules().items() if name != base.denoiser]
     if None in by:
         return _encode(base, recipe, rows)
-    key = (recipe.prompt, recipe.negative_prompt, recipe.guidance > 1, recipe.clip_skip, rows, *by)
+    key = (recipe.prompt, recipe.negative_prompt, recipe.guidance > 1, recipe.clip_skip, rows, owner(), *by)
     kept = _encoded.setdefault(base, OrderedDict())
     if key not in kept:
         kept[key] = _encode(base, recipe, rows)

@@ -135,13 +135,18 @@ def _component(operation: Operation, name: str, text: str) -> gr.components.Comp
         return gr.File(label=label, file_count="multiple" if many else "single")
     value = None if field.is_required() else field.get_default(call_default_factory=True)
     kind = _hint(field)
+    made: gr.components.Component
     if kind in (int, float):
-        return gr.Number(label=label, value=value, precision=0 if kind is int else None)
-    if kind is bool:
-        return gr.Checkbox(label=label, value=bool(value))
-    if kind is str:
-        return gr.Textbox(label=label, value=value or "")
-    return gr.JSON(label=label, value=value if value is not None else [] if kind is list else {})
+        made = gr.Number(label=label, value=value, precision=0 if kind is int else None)
+    elif kind is bool:
+        made = gr.Checkbox(label=label, value=bool(value))
+    elif kind is str:
+        made = gr.Textbox(label=label, value=value or "")
+    else:
+        made = gr.JSON(label=label, value=value if value is not None else [] if kind is list else {})
+    # The operation checks what arrives, and says in a sentence what is wrong; Gradio's own check says nothing.
+    made.preprocess = lambda payload: payload  # type: ignore[method-assign]
+    return made
 
 
 def _outputs(operation: Operation) -> list[gr.components.Component]:

@@ -3,8 +3,8 @@
 python -m tests.chaos.extremes [--only OPERATION ...] [--values 3]
 
 In a process of its own, whose memory is capped. Each call must answer, or be refused in one sentence, within 20 s of
-the processor, and take at most 1 GB more than the idle process (resident, at its peak); the job that it begins has to stop
-when it is asked to. Prints a table.
+the processor, and take at most 1 GB more than the idle process (resident, at its peak); the job that it begins has to
+stop when it is asked to. Prints a table.
 """
 
 import argparse

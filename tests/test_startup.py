@@ -73,6 +73,7 @@ def timed_first_page(workspace: Path) -> float:
         return time.perf_counter() - start
 
 
+@pytest.mark.full
 def test_a_polite_kill_ends_a_studio_that_a_script_started_in_the_background(tmp_path):
     """As with `python launch.py &` in a shell script, where Ctrl-C is ignored."""
 

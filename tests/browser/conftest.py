@@ -5,6 +5,7 @@ A console error or a request to the outside fails the test.
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,13 @@ def served_once(home) -> Iterator[str]:
 @pytest.fixture
 def tmp_path(home) -> Path:
     """An empty folder, the same one for each test: in it lies the workspace of the studio."""
-    for path in home.iterdir():
+    return empty(home)
+
+
+def empty(folder: Path) -> Path:
+    for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    return home
+    return folder
 
 
 @pytest.fixture
@@ -64,7 +69,24 @@ def studio(tmp_path, served_once) -> Iterator[str]:
 
 @pytest.fixture
 def context(browser, studio) -> Iterator[BrowserContext]:
-    """A fresh window, closed before the studio ends; its pages may not complain and may not call anyone outside."""
+    """A fresh window, closed before the studio ends."""
+    with watched_window(browser) as window:
+        yield window
+
+
+@pytest.fixture(scope="module")
+def kept_page(browser, served_once, home) -> Iterator[Page]:
+    """One page, and one workspace, for all tests of a file: opening a page costs six seconds of a core."""
+    empty(home)
+    begin_anew(home / "workspace")
+    with watched_window(browser) as window:
+        yield open_studio(window, served_once)
+    end_jobs()
+
+
+@contextmanager
+def watched_window(browser: Browser) -> Iterator[BrowserContext]:
+    """A window whose pages may not complain and may not call anyone outside."""
     window = browser.new_context(viewport={"width": 1440, "height": 1000})
     faults: list[str] = []
 

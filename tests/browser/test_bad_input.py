@@ -20,7 +20,8 @@ def png(colour: str) -> bytes:
     ("field", "text", "part"),
     [("training-learning_rate", "abc", "training.learning_rate"), tiers.in_full("adapter-rank", "0", "adapter.rank")],
 )
-def test_bad_setting_is_named_and_the_form_is_kept(page, field, text, part):
+def test_bad_setting_is_named_and_the_form_is_kept(kept_page, field, text, part):
+    page = kept_page
     clicks.tab(page, "Train")
     clicks.choose(page, "train-dataset", "silhouette")
     clicks.fill(page, "run-name", "mine")
@@ -32,6 +33,7 @@ def test_bad_setting_is_named_and_the_form_is_kept(page, field, text, part):
     expect(page.locator("#start")).to_be_enabled()
 
 
+@pytest.mark.full
 def test_text_file_named_png_is_refused_and_nothing_is_lost(page, tmp_path):
     drop = page.locator("#drop-images input[type=file]")
     page.locator("#add-images button").first.click()
@@ -43,7 +45,9 @@ def test_text_file_named_png_is_refused_and_nothing_is_lost(page, tmp_path):
     assert not (tmp_path / "workspace/datasets/mine").exists()
 
 
-def test_good_images_beside_a_bad_one_are_kept(page, tmp_path):
+def test_good_images_beside_a_bad_one_are_kept(kept_page, home):
+    page = kept_page
+    clicks.tab(page, "Dataset")
     page.locator("#add-images button").first.click()
     clicks.fill(page, "dataset-name", "mine")
     page.locator("#drop-images input[type=file]").set_input_files(
@@ -56,10 +60,11 @@ def test_good_images_beside_a_bad_one_are_kept(page, tmp_path):
     page.locator("#add").click()
     expect(page.locator("#added")).to_contain_text("Skipped notes.png")
     expect(page.locator("#images button.thumbnail-lg")).to_have_count(2)
-    assert len(list((tmp_path / "workspace/datasets/mine").glob("*.png"))) == 2
+    assert len(list((home / "workspace/datasets/mine").glob("*.png"))) == 2
 
 
-def test_empty_adapter_file_is_refused_in_one_line(page, tmp_path):
+def test_empty_adapter_file_is_refused_in_one_line(kept_page, home):
+    page = kept_page
     clicks.tab(page, "Generate")
     clicks.fill(page, "prompt", "a red apple")
     page.locator("#drop-adapters input[type=file]").set_input_files(
@@ -67,10 +72,11 @@ def test_empty_adapter_file_is_refused_in_one_line(page, tmp_path):
     )
     clicks.message(page, "empty.safetensors")
     assert clicks.value(page, "prompt") == "a red apple"
-    assert not list((tmp_path / "workspace/adapters").iterdir())
+    assert not list((home / "workspace/adapters").iterdir())
 
 
-def test_endless_prompt_is_refused_and_kept(page):
+def test_endless_prompt_is_refused_and_kept(kept_page):
+    page = kept_page
     clicks.tab(page, "Generate")
     clicks.fill(page, "prompt", "a" * 10_000)
     page.locator("#go").click()

@@ -129,6 +129,7 @@ def test_filter_chips_and_keys_edit_one_caption_after_the_other(page, tmp_path):
     expect(page.locator("#caption textarea")).to_have_value(f"{first}, crisp")
 
 
+@pytest.mark.full
 def test_two_tabs_on_one_caption_the_later_edit_wins_and_the_earlier_is_in_the_history(context, studio, page, tmp_path):
     other = open_studio(context, studio)
     folder = tmp_path / "workspace/datasets/silhouette"
@@ -186,6 +187,7 @@ def test_two_captioners_are_tried_side_by_side_and_one_is_taken(page):
     expect(page.locator("#captioner input")).to_have_value("Built-in tagger")
 
 
+@pytest.mark.full
 def test_export_gives_a_zip_of_the_very_images_and_captions(page):
     clicks.open_sample(page, "silhouette")
     page.locator("#export button").first.click()

@@ -64,6 +64,7 @@ def test_two_adapters_at_once_a_strip_and_a_reload(page, tmp_path):
     expect(page.locator("#strength-1 input[type=number]")).to_have_value("0.4")
 
 
+@pytest.mark.full
 def test_an_image_dropped_back_restores_the_form(page, tmp_path):
     open_generate(page)
     page.locator("#drop-adapters input[type=file]").set_input_files(str(adapter(tmp_path / "one.safetensors", 1)))
@@ -86,6 +87,7 @@ def test_an_image_dropped_back_restores_the_form(page, tmp_path):
     expect(page.locator("#strength-0 input[type=number]")).to_have_value("0.7")
 
 
+@pytest.mark.full
 def test_earlier_images_stand_side_by_side(page, tmp_path):
     for name in ("one", "two", "three"):
         Image.new("RGB", (128, 128), "red").save(tmp_path / "workspace/outputs" / f"{name}.png")

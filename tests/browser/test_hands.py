@@ -21,6 +21,7 @@ from tests.serving import launched
 TABS = ("Dataset", "Train", "Generate", "About")
 
 
+@pytest.mark.full
 def test_a_double_click_on_start_starts_one_run(page, tmp_path):
     clicks.open_sample(page, "silhouette")
     page.locator("#to-train").click()
@@ -35,6 +36,7 @@ def test_a_double_click_on_start_starts_one_run(page, tmp_path):
     assert len(events(tmp_path / "workspace", "once", "Started")) == 1
 
 
+@pytest.mark.full
 def test_a_caption_survives_that_its_neighbours_go(page, tmp_path):
     clicks.open_sample(page, "silhouette")
     folder = tmp_path / "workspace/datasets/silhouette"
@@ -54,6 +56,7 @@ def test_a_caption_survives_that_its_neighbours_go(page, tmp_path):
     assert not (folder / f"{names[0]}.png").exists()
 
 
+@pytest.mark.full
 def test_a_slider_keeps_its_value_when_another_adapter_comes_or_goes(page, tmp_path):
     open_generate(page)
     files = [adapter(tmp_path / f"{name}.safetensors", seed) for seed, name in enumerate(("one", "two", "three"))]

@@ -33,6 +33,7 @@ def options(page: Page, field: str) -> list[str]:
     return texts
 
 
+@pytest.mark.full
 def test_two_visitors_see_only_their_own(browser, context, studio):
     ada = open_studio(context, studio)
     other = browser.new_context(viewport={"width": 1440, "height": 1000})

@@ -28,6 +28,7 @@ def wait_for_a_step_after(page, step: int) -> None:
     page.wait_for_function(reached, arg=step, timeout=clicks.FIRST_LOAD)
 
 
+@pytest.mark.full
 def test_check_says_what_hurts_and_how_long_it_takes(page):
     clicks.open_sample(page, "silhouette")
     page.locator("#to-train").click()
@@ -106,6 +107,7 @@ def test_a_run_whose_process_died_is_resumed_by_one_click_then_extended_and_copi
     expect(page.locator("#adapter-rank input")).to_have_value("3")
 
 
+@pytest.mark.full
 def test_a_preset_fills_the_form_and_the_crops_are_shown(page):
     clicks.open_sample(page, "silhouette")
     page.locator("#to-train").click()

@@ -12,7 +12,7 @@ from studio.generation.recipe import Recipe
 from studio.schema import Number, setting, settings
 from studio.training.config import RunConfig
 
-NUMBERS = ("seed", "steps", "guidance", "width", "height", "clip_skip", "count", "denoising")
+NUMBERS = ("seed", "steps", "guidance", "width", "height", "clip_skip", "count", "denoising", "guidance_rescale")
 
 
 def test_every_number_of_a_recipe_and_of_a_run_has_a_range_a_description_and_a_default():

@@ -31,6 +31,8 @@ _FIELDS = {  # the programs' names: ours
 def _take(values: Mapping[str, Any], found: ForeignRecipe, quiet: tuple[str, ...]) -> None:
     """Plain fields by name; what is not known is ignored aloud, unless it has no effect or is off."""
     for key, value in values.items():
+        if _FIELDS.get(key) == "guidance_rescale" and not value:
+            continue  # off
         if key in _FIELDS:
             found.values[_FIELDS[key]] = value
         elif key not in quiet and value not in (None, "", False, 0, [], {}, "None"):

@@ -36,14 +36,11 @@ FLOW: dict[str, tuple[str, dict[str, Any]]] = {
     "UniPC": ("UniPCMultistepScheduler", {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}),
 }
 NAMES = (OWN, *DIFFUSION)
-NO_ZERO_SNR = ("DPM++ 2S", "DPM2", "DPM2 a", "Heun", "LMS", "PLMS")  # diffusers' classes of these can't rescale betas
 
 
-def suitable(prediction_type: str, zero_snr: bool = False) -> tuple[str, ...]:
+def suitable(prediction_type: str) -> tuple[str, ...]:
     """The names that go with a base."""
-    if prediction_type == "flow":
-        return (OWN, *FLOW)
-    return (OWN, *(name for name in DIFFUSION if not zero_snr or name not in NO_ZERO_SNR))
+    return (OWN, *(FLOW if prediction_type == "flow" else DIFFUSION))
 
 
 def make_scheduler(own: Any, name: str) -> Any:
@@ -57,9 +54,6 @@ def make_scheduler(own: Any, name: str) -> Any:
     known = FLOW if flow else DIFFUSION
     if name not in known:
         raise GenerationError(f"There is no scheduler {name[:40]!r} for this base: choose {', '.join((OWN, *known))}.")
-    if not flow and own.config.get("rescale_betas_zero_snr") and name in NO_ZERO_SNR:
-        names = ", ".join(suitable("v_prediction", zero_snr=True))
-        raise GenerationError(f"{name} does not know zero terminal SNR, which this base has: choose {names}.")
     from studio.libraries.diffusers import diffusers
 
     kind, changes = known[name]

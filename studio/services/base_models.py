@@ -243,7 +243,7 @@ def usual(workspace: Workspace, name: str) -> dict[str, Any]:
         "steps": own.get("preview.steps", plain.steps),
         "guidance": own.get("preview.guidance", plain.guidance),
         "guidance_rescale": own.get("preview.guidance_rescale", plain.guidance_rescale),
-        "schedulers": suitable(card.prediction_type, card.zero_terminal_snr),
+        "schedulers": suitable(card.prediction_type),
     }
 
 

@@ -11,10 +11,10 @@ from PIL import ImageChops
 from studio.basemodels import load_base
 from studio.basemodels.card import describe_base
 from studio.basemodels.single_file import _settings_by_markers
-from studio.errors import BaseModelError, GenerationError
+from studio.errors import BaseModelError
 from studio.generation import Recipe, draw
 from studio.generation.recipe_check import recipe_problems
-from studio.generation.schedulers import DIFFUSION, NO_ZERO_SNR, OWN, make_scheduler, suitable
+from studio.generation.schedulers import DIFFUSION, make_scheduler
 from studio.training.config import TrainingConfig
 from studio.training.objective import loss_of
 from tests import tiers
@@ -104,16 +104,12 @@ def test_it_needs_v_prediction(folders):
 
 
 @pytest.mark.parametrize("name", tiers.default(DIFFUSION, "Heun", "DPM++ 2M Karras"))
-def test_schedulers_that_cannot_are_refused_and_not_offered(zero, name):
-    own = zero("sd1").scheduler()
-    knows = "rescale_betas_zero_snr" in inspect.signature(getattr(diffusers, DIFFUSION[name][0]).__init__).parameters
-    assert (name in suitable("v_prediction", zero_snr=True)) is knows is (name not in NO_ZERO_SNR)
-    if knows:
-        assert make_scheduler(own, name).config.rescale_betas_zero_snr
-    else:
-        with pytest.raises(GenerationError, match=f"{name} does not know zero terminal SNR"):
-            make_scheduler(own, name)
-    assert {OWN, name} <= set(suitable("epsilon"))
+def test_schedulers_by_name_rescale_where_diffusers_can(zero, name):
+    """The others draw with the plain betas, as they did before."""
+    made = make_scheduler(zero("sd1").scheduler(), name)
+    knows = "rescale_betas_zero_snr" in inspect.signature(type(made).__init__).parameters
+    clean = made.alphas_cumprod[-1] < 1e-6
+    assert bool(clean) is knows and made.config.prediction_type == "v_prediction"
 
 
 def test_cfg_rescale_without_guidance_is_reported():

@@ -78,11 +78,11 @@ class Family(ABC):
                 f"{self.title} uses flow matching and predicts nothing else: leave prediction_type out."
             )
         self._refuse_text_length()
-        halved = torch.bfloat16 if self.dtype != torch.float32 else torch.float32
+        half = torch.bfloat16 if self.dtype != torch.float32 else torch.float32
         dtypes = {
             "default": torch.float32,
             self.denoiser: self.dtype,
-            **dict.fromkeys(self.half_precision_encoders, halved),
+            **dict.fromkeys(self.half_precision_encoders, half),
         }
         try:
             self.pipeline = self._opened(folder, dtypes)

@@ -88,12 +88,14 @@ def draw_rows(
     total, skipped = len(scheduler.timesteps), 0
     source = _opened(recipe.source, recipe, "RGB") if recipe.source else None
     mask = _opened(recipe.mask, recipe, "L") if source and recipe.mask else None
-    clean = None if source is None else torch.cat([_encode_image(base, source, generator) for generator in generators])
+    source_latents = (
+        None if source is None else torch.cat([_encode_image(base, source, generator) for generator in generators])
+    )
     noise = base.noise(generators, recipe.width, recipe.height)
     if source is not None:
         skipped = _skipped(scheduler, recipe)
-    if clean is not None and (skipped or mask is None):
-        latents = _noised(scheduler, clean, noise, skipped)
+    if source_latents is not None and (skipped or mask is None):
+        latents = _noised(scheduler, source_latents, noise, skipped)
     else:
         latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
 
@@ -109,7 +111,7 @@ def draw_rows(
         if before:
             before(done - skipped, total - skipped)
 
-    blend = None if clean is None or mask is None else _blending(scheduler, clean, noise, mask)
+    blend = None if source_latents is None or mask is None else _blending(scheduler, source_latents, noise, mask)
     latents = sample(
         base,
         scheduler,
@@ -202,25 +204,27 @@ def _encode_image(base: Family, image: Image.Image, generator: torch.Generator) 
     return mean + spread * torch.randn(spread.shape, generator=generator).to(spread)
 
 
-def _noised(scheduler: Any, clean: Tensor, noise: Tensor, index: int) -> Tensor:
+def _noised(scheduler: Any, source_latents: Tensor, noise: Tensor, index: int) -> Tensor:
     """As noisy as the timestep at `index` is; clean behind the last one."""
     if index >= len(scheduler.timesteps):
-        return clean
+        return source_latents
     t = scheduler.timesteps[index : index + 1]
     return (
-        scheduler.add_noise(clean, noise, t)
+        scheduler.add_noise(source_latents, noise, t)
         if hasattr(scheduler, "add_noise")
-        else scheduler.scale_noise(clean, t, noise)
+        else scheduler.scale_noise(source_latents, t, noise)
     )
 
 
-def _blending(scheduler: Any, clean: Tensor, noise: Tensor, mask: Image.Image) -> Callable[[Tensor, int], Tensor]:
+def _blending(
+    scheduler: Any, source_latents: Tensor, noise: Tensor, mask: Image.Image
+) -> Callable[[Tensor, int], Tensor]:
     """Around the hole, the latents of the source at the same noise: as diffusers fills holes with an ordinary UNet."""
     hole = torch.from_numpy(np.asarray(mask, np.float32) / 255 >= 0.5).float()[None, None]
-    hole = torch.nn.functional.interpolate(hole, clean.shape[2:]).to(clean)
+    hole = torch.nn.functional.interpolate(hole, source_latents.shape[2:]).to(source_latents)
 
     def blend(latents: Tensor, index: int) -> Tensor:
-        return (1 - hole) * _noised(scheduler, clean, noise, index) + hole * latents
+        return (1 - hole) * _noised(scheduler, source_latents, noise, index) + hole * latents
 
     return blend
 

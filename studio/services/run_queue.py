@@ -100,8 +100,8 @@ def start_queue(workspace: Workspace) -> bool:
     with _lock:
         if workspace.root in _going:
             return True
-        hold = _going[workspace.root] = threading.Event()
-    threading.Thread(target=_keep_going, args=(workspace, hold, owner()), name="queue", daemon=True).start()
+        paused = _going[workspace.root] = threading.Event()
+    threading.Thread(target=_keep_going, args=(workspace, paused, owner()), name="queue", daemon=True).start()
     return True
 
 
@@ -140,27 +140,27 @@ def leave_queue(workspace: Workspace, run: RunName) -> bool:
     return True
 
 
-def _keep_going(workspace: Workspace, hold: threading.Event, who: str) -> None:
+def _keep_going(workspace: Workspace, paused: threading.Event, who: str) -> None:
     with acting(who):
         root = workspace.root
         try:
-            while not hold.is_set() and _wait_for_the_device(hold) and _begin_next(workspace):
+            while not paused.is_set() and _wait_for_the_device(paused) and _begin_next(workspace):
                 pass
         except StudioError:  # the workspace is gone
             log.info("the queue ended", exc_info=True)
         finally:
             with _lock:
-                if _going.get(root) is hold:
+                if _going.get(root) is paused:
                     del _going[root]
 
 
-def _wait_for_the_device(hold: threading.Event) -> bool:
+def _wait_for_the_device(paused: threading.Event) -> bool:
     """False when the queue should wait to be told, as after a stop; a run that fails doesn't keep the next one."""
     job = running()
     if job is None:
         return True
     while job.state == "running":
-        if hold.wait(POLL):
+        if paused.wait(POLL):
             return False
     timed_out = job.limit is not None and time.monotonic() - job.began >= job.limit
     return job.state != "stopped" or timed_out

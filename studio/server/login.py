@@ -26,10 +26,22 @@ RULE = f"After {GUESSES} wrong passwords, signing in is closed for {WHILE // 60}
 LOGIN = ("/login", "/login/")
 # The login page and its own files; everything else is for who signed in.
 _OPEN = {
-    "/", "/config", "/config/", "/logout", "/favicon.ico", "/robots.txt", "/manifest.json", "/theme.css",
-    "/gradio_api/theme.css", "/gradio_api/startup-events", "/gradio_api/user", "/gradio_api/user/",
-    "/gradio_api/login_check", "/gradio_api/login_check/", *LOGIN,
-}  # fmt: skip
+    "/",
+    "/config",
+    "/config/",
+    "/logout",
+    "/favicon.ico",
+    "/robots.txt",
+    "/manifest.json",
+    "/theme.css",
+    "/gradio_api/theme.css",
+    "/gradio_api/startup-events",
+    "/gradio_api/user",
+    "/gradio_api/user/",
+    "/gradio_api/login_check",
+    "/gradio_api/login_check/",
+    *LOGIN,
+}
 _OPEN_FOLDERS = ("/static/", "/assets/", "/svelte/", "/pwa_icon")
 _DESCRIPTION = re.compile(rb"window\.gradio_api_info = .*?;</script>", re.DOTALL)
 _NO_DESCRIPTION = b'window.gradio_api_info = {"named_endpoints": {}, "unnamed_endpoints": {}};</script>'

@@ -80,9 +80,14 @@ class StudioMCP(gradio.mcp.GradioMCPServer):
         if self._client_instance is None:
             cookie = f"access-token-unsecure-{app.cookie_id}={_TOKEN}"
             self._client_instance = Client(
-                str(self.local_url), download_files=False, verbose=False, analytics_enabled=False, ssl_verify=False,
-                _skip_components=False, headers={"x-gradio-user": "mcp", "cookie": cookie},
-            )  # fmt: skip
+                str(self.local_url),
+                download_files=False,
+                verbose=False,
+                analytics_enabled=False,
+                ssl_verify=False,
+                _skip_components=False,
+                headers={"x-gradio-user": "mcp", "cookie": cookie},
+            )
         return self._client_instance
 
 

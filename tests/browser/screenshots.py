@@ -123,6 +123,7 @@ def every_tab(chromium: Browser, url: str, out: Path, state: str) -> None:
 
 def shoot(page: Page, path: Path) -> None:
     page.mouse.move(5, 5)
+    expect(page.locator(".going")).to_have_count(0)  # of what has just ended
     size = page.viewport_size
     height = page.evaluate("document.documentElement.scrollHeight")
     page.set_viewport_size({"width": size["width"], "height": max(height, size["height"])})  # buttons in sight stay put

@@ -18,6 +18,7 @@ from studio.server.permissions import OWN, Capabilities
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 FOLDERS = ("datasets", "runs", "outputs", "adapters", "exports", "cache")
 SERVED = ("outputs", "exports", "cache/thumbnails", "cache/downloads")  # what a browser may read of it
+_RECOUNT = 50_000_000  # bytes
 _LEFT = re.compile(r"\.[a-z0-9_]{8}\.tmp|\..+\.gone")  # names that tempfile and `remove_folder` give
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
 
@@ -40,9 +41,9 @@ class Workspace:
             raise WorkspaceError(f"Can't use {workspace.root} as the workspace: {error.strerror}.") from error
         return workspace
 
-    def refuse_if_full(self) -> None:
-        """Raises WorkspaceError when it holds all that it may."""
-        if self.allows.room and (size := size_of(self.root)) > self.allows.room:
+    def refuse_if_full(self, coming: int = 0) -> None:
+        """Raises WorkspaceError when it can't take `coming` bytes more. Asked before anything large is written."""
+        if self.allows.room and (size := size_of(self.root)) + coming > self.allows.room:
             raise WorkspaceError(
                 f"Your workspace is full ({size / 1e9:.1f} of {self.allows.room / 1e9:.1f} GB): "
                 "clear its cache under About, or delete what you no longer need."
@@ -71,6 +72,23 @@ class Workspace:
     @property
     def cache(self) -> Path:
         return self.root / "cache"
+
+
+class Room:
+    """What may still be written into a workspace, for work that writes file after file."""
+
+    def __init__(self, workspace: Workspace):
+        self._workspace, self._counted = workspace, _RECOUNT
+
+    def takes(self, size: int) -> bool:
+        """Whether `size` bytes more have room there; they are counted as written."""
+        most = self._workspace.allows.room
+        if most is None:
+            return True
+        self._counted += size
+        if self._counted >= _RECOUNT:  # others write there as well
+            self._held, self._counted = size_of(self._workspace.root), size
+        return self._held + self._counted <= most
 
 
 def _usual() -> Path:
@@ -120,6 +138,11 @@ def size_of(folder: Path) -> int:
             if not entry.is_dir(follow_symlinks=False):
                 total += entry.stat(follow_symlinks=False).st_size
     return total
+
+
+def holds_files(folder: Path) -> bool:
+    """Whether there is any file at or below `folder`."""
+    return is_file(folder) or any(not entry.is_dir(follow_symlinks=False) for entry in _below(folder))
 
 
 def sweep(folder: Path, before: float) -> None:

@@ -13,7 +13,7 @@ from studio.datasets.images import FORMATS, SUFFIXES, format_of, open_image
 from studio.datasets.meta_dir import unwritable
 from studio.datasets.sources import Captions, File, contents, count_in
 from studio.errors import DatasetError, WorkspaceError
-from studio.workspace import ASSETS, Workspace, atomic_write, safe_name, temporary_in
+from studio.workspace import ASSETS, Room, Workspace, atomic_write, safe_name, temporary_in
 
 SAMPLES = ASSETS / "datasets"
 _SUFFIXES_OF = {
@@ -70,7 +70,8 @@ def import_images(
     captions = Captions()
     taken: list[tuple[Path, File, Path]] = []  # where it goes, what it was, where it waits
     stems: dict[Path, set[str]] = {}
-    total, done = count_in(paths), 0
+    total, done, room = count_in(paths), 0, Room(workspace)
+    full = ["Your workspace is full, the rest was not added."]
     try:
         beside = folder if folder.is_dir() else workspace.datasets  # on the same disk
         with tempfile.TemporaryDirectory(dir=beside, prefix=".", suffix=".tmp") as aside:
@@ -83,6 +84,9 @@ def import_images(
                     captions.take(file, data, skipped)
                 elif not suffix.startswith("."):
                     skipped.append(suffix)
+                elif not room.takes(len(data)):
+                    skipped[:0] = full
+                    break
                 elif file.inside.stem.endswith(MASKS):
                     masks.take(file, data, skipped)
                 else:
@@ -100,7 +104,8 @@ def import_images(
     except OSError as error:
         raise unwritable(folder, error) from error
     stopped = stop is not None and stop.is_set()
-    skipped += ["Stopped, the rest was not added."] if stopped else captions.unclaimed()
+    cut = stopped or skipped[:1] == full
+    skipped += ["Stopped, the rest was not added."] if stopped else [] if cut else captions.unclaimed()
     if not taken:
         raise DatasetError(f"No image could be added. {skipped[0] if skipped else 'The files hold none.'}")
     return open_dataset(folder), skipped

@@ -10,6 +10,7 @@ MAX_FILES = 20_000
 MAX_FILE_BYTES = 200_000_000
 MAX_ZIP_BYTES = 8_000_000_000  # unpacked
 FLAT_BYTES = 50_000_000  # a flat image packs better than any ratio; below this, size alone is no danger
+FLAT_ALL_BYTES = 1_000_000_000  # the same for all entries together
 MAX_RATIO = 200  # unpacked to packed, of one entry; images are compressed already and stay near 1
 
 
@@ -62,6 +63,9 @@ def _problem_of(entries: list[zipfile.ZipInfo]) -> str:
         return f"holds more than {MAX_FILES:,} files, split it."
     if sum(entry.file_size for entry in entries) > MAX_ZIP_BYTES:
         return f"unpacks to more than {MAX_ZIP_BYTES // 10**9} GB, split it."
+    packed, unpacked = (sum(getattr(entry, name) for entry in entries) for name in ("compress_size", "file_size"))
+    if unpacked > max(FLAT_ALL_BYTES, MAX_RATIO * packed):
+        return "unpacks to a suspicious size."
     for entry in entries:
         inside = _inside(entry)
         if inside.is_absolute() or ".." in inside.parts or re.match(r"[A-Za-z]:", str(inside)):

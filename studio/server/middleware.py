@@ -10,25 +10,32 @@ import os
 import re
 import secrets
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from anyio.to_thread import run_sync
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 
 from studio.server.permissions import MB, Capabilities
 from studio.server.sessions import Sessions, named_in_address, named_in_body
-from studio.server.visitors import LIFE, SCOPE, WITHOUT_COOKIE, name_of
-from studio.workspace import ASSETS, SERVED, is_valid_unicode, size_of
+from studio.server.uploads import Uploads
+from studio.server.visitors import ADDRESS, LIFE, SCOPE, WITHOUT_COOKIE, name_of
+from studio.workspace import ASSETS, SERVED, is_valid_unicode
 
 COOKIE = "studio_visitor"
-MOST_BODY = 32 * MB  # of an event; files come by UPLOAD
+MOST_BODY = 2 * MB  # of an event; files come by UPLOAD
 MOST_FORM = 10_000  # bytes of a login
-MOST_NODES = 400_000  # values in one event; parsing more would keep everyone waiting
-UPLOAD, LOGIN = "/gradio_api/upload", ("/login", "/login/")  # whole: the last word of others is anyone's to choose
+MOST_NODES = 100_000  # values in one event; parsing more would keep everyone waiting
+MOST_NAME = 100  # characters of a name that a page gives itself or an upload
+NODE = 50  # bytes that each takes in memory, about
+WEIGHT = "studio.weight"  # what a request's scope says of its size, for turns.py
+# Whole paths: the last word of others is anyone's to choose.
+UPLOAD, PROGRESS, LOGIN = "/gradio_api/upload", "/gradio_api/upload_progress", ("/login", "/login/")
 LOGOUT = ("/logout", "/logout/")
 _SECRET = re.compile(r"[A-Za-z0-9_-]{32,64}")
 _FILE = re.compile(r"/file[=/](.*)", re.DOTALL)
@@ -62,19 +69,19 @@ class Guard:
     ):
         self.app, self.local, self.names, self.addresses, self.allows = app, local, names, addresses, allows
         self.uploads, self.visitors = Path(os.path.realpath(uploads)), visitors
+        self.sent = Uploads(self.uploads, allows)
         self.embedded, self.served = embedded, [Path(os.path.realpath(folder)) for folder in served]
-        self._sent: dict[str, set[str]] = {}  # uploaded file -> visitors who sent it
         self._sessions = Sessions()
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers, path = Headers(scope=scope), scope["path"]
+        scope[ADDRESS] = address_of(scope, headers, self.embedded)
         writes = scope["method"] not in ("GET", "HEAD", "OPTIONS")
         refused = self._refuse_stranger(headers, writes) or self._refuse_place(path)
         refused = refused or (_refuse_sign_out(headers) if path in LOGOUT else None)
-        if writes and not refused:
-            refused = await self._refuse_size(headers, path)
+        refused = refused or self._refuse_length(headers, path, writes)
         visitor = fresh = ""
         if self.visitors and not refused:
             secret = _secret(headers)
@@ -82,33 +89,75 @@ class Guard:
             visitor = scope[SCOPE] = name_of(secret) if secret else ""
             refused = self._refuse_session(named_in_address(path, scope.get("query_string", b"")), visitor)
         refused = refused or self._refuse_file(path, visitor)
-        if writes and not refused and path != UPLOAD and path not in LOGIN:
+        if not refused and path in (UPLOAD, PROGRESS):
+            return await self._upload(scope, receive, send, visitor)
+        if writes and not refused and path not in LOGIN:
             body = await _whole(receive)
-            refused = await run_sync(self._refuse_named, body, visitor)
+            nodes = body.count(b",") + body.count(b"[") + body.count(b"{")
+            scope[WEIGHT] = len(body) + NODE * nodes
+            if nodes > MOST_NODES:
+                refused = 413, "That is too much at once."
+            else:
+                refused = await run_sync(self._refuse_named, body, visitor)
             receive = _again(body, receive)
         if refused:
             status, text = refused
             return await PlainTextResponse(text, status)(scope, receive, send)
-        page = path in ("/", "/config", "/config/")
-        answer = bytearray()
+        page, answer = path in ("/", "/config", "/config/"), bytearray()
 
         async def passed(message) -> None:
             if message["type"] == "http.response.start":
-                given = MutableHeaders(scope=message)
-                given["X-Content-Type-Options"] = "nosniff"
-                given["Referrer-Policy"] = "same-origin"
-                given["Cross-Origin-Resource-Policy"] = "cross-origin" if self.embedded else "same-origin"
-                if not self.embedded and given.get("content-type", "").startswith("text/html"):
-                    given["Content-Security-Policy"] = _POLICY
+                given = self._labelled(message)
                 if self.visitors and page:
                     given.append("Set-Cookie", self._cookie(fresh))
             elif self.visitors and writes and len(answer) < MB:
                 answer.extend(message.get("body", b""))
                 if not message.get("more_body"):
-                    self._remember(bytes(answer), visitor, path == UPLOAD)
+                    self._remember(bytes(answer), visitor)
             await send(message)
 
         await self.app(scope, receive, passed)
+
+    def _labelled(self, message) -> MutableHeaders:
+        """The headers of an answer that begins, with those that every answer has."""
+        given = MutableHeaders(scope=message)
+        given["X-Content-Type-Options"] = "nosniff"
+        given["Referrer-Policy"] = "same-origin"
+        given["Cross-Origin-Resource-Policy"] = "cross-origin" if self.embedded else "same-origin"
+        if not self.embedded and given.get("content-type", "").startswith("text/html"):
+            given["Content-Security-Policy"] = _POLICY
+        return given
+
+    async def _upload(self, scope, receive, send, visitor: str) -> None:
+        """Let files in, or tell how far they are, under a name of the sender's choice."""
+        headers, names = Headers(scope=scope), QueryParams(scope["query_string"]).getlist("upload_id")
+        if any(len(name) > MOST_NAME for name in names):
+            return await PlainTextResponse("That name is too long.", 400)(scope, receive, send)
+        if scope["path"] == PROGRESS or scope["method"] != "POST":
+            return await self.app(scope, receive, send)
+        sending = await self.sent.begin(visitor, scope[ADDRESS], int(headers.get("content-length") or 0))
+        if isinstance(sending, tuple):
+            return await PlainTextResponse(sending[1], sending[0])(scope, receive, send)
+        answer, began = bytearray(), False
+
+        async def passed(message) -> None:
+            nonlocal began
+            if message["type"] == "http.response.start":
+                began = True
+                self._labelled(message)
+            else:
+                answer.extend(message.get("body", b""))
+                if not message.get("more_body"):
+                    self.sent.remember(sending, _stored(bytes(answer)))
+            await send(message)
+
+        try:
+            await self.app(scope, self.sent.counted(sending, receive), passed)
+        except ClientDisconnect:
+            if not began:
+                await PlainTextResponse("The file came too slowly: send it again.", 408)(scope, receive, send)
+        finally:
+            self.sent.end(sending)
 
     # Strangers --------------------------------------------------------------------------------------------------
 
@@ -139,17 +188,14 @@ class Guard:
             return 403, "That is not served here."
         return None
 
-    async def _refuse_size(self, headers: Headers, path: str) -> tuple[int, str] | None:
+    def _refuse_length(self, headers: Headers, path: str, writes: bool) -> tuple[int, str] | None:
         length = headers.get("content-length", "")
+        if not writes:
+            return None
         if not length.isdigit():
             return (411, "The length of what is sent must be said first.") if "transfer-encoding" in headers else None
-        if path != UPLOAD:
-            most = MOST_FORM if path in LOGIN else MOST_BODY
-            return (413, "That is too much at once.") if int(length) > most else None
-        held = await run_sync(size_of, self.uploads)
-        if int(length) + held > self.allows.uploads:
-            return 413, "The studio's upload folder is full: what was sent before goes in some hours, so try then."
-        return None
+        most = MOST_FORM if path in LOGIN else MOST_BODY
+        return (413, "That is too much at once.") if path != UPLOAD and int(length) > most else None
 
     # Visitors ---------------------------------------------------------------------------------------------------
 
@@ -161,13 +207,13 @@ class Guard:
 
     def _refuse_named(self, body: bytes, visitor: str) -> tuple[int, str] | None:
         """An event may name no address to be fetched from, and in public mode only files of whoever sends it."""
-        if body.count(b",") + body.count(b"[") + body.count(b"{") > MOST_NODES:
-            return 413, "That is too much at once."
         try:
             data = json.loads(body) if body else None
             whole = b"\\ud" not in body.lower() or is_valid_unicode(json.dumps(data, ensure_ascii=False))
         except (ValueError, RecursionError):
             return (400, "That is not JSON.") if self.visitors else None
+        if isinstance(data, dict) and len(str(data.get("session_hash") or "")) > MOST_NAME:
+            return 400, "That name is too long."
         if not whole:
             return 400, "That text holds half a character, which nothing can write: type it once more."
         if self.visitors and (refused := self._refuse_session(named_in_body(data), visitor)):
@@ -196,22 +242,13 @@ class Guard:
             shown = any(served == one or served.startswith(f"{one}/") for one in SERVED)
             return shown and (name == visitor or name.startswith(WITHOUT_COOKIE))
         if path.is_relative_to(self.uploads):
-            return visitor in self._sent.get(str(path), ())
+            return self.sent.is_from(str(path), visitor)
         return path.is_relative_to(ASSETS / "datasets")
 
-    def _remember(self, answer: bytes, visitor: str, upload: bool) -> None:
-        """Who sent the files that Gradio has just stored, or the event that it has just taken."""
-        try:
-            paths = json.loads(answer)
-        except ValueError:
-            return
-        if not upload:
-            self._refuse_session(named_in_body(paths), visitor)
-            return
-        if len(self._sent) > 10_000:
-            self._sent = {path: who for path, who in self._sent.items() if os.path.exists(path)}
-        for path in paths if isinstance(paths, list) else ():
-            self._sent.setdefault(os.path.realpath(path), set()).add(visitor)
+    def _remember(self, answer: bytes, visitor: str) -> None:
+        """Whose the event is that Gradio has just taken."""
+        with suppress(ValueError):
+            self._refuse_session(named_in_body(json.loads(answer)), visitor)
 
     def _cookie(self, secret: str) -> str:
         kept = "SameSite=None; Secure; Partitioned" if self.embedded else "SameSite=Lax"
@@ -238,6 +275,21 @@ def _name(host: str) -> str:
     return host.rpartition(":")[0] if re.search(r":\d*$", host) else host
 
 
+def address_of(scope: dict[str, Any], headers: Headers, embedded: bool) -> str:
+    """Where a request comes from, as uvicorn tells it (FORWARDED_ALLOW_IPS names proxies that are believed).
+
+    Of IPv6 only what a household is given as a whole.
+    """
+    text = (scope.get("client") or ("",))[0]
+    if embedded:  # a Space's own proxy
+        text = headers.get("x-forwarded-for", text).partition(",")[0].strip()
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return text
+    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
+
+
 def _name_of(origin: str) -> str:
     return _name(urlsplit(origin).netloc)
 
@@ -249,6 +301,15 @@ def _secret(headers: Headers) -> str:
     except CookieError:
         return ""
     return held.value if held and _SECRET.fullmatch(held.value) else ""
+
+
+def _stored(answer: bytes) -> list[str]:
+    """The paths that Gradio answers to an upload."""
+    try:
+        paths = json.loads(answer)
+    except ValueError:
+        return []
+    return paths if isinstance(paths, list) else []
 
 
 async def _whole(receive) -> bytes:

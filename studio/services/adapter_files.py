@@ -135,7 +135,7 @@ def add_adapter_file(workspace: Workspace, path: Path) -> str:
         raise AdapterError(f"{path.name} is not a .safetensors file: drop the adapter's .safetensors file.")
     read_adapter(path).refuse_if_damaged()
     name = safe_name(path.stem) + ".safetensors"
-    workspace.refuse_if_full()
+    workspace.refuse_if_full(path.stat().st_size)
     target = workspace.adapters / name
     if not (target.is_file() and filecmp.cmp(path, target, shallow=False)):
         target = free_path(workspace.adapters, name)

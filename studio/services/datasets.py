@@ -85,6 +85,8 @@ def open_named(workspace: Workspace, name: str) -> "Dataset":
     if (workspace.datasets / name).is_dir():
         return open_dataset(workspace.datasets / name)
     if name in list_samples():
+        if not (workspace.datasets / name).exists():
+            workspace.refuse_if_full()
         return copy_sample(workspace, name)
     raise DatasetError(f"There is no dataset called {name!r}: choose one from the list.")
 

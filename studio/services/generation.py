@@ -6,7 +6,7 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
-from studio.errors import AdapterError, DatasetError, GenerationError, StudioError, WorkspaceError
+from studio.errors import AdapterError, BusyError, DatasetError, GenerationError, StudioError, WorkspaceError
+from studio.server.callers import Stop
 from studio.services import base_models
 from studio.services.adapter_files import adapter_choices, adapter_path, checked_key, key_of
 from studio.services.jobs import Job, jobs, latest, running
 from studio.services.operations import Expanded, operation
 from studio.services.parameters import BaseName, ImageName, List, Table
-from studio.text import pluralize
+from studio.text import duration, pluralize
 from studio.workspace import Workspace, atomic_write, checked_name, is_file
 
 if TYPE_CHECKING:
@@ -230,7 +231,16 @@ def generate(
 
     workspace.refuse_if_full()
     recipe = composed(workspace, fields).model_copy(update={"count": 1})
-    return save_image(draw(recipe), recipe, workspace.outputs), recipe_line(recipe)
+    stop = Stop(seconds=workspace.allows.drawing)
+    image = draw(recipe, stop)
+    if image is None:
+        raise GenerationError(_too_long(workspace) if stop.too_long else "The image was stopped.")
+    return save_image(image, recipe, workspace.outputs), recipe_line(recipe)
+
+
+def _too_long(workspace: Workspace) -> str:
+    most = duration(workspace.allows.drawing)
+    return f"Drawing may take {most} here: choose a smaller size, fewer steps or fewer images."
 
 
 @operation(aliases=("picture_recipe",), renamed={"image": "picture"})
@@ -262,16 +272,20 @@ def generated(
 
     drawn = generate_all(recipe, stop, progress, preview)
     for one in singles(recipe):
-        with jobs.device():
-            if stop.is_set():
-                return
-            try:
-                image = next(drawn)
-            except GenerationError:
+        try:
+            with jobs.device(stop), _timed(stop):
                 if stop.is_set():
-                    return  # asked for, so nothing to complain of
-                raise
+                    return
+                image = next(drawn)
+        except (GenerationError, BusyError):
+            if stop.is_set():
+                return  # asked for, so nothing to complain of
+            raise
         yield one, image
+
+
+def _timed(stop: threading.Event | None) -> AbstractContextManager[None]:
+    return stop.timed() if isinstance(stop, Stop) else nullcontext()
 
 
 def start_generation(workspace: Workspace, recipes: Sequence[Any]) -> Job:
@@ -292,6 +306,7 @@ def start_generation(workspace: Workspace, recipes: Sequence[Any]) -> Job:
             job.done = int(PARTS * (number + done / total))
             job.message = f"{'Image' if count == 1 else f'Image {number + 1} of {count}'}, step {done} of {total}"
 
+        stop = Stop(job.stop_event, workspace.allows.drawing)
         for recipe in recipes:
             base = recipe.base
 
@@ -300,9 +315,11 @@ def start_generation(workspace: Workspace, recipes: Sequence[Any]) -> Job:
 
                 made.latent_preview = preview_latents(load_base(base), latents)
 
-            for one, image in generated(recipe, job.stop_event, progress, show):
+            for one, image in generated(recipe, stop, progress, show):
                 made.images.append((one, save_image(image, one, workspace.outputs)))
                 made.latent_preview = None
+        if len(made.images) < count and stop.too_long:
+            raise GenerationError(_too_long(workspace))
 
     workspace.refuse_if_full()
     before = running("generate")
@@ -317,13 +334,13 @@ def strength_sweep(
     """(strength, PIL.Image) of one adapter from 0 to 1.5, in one batch; empty when stopped."""
     from studio.generation.strength_sweep import STRENGTHS, draw_strength_sweep
 
-    with jobs.device():
-        try:
+    try:
+        with jobs.device(stop), _timed(stop):
             return list(zip(STRENGTHS, draw_strength_sweep(recipe, STRENGTHS, index, stop, progress), strict=True))
-        except GenerationError:
-            if stop.is_set():
-                return []
-            raise
+    except (GenerationError, BusyError):
+        if stop.is_set():
+            return []
+        raise
 
 
 def keep_source(workspace: Workspace, path: str | Path) -> Path:
@@ -402,13 +419,13 @@ def draw(recipe: "Recipe", stop: threading.Event | None = None, progress: Progre
     """One image (PIL.Image), taking turns with training for the device. None when stopped."""
     from studio.generation import generate
 
-    with jobs.device():
-        try:
+    try:
+        with jobs.device(stop), _timed(stop):
             return None if stop is not None and stop.is_set() else generate(recipe, stop=stop, progress=progress)
-        except GenerationError:
-            if stop is not None and stop.is_set():
-                return None  # asked for, so nothing to complain of
-            raise
+    except (GenerationError, BusyError):
+        if stop is not None and stop.is_set():
+            return None  # asked for, so nothing to complain of
+        raise
 
 
 def recipe_line(recipe: "Recipe") -> str:

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from studio.errors import BusyError, StudioError, user_message
+from studio.server.callers import is_gone
 from studio.server.owners import PerOwner, acting, owner
 
 log = logging.getLogger(__name__)
 Event = TypeVar("Event")
 MOST = 24  # jobs of all visitors together
+OFTEN = 0.5  # seconds between two looks whether the caller is still there
 
 
 class Job:
@@ -45,9 +47,11 @@ class Job:
         self.stop_event.set()
 
     def wait(self) -> None:
-        """Until it has ended, for whoever asked from outside."""
-        if self.thread:
-            self.thread.join()
+        """Until it has ended, for whoever asked from outside; a caller who hangs up stops it."""
+        while self.thread and self.thread.is_alive():
+            self.thread.join(OFTEN)
+            if is_gone():
+                self.stop()
 
     def wait_while_paused(self) -> None:
         """For the work: stand still until `pause_event` is cleared or the job is to stop."""
@@ -161,13 +165,15 @@ class Jobs:
         return True
 
     @contextmanager
-    def device(self) -> Iterator[None]:
-        """Hold the device for an image; goes before the next turn of a job."""
+    def device(self, stop: threading.Event | None = None) -> Iterator[None]:
+        """Hold the device for an image; goes before the next turn of a job. BusyError when stopped before that."""
         with self._turn:
             self._waiting += 1
             try:
                 while self._held:
-                    self._turn.wait()
+                    if stop is not None and stop.is_set():
+                        raise BusyError("Stopped while it waited for its turn.")
+                    self._turn.wait(None if stop is None else OFTEN)
             finally:
                 self._waiting -= 1
             self._held = True

@@ -16,8 +16,10 @@ from pydantic.fields import FieldInfo
 
 from studio.errors import StudioError, user_message
 from studio.schema import settings
+from studio.server.callers import asked
 from studio.services.operations import Operation, all_operations
 from studio.web.errors import one_line
+from studio.web.turns import DEVICE, caller_is_gone
 from studio.workspace import Workspace
 
 SIMPLE = (bool, int, float, str, dict, list)
@@ -40,7 +42,7 @@ def _endpoint(workspace: Workspace, operation: Operation, name: str) -> None:
         "api_description": description(operation) if name == operation.name else f"Older name of {operation.name}.",
     }
     if operation.device:
-        options["concurrency_id"] = "device"
+        options["concurrency_id"] = DEVICE
     called = _called(workspace, operation, name)
     if not operation.file and not operation.upload:
         gr.api(called, **options)
@@ -53,7 +55,8 @@ def _called(workspace: Workspace, operation: Operation, name: str) -> Callable[.
 
     def call(*args: Any) -> Any:
         try:
-            return _answer(workspace, operation, operation(workspace, **dict(zip(operation.fields, args))))
+            with asked(caller_is_gone()):
+                return _answer(workspace, operation, operation(workspace, **dict(zip(operation.fields, args))))
         except Exception as error:
             if user_message(error) is None:
                 raise

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from starlette.middleware import Middleware  # noqa: E402
 from studio.errors import ConfigError  # noqa: E402
 from studio.server import owners, zero_gpu  # noqa: E402
 from studio.server.login import RULE, Login  # noqa: E402
+from studio.server.logs import cut_lines  # noqa: E402
 from studio.server.middleware import Guard  # noqa: E402
 from studio.server.settings import HOME, Settings  # noqa: E402
 from studio.server.visitors import LIFE, Visitors, VisitorsWorkspace  # noqa: E402
@@ -37,6 +39,7 @@ from studio.web.components.fields import QUIET  # noqa: E402
 from studio.web.dataset import start  # noqa: E402
 from studio.web.dataset import tab as dataset_tab  # noqa: E402
 from studio.web.generate import tab as generate_tab  # noqa: E402
+from studio.web.sessions import OpenPages, kept_small  # noqa: E402
 from studio.web.theme import CSS, theme  # noqa: E402
 from studio.web.train import tab as train_tab  # noqa: E402
 from studio.workspace import ASSETS, FOLDERS, SERVED, Workspace, keep_private, sweep  # noqa: E402
@@ -136,7 +139,10 @@ def launch_options(settings: Settings) -> dict:
         "inbrowser": settings.browser,
         "allowed_paths": [str(folder) for folder in [*served, ASSETS / "datasets"]],
         "max_file_size": allows.upload,
-        "app_kwargs": {"middleware": [guard, Middleware(Login)]},
+        "app_kwargs": {
+            "middleware": [guard, Middleware(Login), Middleware(OpenPages)],
+            "lifespan": partial(kept_small, allows=allows),
+        },
         "enable_monitoring": False,
         "run_history": False,
         "ssr_mode": False,
@@ -147,14 +153,16 @@ def launch_options(settings: Settings) -> dict:
     }
 
 
-# Waiting events of everyone together; /run and /api, which skip the queue, are closed to what belongs into it.
-QUEUE = {"max_size": 200, "api_open": False}
+# Waiting events of everyone together (turns.py says how many are one visitor's). /run and /api, which skip the queue,
+# are closed to what belongs into it.
+QUEUE = {"max_size": 500, "api_open": False}
 
 
 def serve(settings: Settings) -> None:
     """Serve the page until interrupted. The heavy libraries are loaded once the page can be seen."""
     if settings.mcp and find_spec("mcp") is None:
         raise ConfigError("--mcp needs a package that is missing: pip install 'mcp<2'.")
+    cut_lines()
     if settings.warning:
         print(settings.warning, flush=True)
     keep_private(Workspace.open(settings.workspace).root)

@@ -303,7 +303,7 @@ def test_a_workspace_goes_when_it_was_not_used_for_hours(tmp_path):
     visitors = Visitors(tmp_path, clock)
     (visitors.folder("c1") / "datasets" / "a.txt").write_text("x")
     clock.now += LIFE / 2
-    visitors.folder("c2")
+    (visitors.folder("c2") / "datasets" / "a.txt").write_text("x")
     for thread in threading.enumerate():  # which looks for what may go, since the last look is long ago
         if thread.name == "sweep":
             thread.join()
@@ -342,12 +342,80 @@ def test_the_longest_idle_go_first_when_all_are_too_large(tmp_path):
     assert visitors.sweep() == ["c1"]
 
 
+def fill(visitors: Visitors, name: str, address: str = "", size: int = 1) -> None:
+    """As the workspace of `name` does before it writes, and then writes."""
+    visitors.folder(name)
+    visitors.admit(name, address)
+    (visitors.folder(name) / "outputs" / f"{size}.bin").write_bytes(b"x" * size)
+
+
 def test_too_many_visitors_are_asked_to_come_back(tmp_path):
     visitors = Visitors(tmp_path, Clock(), most=1)
-    visitors.folder("c1")
+    fill(visitors, "c1")
+    visitors.folder("c2")  # who only looks takes no place
     with pytest.raises(BusyError, match="try again"):
-        visitors.folder("c2")
-    visitors.folder("c1")
+        visitors.admit("c2")
+    fill(visitors, "c1")
+
+
+def test_invented_visitors_take_nobodys_place(tmp_path, monkeypatch):
+    """310 cookies once took all 300 places in 13 s, and idle visitors were swept for the next."""
+    clock = Clock()
+    monkeypatch.setattr("studio.server.visitors.MOST_EMPTY", 20)
+    visitors = Visitors(tmp_path, clock, most=24)
+    fill(visitors, "honest", "1.1.1.1")
+    clock.now += IDLE + 1
+    for number in range(100):
+        visitors.folder(f"looks-{number}")
+    taken = 0
+    for number in range(100):
+        try:
+            fill(visitors, f"writes-{number}", "6.6.6.6")
+            taken += 1
+        except BusyError as error:
+            assert "from your network" in str(error)
+    assert taken == 3, "an eighth of the places"
+    fill(visitors, "another", "2.2.2.2")
+    clock.now += 2
+    gone = visitors.sweep()
+    assert {"honest", "another"} & set(gone) == set() and len(list(tmp_path.iterdir())) <= 20 + 5
+
+
+def test_an_address_fills_its_share_and_is_swept_first(tmp_path):
+    clock = Clock()
+    visitors = Visitors(tmp_path, clock, room=1000)
+    fill(visitors, "honest", "1.1.1.1", 100)
+    fill(visitors, "large", "6.6.6.6", 100)
+    visitors.sweep()
+    fill(visitors, "larger", "6.6.6.6", 950)
+    visitors.sweep()
+    with pytest.raises(BusyError, match="share"):
+        visitors.admit("large", "6.6.6.6")
+    visitors.admit("honest", "1.1.1.1")
+    clock.now += IDLE + 1
+    assert visitors.sweep() == ["large", "larger"]
+
+
+def test_only_one_sweep_goes_on(tmp_path, monkeypatch):
+    began, go = [], threading.Event()
+
+    def slow(folder):
+        began.append(folder)
+        go.wait(30)
+        return 0
+
+    clock = Clock()
+    visitors = Visitors(tmp_path, clock)
+    fill(visitors, "c1")
+    monkeypatch.setattr("studio.server.visitors._holds_anything", slow)
+    for _ in range(5):
+        clock.now += LIFE
+        visitors.folder("c1")
+    sweeps = [thread for thread in threading.enumerate() if thread.name == "sweep"]
+    assert len(sweeps) == 1
+    go.set()
+    sweeps[0].join()
+    assert len(began) == 1
 
 
 def test_whoever_comes_second_stands_in_line_and_reads_nothing_of_the_first():

@@ -25,12 +25,13 @@ from studio.web.generate import actions
 from studio.web.generate.actions import OFF, OVER
 from studio.web.generate.context import GenerateContext
 from studio.web.generate.vocabulary import Examples
+from studio.web.turns import DEVICE
 from studio.workspace import Workspace
 
 NOTHING = ("No image yet", "Write a prompt and press Generate. Adapters are optional: add one to compare.")
 POLL_EVERY = 0.2  # seconds between two polls of the job
 EARLIER = 16  # images shown below
-DEVICE = {"concurrency_id": "device", "concurrency_limit": 1, **PRIVATE}
+IN_LINE = {"concurrency_id": DEVICE, "concurrency_limit": 1, **PRIVATE}
 KEYS_JS = """
 if (!window.studioGenerateKey) document.addEventListener('keydown', window.studioGenerateKey = event => {
   const go = document.querySelector('#go');
@@ -92,7 +93,7 @@ class Result:
     def wire(self) -> None:
         context, buttons, below = self.context, self.context.actions, [self.heading, self.earlier]
         inputs = [buttons.compare, *context.inputs]
-        buttons.queued.then(self.generate, inputs, self.outputs, trigger_mode="multiple", **NO_PROGRESS, **DEVICE)
+        buttons.queued.then(self.generate, inputs, self.outputs, trigger_mode="multiple", **NO_PROGRESS, **IN_LINE)
         for row in context.rows.rows:
             gr.on(
                 [row.strength.release, row.on.input],
@@ -101,11 +102,11 @@ class Result:
                 self.outputs,
                 trigger_mode="always_last",
                 **NO_PROGRESS,
-                **DEVICE,
+                **IN_LINE,
             )
         self.examples.wire(context)
         swept = [self.blank, self.sweep]
-        buttons.sweep.click(self.draw_sweep, context.inputs, [*swept, *below], show_progress_on=swept, **DEVICE)
+        buttons.sweep.click(self.draw_sweep, context.inputs, [*swept, *below], show_progress_on=swept, **IN_LINE)
         context.demo.load(self.earlier_images, None, below, **fields.QUIET)
 
     @show_errors

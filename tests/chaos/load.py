@@ -1,0 +1,328 @@
+"""Strangers who take all that they can get, one kind after the other, while another visitor looks at a dataset.
+
+python -m tests.chaos.load [--seconds 20] [--threads 4] [--only drawings,zips] [--calls 10000] [--sessions 1000]
+
+A public studio is launched as a person does. Each attack comes from an address of its own (127.0.0.66 and on); the
+other visitor calls from 127.0.0.1. Of each the table says how many calls were taken and refused, memory and disk before
+and after it, and how long the other visitor waited. Exit code 1 when memory, disk, log or wait grew past its limit.
+"""
+
+import argparse
+import json
+import os
+import random
+import secrets
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from studio.server.permissions import GB, MB, VISITED
+from studio.workspace import size_of
+from tests.benchmarks.watching import resident
+from tests.chaos.prying import png
+from tests.serving import launched
+
+WAIT = 1.0  # seconds: p95 of the other visitor's calls
+GROWTH = 1.05  # of memory, by honest calls and sessions
+ATTACKED = 300  # MB of memory that may be held while an attack goes on
+LOG = 10 * MB
+PATIENCE = 60  # seconds
+
+
+@dataclass
+class Stranger:
+    """A program that calls from an address of its own, and what it was answered."""
+
+    url: str
+    address: str
+    folder: Path
+    said: Counter[str] = field(default_factory=Counter)
+    cookie: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+
+    def __post_init__(self) -> None:
+        transport = httpx.HTTPTransport(local_address=self.address)
+        self.http = httpx.Client(base_url=self.url, transport=transport, timeout=PATIENCE)
+
+        config = self.http.get("/config", headers={"cookie": f"studio_visitor={self.cookie}"}).json()
+        states = {one["id"] for one in config["components"] if one["type"] == "state"}
+        loads = [one for one in config["dependencies"] if one["targets"] and one["targets"][0][1] == "load"]
+        event = next(one for one in loads if states & set(one["outputs"]))
+        self.event = {"data": [None] * len(event["inputs"]), "fn_index": event["id"], "trigger_id": None}
+
+    def post(self, path: str, cookie: str = "", **options) -> httpx.Response:
+        headers = {"cookie": f"studio_visitor={cookie or self.cookie}"} | options.pop("headers", {})
+        answer = self.http.post(f"/gradio_api/{path}", headers=headers, **options)
+        self.said["taken" if answer.status_code == 200 else "refused"] += 1
+        return answer
+
+    def call(self, name: str, cookie: str = "", /, **given) -> str:
+        """What a call answers, read to its end."""
+        began = self.post(f"call/v2/{name}", cookie, json=given)
+        if began.status_code != 200:
+            return began.text
+        return self.http.get(f"/gradio_api/call/{name}/{began.json()['event_id']}").text
+
+    def upload(self, name: str, data: bytes) -> dict:
+        answer = self.post("upload", files={"files": (name, data)})
+        return {"path": answer.json()[0], "meta": {"_type": "gradio.FileData"}} if answer.status_code == 200 else {}
+
+
+# Attacks: each is one round ------------------------------------------------------------------------------------------
+
+
+def drawings(me: Stranger) -> None:
+    """Large images, of which some are hung up on and others are never asked for."""
+    began = me.post("call/v2/generate", json={"prompt": "x", "steps": 50, "width": 512, "height": 512})
+    if began.status_code == 200 and random.random() < 0.5:
+        with me.http.stream("GET", f"/gradio_api/call/generate/{began.json()['event_id']}"):
+            pass
+
+
+def cookies(me: Stranger) -> None:
+    """A new visitor each time, who opens a sample."""
+    cookie = secrets.token_urlsafe(32)
+    me.call("list_datasets", cookie)
+    if "complete" not in me.call("open_dataset", cookie, dataset="silhouette"):
+        me.said["no workspace"] += 1
+
+
+def sessions(me: Stranger) -> None:
+    """A new page each time, to whose state something is written."""
+    me.post("queue/join", json={**me.event, "session_hash": secrets.token_hex(8)})
+
+
+def bodies(me: Stranger) -> None:
+    """Bodies of countless values, and of as many bytes as may be."""
+    for body in (b"[" + b"[]," * 600_000 + b"[]]", b"[" + b" " * 30_000_000, _event(19_000), _event(90_000)):
+        with suppress(httpx.WriteError, httpx.ReadError):  # the answer comes before the body was sent
+            me.post("call/list_datasets", content=body, headers={"content-type": "application/json"})
+
+
+def _event(values: int) -> bytes:
+    return json.dumps({"data": [["x" * 10] * values] * 1}).encode()
+
+
+def unread(me: Stranger) -> None:
+    """Answers that nobody fetches."""
+    me.post("call/v2/open_dataset", json={"dataset": "silhouette"})
+
+
+def wrong(me: Stranger) -> None:
+    """Calls with too few values, which Gradio writes into the log with all that was sent."""
+    began = me.post("call/save_caption", json={"data": ["x" * 1_800_000]})
+    if began.status_code == 200:
+        me.http.get(f"/gradio_api/call/save_caption/{began.json()['event_id']}")
+
+
+def broken_off(me: Stranger) -> None:
+    """Uploads of 150 MB that end after some of it."""
+
+    def some() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.bin"\r\n\r\n'
+        for _ in range(20):
+            yield b"x" * 100_000
+        raise httpx.WriteError("hung up")
+
+    headers = {"content-type": "multipart/form-data; boundary=x", "content-length": str(150 * MB)}
+    try:
+        me.post("upload", content=some(), headers=headers)
+    except httpx.HTTPError:
+        me.said["broken off"] += 1
+
+
+def files(me: Stranger) -> None:
+    """Uploads of 50 MB that are never used."""
+    with suppress(httpx.WriteError, httpx.ReadError):
+        me.upload(f"{random.random()}.bin", os.urandom(1000) * 50_000)
+
+
+def zips(me: Stranger) -> None:
+    """A small zip that holds many large, flat images."""
+    path = me.folder / "bomb.zip"
+    if not path.exists():
+        image, part = png("red"), path.with_suffix(f".{threading.get_ident()}")
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            for number in range(45):
+                archive.writestr(f"{number}.png", image + bytes(20 * MB))
+        part.rename(path)
+    me.call("import_images", files=[me.upload("bomb.zip", path.read_bytes())], name=f"set-{random.randrange(99)}")
+
+
+ATTACKS: dict[str, Callable[[Stranger], None]] = {
+    one.__name__: one for one in (drawings, cookies, sessions, bodies, unread, wrong, broken_off, files, zips)
+}
+
+
+# Measuring ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Row:
+    """What one attack did. before, after: memory in MB, and bytes of uploads, of workspaces and of the log."""
+
+    calls: Counter[str]
+    before: dict[str, float]
+    after: dict[str, float]
+    waits: list[float]
+    failed: int
+
+    @property
+    def p95(self) -> float:
+        return statistics.quantiles(self.waits, n=20)[-1] if len(self.waits) > 1 else float("inf")
+
+    @property
+    def broke(self) -> list[str]:
+        """What went past its limit."""
+        found = {
+            "the other visitor waited": self.p95 > WAIT,
+            f"{self.failed} calls of the other visitor failed": self.failed > 0,
+            "memory": self.after["memory"] > self.before["memory"] + ATTACKED,
+            "uploads": self.after["uploads"] > 2.05 * (VISITED.room or 0),
+            "workspaces": self.after["workspaces"] > 2.6 * GB,
+            "log": self.after["log"] - self.before["log"] > LOG,
+        }
+        return [name for name, past in found.items() if past]
+
+
+@dataclass
+class Studio:
+    url: str
+    pid: int
+    root: Path
+
+    def facts(self) -> dict[str, float]:
+        visitors = self.root / "workspace" / "visitors"
+        return {
+            "memory": resident(self.pid),
+            "uploads": size_of(self.root / "uploads"),
+            "workspaces": size_of(visitors),
+            "folders": len(list(visitors.iterdir())) if visitors.is_dir() else 0,
+            "log": (self.root / "log.txt").stat().st_size,
+        }
+
+
+@contextmanager
+def studio(root: Path) -> Iterator[Studio]:
+    """A public studio that has loaded what it needs."""
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(root / "uploads")}
+    (root / "uploads").mkdir()
+    with (
+        open(root / "log.txt", "wb") as log,
+        launched(root / "workspace", "--public", env=environment, stdout=log, stderr=log) as (
+            process,
+            url,
+        ),
+    ):
+        first = Stranger(url, "127.0.0.1", root)
+        first.call("open_dataset", dataset="silhouette")
+        first.call("generate", prompt="red apple", steps=2)
+        yield Studio(url, process.pid, root)
+
+
+def attack(studio: Studio, name: str, seconds: float, threads: int) -> Row:
+    """One kind of attack, while another visitor lists their datasets."""
+    stop, waits, failed = threading.Event(), list[float](), 0
+    other = Stranger(studio.url, "127.0.0.1", studio.root)
+    address = f"127.0.0.{66 + list(ATTACKS).index(name)}"
+    strangers = [Stranger(studio.url, address, studio.root) for _ in range(threads)]
+    before = studio.facts()
+
+    def go(me: Stranger) -> None:
+        while not stop.is_set():
+            try:
+                ATTACKS[name](me)
+            except (httpx.HTTPError, ValueError) as error:
+                me.said[type(error).__name__] += 1
+
+    workers = [threading.Thread(target=go, args=(one,), daemon=True) for one in strangers]
+    for one in workers:
+        one.start()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        began = time.monotonic()
+        try:
+            failed += "complete" not in other.call("list_datasets")
+        except httpx.HTTPError:
+            failed += 1
+        waits.append(time.monotonic() - began)
+        time.sleep(0.1)
+    stop.set()
+    for one in workers:
+        one.join(PATIENCE)
+    return Row(sum((one.said for one in strangers), Counter()), before, studio.facts(), waits, failed)
+
+
+def many(studio: Studio, calls: int, sessions_: int) -> tuple[str, bool]:
+    """Honest calls, each a session of its own, then invented sessions; (a line, whether memory stayed as it was)."""
+    me = Stranger(studio.url, "127.0.0.1", studio.root)
+    for _ in range(50):
+        me.call("list_datasets")
+    before, waits = studio.facts()["memory"], []
+    for _ in range(calls):
+        began = time.monotonic()
+        me.call("list_datasets")
+        waits.append(time.monotonic() - began)
+    between = studio.facts()["memory"]
+    for number in range(sessions_):
+        sessions(me)
+        if number % 20 == 19:
+            time.sleep(0.2)
+    time.sleep(2)
+    after = studio.facts()["memory"]
+    line = (
+        f"{calls:,} plain calls: {before:.0f} → {between:.0f} MB, p95 {statistics.quantiles(waits, n=20)[-1]:.3f} s; "
+    )
+    return (
+        line + f"{sessions_:,} sessions: → {after:.0f} MB ({100 * (after / before - 1):+.1f} %)",
+        after < GROWTH * before,
+    )
+
+
+def table(rows: dict[str, Row]) -> str:
+    heads = "attack", "calls", "taken", "refused", "memory, MB", "uploads, MB", "workspaces, MB (folders)", "log, kB"
+    lines = [f"| {' | '.join(heads)} | the other's p95, s, of calls |", "| --- " * 9 + "|"]
+    for name, row in rows.items():
+        a, b = row.before, row.after
+        lines.append(
+            f"| {name} | {row.calls.total():,} | {row.calls['taken']:,} | {row.calls['refused']:,} | "
+            f"{a['memory']:.0f} → {b['memory']:.0f} | {a['uploads'] / MB:.0f} → {b['uploads'] / MB:.0f} | "
+            f"{a['workspaces'] / MB:.0f} → {b['workspaces'] / MB:.0f} ({b['folders']:.0f}) | "
+            f"{(b['log'] - a['log']) / 1000:.0f} | {row.p95:.2f} of {len(row.waits)} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--only", default="", help=f"some of {', '.join(ATTACKS)}, with commas between")
+    parser.add_argument("--calls", type=int, default=10_000, help="plain calls of one program; 0: leave that out")
+    parser.add_argument("--sessions", type=int, default=1000)
+    given = parser.parse_args()
+    chosen = [name for name in ATTACKS if not given.only or name in given.only.split(",")]
+    with tempfile.TemporaryDirectory() as folder, studio(Path(folder)) as place:
+        flat = True
+        if given.calls:
+            line, flat = many(place, given.calls, given.sessions)
+            print(line, flush=True)
+        rows = {name: attack(place, name, given.seconds, given.threads) for name in chosen}
+    print(table(rows))
+    broke = [f"{name}: {what}" for name, row in rows.items() for what in row.broke]
+    for said in broke:
+        print(f"BROKE {said}", file=sys.stderr)
+    return int(bool(broke) or not flat)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""A small share of load.py: many calls, sessions and bodies of strangers, and what they leave behind."""
+
+import gc
+import select
+import socket
+import time
+
+import httpx
+import pytest
+from gradio.state_holder import SessionState
+
+from studio.server.callers import Stop, asked
+from studio.server.permissions import MB
+from studio.server.uploads import MOST_AT_ONCE
+from studio.services.jobs import Jobs, jobs
+from studio.workspace import size_of
+from tests.serving import served
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("uploads")
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory, uploads):
+    """A program that asks a public studio."""
+    with (
+        served(tmp_path_factory.mktemp("load") / "workspace", public=True) as url,
+        httpx.Client(base_url=url, timeout=120) as http,
+    ):
+        http.get("/")  # for a cookie
+        yield http
+
+
+def join(http: httpx.Client, name: str, **given) -> httpx.Response:
+    return http.post(f"/gradio_api/call/v2/{name}", json=given)
+
+
+def answer(http: httpx.Client, name: str, began: httpx.Response) -> str:
+    assert began.status_code == 200, began.text
+    return http.get(f"/gradio_api/call/{name}/{began.json()['event_id']}").text
+
+
+def call(http: httpx.Client, name: str, **given) -> str:
+    return answer(http, name, join(http, name, **given))
+
+
+def test_plain_calls_leave_no_session_behind(studio):
+    """Each is a session of its own, of 1.4 MB as Gradio makes them."""
+    for _ in range(5):
+        assert "complete" in call(studio, "list_datasets")
+    gc.collect()
+    assert sum(isinstance(one, SessionState) for one in gc.get_objects()) <= 1
+
+
+def test_a_visitor_has_one_image_that_waits_and_others_are_answered(studio):
+    """Sixty drawings once kept six of six calls of somebody else waiting for ever."""
+    small = {"prompt": "x", "steps": 1, "width": 64, "height": 64}
+    with jobs.device(), httpx.Client(base_url=studio.base_url, timeout=120) as other:
+        taken = [join(studio, "generate", **small) for _ in range(60)]
+        assert [one.status_code for one in taken] == [200, 200, *[503] * 58]
+        assert "wait for its answers first" in taken[2].json()["detail"]
+        other.get("/")
+        assert "complete" in call(other, "list_datasets")
+        for one in (*taken[:2], join(other, "generate", **small)):
+            hang_up(studio, one)
+        assert wait_for(lambda: not jobs._waiting)
+
+
+def test_work_ends_when_its_caller_hangs_up(studio):
+    with jobs.device():
+        began = join(studio, "generate", prompt="x", steps=50)
+        hang_up(studio, began)
+        assert wait_for(lambda: not jobs._waiting)
+
+
+def send(url: httpx.URL, length: int, part: bytes) -> socket.socket:
+    """An upload that says how long it is, and sends its beginning."""
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.bin"\r\n\r\n'
+    lines = ["POST /gradio_api/upload HTTP/1.1", f"Host: {url.host}:{url.port}", f"Content-Length: {length}",
+             "Content-Type: multipart/form-data; boundary=x", "", ""]  # fmt: skip
+    connection = socket.create_connection((url.host, url.port))
+    connection.sendall("\r\n".join(lines).encode() + head + part)
+    return connection
+
+
+def test_an_upload_that_is_broken_off_leaves_nothing_and_its_place_is_free_again(studio, uploads):
+    for _ in range(3):
+        with send(studio.base_url, 150 * MB, b"x" * 100_000):
+            assert wait_for(lambda: size_of(uploads) >= 100_000)
+        assert wait_for(lambda: size_of(uploads) == 0), list(uploads.rglob("*"))
+    assert studio.post("/gradio_api/upload", files={"files": ("a.txt", b"x")}).status_code == 200
+
+
+def test_the_place_of_what_is_being_sent_is_taken(studio, uploads):
+    """A visitor has 1 GB, an address 2 GB. All of them passed once, since nothing lay there yet."""
+    sending = [send(studio.base_url, 190 * MB, b"x") for _ in range(MOST_AT_ONCE)]
+    assert wait_for(lambda: len(select.select(sending, [], [], 0)[0]) == 2)
+    assert [one.recv(20)[9:12] for one in select.select(sending, [], [], 0)[0]] == [b"413"] * 2
+    for one in sending:
+        one.close()
+
+
+def test_a_sender_who_stalls_is_given_up(studio, uploads, monkeypatch):
+    held = size_of(uploads)
+    monkeypatch.setattr("studio.server.uploads.STALL", 0.1)
+    with send(studio.base_url, 150 * MB, b"x" * 1000) as connection:
+        assert connection.recv(1000)[9:12] == b"408"
+    assert wait_for(lambda: size_of(uploads) == held)
+
+
+def test_a_caller_who_is_gone_stops_the_job_that_it_waits_for():
+    job = Jobs().start("check", "Checking", lambda job: job.stop_event.wait(60))
+    with asked(lambda: True):
+        job.wait()
+    assert job.state == "stopped"
+
+
+def test_an_image_may_hold_the_device_for_its_time_and_no_longer():
+    stop = Stop(seconds=0.05)
+    time.sleep(0.06)
+    assert not stop.is_set(), "waiting for the device does not count"
+    with stop.timed():
+        time.sleep(0.06)
+        assert stop.is_set() and stop.too_long
+    assert stop.is_set()
+
+
+def hang_up(http: httpx.Client, began: httpx.Response) -> None:
+    with http.stream("GET", f"/gradio_api/call/generate/{began.json()['event_id']}"):
+        pass
+
+
+def wait_for(what, seconds: float = 30) -> bool:
+    until = time.monotonic() + seconds
+    while not what() and time.monotonic() < until:
+        time.sleep(0.02)
+    return what()

@@ -20,13 +20,13 @@ def asked(is_gone: Callable[[], bool]) -> Iterator[None]:
 
 
 def is_gone() -> bool:
-    """Whether the caller hung up. False for the page's own work and for the command line."""
+    """Whether the caller is gone. False for the page's own work and for the command line."""
     check = _gone.get()
     return check is not None and check()
 
 
 class Stop(threading.Event):
-    """Also set when the caller hung up, or once its time is used up.
+    """Also set when the caller is gone, or once its time is used up.
 
     other: another event that stops the same. seconds: of time inside `timed`.
     """

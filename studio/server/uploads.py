@@ -93,7 +93,7 @@ class Uploads:
         return ""
 
     def counted(self, sending: Sending, receive: Callable[..., Any]) -> Callable[..., Any]:
-        """`receive`, which ends as if the sender had hung up when it stalls or is too slow."""
+        """`receive`, which ends as if the sender had disconnected when it stalls or is too slow."""
 
         async def counting() -> Any:
             if not sending.left:

@@ -16,7 +16,7 @@ from studio.server.visitors import ADDRESS, SCOPE
 
 DEVICE = "device"  # the concurrency_id of events that draw
 MOST_DRAWING = 100  # of all that wait, so that what needs no device always finds a place
-AT_ONE_ADDRESS = 10  # a class behind one router has as much as so many visitors
+AT_ONE_ADDRESS, MOST_AT_ONE = 20, 200  # a class behind one router has as much as so many visitors, and so many calls
 MOST_WEIGHT, MOST_WEIGHT_EACH = 64 * MB, 8 * MB  # of all events that wait, and of one visitor's
 _FULL = "Too much waits here: try again in a minute."
 _YOURS = "You have as much waiting as you may here: wait for its answers first."
@@ -65,7 +65,7 @@ class Turns:
         allows = self._allows
         drawing = sum(one.concurrency_id == DEVICE for one in events)
         return (
-            len(events) >= times * (allows.calls or 0)
+            len(events) >= min(times * (allows.calls or 0), MOST_AT_ONE)
             or (draws and drawing >= times * (allows.line or 0))
             or sum(map(_weight, events)) + weight > min(times * MOST_WEIGHT_EACH, MOST_WEIGHT // 2)
         )

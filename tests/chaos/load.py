@@ -81,7 +81,7 @@ class Stranger:
 
 
 def drawings(me: Stranger) -> None:
-    """Large images, of which some are hung up on and others are never asked for."""
+    """Large images, of which some are disconnected on and others are never asked for."""
     began = me.post("call/v2/generate", json={"prompt": "x", "steps": 50, "width": 512, "height": 512})
     if began.status_code == 200 and random.random() < 0.5:
         with me.http.stream("GET", f"/gradio_api/call/generate/{began.json()['event_id']}"):
@@ -131,7 +131,7 @@ def broken_off(me: Stranger) -> None:
         yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.bin"\r\n\r\n'
         for _ in range(20):
             yield b"x" * 100_000
-        raise httpx.WriteError("hung up")
+        raise httpx.WriteError("disconnected")
 
     headers = {"content-type": "multipart/form-data; boundary=x", "content-length": str(150 * MB)}
     try:
@@ -199,6 +199,11 @@ class Studio:
     url: str
     pid: int
     root: Path
+
+    def disk(self) -> dict[str, float]:
+        """What of its disk is used, in MB."""
+        facts = self.facts()
+        return {f"{name}, MB": facts[name] / MB for name in ("uploads", "workspaces", "log")}
 
     def facts(self) -> dict[str, float]:
         visitors = self.root / "workspace" / "visitors"

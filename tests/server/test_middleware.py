@@ -1,13 +1,19 @@
 """Which names the studio answers to, and what other sites' pages can't do to it, in every mode."""
 
+import base64
+import io
+import json
+import random
 from functools import partial
 
 import httpx
 import pytest
+from PIL import Image, ImageDraw
 
 from studio.server.middleware import Guard
 from studio.server.permissions import OWN
 from studio.server.settings import Settings
+from studio.web.components.mask_painter import MAX_SIZE
 from tests.serving import served
 
 PATIENCE = 120  # seconds: torch is read meanwhile, in the same process
@@ -125,3 +131,22 @@ def test_names_behind_a_proxy_on_every_address_and_on_a_space():
     assert guard(names={"studio.example"})._knows("studio.example") and not guard()._knows("studio.example")
     assert guard(addresses=True)._knows("192.168.1.4") and not guard()._knows("192.168.1.4")
     assert guard(embedded=True)._knows("someone-studio.hf.space") and not guard()._knows("someone-studio.hf.space")
+
+
+def test_what_the_page_sends_at_most_fits(url):
+    """The names of 10,000 images, and a mask of dense strokes, as large as masks are."""
+    names = [f"holiday of last summer {number:05}.png" for number in range(10_000)]
+    event = {"data": ["silhouette", ["starter"], names, False]}
+    assert post(f"{url}gradio_api/call/compare_captioners", json=event).status_code == 200
+    mask, chance = Image.new("RGBA", (MAX_SIZE, MAX_SIZE)), random.Random(0)
+    for _ in range(3000):
+        ends = [chance.randrange(MAX_SIZE) for _ in range(4)]
+        ImageDraw.Draw(mask).line(ends, (255, 0, 80, chance.randrange(120, 130)), chance.randrange(1, 4))
+    stream = io.BytesIO()
+    mask.save(stream, "PNG")
+    painted = {
+        "data": ["x"],
+        "event_data": {"arg": f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"},
+    }
+    assert len(json.dumps(painted)) > 400_000
+    assert post(f"{url}gradio_api/call/open_dataset", json=painted).status_code == 200

@@ -293,18 +293,18 @@ def many(studio: Studio, calls: int, sessions_: int) -> tuple[str, bool]:
     )
 
 
-def table(rows: dict[str, Row]) -> str:
-    heads = "attack", "calls", "taken", "refused", "memory, MB", "uploads, MB", "workspaces, MB (folders)", "log, kB"
-    lines = [f"| {' | '.join(heads)} | the other's p95, s, of calls |", "| --- " * 9 + "|"]
-    for name, row in rows.items():
-        a, b = row.before, row.after
-        lines.append(
-            f"| {name} | {row.calls.total():,} | {row.calls['taken']:,} | {row.calls['refused']:,} | "
-            f"{a['memory']:.0f} → {b['memory']:.0f} | {a['uploads'] / MB:.0f} → {b['uploads'] / MB:.0f} | "
-            f"{a['workspaces'] / MB:.0f} → {b['workspaces'] / MB:.0f} ({b['folders']:.0f}) | "
-            f"{(b['log'] - a['log']) / 1000:.0f} | {row.p95:.2f} of {len(row.waits)} |"
-        )
-    return "\n".join(lines)
+_COLUMNS = "attack", "calls", "taken", "refused", "memory, MB", "uploads, MB", "workspaces, MB (folders)", "log, kB"
+HEADS = [f"| {' | '.join(_COLUMNS)} | the other's p95, s, of calls |", "| --- " * 9 + "|"]
+
+
+def line_of(name: str, row: Row) -> str:
+    a, b = row.before, row.after
+    return (
+        f"| {name} | {row.calls.total():,} | {row.calls['taken']:,} | {row.calls['refused']:,} | "
+        f"{a['memory']:.0f} → {b['memory']:.0f} | {a['uploads'] / MB:.0f} → {b['uploads'] / MB:.0f} | "
+        f"{a['workspaces'] / MB:.0f} → {b['workspaces'] / MB:.0f} ({b['folders']:.0f}) | "
+        f"{(b['log'] - a['log']) / 1000:.0f} | {row.p95:.2f} of {len(row.waits)} |"
+    )
 
 
 def main() -> int:
@@ -321,8 +321,11 @@ def main() -> int:
         if given.calls:
             line, flat = many(place, given.calls, given.sessions)
             print(line, flush=True)
-        rows = {name: attack(place, name, given.seconds, given.threads) for name in chosen}
-    print(table(rows))
+        print("\n".join(HEADS), flush=True)
+        rows = {}
+        for name in chosen:
+            rows[name] = attack(place, name, given.seconds, given.threads)
+            print(line_of(name, rows[name]), flush=True)
     broke = [f"{name}: {what}" for name, row in rows.items() for what in row.broke]
     for said in broke:
         print(f"BROKE {said}", file=sys.stderr)

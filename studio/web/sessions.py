@@ -5,6 +5,7 @@ Gradio copies the settings of all components (1.4 MB, 80 ms) for every page and 
 """
 
 import asyncio
+import json
 import threading
 import time
 from collections import ChainMap, Counter
@@ -15,7 +16,6 @@ from datetime import datetime
 from typing import Any
 from weakref import WeakValueDictionary
 
-import orjson
 from gradio import route_utils
 from gradio.blocks import Blocks, BlocksConfig
 from gradio.components import State
@@ -193,7 +193,7 @@ def _size(messages: asyncio.Queue | None) -> int:
     """Bytes of the answers in it, as they would be sent."""
     found = [] if messages is None else list(messages._queue)  # type: ignore[attr-defined]
     answers = [one.output for one in found if isinstance(one, ProcessCompletedMessage)]
-    return sum(len(orjson.dumps(one, default=str, option=orjson.OPT_SERIALIZE_NUMPY)) for one in answers)
+    return sum(len(json.dumps(one, default=str)) for one in answers)
 
 
 class OpenPages:

@@ -6,6 +6,7 @@ Gradio copies the settings of all components (1.4 MB, 80 ms) for every page and 
 
 import asyncio
 import json
+import logging
 import threading
 import time
 from collections import ChainMap, Counter
@@ -27,6 +28,7 @@ from studio.server.permissions import Capabilities
 from studio.server.uploads import leave_nothing
 from studio.web.turns import Turns
 
+log = logging.getLogger(__name__)
 MOST = 2000  # pages whose state is kept; open ones always are
 IDLE = 3600  # seconds that the state of a closed page is kept, should it come back
 UNREAD, UNREAD_BYTES = 600, 32 * 10**6  # seconds that an answer waits for its reader, and bytes of all that wait
@@ -193,7 +195,7 @@ def _size(messages: asyncio.Queue | None) -> int:
     """Bytes of the answers in it, as they would be sent."""
     found = [] if messages is None else list(messages._queue)  # type: ignore[attr-defined]
     answers = [one.output for one in found if isinstance(one, ProcessCompletedMessage)]
-    return sum(len(json.dumps(one, default=str)) for one in answers)
+    return sum(len(json.dumps(one, default=str, skipkeys=True)) for one in answers)
 
 
 class OpenPages:
@@ -225,7 +227,10 @@ async def kept_small(app: Any, allows: Capabilities) -> AsyncIterator[None]:
     async def look() -> None:
         while True:
             await asyncio.sleep(LOOK)
-            answers.sweep(time.monotonic())
+            try:
+                answers.sweep(time.monotonic())
+            except Exception:  # the next look comes all the same
+                log.exception("looking for answers that may go failed")
 
     looking, reader = asyncio.create_task(look()), route_utils.GradioMultiPartParser
     route_utils.GradioMultiPartParser = leave_nothing(reader)

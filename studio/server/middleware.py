@@ -224,6 +224,8 @@ class Guard:
         return None
 
     def _refuse_session(self, named: list[str], visitor: str) -> tuple[int, str] | None:
+        if any(len(session) > MOST_NAME for session in named):
+            return 400, "That name is too long."
         if all([self._sessions.belongs(session, visitor) for session in named]):
             return None
         return 403, "This page belongs to another visit: open it anew."

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 MOST = 50_000
-_IN_PATH = re.compile(r"/gradio_api/(?:heartbeat|stream)/([^/]+)|/gradio_api/call/(?:v2/)?[^/]+/([^/]+)/?")
+_IN_PATH = re.compile(r"/gradio_api/(?:heartbeat|stream)/([^/]+)|/gradio_api/call/(?:v2/|(?!v2/))[^/]+/([^/]+)/?")
 
 
 class Sessions:

@@ -50,8 +50,8 @@ def caption(
 
     settings = captioner_settings(captioner, dict(change(text, "batch_size=4") for text in changes or ()))
     dataset = open_dataset(Path(folder))
-    for problem in dataset.problems:
-        say(problem)
+    for line in (*dataset.problems, *dataset.warnings):
+        say(line)
     with stop_on_signals() as stop:
         report = caption_dataset(
             dataset,

@@ -171,6 +171,10 @@ def _short(text: str) -> str:
 _NUMBER = r"\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*"
 _WORDS = "which is not supported: it is read as plain words."
 _SYNTAX: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"[<＜]\s*(?:lora|lyco)\s*[:：][^<>＞]*[＞>]?|(?<!\w)(?:lora|lyco):[^\s<>]{1,200}>", re.IGNORECASE),
+        "{0} is no adapter tag as it stands (write <lora:name:0.8>): it is drawn as words.",
+    ),
     (re.compile(rf"\[[^\[\]|]*:{_NUMBER}\]"), f"{{0}} is prompt editing, {_WORDS}"),
     (re.compile(r"\[[^\[\]|]*\|[^\[\]]*\]"), f"{{0}} is alternation, {_WORDS}"),
     (re.compile(r"(?<!\w)AND(?!\w)(?=.*\w)"), f"AND combines prompts elsewhere (composable diffusion), {_WORDS}"),

@@ -243,6 +243,9 @@ def test_captions_are_kept_unless_told_otherwise(capsys, space, images):
     assert (images / "1.txt").read_text().strip() == "zsk, image 1"
     assert main.main(["caption", str(images)]) == main.DONE
     assert "0 written, 4 kept, 0 unreadable" in capsys.readouterr().out
+    (images / "0.jpg").write_bytes((images / "0.png").read_bytes())  # of one stem: said, and not written twice
+    assert main.main(["caption", str(images)]) == main.DONE
+    assert "0.png: its caption file would be that of 0.jpg, rename one of the two." in capsys.readouterr().err
 
 
 TRAIN = ["--set", "training.batch_size=2", "--set", "preview.every=0", "--set", "validation.every=0"]

@@ -123,6 +123,9 @@ def test_adapters_in_a_negative_prompt_are_said():
         ('("a", "b").and()', "Compel"),
         ("a (cat)++", "Compel"),
         ("cat++, a", "Compel"),
+        ("a <lora:ink:1", "no adapter tag"), ("lora:ink:1> a", "no adapter tag"),
+        ("a ＜lora:ink:1＞", "no adapter tag"), ("<lora：ink：1>", "no adapter tag"),
+        ("a < lyco : ink : 1 >", "no adapter tag"),
     ],
 )
 def test_syntax_of_other_programs_is_named(prompt, said):

@@ -19,9 +19,10 @@ from studio.training.examples import Example
 MOST = 512  # training images that are compared with
 TOGETHER = 16
 LATENTS = 8  # a side, of the small copies that the VAE encodes
-# Cosines of VAE latents: a blurred copy of an image has 0.96 to 0.99, another image of the sample datasets up to 0.94,
-# half of them below 0.7. A copy has at most a quarter of the distance that training images have to their nearest ones.
-LEAST, QUARTER = 0.95, 0.25
+# Cosines of VAE latents: a blurred copy of an image has 0.96 to 0.99. Four images that have 0.29 among each other were
+# trained on too long: what was drawn then had 0.84 to 0.94 with the image that was asked for, and 0.02 to 0.33 before.
+# A memorized image has at most a quarter of the distance that training images have to their nearest ones.
+LEAST, QUARTER = 0.8, 0.25
 
 
 class MemorizationCheck:

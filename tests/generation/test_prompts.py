@@ -123,8 +123,10 @@ def test_adapters_in_a_negative_prompt_are_said():
         ('("a", "b").and()', "Compel"),
         ("a (cat)++", "Compel"),
         ("cat++, a", "Compel"),
-        ("a <lora:ink:1", "no adapter tag"), ("lora:ink:1> a", "no adapter tag"),
-        ("a ＜lora:ink:1＞", "no adapter tag"), ("<lora：ink：1>", "no adapter tag"),
+        ("a <lora:ink:1", "no adapter tag"),
+        ("lora:ink:1> a", "no adapter tag"),
+        ("a ＜lora:ink:1＞", "no adapter tag"),
+        ("<lora：ink：1>", "no adapter tag"),
         ("a < lyco : ink : 1 >", "no adapter tag"),
     ],
 )

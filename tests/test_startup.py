@@ -74,6 +74,14 @@ def timed_first_page(workspace: Path) -> float:
 
 
 @pytest.mark.full
+@pytest.mark.full
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no terminals that hang up")
+def test_a_closed_terminal_ends_the_studio_politely(tmp_path):
+    with launched(tmp_path, stderr=subprocess.DEVNULL) as (process, _):
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) in (0, 130)
+
+
 def test_a_polite_kill_ends_a_studio_that_a_script_started_in_the_background(tmp_path):
     """As with `python launch.py &` in a shell script, where Ctrl-C is ignored."""
 

@@ -154,15 +154,17 @@ def _dry_run(config: "RunConfig", workspace: Any) -> int:
 
 def _config(run: str, data: str, base: str, name: str, preset: str, changes: dict[str, Any]) -> "RunConfig":
     """The run's settings: RUN.toml or --data, then --base, --name and every flag and --set on top; else the base's."""
-    from studio.training.config import resolved, values_from_toml
+    from studio.training.config import config_from, is_whole, resolved, values_from_toml
     from studio.training.defaults import config_for
 
     values: dict[str, Any] = {}
+    whole = False
     if run:
         path = Path(run)
         if not path.is_file():
             raise ConfigError(f"There is no file {path}: give a RUN.toml, or --data FOLDER.")
         values = values_from_toml(path, say)
+        whole = is_whole(values)
     else:
         folder = Path(data).expanduser().resolve()
         if not folder.is_dir():
@@ -174,7 +176,7 @@ def _config(run: str, data: str, base: str, name: str, preset: str, changes: dic
         from studio.training.presets import preset as settings_of_preset
 
         values = settings_of_preset(preset, str(values.get("base") or "starter")) | values
-    return config_for(values)
+    return config_from(values) if whole else config_for(values)
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -7,7 +7,7 @@ from studio.basemodels.defaults import PURPOSES, VARIANTS, variant_of
 from studio.cli.main import main
 from studio.errors import ConfigError
 from studio.services import base_models, runs
-from studio.training import config_from, config_from_toml, train
+from studio.training import config_from, config_from_toml, config_to_toml, train
 from studio.training.config import dotted
 from studio.training.defaults import config_for
 from studio.training.events import Started
@@ -118,6 +118,19 @@ def test_page_endpoint_command_line_and_toml_take_the_same(folders, data, tmp_pa
     short = tmp_path / "short.toml"
     short.write_text(f'base = "{folders(name)}"\nname = "mine"\n[data]\nfolder = "{workspace.datasets / "mine"}"\n')
     assert endpoint == page == command == _config(str(short), "", "", "", "", {}) == wanted
+
+
+def test_a_file_that_the_studio_wrote_trains_as_it_says(folders, data, tmp_path):
+    """TOML has no empty value: an alpha that is left out equals the rank there, whatever the base's default is."""
+    from studio.cli.training import _config
+
+    given = {"data.folder": str(data), "name": "mine", "base": folders("sdxl")}
+    config = config_from(given | {"adapter.rank": 8, "training.min_snr_gamma": None})
+    assert config != config_for(given | {"adapter.rank": 8})
+    file = tmp_path / "run.toml"
+    file.write_text(config_to_toml(config))
+    assert _config(str(file), "", "", "", "", {}) == config
+    assert _config(str(file), "", "", "", "", {"adapter.rank": 4}).adapter.alpha == config.adapter.alpha
 
 
 def test_what_is_said_wins_and_the_rest_goes_with_it(folders):

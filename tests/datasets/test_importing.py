@@ -90,7 +90,11 @@ def test_a_table_of_captions_in_a_zip_becomes_sidecars_and_the_rest_is_named(wor
     }
     dataset, skipped = import_images(workspace, "mine", [zip_at(tmp_path / "z.zip", files)])
     assert captions_of(dataset) == {"p.png": "from the table"}
-    assert skipped == ["q-masklabel.png: a mask of no image here.", "readme.txt: a caption of no image here."]
+    assert skipped == [
+        ".DS_Store and 1 more: hidden, nothing to do with images.",
+        "q-masklabel.png: a mask of no image here.",
+        "readme.txt: a caption of no image here.",
+    ]
     assert dataset.items[0].load_mask().getpixel((0, 0)) == 255, "the mask came along"
 
 
@@ -147,7 +151,7 @@ def test_a_kohya_tree_keeps_its_folders_and_repeats_from_a_folder_and_from_a_zip
             "1_dog/a.png": ("", 1),
             "a.png": ("", 1),
         }
-        assert not skipped and dataset.by_file()["10_my-cat/a.png"].mask_file
+        assert all("hidden" in line for line in skipped) and dataset.by_file()["10_my-cat/a.png"].mask_file
     dataset, _ = import_images(workspace, "one", [tmp_path / "img" / "10_my cat"])
     assert "10_my-cat/a-2.png" in dataset.by_file()
 

@@ -154,7 +154,7 @@ def _dry_run(config: "RunConfig", workspace: Any) -> int:
 
 def _config(run: str, data: str, base: str, name: str, preset: str, changes: dict[str, Any]) -> "RunConfig":
     """The run's settings: RUN.toml or --data, then --base, --name and every flag and --set on top; else the base's."""
-    from studio.training.config import config_from, is_whole, resolved, values_from_toml
+    from studio.training.config import config_from, holds_every_setting, resolved, values_from_toml
     from studio.training.defaults import config_for
 
     values: dict[str, Any] = {}
@@ -164,7 +164,7 @@ def _config(run: str, data: str, base: str, name: str, preset: str, changes: dic
         if not path.is_file():
             raise ConfigError(f"There is no file {path}: give a RUN.toml, or --data FOLDER.")
         values = values_from_toml(path, say)
-        whole = is_whole(values)
+        whole = holds_every_setting(values)
     else:
         folder = Path(data).expanduser().resolve()
         if not folder.is_dir():

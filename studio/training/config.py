@@ -248,7 +248,7 @@ def resolved(values: Mapping[str, Any], report: Report | None = None) -> dict[st
     return {key: value for key, value in given.items() if value is not None and value != ""}
 
 
-def is_whole(values: Mapping[str, Any]) -> bool:
+def holds_every_setting(values: Mapping[str, Any]) -> bool:
     """Whether these are all settings of a run, as its run.toml holds them: what is missing there is empty, since TOML
     has no empty value, and no matter for a base's defaults. Older versions had fewer settings: half of them is enough.
     """

@@ -18,7 +18,7 @@ from studio.web.generate import vocabulary
 from studio.web.generate.context import FIELDS, GenerateContext
 
 BROUGHT = ("width", "height", "steps", "guidance", "guidance_rescale")  # the base's own defaults
-NUMBER: dict[str, Any] = {"precision": 0, "min_width": 80}
+NUMBER: dict[str, Any] = {"precision": 0, "min_width": 70}
 
 
 class GenerateForm:
@@ -47,10 +47,10 @@ class GenerateForm:
     def _numbers(self) -> tuple[Any, ...]:
         """Seed, steps, guidance, width and height."""
         with gr.Group(), gr.Row():
-            self.seed = gr.Number(label="Seed", value=0, elem_id="seed", **NUMBER | {"min_width": 140, "scale": 2})
+            self.seed = gr.Number(label="Seed", value=0, elem_id="seed", **NUMBER | {"min_width": 120, "scale": 2})
             steps = gr.Number(label="Steps", value=setting("preview.steps").default, elem_id="gen-steps", **NUMBER)
             guidance = gr.Number(
-                label="Guidance", value=setting("preview.guidance").default, min_width=80, elem_id="guidance"
+                label="Guidance", value=setting("preview.guidance").default, min_width=70, elem_id="guidance"
             )
             self.width = gr.Number(label="Width", value=DEFAULT_SIZE, step=8, elem_id="width", **NUMBER)
             self.height = gr.Number(label="Height", value=DEFAULT_SIZE, step=8, elem_id="height", **NUMBER)

@@ -99,8 +99,7 @@ def _usual() -> Path:
 
 def make_folders(root: Path) -> None:
     """The folders of a workspace, where they are missing, closed to other users of the machine. Raises OSError."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    root.mkdir(mode=0o700, exist_ok=True)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)  # parents get the usual rights
     mode = 0o777 if _shared(root) else 0o700
     for name in FOLDERS:
         (root / name).mkdir(mode=mode, exist_ok=True)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -50,7 +51,8 @@ def asked(url, *calls, headers=WORD):
                 answers.append((result.isError, "\n".join(getattr(part, "text", "") for part in result.content)))
             return tools, answers
 
-    return asyncio.run(talk())
+    with ThreadPoolExecutor(1) as thread:  # in this one a browser's loop may run
+        return thread.submit(asyncio.run, talk()).result()
 
 
 def test_nothing_is_told_before_a_login(url):

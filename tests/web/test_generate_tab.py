@@ -89,7 +89,7 @@ def test_the_recipe_of_the_form_has_its_rows(part):
 
 def test_a_recalled_form_takes_only_what_fits(part):
     values = [field.value for field in part.form.remembered]
-    wrong = ["no such base", 3, None, "7", True, [], {}, "x", "no scheduler", "", None, "0.5"]
+    wrong = ["no such base", 3, None, "7", True, "a", [], {}, "x", "no scheduler", "", None, "0.5"]
     assert len(wrong) == len(values) and part.form.recalled(wrong) == {}
     assert part.form.recalled(values)[part.form.seed]["value"] == 0
 

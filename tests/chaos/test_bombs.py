@@ -100,7 +100,9 @@ def test_a_bomb_takes_neither_memory_nor_time(name):
     assert held, (said, seconds, grown)
 
 
-@pytest.mark.parametrize("names", [("mend_dataset", "list_images", "save_caption"), in_full(None)])
+@pytest.mark.parametrize(
+    "names", [("mend_dataset", "list_images", "save_caption"), pytest.param(None, marks=pytest.mark.slow)]
+)
 def test_no_value_takes_an_operation_far(tmp_path, names):
     tried = extremes.walk(tmp_path / "workspace", names or extremes.all_names(), extremes.VALUES)
     assert {name: dict(row.broke) for name, row in tried.items() if row.broke} == {}

@@ -1,8 +1,8 @@
 """Memorization, planted: an adapter that is trained far too long on four images is reported, a healthy run is not.
 
 On the starter, whose image encoder compares, and on Stable Diffusion 1.5 and SDXL at tiny size, where the VAE's latents
-do. The two are the starter's own trained parts in the classes of those models; SDXL's second encoder is new, and its
-UNet is taught for a minute what the starter's predicts.
+do. The two are the starter's own trained parts in the classes of those models, for images of 64 pixels; SDXL's second
+encoder is new, and its UNet is taught for some seconds what the starter's predicts.
 """
 
 import copy
@@ -22,11 +22,12 @@ from tests.basemodels import tiny
 pytestmark = pytest.mark.slow
 DATASETS = ASSETS / "datasets"
 UNSEEN = ("red apple, on a yellow", "fish, on a pink", "bell, on a red")
-TEACHING = 240  # steps of SDXL's UNet
+SIDE, TEACHING = 64, 120  # steps of SDXL's UNet
 
 
 def sd15(folder):
     parts = load_base(shared=False).pipeline.components | {"image_encoder": None, "feature_extractor": None}
+    parts["unet"].register_to_config(sample_size=SIDE // 8)
     diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False).save_pretrained(folder)
     return folder
 
@@ -37,6 +38,7 @@ def sdxl(folder):
     torch.manual_seed(0)
     second = tiny.clip(24, 12)
     config = dict(teacher.config) | {
+        "sample_size": SIDE // 8,
         "cross_attention_dim": width + 24, "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
         "projection_class_embeddings_input_dim": 6 * 8 + 12,
     }  # fmt: skip
@@ -64,14 +66,14 @@ def teach(pipeline, teacher):
     """The new UNet predicts what the starter's does, from SDXL's states: those of the last layer but one."""
     items = [item for name in ("silhouette", "moody-cat") for item in open_dataset(DATASETS / name).items]
     with torch.no_grad():
-        pixels = torch.stack([pipeline.image_processor.preprocess(item.load())[0] for item in items])
+        small = [item.load().resize((SIDE, SIDE)) for item in items]
+        pixels = torch.cat([pipeline.image_processor.preprocess(image) for image in small])
         latents = pipeline.vae.encode(pixels).latents
         captions = [item.caption for item in items]
         ids = pipeline.tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
         plain = pipeline.text_encoder(ids.input_ids).last_hidden_state
         states, _, pooled, _ = pipeline.encode_prompt(captions, do_classifier_free_guidance=False)
-    side = float(latents.shape[-1] * 8)
-    times = torch.tensor([[side, side, 0, 0, side, side]])
+    times = torch.tensor([[SIDE, SIDE, 0.0, 0.0, SIDE, SIDE]])
     optimizer, draw = torch.optim.AdamW(pipeline.unet.parameters(), 3e-4), torch.Generator().manual_seed(0)
     for _ in range(TEACHING):
         rows = torch.randint(len(items), (8,), generator=draw)
@@ -101,7 +103,7 @@ def bases(tmp_path_factory):
 
 def warnings(tmp_path, settings):
     config = config_from({
-        "training.batch_size": 4, "training.learning_rate": 1e-3, "adapter.rank": 16, "preview.steps": 8,
+        "training.batch_size": 4, "training.learning_rate": 1e-3, "adapter.rank": 16, "preview.steps": 10,
         "validation.every": 0, "data.caption_dropout": 0, "training.checkpoint_every": 1000, **settings,
     })  # fmt: skip
     events = list(train(config, Workspace.open(tmp_path / "workspace")))
@@ -119,8 +121,8 @@ def test_four_images_trained_far_too_long_are_reported(tmp_path, bases, name):
         open_image(item.path).save(folder / item.path.name)
         (folder / item.path.name).with_suffix(".txt").write_text(item.caption)
     said = warnings(tmp_path, {
-        "data.folder": str(folder), "base": bases(name), "training.steps": 300, "preview.every": 300,
-        "preview.prompts": [item.caption for item in items[:2]], "training.learning_rate": 2e-3,
+        "data.folder": str(folder), "base": bases(name), "training.steps": 150, "preview.every": 150,
+        "preview.prompts": [item.caption for item in items], "training.learning_rate": 2e-3,
     })  # fmt: skip
     found = [line for line in said if "may be memorized" in line]
     assert found and any(item.path.name in line for item in items for line in found), said

@@ -12,7 +12,7 @@ from studio.datasets.captions import has_trigger
 from studio.datasets.dataset import Dataset
 from studio.datasets.image_index import ImageInfo
 from studio.datasets.listing import list_folder
-from studio.datasets.phrases import PERSON, authors
+from studio.datasets.phrases import PERSON, all_authors
 
 CountTokens = Callable[[str], tuple[int, str]]  # caption: (its tokens, the text that the encoder does not read)
 
@@ -86,7 +86,9 @@ def examine(
     return [one for one in found if one.files or one.kind == "hint"]
 
 
-def _best_first(dataset: Dataset, seen: Analysis, group: tuple[str, ...]) -> tuple[str, ...]:
+def _best_first(
+    dataset: Dataset, seen: Analysis, writers: Mapping[str, list[tuple[str, str]]], group: tuple[str, ...]
+) -> tuple[str, ...]:
     """The largest image first; of equals the one that a person captioned, then any captioned, the older, and the one of
     the shorter name, since copies get longer ones.
     """
@@ -94,7 +96,7 @@ def _best_first(dataset: Dataset, seen: Analysis, group: tuple[str, ...]) -> tup
 
     def rank(file: str) -> tuple:
         facts = seen.facts[file]
-        said = [author for _, author in authors(dataset, file)] if file in items else []
+        said = [author for _, author in writers.get(file, ())]
         stat = items[file].path.stat() if file in items and items[file].path.exists() else None
         age = stat.st_mtime_ns if stat else 0
         return -facts.width * facts.height, PERSON not in said, not said, age, len(file), file
@@ -114,7 +116,8 @@ def _images(dataset: Dataset, seen: Analysis, resolution: int) -> list[Finding]:
             blurred[file] = f"sharpness {facts.sharpness:.0f}, from {BLURRED:.0f} on is good"
         if max(width, height) > MAX_ASPECT * min(width, height):
             extreme[file] = f"{size}, {max(width, height) / min(width, height):.1f} : 1"
-    groups = tuple(_best_first(dataset, seen, group) for group in near_duplicates(seen.facts))
+    writers = all_authors(dataset)
+    groups = tuple(_best_first(dataset, seen, writers, group) for group in near_duplicates(seen.facts))
     near = [file for group in groups for file in group]
     return [
         _finding("unreadable", seen.problems, "{} file can't be opened|{} files can't be opened", [REMOVE]),

@@ -38,10 +38,12 @@ def generate(
     **flags: Any,
 ) -> int:
     """Generate an image, with its recipe inside, and print its path."""
+    from studio.services.base_models import own_defaults
+
     space, target = opened(context, workspace), _out(out) if out else None
     given = {name: _typed(name, value) for name, value in flags.items() if value is not None}
     width, height = _size(size) if size else _own_size(base)
-    given = {"width": width, "height": height} | _usual(base) | given
+    given = {"width": width, "height": height} | own_defaults(base) | given
     applied = [
         {"file": path, "strength": strength} for path, strength in (named_adapter(one, space) for one in adapters or ())
     ]
@@ -85,15 +87,6 @@ def _own_size(base: str) -> tuple[int, int]:
 
     side = describe_base(base).resolution
     return side, side
-
-
-def _usual(base: str) -> dict[str, Any]:
-    """Steps and guidance as the base is drawn with, where it has its own."""
-    from studio.basemodels.defaults import variant_of
-
-    own = variant_of(base).settings
-    names = {"steps": "preview.steps", "guidance": "preview.guidance"}
-    return {name: own[key] for name, key in names.items() if key in own}
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -228,23 +228,32 @@ def can_be_fetched(line: str) -> bool:
     return False
 
 
+OF_A_BASE = ("steps", "guidance", "guidance_rescale")
+
+
 def usual(workspace: Workspace, name: str) -> dict[str, Any]:
     """How one draws with it: width, height, step of both, steps, guidance, and the schedulers that suit it."""
-    from studio.basemodels.defaults import variant_of
     from studio.generation.schedulers import suitable
     from studio.training.config import PreviewConfig
 
     line, plain = line_of(workspace, name), PreviewConfig()
-    card, own = inspect_base(line), variant_of(line).settings
+    card = inspect_base(line)
     return {
         "width": card.resolution,
         "height": card.resolution,
         "step": card.step,
-        "steps": own.get("preview.steps", plain.steps),
-        "guidance": own.get("preview.guidance", plain.guidance),
-        "guidance_rescale": own.get("preview.guidance_rescale", plain.guidance_rescale),
         "schedulers": suitable(card.prediction_type),
+        **{key: getattr(plain, key) for key in OF_A_BASE},
+        **own_defaults(line),
     }
+
+
+def own_defaults(line: str) -> dict[str, Any]:
+    """Steps, guidance and its rescaling, as fields of a Recipe, where the base has its own."""
+    from studio.basemodels.defaults import variant_of
+
+    own = variant_of(line).settings
+    return {key: own[f"preview.{key}"] for key in OF_A_BASE if f"preview.{key}" in own}
 
 
 def refuse_what_does_not_fit(line: str, width: Any, height: Any, scheduler: str | None) -> None:

@@ -133,6 +133,15 @@ def test_a_file_that_the_studio_wrote_trains_as_it_says(folders, data, tmp_path)
     assert _config(str(file), "", "", "", "", {"adapter.rank": 4}).adapter.alpha == config.adapter.alpha
 
 
+def test_page_and_command_line_draw_with_the_same_numbers(folders, tmp_path):
+    """The command line left the rescaling of the guidance out."""
+    line = folders("sdxl", "noobai") + "?prediction_type=v_prediction"
+    workspace = Workspace.open(tmp_path / "workspace")
+    own = base_models.own_defaults(line)
+    assert own["guidance_rescale"] == 0.7 and own["guidance"] == 5
+    assert own.items() <= base_models.usual(workspace, base_models.remember(workspace, line)).items()
+
+
 def test_what_is_said_wins_and_the_rest_goes_with_it(folders):
     base = {"data.folder": "x", "base": folders("sdxl")}
     config = config_for(base | {"unet_lr": 3e-4, "adapter.rank": 8, "training.steps": 40})

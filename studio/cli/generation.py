@@ -18,8 +18,9 @@ OWN = ("prompt", "base", "adapters")  # fields with a flag of their own
 def command() -> Callable[..., int]:
     """`generate` with a flag for every field of Recipe."""
     from studio.generation.recipe import Recipe
+    from studio.services.base_models import OF_A_BASE
 
-    return with_flags(generate, flags_of(Recipe, {}, without=OWN))
+    return with_flags(generate, flags_of(Recipe, {}, without=OWN, of_base=("width", "height", *OF_A_BASE)))
 
 
 def generate(
@@ -38,12 +39,11 @@ def generate(
     **flags: Any,
 ) -> int:
     """Generate an image, with its recipe inside, and print its path."""
-    from studio.services.base_models import own_defaults
-
     space, target = opened(context, workspace), _out(out) if out else None
     given = {name: _typed(name, value) for name, value in flags.items() if value is not None}
-    width, height = _size(size) if size else _own_size(base)
-    given = {"width": width, "height": height} | own_defaults(base) | given
+    if size:
+        width, height = _size(size)
+        given = {"width": width, "height": height} | given
     applied = [
         {"file": path, "strength": strength} for path, strength in (named_adapter(one, space) for one in adapters or ())
     ]
@@ -80,13 +80,6 @@ def _typed(name: str, text: str) -> Any:
         except ValueError:
             continue
     return text
-
-
-def _own_size(base: str) -> tuple[int, int]:
-    from studio.basemodels.card import describe_base
-
-    side = describe_base(base).resolution
-    return side, side
 
 
 def _size(text: str) -> tuple[int, int]:

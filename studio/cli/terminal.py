@@ -30,8 +30,13 @@ def opened(context: typer.Context, given: str) -> Workspace:
     return Workspace.open(workspace_folder(context, given))
 
 
-def flags_of(model: Any, short: Mapping[str, str], without: Collection[str] = ()) -> list[inspect.Parameter]:
-    """A flag for every setting of a schema: --section.key, with its range and default as help. Values stay text."""
+def flags_of(
+    model: Any, short: Mapping[str, str], without: Collection[str] = (), of_base: Collection[str] = ()
+) -> list[inspect.Parameter]:
+    """A flag for every setting of a schema: --section.key, with its range and default as help. Values stay text.
+
+    of_base: settings whose default is the base's own.
+    """
     from studio.schema import settings
 
     made = []
@@ -39,6 +44,7 @@ def flags_of(model: Any, short: Mapping[str, str], without: Collection[str] = ()
         if one.name in without:
             continue
         usual = "" if one.default in (None, "", (), [], {}) else f" Default: {_shown(one.default)}."
+        usual = " Default: the base's own." if one.name in of_base else usual
         choices = f" One of {', '.join(one.choices)}." if one.choices else ""
         limits = f" ({one.range_text})" if one.range_text else ""
         text = f"{one.description.rstrip('.')}{limits}.{choices}{usual}"

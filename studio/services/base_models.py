@@ -234,26 +234,20 @@ OF_A_BASE = ("steps", "guidance", "guidance_rescale")
 def usual(workspace: Workspace, name: str) -> dict[str, Any]:
     """How one draws with it: width, height, step of both, steps, guidance, and the schedulers that suit it."""
     from studio.generation.schedulers import suitable
-    from studio.training.config import PreviewConfig
 
-    line, plain = line_of(workspace, name), PreviewConfig()
+    line = line_of(workspace, name)
     card = inspect_base(line)
-    return {
-        "width": card.resolution,
-        "height": card.resolution,
-        "step": card.step,
-        "schedulers": suitable(card.prediction_type),
-        **{key: getattr(plain, key) for key in OF_A_BASE},
-        **own_defaults(line),
-    }
+    return {"step": card.step, "schedulers": suitable(card.prediction_type), **own_defaults(line)}
 
 
 def own_defaults(line: str) -> dict[str, Any]:
-    """Steps, guidance and its rescaling, as fields of a Recipe, where the base has its own."""
+    """Width, height, steps, guidance and its rescaling, as fields of a Recipe, where nothing else is said."""
     from studio.basemodels.defaults import variant_of
+    from studio.training.config import PreviewConfig
 
-    own = variant_of(line).settings
-    return {key: own[f"preview.{key}"] for key in OF_A_BASE if f"preview.{key}" in own}
+    own, side = variant_of(line).settings, inspect_base(line).resolution
+    plain = {key: getattr(PreviewConfig(), key) for key in OF_A_BASE}
+    return {"width": side, "height": side} | {key: own.get(f"preview.{key}", plain[key]) for key in OF_A_BASE}
 
 
 def refuse_what_does_not_fit(line: str, width: Any, height: Any, scheduler: str | None) -> None:

@@ -91,7 +91,7 @@ def parse_blocks(text: str) -> dict[str, float]:
 
 
 def compose(workspace: Workspace, applied: list[dict[str, Any]], line: str = "", /, **fields: Any) -> "Recipe":
-    """A Recipe from what was typed. Empty fields fall back to its defaults, seed −1 to a seed by chance.
+    """A Recipe from what was typed. Empty fields are as the base has them, seed −1 becomes a seed by chance.
 
     `<lora:name:0.8>` in the prompt takes the adapter of that name along. base: a name of the list; line: the base
     as the command line names it, instead. Raises StudioError.
@@ -110,6 +110,7 @@ def compose(workspace: Workspace, applied: list[dict[str, Any]], line: str = "",
             {"file": _by_name(workspace, one.name), "strength": one.strength, "text_strength": one.text_strength},
         ]
     given["base"] = line or base_models.line_of(workspace, given.get("base"))
+    given = base_models.own_defaults(given["base"]) | given
     base_models.refuse_what_does_not_fit(given["base"], given.get("width"), given.get("height"), given.get("scheduler"))
     if given.get("seed") == -1:
         given["seed"] = random.randint(0, MAX_SEED)
@@ -178,6 +179,15 @@ def _of_recipe(name: str, **changes: Any) -> tuple[Any, Any]:
     return field.annotation, field
 
 
+def _of_base(name: str) -> tuple[Any, Any]:
+    """The same of a field that is as the base has it where it is empty."""
+    from studio.generation.recipe import Recipe
+
+    field = Recipe.model_fields[name]
+    text = f"{str(field.description).rstrip('.')}. Empty: the base's."
+    return Annotated[field.annotation, *field.metadata] | None, Field(None, description=text)
+
+
 # What decides an image's pixels, as operations take it: Recipe's fields, with adapters by name and never by path.
 RecipeFields: type[BaseModel] = create_model(
     "RecipeFields",
@@ -187,10 +197,10 @@ RecipeFields: type[BaseModel] = create_model(
         int,
         Field(0, ge=-1, lt=2**63, description="The same seed and recipe give the same pixels; -1: a random one."),
     ),
-    steps=_of_recipe("steps", default=15),
-    guidance=_of_recipe("guidance"),
-    width=_of_recipe("width"),
-    height=_of_recipe("height"),
+    steps=_of_base("steps"),
+    guidance=_of_base("guidance"),
+    width=_of_base("width"),
+    height=_of_base("height"),
     adapters=(List, Field([], max_length=20, description=f"Adapters: {RECIPE_EXAMPLE}.")),
     more=(Table, Field({}, description='More fields, such as {"scheduler": "DPM++ 2M Karras", "clip_skip": 2}.')),
     scheduler=_of_recipe("scheduler"),

@@ -73,7 +73,9 @@ class AdapterConfig(_Section):
     )
     rank: int = Field(16, ge=1, le=256, description="Capacity: higher ranks pick up more detail but overfit sooner.")
     alpha: float | None = Field(
-        None, gt=0, description="The update is scaled by alpha / rank. Empty: equal to the rank."
+        None,
+        gt=0,
+        description="The update is scaled by alpha / rank. Empty: the base's share of the rank, the starter's is 1.",
     )
     targets: Literal["attention", "attention+feed-forward", "all", "patterns"] = Field(
         "all", description="Target modules. All: convolutions too, which small bases need for style."
@@ -85,7 +87,9 @@ class AdapterConfig(_Section):
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's inputs during training.")
     init_from: str = Field(
-        "", description="Continue from an adapter file, with its kind, layers, rank and alpha. Empty: a new adapter."
+        "",
+        description="Continue from an adapter file, with its kind, layers, rank and alpha, so that of adapter.patterns "
+        "only lr= counts. Empty: a new adapter.",
     )
     init_resize: bool = Field(False, description="Resize what is continued to this rank and alpha, as a plain LoRA.")
     text_encoder: bool = Field(False, description="Also train the text encoder's attention and feed-forward layers.")

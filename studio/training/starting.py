@@ -39,4 +39,8 @@ def start_adapters(config: RunConfig, base: Family, file: Path | None = None) ->
             adapters[component] = attach_continued(own, module, config.name, wanted.dropout)
         else:
             adapters[component] = attach(module, spec, config.name)
-    return adapters, list(found.notes)
+    notes = list(found.notes)
+    if wanted.patterns:
+        kept = "their rank=, alpha= and what they leave out do not"
+        notes.append(f"The layers are those of adapter.init_from: of adapter.patterns lr= counts, {kept}.")
+    return adapters, notes

@@ -181,3 +181,31 @@ def test_the_form_changes_prompts_that_nobody_wrote(folders, tmp_path):
     assert "score_9" in runs.prompts_for(workspace, base, untouched)
     assert runs.prompts_for(workspace, base, "zsk, a dog") is None
     assert runs.prompts_for(workspace, "starter", runs.prompts_for(workspace, base, "")) == untouched
+
+
+def test_every_face_draws_as_its_base_does(folders, tmp_path, monkeypatch, capsys):
+    """A distilled base drew in 20 steps with guidance by `generate`."""
+    from studio.services import generation
+
+    line, workspace = folders("sdxl", "sdxl-lightning"), Workspace.open(tmp_path / "workspace")
+    name = base_models.remember(workspace, line)
+    seen = []
+    monkeypatch.setattr("studio.generation.generate_all", lambda recipe, **more: seen.append(recipe) or iter([]))
+    assert main(["--workspace", str(workspace.root), "generate", "--prompt", "a cat", "--base", line]) == 0
+    page = generation.compose(workspace, [], prompt="a cat", base=name, steps="", guidance=None)
+    empty = generation.RecipeFields(prompt="a cat", base=name)
+    assert generation.composed(workspace, empty.model_dump()) == page == seen[0]
+    assert (page.steps, page.guidance, page.width, page.height) == (8, 1, 64, 64)
+    said = generation.compose(workspace, [], prompt="a cat", base=name, steps=3, guidance=0, width=128)
+    assert (said.steps, said.guidance, said.width, said.height) == (3, 0, 128, 64)
+
+
+def test_an_emptied_alpha_of_the_form_is_the_bases(folders, data, tmp_path):
+    workspace = Workspace.open(tmp_path / "workspace")
+    data.rename(workspace.datasets / "mine")
+    base = base_models.remember(workspace, folders("sdxl"))
+    first = {**dotted(config_from({"data.folder": "x"})), **next(iter(runs.list_presets(workspace, base).values()))}
+    shown = [
+        {"base": base, "adapter.rank": 8, "adapter.alpha": ""}.get(key, as_shown(key, first[key])) for key in LABELS
+    ]
+    assert runs.config_of(workspace, typed("mine", "", *shown)).adapter.alpha == 4

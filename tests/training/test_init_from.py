@@ -224,3 +224,20 @@ def test_page_and_endpoints_name_an_adapter_and_give_no_path(written, tmp_path):
     for path in (str(workspace.adapters / "ink.safetensors"), "../adapters/ink.safetensors", "/etc/passwd"):
         with pytest.raises(StudioError):
             runs.config_of(workspace, values | {"adapter.init_from": path})
+
+
+def test_what_patterns_mean_beside_a_file_is_said(base, written):
+    """Layers and ranks are the file's; the learning rates of lines count."""
+    file = written()
+    config = settings(
+        file, **{"adapter.patterns": ["to_q rank=8 lr=5e-5", "to_v rank=0"], "training.learning_rate": 1e-4}
+    )
+    step = TrainStep(config, base, Distributed())
+    try:
+        assert any("of adapter.patterns lr= counts" in note for note in step.notes)
+        updates = next(iter(step.adapters.values())).updates
+        assert {update.rank for update in updates.values()} == {3} and any("to_v" in path for _, path in updates)
+        assert {group["peak"] for group in step.optimizer.param_groups} == {5e-5, 1e-4}
+    finally:
+        for adapter in step.adapters.values():
+            adapter.detach()

@@ -22,10 +22,19 @@ _FEED_FORWARD = (
     r"\bfeed_forward\.w[123]$",
     r"\bmlp\.(fc1|fc2|gate_proj|up_proj|down_proj)$",
 )
+# Layers that read the prompt and nothing else: cross-attention of a U-Net, the words' side of a transformer.
+_TEXT = (
+    r"attentions\.\d+\.transformer_blocks\.\d+\.attn2\.|\badd_(q|k|v)_proj$|\bto_add_out$|\bff_context\.|"
+    r"\bnorm1_context\.|\bcontext_embedder$|\btext_embedder\.|\badd_embedding\.|\bcontext_refiner\.|\bcap_embedder\."
+)
 PRESETS = {
     "attention": _ATTENTION,
     "attention+feed-forward": _ATTENTION + _FEED_FORWARD,
     "all": ("",),
+    "no-text": (f"^(?!.*({_TEXT}))",),
+    # The blocks of SDXL that B-LoRA found to hold style and content (arXiv:2403.14572, sec. 4).
+    "sdxl-style": (r"^up_blocks\.0\.attentions\.1\.",),
+    "sdxl-content": (r"^up_blocks\.0\.attentions\.0\.",),
 }
 
 

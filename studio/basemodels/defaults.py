@@ -34,12 +34,16 @@ PURPOSES: dict[str, Settings] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """title: begins the names of its presets. older: earlier titles. purposes: what differs from PURPOSES."""
+    """title: begins the names of its presets. older: earlier titles. purposes: what differs from PURPOSES.
+
+    distilled: it draws in few steps, which training undoes unless a training adapter takes that upon itself.
+    """
 
     title: str
     settings: Settings
     purposes: Mapping[str, Settings] = field(default_factory=dict)
     older: tuple[str, ...] = ()
+    distilled: bool = False
 
     def preset(self, purpose: str = "") -> dict[str, Any]:
         """The settings for a purpose; for none the variant's own."""
@@ -91,13 +95,13 @@ NOOB_V = Variant(
     {**NOOB.settings, "training.min_snr_gamma": 0, "preview.guidance": 5, "preview.guidance_rescale": 0.7},
 )
 PONY = Variant("Pony", _TAGGED | {"preview.prompts": _tags("score_9, score_8_up, score_7_up"), "preview.guidance": 7})
-SD1_FEW = Variant("SD 1.5 distilled", _SD | _FEW_STEPS, _FLIPPED_TAGS)
-SDXL_FEW = Variant("SDXL distilled", _XL | _FEW_STEPS)
+SD1_FEW = Variant("SD 1.5 distilled", _SD | _FEW_STEPS, _FLIPPED_TAGS, distilled=True)
+SDXL_FEW = Variant("SDXL distilled", _XL | _FEW_STEPS, distilled=True)
 SD3 = Variant("SD 3.5", _FLOW | {"preview.guidance": 4.5})
 FLUX_DEV = Variant("FLUX.1 dev", _FLOW | {"preview.guidance": 3.5}, older=("FLUX.1",))
-FLUX_SCHNELL = Variant("FLUX.1 schnell", _FLOW | {"preview.steps": 4, "preview.guidance": 1})
+FLUX_SCHNELL = Variant("FLUX.1 schnell", _FLOW | {"preview.steps": 4, "preview.guidance": 1}, distilled=True)
 Z_IMAGE = Variant("Z-Image", _FLOW | {"preview.guidance": 4})
-Z_IMAGE_TURBO = Variant("Z-Image Turbo", _FLOW | {"preview.steps": 9, "preview.guidance": 1})
+Z_IMAGE_TURBO = Variant("Z-Image Turbo", _FLOW | {"preview.steps": 9, "preview.guidance": 1}, distilled=True)
 VARIANTS = (
     STARTER,
     SD1,

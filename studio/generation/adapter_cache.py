@@ -30,6 +30,7 @@ class AdapterCache:
         self._modules, self._base = base.modules(), weakref.ref(base)
         self._read: OrderedDict[tuple, Adapter] = OrderedDict()
         self.runs: dict[Path, Mapping[str, Adapter]] = {}
+        self._beside: dict[Path, Adapter] = {}  # what acts while these train, and never while an image is drawn
 
     @contextmanager
     def active(
@@ -44,7 +45,8 @@ class AdapterCache:
         """
         files: list[Path] = [one.file for one in applied]
         attached = [self.attach(one, files[:number].count(one.file)) for number, one in enumerate(applied)]
-        before = [(adapter, adapter.strength) for adapters in self.runs.values() for adapter in adapters.values()]
+        trained = [adapter for adapters in self.runs.values() for adapter in adapters.values()]
+        before = [(adapter, adapter.strength) for adapter in (*trained, *self._beside.values())]
         try:
             for adapter, _ in before:
                 adapter.strength = 0.0
@@ -73,14 +75,20 @@ class AdapterCache:
                 base.offload_encoders(text=all(len(adapters) == 1 for adapters in self.runs.values()))
 
     @contextmanager
-    def training(self, file: Path, adapters: Mapping[str, Adapter]) -> Iterator[None]:
-        """These train on the base meanwhile and will be written to `file`; {component: adapter}. Off it in the end."""
+    def training(self, file: Path, adapters: Mapping[str, Adapter], beside: Adapter | None = None) -> Iterator[None]:
+        """These train on the base meanwhile and will be written to `file`; {component: adapter}. Off it in the end.
+
+        beside: acts with them while they train, and on no image.
+        """
         self.runs[file] = adapters
+        if beside:
+            self._beside[file] = beside
         try:
             yield
         finally:
             del self.runs[file]
-            for adapter in adapters.values():
+            self._beside.pop(file, None)
+            for adapter in (*adapters.values(), *([beside] if beside else [])):
                 adapter.detach()
 
     def attach(self, one: AppliedAdapter, copy: int) -> Attached:

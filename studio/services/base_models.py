@@ -18,12 +18,14 @@ from studio.hub import is_hub_id
 from studio.schema import explain
 from studio.services.jobs import Job, jobs
 from studio.services.operations import operation
-from studio.services.parameters import BaseName
+from studio.services.parameters import BaseName, Table
 from studio.workspace import Workspace, atomic_write, expanded, is_valid_unicode
 
 if TYPE_CHECKING:
     from studio.basemodels.card import Card
     from studio.basemodels.token_counter import TokenCounter
+    from studio.training.config import AdapterConfig
+    from studio.training.parameter_count import CaughtLayers
 
 STARTER = "starter"
 DEFAULT_SIZE = 128  # pixels: the starter's size
@@ -264,13 +266,35 @@ def refuse_what_does_not_fit(line: str, width: Any, height: Any, scheduler: str 
 
 def parameter_line(workspace: Workspace, name: str, adapter: dict[str, Any]) -> str:
     """How many numbers a run would train. adapter: settings of AdapterConfig as they stand in the form."""
-    from studio.training.config import config_from
     from studio.training.parameter_count import parameter_line
 
-    if adapter.get("patterns"):
+    line = line_of(workspace, name)
+    return parameter_line(_adapter_of(workspace, line, adapter), line, by_line=False)
+
+
+@operation()
+def layer_table(
+    workspace: Workspace,
+    base: BaseName = "starter",
+    more: Annotated[
+        Table | None,
+        Field(description='Adapter settings, such as {"targets": "attention", "patterns": ["attn1 rank=8 lr=5e-5"]}.'),
+    ] = None,
+) -> "list[CaughtLayers]":
+    """How many layers and parameters each line of adapter.patterns trains, adapter.targets beside them, and all."""
+    from studio.training.parameter_count import layer_table
+
+    line = line_of(workspace, base)
+    return layer_table(_adapter_of(workspace, line, more or {}), line)
+
+
+def _adapter_of(workspace: Workspace, line: str, given: dict[str, Any]) -> "AdapterConfig":
+    from studio.training.defaults import config_for
+
+    if given.get("patterns"):
         workspace.allows.need("patterns")
-    given = {f"adapter.{key}": value for key, value in adapter.items()}
-    return parameter_line(config_from({"data.folder": "-", **given}).adapter, line_of(workspace, name))
+    settings = {f"adapter.{key.removeprefix('adapter.')}": value for key, value in given.items()}
+    return config_for({"data.folder": "-", "base": line, **settings}).adapter
 
 
 def counter(workspace: Workspace, name: str | None = None) -> "TokenCounter":

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 FOLDERS = ("data.held_out", "data.regularisation")  # settings that name a dataset on the page and a folder in run.toml
+FILES = ("adapter.init_from", "training.training_adapter")  # settings that name an adapter, and a file in run.toml
 UNFINISHED = ("interrupted", "stopped", "failed")
 QUEUED = "queued"
 HARDEST = 8
@@ -71,8 +72,9 @@ def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
     for key in FOLDERS:  # names of datasets, never paths: whoever opened the page is not the owner of the disk
         if values.get(key):
             values[key] = str(open_named(workspace, values[key]).folder)
-    if values.get("adapter.init_from"):  # a name as well
-        values["adapter.init_from"] = str(adapter_path(workspace, str(values["adapter.init_from"])))
+    for key in FILES:
+        if values.get(key):  # a name as well
+            values[key] = str(adapter_path(workspace, str(values[key])))
     values["base"] = base_models.line_of(workspace, values.get("base"))
     config = with_steps(config_for(values))
     workspace.allows.check_run(dotted(config))
@@ -346,7 +348,8 @@ def run_settings(workspace: Workspace, name: str) -> dict[str, Any]:
         folder = Path(values[key])
         inside = bool(values[key]) and folder.parent == workspace.datasets and folder.is_dir()
         values[key] = folder.name if inside else ""
-    values["adapter.init_from"] = key_of_path(workspace, values["adapter.init_from"])
+    for key in FILES:
+        values[key] = key_of_path(workspace, values[key])
     values["dataset"] = values.pop("data.folder")
     values["base"] = base_models.name_of(workspace, values["base"])
     return values

@@ -128,6 +128,7 @@ ALIASES = {
     "checkpointing_steps": Alias("training.checkpoint_every"),
     "checkpoints_total_limit": Alias("training.keep_checkpoints"),
     "validation_prompt": Alias("preview.prompts", lambda value: value if isinstance(value, list) else [value]),
+    "assistant_lora_path": Alias("training.training_adapter"),  # ai-toolkit's
     # The field's words for settings that are called otherwise here, with or without their section in front
     "regularization": Alias("data.regularisation"),
     "regularization_folder": Alias("data.regularisation"),

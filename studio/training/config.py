@@ -16,6 +16,7 @@ from studio.training.patterns import MOST as MOST_PATTERNS
 from studio.training.patterns import parsed
 
 Optimizer = Literal["adamw", "adamw-8bit", "adafactor", "lion", "prodigy", "schedule-free-adamw"]
+Targets = Literal["attention", "attention+feed-forward", "all", "patterns", "no-text", "sdxl-style", "sdxl-content"]
 Schedule = Literal["constant", "cosine", "cosine-restarts", "linear", "polynomial", "one-cycle"]
 
 
@@ -77,8 +78,10 @@ class AdapterConfig(_Section):
         gt=0,
         description="The update is scaled by alpha / rank. Empty: the base's share of the rank, the starter's is 1.",
     )
-    targets: Literal["attention", "attention+feed-forward", "all", "patterns"] = Field(
-        "all", description="Target modules. All: convolutions too, which small bases need for style."
+    targets: Targets = Field(
+        "all",
+        description="Target modules. All: convolutions too, which small bases need for style; no-text: without those "
+        "that read the prompt; sdxl-style, sdxl-content: SDXL's two blocks of these.",
     )
     patterns: list[str] = Field(
         [],
@@ -146,6 +149,11 @@ class TrainingConfig(_Section):
     least_noise: float = Field(0.0, ge=0, lt=1, description="Min timestep, as a share of the noise schedule.")
     most_noise: float = Field(1.0, gt=0, le=1, description="Max timestep, as a share of the noise schedule.")
     ema: float = Field(0.0, ge=0, lt=1, description="EMA decay of the adapter's weights; 0.99 is usual, 0 is off.")
+    training_adapter: str = Field(
+        "",
+        description="Training adapter of a distilled base: merged while training and validating, not in previews nor "
+        "in the result. Empty: none.",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Mixed precision. Auto: what the device does well."
     )
@@ -222,6 +230,8 @@ class RunConfig(_Section):
             raise ValueError(f"in adapter.patterns, {error}") from None
         if self.adapter.targets == "patterns" and not any(one.rank != 0 for one in patterns):
             raise ValueError("adapter.targets = patterns needs a line in adapter.patterns that trains something")
+        if self.adapter.targets == "no-text" and self.adapter.text_encoder:
+            raise ValueError("adapter.targets = no-text trains no text encoder: set adapter.text_encoder to false")
         if training.optimizer == "prodigy" and any(one.learning_rate for one in patterns):
             raise ValueError("prodigy finds one rate for all: leave lr= out of adapter.patterns")
         if training.optimizer == "prodigy" and training.lora_plus > 1:

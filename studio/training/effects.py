@@ -141,6 +141,8 @@ def refuse(config: RunConfig, base: Family) -> None:
     """Raises ConfigError for what this base can't be trained with, before anything is encoded."""
     if config.training.min_snr_gamma and base.prediction_type == "flow":
         raise ConfigError(f"Min-SNR weighting has no meaning for {base.title}: set training.min_snr_gamma to 0.")
+    if config.adapter.targets.startswith("sdxl-") and base.pipeline_class != "StableDiffusionXLPipeline":
+        raise ConfigError(f"adapter.targets = {config.adapter.targets} names blocks of SDXL: choose others here.")
     side, step = config.data.resolution or base.resolution, base.multiple
     if not config.data.buckets and side % step:
         near = max(step, round(side / step) * step)
@@ -155,6 +157,19 @@ def foreign_defaults(config: RunConfig, base: Family) -> list[str]:
         return []
     listed = ", ".join(f"{key} {given[key]}" for key in keys)
     return [f"These are the starter's settings ({listed}), and {base.title} is another model: choose a preset for it."]
+
+
+def about_distilled(config: RunConfig) -> list[str]:
+    """A line where a distilled base is trained without a training adapter, or another base with one."""
+    variant, given = variant_of(config.base), bool(config.training.training_adapter)
+    if variant.distilled and not given:
+        return [
+            f"{variant.title} is distilled, and training it undoes that: the longer, the more blurred are its few steps. "
+            "Set training.training_adapter to a training adapter for it, or keep the run short."
+        ]
+    if given and not variant.distilled:
+        return [f"training.training_adapter is for distilled bases, and {variant.title} is none: leave it out."]
+    return []
 
 
 def _defaults() -> dict[str, Any]:

@@ -40,7 +40,8 @@ def check_export(step: int, config: RunConfig, train_step: TrainStep, precision:
     """Compare the live adapters with `file` in a pipeline from the disk. The run's own base leaves the device."""
     base = train_step.base
     recipe = trial(config, base)
-    live = draw(base, recipe)
+    with train_step.drawing():
+        live = draw(base, recipe)
     base.offload()
     with building:
         clean = load_base(config.base, shared=False, precision=precision)

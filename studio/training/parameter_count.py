@@ -2,14 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, get_args
+from dataclasses import dataclass, replace
+from typing import Any
 
 from studio.adapters import AdapterSpec
 from studio.training.config import AdapterConfig
 from studio.training.patterns import parsed, ranks_and_alphas
 
-TARGETS = tuple(one for one in get_args(AdapterConfig.model_fields["targets"].annotation) if one != "patterns")
+TARGETS = ("attention", "attention+feed-forward", "all")  # those that each hold the one before
+_OF_THE_DENOISER = ("all", "sdxl-style", "sdxl-content")  # choices that say nothing about a text encoder
 
 
 def specs_of(wanted: AdapterConfig, base: Any) -> dict[str, AdapterSpec]:
@@ -21,26 +22,60 @@ def specs_of(wanted: AdapterConfig, base: Any) -> dict[str, AdapterSpec]:
     ranks, alphas = ranks_and_alphas(patterns, wanted.rank, wanted.alpha)
     targets = tuple(ranks) if wanted.targets == "patterns" else wanted.targets
     spec = AdapterSpec(wanted.rank, wanted.alpha, wanted.kind, targets, wanted.dropout, ranks=ranks, alphas=alphas)
-    text = replace(spec, targets="attention+feed-forward") if wanted.targets == "all" else spec
+    text = replace(spec, targets="attention+feed-forward") if wanted.targets in _OF_THE_DENOISER else spec
     return {base.denoiser: spec} | (dict.fromkeys(base.trained_encoders, text) if wanted.text_encoder else {})
 
 
-def parameter_line(wanted: AdapterConfig, base: str) -> str:
+@dataclass(frozen=True)
+class CaughtLayers:
+    """What a line of `adapter.patterns` trains, or `adapter.targets` of what no line fits."""
+
+    line: str
+    layers: int
+    parameters: int  # 0 for layers that are left out
+
+
+def _of_base(base: str) -> tuple[Any, dict[str, Any]]:
+    from studio.basemodels import BaseChoice, base_folder, family_class
+    from studio.basemodels.skeleton import skeleton
+
+    return family_class(base_folder(base), BaseChoice.of(base).family), skeleton(base)
+
+
+def _count(adapter: AdapterConfig, family: Any, modules: Mapping[str, Any]) -> tuple[int, int]:
+    from studio.basemodels.skeleton import count_trainable
+
+    found = [
+        count_trainable(modules[part], spec) for part, spec in specs_of(adapter, family).items() if part in modules
+    ]
+    return sum(layers for layers, _ in found), sum(numbers for _, numbers in found)
+
+
+def layer_table(wanted: AdapterConfig, base: str) -> list[CaughtLayers]:
+    """How much each line of `adapter.patterns` catches, then what `adapter.targets` adds, then the sum.
+
+    base: a line as for `load_base`. Raises BaseModelError.
+    """
+    family, modules = _of_base(base)
+    lines = [one for one in wanted.patterns if one.strip()]
+    rows = [CaughtLayers(line, *found) for line, found in zip(lines, caught(wanted, family, modules).values())]
+    layers, numbers = _count(wanted, family, modules)
+    trained = sum(row.layers for row in rows if row.parameters)
+    if wanted.targets != "patterns":
+        rest = layers - trained, numbers - sum(row.parameters for row in rows)
+        rows.append(CaughtLayers(f"adapter.targets = {wanted.targets}", *rest))
+    return [*rows, CaughtLayers("together", layers, numbers)]
+
+
+def parameter_line(wanted: AdapterConfig, base: str, by_line: bool = True) -> str:
     """What trains, and what each other choice of layers would come to. base: a line as for `load_base`.
 
-    Raises BaseModelError.
+    by_line: also what each line of `adapter.patterns` catches. Raises BaseModelError.
     """
-    from studio.basemodels import BaseChoice, base_folder, family_class
-    from studio.basemodels.skeleton import count_trainable, skeleton
-
-    family = family_class(base_folder(base), BaseChoice.of(base).family)
-    modules = skeleton(base)
+    family, modules = _of_base(base)
 
     def count(adapter: AdapterConfig) -> tuple[int, int]:
-        found = [
-            count_trainable(modules[part], spec) for part, spec in specs_of(adapter, family).items() if part in modules
-        ]
-        return sum(layers for layers, _ in found), sum(numbers for _, numbers in found)
+        return _count(adapter, family, modules)
 
     layers, numbers = count(wanted)
     plain = {"text_encoder": False, "patterns": []}
@@ -51,7 +86,8 @@ def parameter_line(wanted: AdapterConfig, base: str) -> str:
     if family.trained_encoders:
         both, alone = (wanted.model_copy(update={"text_encoder": on}) for on in (True, False))
         others.append(f"text encoder {_millions(count(both)[1] - count(alone)[1])} more")
-    lines = "".join(f" {pattern}: {_caught(*found)}." for pattern, found in caught(wanted, family, modules).items())
+    fits = caught(wanted, family, modules) if by_line else {}
+    lines = "".join(f" {pattern}: {_caught(*found)}." for pattern, found in fits.items())
     return f"{_millions(numbers)} trainable parameters in {layers:,} layers. By layers: {', '.join(others)}.{lines}"
 
 

@@ -20,7 +20,7 @@ from studio.training.cache import Cache
 from studio.training.config import RunConfig, config_from, dotted
 from studio.training.defaults import usual_line
 from studio.training.distributed import Distributed
-from studio.training.effects import foreign_defaults, refuse, without_effect
+from studio.training.effects import about_distilled, foreign_defaults, refuse, without_effect
 from studio.training.examples import (
     BatchLoader,
     Example,
@@ -99,7 +99,8 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
         refuse(config, base)
     except ConfigError as error:
         findings.append(Finding("stop", str(error)))
-    warnings = without_effect(config, base) + foreign_defaults(config, base) + foreign_options(config.preview.prompts)
+    warnings = without_effect(config, base) + foreign_defaults(config, base) + about_distilled(config)
+    warnings += foreign_options(config.preview.prompts)
     warnings += about_tokens(examples + regularization, base, config.data.max_token_length)
     warnings += about_frames(examples + regularization)
     warnings += about_masks(examples + regularization, config.data)
@@ -258,13 +259,12 @@ def _try(
                 took.append(time.monotonic() - began)
             began, drawn = time.monotonic(), 0.0
             if config.preview.every:
-                with TemporaryDirectory() as folder:
+                with TemporaryDirectory() as folder, train_step.drawing():
                     next(draw_previews(0, base, train_step, config, Path(folder)), None)
                 drawn = time.monotonic() - began
             size = sum(p.numel() * p.element_size() for p in train_step.parameters)
         finally:
-            for adapter in train_step.adapters.values():
-                adapter.detach()
+            train_step.detach()
     return min(took[1:]), peak.gigabytes, drawn, size
 
 

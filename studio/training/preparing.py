@@ -8,7 +8,7 @@ from studio.errors import RunError
 from studio.training.cache import Cache
 from studio.training.config import RunConfig
 from studio.training.distributed import Distributed
-from studio.training.effects import foreign_defaults, refuse, without_effect
+from studio.training.effects import about_distilled, foreign_defaults, refuse, without_effect
 from studio.training.events import Event, Preparing
 from studio.training.examples import (
     Example,
@@ -57,7 +57,8 @@ def prepare(
     broken = set().union(*distributed.gather_objects(broken))
     if distributed.broadcast(stop.is_set()):
         return [], [], []
-    warnings += without_effect(config, base) + foreign_defaults(config, base) + foreign_options(config.preview.prompts)
+    warnings += without_effect(config, base) + foreign_defaults(config, base) + about_distilled(config)
+    warnings += foreign_options(config.preview.prompts)
     learn, prior, held_out = ([e for e in group if e.item.path not in broken] for group in groups)
     warnings += about_frames(learn + prior + held_out) + about_tokens(learn + prior, base, config.data.max_token_length)
     if not learn:

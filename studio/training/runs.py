@@ -18,6 +18,7 @@ from studio.training.selection import split
 from studio.workspace import Workspace, atomic_copy, atomic_write, safe_name
 
 INIT = "init.safetensors"  # in a run's folder: the adapter that it continues from
+TRAINING_ADAPTER = "training_adapter.safetensors"  # the one that is merged while it trains
 
 
 def new_run(config: RunConfig, workspace: Workspace) -> Path:
@@ -26,11 +27,13 @@ def new_run(config: RunConfig, workspace: Workspace) -> Path:
     """
     from studio.training.optimizers import missing_for  # brings torch
 
-    init = Path(config.adapter.init_from).expanduser() if config.adapter.init_from else None
-    if init:
+    given = {INIT: config.adapter.init_from, TRAINING_ADAPTER: config.training.training_adapter}
+    files = {name: Path(file).expanduser() for name, file in given.items() if file}
+    if files:
         from studio.adapters import read_outline
 
-        read_outline(init)  # a file that can't be read is reported before anything is made
+        for file in files.values():
+            read_outline(file)  # a file that can't be read is reported before anything is made
     config = with_steps(config)
     split(config)  # a bad folder, base or optimizer is said before anything is made
     base_folder(config.base)
@@ -42,8 +45,8 @@ def new_run(config: RunConfig, workspace: Workspace) -> Path:
     if (folder / "run.toml").exists():
         raise RunError(f"There is a run called {name!r} already: choose another name, or resume it.")
     folder.mkdir(parents=True, exist_ok=True)
-    if init:
-        atomic_copy(init, folder / INIT)  # the run resumes with it, whatever becomes of the original
+    for copy, file in files.items():
+        atomic_copy(file, folder / copy)  # the run resumes with it, whatever becomes of the original
     atomic_write(folder / "run.toml", config_to_toml(config.model_copy(update={"name": name})))
     return folder
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from studio.adapters import attach, read_adapter
+from studio.adapters import attach, attach_file, read_adapter
 from studio.adapters.attach import Adapter
 from studio.adapters.continuing import attach_continued, continue_from
 from studio.basemodels import Family
@@ -44,3 +44,23 @@ def start_adapters(config: RunConfig, base: Family, file: Path | None = None) ->
         kept = "their rank=, alpha= and what they leave out do not"
         notes.append(f"The layers are those of adapter.init_from: of adapter.patterns lr= counts, {kept}.")
     return adapters, notes
+
+
+def attach_training_adapter(
+    config: RunConfig, base: Family, file: Path | None = None
+) -> tuple[Adapter | None, list[str]]:
+    """(what is merged into a distilled base while it trains, a sentence where it does not fit whole).
+
+    It never trains, so its layers stay merged through a training step (see `layer_adapters`). file: a copy of
+    `training.training_adapter`, if there is one. Raises AdapterError, RunError.
+    """
+    wanted = config.training.training_adapter
+    place = file or (Path(wanted).expanduser() if wanted else None)
+    if place is None:
+        return None, []
+    if not place.is_file():
+        raise RunError(f"There is no training adapter {place}, which this run trains with: put it back.")
+    adapter = attach_file(read_adapter(place), base.modules())
+    adapter.requires_grad_(False)
+    report = adapter.report
+    return adapter, [f"The training adapter: {report}."] if report and report.unused else []

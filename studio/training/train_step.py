@@ -21,7 +21,7 @@ from studio.training.micro_batches import MicroBatcher, NoisedBatch
 from studio.training.objective import loss_of, offset_noise, stratified, timesteps
 from studio.training.optimizers import Average, lr_factor, make_optimizer, set_learning_rates
 from studio.training.patterns import parsed
-from studio.training.starting import start_adapters
+from studio.training.starting import attach_training_adapter, start_adapters
 from studio.workspace import atomic_write
 
 
@@ -40,13 +40,29 @@ class StepResult:
 class TrainStep:
     """Adapters on a base, and how they are adjusted."""
 
-    def __init__(self, config: RunConfig, base: Family, distributed: Distributed, init: Path | None = None):
-        """init: the run's copy of the adapter that it continues from."""
+    def __init__(
+        self,
+        config: RunConfig,
+        base: Family,
+        distributed: Distributed,
+        init: Path | None = None,
+        training_adapter: Path | None = None,
+    ):
+        """init, training_adapter: the run's copies of the adapter that it continues from, and of the one that is merged
+        into a distilled base while it trains.
+        """
         self.config, self.base, self.distributed = config, base, distributed
         wanted, settings = config.adapter, config.training
         torch.manual_seed(settings.seed)
         with building:
             adapters, self.notes = start_adapters(config, base, init)
+            try:
+                self.beside, notes = attach_training_adapter(config, base, training_adapter)
+            except BaseException:
+                for adapter in adapters.values():
+                    adapter.detach()
+                raise
+        self.notes += notes
         self.adapters = {component: adapter.to(base.device).eval() for component, adapter in adapters.items()}
         self.parameters = [p for adapter in adapters.values() for p in adapter.parameters()]
         self.optimizer = make_optimizer(adapters, settings, parsed(wanted.patterns))
@@ -67,6 +83,23 @@ class TrainStep:
     def strength(self, value: float) -> None:
         for adapter in self.adapters.values():
             adapter.strength = value
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Without the training adapter, as the result is drawn."""
+        if self.beside is None:
+            yield
+            return
+        self.beside.strength = 0.0
+        try:
+            yield
+        finally:
+            self.beside.strength = 1.0
+
+    def detach(self) -> None:
+        """Take all adapters off the base."""
+        for adapter in (*self.adapters.values(), *([self.beside] if self.beside else [])):
+            adapter.detach()
 
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
         """What the denoiser is told: from the cache, or by the text encoders as they are now when those train."""

@@ -163,11 +163,13 @@ class _Run:
             return
         self.base, self.chosen = base, chosen
         self.weights = weights_hash(base.folder)  # now: the folder may be gone at a later checkpoint
-        init = self.folder / runs.INIT
-        self.train_step = TrainStep(config, base, self.distributed, init if init.is_file() else None)
+        copies = [self.folder / name for name in (runs.INIT, runs.TRAINING_ADAPTER)]
+        self.train_step = TrainStep(config, base, self.distributed, *(c if c.is_file() else None for c in copies))
         warnings += self.train_step.notes
         self.leaving.enter_context(
-            cache_of(base).training(self.folder / "adapter.safetensors", self.train_step.adapters)
+            cache_of(base).training(
+                self.folder / "adapter.safetensors", self.train_step.adapters, self.train_step.beside
+            )
         )
         reader = BatchLoader(base, cache, config.data, texts=not self.train_step.trains_text)
         self.plan, self.reader = (
@@ -333,7 +335,7 @@ class _Run:
     def _preview(self, step: int) -> Iterator[Event]:
         if not self.config.preview.every or not self.distributed.is_main:
             return
-        with self.train_step.evaluation_weights():
+        with self.train_step.evaluation_weights(), self.train_step.drawing():
             for event, number, image in draw_previews(step, self.base, self.train_step, self.config, self.folder):
                 yield event
                 warning = self.memory.check(number, image, step, self.base) if self.memory else None

@@ -179,6 +179,7 @@ ALWAYS = {
 NOT_OF_THE_RESULT = {
     "init_from",
     "init_resize",
+    "training_adapter",  # see test_training_adapter
     "patterns",
     "epochs",
     "steps",

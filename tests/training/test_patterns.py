@@ -3,7 +3,9 @@
 import re
 
 import pytest
+import torch
 
+from studio.adapters import AdapterSpec
 from studio.basemodels import load_base
 from studio.basemodels.skeleton import skeleton
 from studio.errors import ConfigError, NotAllowedError
@@ -14,6 +16,7 @@ from studio.training.distributed import Distributed
 from studio.training.parameter_count import caught, parameter_line
 from studio.training.patterns import parse
 from studio.training.train_step import TrainStep
+from tests import tiers
 from tests.basemodels import tiny
 
 LINES = [r"attn2\.to_(k|v)$ rank=0", r"down_blocks.*attn2 rank=6 alpha=3 lr=5e-5", "attn1 rank=2"]
@@ -134,3 +137,57 @@ def test_visitors_name_no_patterns():
 
 def test_a_line_may_hold_any_number_of_spaces():
     assert parse("  attn2   rank=8  ") == parse("attn2 rank=8")
+
+
+def test_a_table_says_what_each_line_catches(base, begun, tmp_path):
+    from studio.services import base_models
+    from studio.workspace import Workspace
+
+    workspace = Workspace.open(tmp_path)
+    name = base_models.remember(workspace, str(base.folder))
+    config = settings(LINES, **{"adapter.alpha": 2})
+    *lines, rest, together = base_models.layer_table(
+        workspace, name, {"targets": "attention", "rank": 4, "patterns": LINES}
+    )
+    updates = begun(config).adapters["unet"].updates.values()
+    assert [row.line for row in lines] == LINES and lines[0].layers > 0 == lines[0].parameters
+    assert rest.line == "adapter.targets = attention" and rest.layers == sum(u.rank == 4 for u in updates)
+    assert together.layers == len(updates)
+    assert together.parameters == sum(t.numel() for update in updates for t in update.parts.values())
+    assert rest.parameters + sum(row.parameters for row in lines) == together.parameters
+
+
+@pytest.mark.parametrize("name", tiers.default(["sd1", "flux-dev", "sd3"], "sd1", "flux-dev"))
+def test_no_text_leaves_out_what_is_fed_the_prompt(tmp_path, name):
+    """Seen by what goes into each layer: as many rows as the prompt has, where an image has another count."""
+    base = load_base(str(tiny.save(name, tmp_path)), shared=False)
+    conditions = base.encode_prompt(["red apple"])
+    lengths = {value.shape[1] for value in conditions.values() if value.ndim == 3}
+    fed = {}
+    for path, layer in base.model.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_pre_hook(lambda _, given, path=path: fed.update({path: given[0].shape}))
+    noisy = torch.randn(1, *base.latent_shape(64, 64))
+    base.predict(noisy, torch.tensor([500.0 if base.prediction_type == "flow" else 500]), conditions)
+    reads = {path for path, shape in fed.items() if len(shape) == 3 and shape[1] in lengths}
+    spec = AdapterSpec(targets="no-text")
+    assert reads and not any(map(spec.wants, reads)), sorted(filter(spec.wants, reads))
+    kept = {path for path in fed if spec.wants(path)}
+    assert any("attn1.to_q" in path or "attn.to_q" in path or "attention.to_q" in path for path in kept)
+    if name == "sd1":
+        assert fed.keys() - kept == {path for path in fed if ".attn2." in path}
+
+
+def test_blocks_of_sdxl_are_named_and_refused_elsewhere(base, begun):
+    from studio.training.effects import refuse
+
+    config = settings([], **{"adapter.targets": "sdxl-style"})
+    with pytest.raises(ConfigError, match="SDXL"):
+        refuse(config, base)
+    with pytest.raises(ConfigError, match="set adapter.text_encoder to false"):
+        settings([], **{"adapter.targets": "no-text", "adapter.text_encoder": True})
+    assert not AdapterSpec(targets="no-text").wants("context_refiner.0.attention.to_q")  # Z-Image
+    for target, block in (("sdxl-style", "1"), ("sdxl-content", "0")):
+        spec = AdapterSpec(targets=target)
+        assert spec.wants(f"up_blocks.0.attentions.{block}.proj_in")
+        assert not spec.wants(f"down_blocks.2.up_blocks.0.attentions.{block}.proj_in")

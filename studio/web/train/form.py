@@ -11,7 +11,7 @@ from studio.web.components import base_model_picker
 from studio.web.components.fields import QUIET, field_for, setting
 from studio.web.components.html import note
 from studio.web.errors import show_errors, show_warning
-from studio.web.train import crops
+from studio.web.train import crops, views
 from studio.web.train.context import TrainContext
 from studio.web.train.labels import FIRST, GROUPS, LABELS
 from studio.workspace import Workspace
@@ -20,6 +20,7 @@ NOT_CHOSEN = {
     "data.held_out": "a share of the dataset",
     "data.regularisation": "none",
     "adapter.init_from": "a new adapter",
+    "training.training_adapter": "none",
 }
 LISTS = ("preview.prompts", "adapter.patterns")  # a line each
 OWN = ("base", "data.trigger", "preview.prompts", *NOT_CHOSEN)  # what no preset changes
@@ -66,6 +67,8 @@ class TrainForm:
                 name = title.split()[0].lower() + "-settings"
                 with gr.Accordion(title, open=False, elem_classes="group", elem_id=name):
                     fields |= _group(labels)
+                    if title == "Adapter":
+                        self.layers = gr.HTML(elem_id="layer-table", elem_classes="tight")
         self.fields: dict[str, Any] = {key: fields[key] for key in LABELS}
         crops.build(context)
 
@@ -87,7 +90,7 @@ class TrainForm:
             [demo.load, *(part.change for part in sized)],
             self.count_parameters,
             sized,
-            self.parameters,
+            [self.parameters, self.layers],
             trigger_mode="always_last",
             **QUIET,
         )
@@ -122,13 +125,15 @@ class TrainForm:
         return gr.update(choices=list(runs.list_presets(self.workspace, base)))
 
     def count_parameters(self, base, *values):
-        """How many parameters are trainable, and what another choice of modules would come to."""
+        """How many parameters are trainable, what another choice of modules would come to, what each line catches."""
         given = dict(zip((key.split(".")[1] for key in SIZED), values))
         given["patterns"] = (given["patterns"] or "").splitlines()
         try:
-            return note(base_models.parameter_line(self.workspace, base, given))
+            said = note(base_models.parameter_line(self.workspace, base, given))
+            rows = base_models.layer_table(self.workspace, base, given) if given["patterns"] else []
         except StudioError as error:
-            return note(str(error), bad=True)
+            said, rows = note(str(error), bad=True), []
+        return {self.parameters: said, self.layers: views.layer_table(rows)}
 
 
 def build(context: TrainContext) -> TrainForm:
@@ -154,7 +159,7 @@ def _group(labels: dict[str, str]) -> dict[str, Any]:
 
 
 def _folders(workspace: Workspace, key: str) -> list[tuple[str, str]]:
-    known = adapter_choices(workspace) if key == "adapter.init_from" else datasets.dataset_choices(workspace)
+    known = adapter_choices(workspace) if key in runs.FILES else datasets.dataset_choices(workspace)
     return [(NOT_CHOSEN[key], ""), *known]
 
 

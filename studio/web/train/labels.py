@@ -40,6 +40,7 @@ GROUPS = {  # heading of a folded part -> its settings, with their labels
         "training.lora_plus": "LoRA+",
         "training.weight_decay": "Weight decay",
         "training.clip": "Gradient clipping",
+        "training.training_adapter": "Training adapter",
         "training.ema": "EMA decay",
         "training.seed": "Seed",
     },

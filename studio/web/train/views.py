@@ -261,6 +261,22 @@ def settings_table(names: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]
     )
 
 
+def layer_table(rows: Sequence[Any]) -> str:
+    """What each line of `adapter.patterns` catches. rows: of `base_models.layer_table`."""
+    if not rows:
+        return ""
+    body = "".join(
+        f"<tr><th>{escape(row.line)}</th><td>{row.layers:,}</td>"
+        f"<td>{f'{row.parameters:,}' if row.parameters or not row.layers else 'left out'}</td></tr>"
+        for row in rows
+    )
+    head = "<tr><th>Line</th><th>Layers</th><th>Parameters</th></tr>"
+    return (
+        '<div class="wide"><table class="compared settings" aria-label="Layers by pattern">'
+        f"<thead>{head}</thead><tbody>{body}</tbody></table></div>"
+    )
+
+
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"

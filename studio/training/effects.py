@@ -164,7 +164,7 @@ def about_distilled(config: RunConfig) -> list[str]:
     variant, given = variant_of(config.base), bool(config.training.training_adapter)
     if variant.distilled and not given:
         return [
-            f"{variant.title} is distilled, and training it undoes that: the longer, the more blurred are its few steps. "
+            f"{variant.title} is distilled, and training undoes that: the longer, the more blurred are its few steps. "
             "Set training.training_adapter to a training adapter for it, or keep the run short."
         ]
     if given and not variant.distilled:

@@ -117,6 +117,13 @@ class Diffusion(Family):
         """(B,) signal-to-noise ratio a / (1 - a)."""
         return self.alphas[t] / (1 - self.alphas[t])
 
+    def shares(self, t: Tensor) -> Tensor:
+        return t.float() / self.timesteps
+
+    def noise_to_signal(self, t: Tensor) -> Tensor:
+        a = self.alphas[t].clamp(min=1e-8)
+        return ((1 - a) / a).sqrt()
+
     @classmethod
     def embeds_guidance(cls, config: Mapping[str, Any]) -> bool:
         """Latent consistency models do (arXiv:2310.04378)."""

@@ -377,6 +377,18 @@ class Family(ABC):
         shift: more than 1 puts more of the schedule into much noise, where flows are followed; None is the base's own.
         """
 
+    def shift_at(self, width: int, height: int) -> float | None:
+        """The shift at an image's size in pixels; None where there is no shift."""
+        return None
+
+    @abstractmethod
+    def shares(self, t: Tensor) -> Tensor:
+        """(B,) t as shares of the noise schedule, after any shift: `times` the other way round."""
+
+    @abstractmethod
+    def noise_to_signal(self, t: Tensor) -> Tensor:
+        """(B,) amplitude of the noise over that of the image."""
+
     @abstractmethod
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Latents as noisy as t says."""

@@ -4,6 +4,7 @@ the velocity.
 s is the share of noise, 0 to 1; schedulers count t = 1000 s.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -27,13 +28,27 @@ def shifted(s: Tensor, shift: float) -> Tensor:
     return shift * s / (1 + (shift - 1) * s)
 
 
-def shift_for(tokens: int, config: Any) -> float:
+def shift_for(tokens: float, config: Any) -> float:
     """mu, the logarithm of the shift, at an image's size in patches: a line between the two sizes that the
     scheduler's config names (FLUX's `calculate_shift`)."""
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     least, most = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
     slope = (most - least) / (many - few)
     return tokens * slope + (least - slope * few)
+
+
+def own_shift(config: Any) -> float:
+    """The fixed shift of a scheduler's config; 1 where it goes by the resolution."""
+    return 1.0 if config.get("use_dynamic_shifting") else float(config.get("shift", 1.0))
+
+
+def shift_at_size(config: Any, tokens: float, native: float) -> float:
+    """The shift at an image's size in patches: by FLUX's line where the scheduler has one, else the fixed shift times
+    the root of how much larger the image is than the base's own (arXiv:2403.03206, eq. 23). native: that in patches.
+    """
+    if config.get("use_dynamic_shifting"):
+        return math.exp(shift_for(tokens, config))
+    return own_shift(config) * math.sqrt(tokens / native)
 
 
 class Flow(Family):
@@ -63,9 +78,22 @@ class Flow(Family):
         """1000 s, float32. The base's own shift is its scheduler's where that is a fixed one, as in the public training
         scripts: those of SD 3 draw from the shifted schedule, those of FLUX from the plain one.
         """
-        config = self.pipeline.scheduler.config
-        own = 1.0 if config.get("use_dynamic_shifting") else config.get("shift", 1.0)
+        own = own_shift(self.pipeline.scheduler.config)
         return 1000 * shifted(shares.float(), own if shift is None else shift)
+
+    def shift_at(self, width: int, height: int) -> float:
+        return shift_at_size(self.pipeline.scheduler.config, width * height / self.multiple**2, self._native_tokens)
+
+    @property
+    def _native_tokens(self) -> float:
+        return (self.resolution / self.multiple) ** 2
+
+    def shares(self, t: Tensor) -> Tensor:
+        return t / 1000
+
+    def noise_to_signal(self, t: Tensor) -> Tensor:
+        s = (t / 1000).clamp(max=1 - 1e-6)
+        return s / (1 - s)
 
     def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return between(latents, noise, t / 1000)

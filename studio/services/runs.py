@@ -16,7 +16,7 @@ from studio.services.base_models import STARTER
 from studio.services.datasets import open_named
 from studio.services.jobs import Job, jobs, latest, remember, running, stop_job
 from studio.services.operations import Expanded, operation
-from studio.services.parameters import AnyRun, BaseName, DatasetName, RunName, RunSettings
+from studio.services.parameters import AnyRun, BaseName, DatasetName, RunName, RunSettings, Table
 from studio.workspace import Workspace, atomic_copy, checked_name, free_path, safe_name
 
 if TYPE_CHECKING:
@@ -138,6 +138,23 @@ def newest_check() -> Job | None:
     """The check that runs, or the one that ended last, unless something else was begun after it; else None."""
     newest = next(iter([*latest.values()][::-1]), None)
     return newest.job if newest and newest.job.kind == "check" else None
+
+
+@operation()
+def timestep_histogram(
+    workspace: Workspace,
+    base: BaseName = STARTER,
+    more: Annotated[
+        Table | None, Field(description='Settings of a run, such as {"training.timesteps": "mode"}.')
+    ] = None,
+) -> list[float]:
+    """Share of a run's draws in each twentieth of the noise schedule, from no noise to noise alone."""
+    from studio.training.defaults import config_for
+    from studio.training.timestep_plot import timestep_histogram
+
+    line = base_models.line_of(workspace, base)
+    given = {key: value for key, value in (more or {}).items() if key not in ("base", "data.folder")}
+    return timestep_histogram(config_for({**given, "data.folder": "-", "base": line}))
 
 
 class Crop(NamedTuple):

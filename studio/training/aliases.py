@@ -103,6 +103,15 @@ ALIASES = {
     "max_grad_norm": Alias("training.clip"),
     "seed": Alias("training.seed"),
     "huber_c": Alias("training.huber_c"),
+    "huber_schedule": Alias("training.huber_schedule"),
+    "debiased_estimation_loss": Alias("training.debiased_estimation"),
+    "multires_noise_iterations": Alias("training.pyramid_noise"),
+    "multires_noise_discount": Alias("training.pyramid_discount"),
+    "sigmoid_scale": Alias("training.logit_std"),
+    "logit_mean": Alias("training.logit_mean"),
+    "logit_std": Alias("training.logit_std"),
+    "mode_scale": Alias("training.mode_scale"),
+    "stop_text_encoder_training": Alias("training.text_encoder_stop"),
     "min_snr_gamma": Alias("training.min_snr_gamma"),
     "noise_offset": Alias("training.noise_offset"),
     "ip_noise_gamma": Alias("training.input_perturbation"),
@@ -198,6 +207,13 @@ REFUSED: dict[str, Callable[[Any], str]] = {
     "vae": lambda value: f"it belongs to the base: base = NAME?vae={value}",
     "t5xxl_max_token_length": lambda value: f"it belongs to the base: base = NAME?max_sequence_length={value}",
     "max_sequence_length": lambda value: f"it belongs to the base: base = NAME?max_sequence_length={value}",
+    "timestep_sampling": lambda value: (
+        "write training.timesteps = uniform or logit-normal (sigmoid there), with training.shift (shift there) or "
+        "training.shift_by_resolution (flux_shift there)"
+    ),
+    "weighting_scheme": lambda value: (
+        "it chooses timesteps or weights there: write training.timesteps = logit-normal, mode or cosmap"
+    ),
     "loss_type": lambda value: (
         f"write training.loss = {value}" if value in ("l2", "huber") else "training.loss is l2 or huber here"
     ),

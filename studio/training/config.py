@@ -116,6 +116,9 @@ class TrainingConfig(_Section):
     text_encoder_rate: float | None = Field(
         None, gt=0, le=10, description="The text encoder's learning rate. Empty: a tenth of the learning rate."
     )
+    text_encoder_stop: int = Field(
+        0, ge=0, le=1_000_000, description="Step after which the text encoder trains no more. 0: it trains to the end."
+    )
     lora_plus: float = Field(
         1.0, ge=1, le=64, description="LoRA+ ratio: B gets this many times the learning rate; 16 is usual."
     )
@@ -130,21 +133,54 @@ class TrainingConfig(_Section):
     seed: int = Field(0, ge=0, lt=2**31, description="The same seed gives the same run.")
     loss: Literal["l2", "huber"] = Field("l2", description="Loss function: Huber is less sensitive to outliers.")
     huber_c: float = Field(0.1, gt=0, le=10, description="Huber c: the error from which Huber grows linearly.")
+    huber_schedule: Literal["constant", "snr", "exponential"] = Field(
+        "constant",
+        description="Scheduled Huber: snr and exponential go from 1 at no noise to huber_c at noise alone.",
+    )
     min_snr_gamma: float = Field(0.0, ge=0, le=100, description="Min-SNR weighting; 5 is usual, 0 is off.")
     noise_offset: float = Field(
         0.0, ge=0, le=1, description="Noise offset, for very dark or bright images; 0.05 is usual."
     )
+    debiased_estimation: bool = Field(
+        False, description="Debiased estimation weighting, 1 / sqrt(SNR), instead of min-SNR. Not for flow models."
+    )
+    pyramid_noise: int = Field(
+        0, ge=0, le=16, description="Multi-resolution (pyramid) noise: levels; 6 to 10 are usual, 0 is off."
+    )
+    pyramid_discount: float = Field(
+        0.3,
+        ge=0,
+        lt=1,
+        description="How much each coarser level of multi-resolution noise weighs; 0.1 to 0.3 are usual.",
+    )
     input_perturbation: float = Field(
         0.0, ge=0, le=1, description="Input perturbation: extra noise on the input only; 0.1 is usual."
     )
-    timesteps: Literal["auto", "uniform", "logit-normal"] = Field(
-        "auto", description="Timestep sampling. Auto: as the base was trained; logit-normal: mostly mid noise."
+    timesteps: Literal["auto", "uniform", "logit-normal", "mode", "cosmap"] = Field(
+        "auto",
+        description="Timestep sampling. Auto: as the base was trained; logit-normal (sigmoid), mode, cosmap: SD 3's, "
+        "mostly mid noise.",
+    )
+    logit_mean: float = Field(
+        0.0, ge=-5, le=5, description="Mean of logit-normal timesteps: above 0 more noise, below 0 less."
+    )
+    logit_std: float = Field(
+        1.0,
+        gt=0,
+        le=5,
+        description="Width of logit-normal timesteps (kohya's sigmoid_scale): above 1 more of both ends.",
+    )
+    mode_scale: float = Field(
+        1.29, ge=-1, le=1.75, description="Scale of mode timesteps: above 0 more mid noise, below 0 more of both ends."
     )
     shift: float | None = Field(
         None,
         ge=0.1,
         le=20,
         description="Timestep shift of flow models: above 1, more high-noise timesteps. Empty: the base's.",
+    )
+    shift_by_resolution: bool = Field(
+        False, description="Shift each batch of a flow model by its resolution, as in drawing, instead of shift."
     )
     least_noise: float = Field(0.0, ge=0, lt=1, description="Min timestep, as a share of the noise schedule.")
     most_noise: float = Field(1.0, gt=0, le=1, description="Max timestep, as a share of the noise schedule.")
@@ -230,6 +266,10 @@ class RunConfig(_Section):
             raise ValueError(f"in adapter.patterns, {error}") from None
         if self.adapter.targets == "patterns" and not any(one.rank != 0 for one in patterns):
             raise ValueError("adapter.targets = patterns needs a line in adapter.patterns that trains something")
+        if training.debiased_estimation and training.min_snr_gamma:
+            raise ValueError("two weightings at once: set training.min_snr_gamma to 0, or debiased_estimation to false")
+        if training.shift_by_resolution and training.shift is not None:
+            raise ValueError("training.shift_by_resolution finds the shift: leave training.shift empty")
         if self.adapter.targets == "no-text" and self.adapter.text_encoder:
             raise ValueError("adapter.targets = no-text trains no text encoder: set adapter.text_encoder to false")
         if training.optimizer == "prodigy" and any(one.learning_rate for one in patterns):

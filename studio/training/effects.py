@@ -36,6 +36,11 @@ def _previews(config: RunConfig, base: Family) -> bool:
     return config.preview.every > 0 and any(line.strip() for line in config.preview.prompts)
 
 
+def _is_logit(config: RunConfig, base: Family) -> bool:
+    wanted = config.training.timesteps
+    return (base.usual_timesteps if wanted == "auto" else wanted) == "logit-normal"
+
+
 RULES = (
     Rule(
         "training.warmup",
@@ -48,6 +53,27 @@ RULES = (
         lambda config, base: config.training.schedule == "cosine-restarts",
     ),
     Rule("training.huber_c", "training.loss = huber", lambda config, base: config.training.loss == "huber"),
+    Rule("training.huber_schedule", "training.loss = huber", lambda config, base: config.training.loss == "huber"),
+    Rule(
+        "training.pyramid_discount",
+        "training.pyramid_noise of 2 or more",
+        lambda config, base: config.training.pyramid_noise > 1,
+    ),
+    *(
+        Rule(f"training.logit_{key}", "training.timesteps = logit-normal", lambda config, base: _is_logit(config, base))
+        for key in ("mean", "std")
+    ),
+    Rule("training.mode_scale", "training.timesteps = mode", lambda config, base: config.training.timesteps == "mode"),
+    Rule(
+        "training.shift_by_resolution",
+        "a base that follows a flow, such as SD 3 or FLUX",
+        lambda config, base: base.prediction_type == "flow",
+    ),
+    Rule(
+        "training.text_encoder_stop",
+        "adapter.text_encoder = true, and more steps than it",
+        lambda config, base: _trains_text(config, base) and config.training.text_encoder_stop < config.training.steps,
+    ),
     Rule(
         "training.shift",
         "a base that follows a flow, such as SD 3 or FLUX",
@@ -141,6 +167,8 @@ def refuse(config: RunConfig, base: Family) -> None:
     """Raises ConfigError for what this base can't be trained with, before anything is encoded."""
     if config.training.min_snr_gamma and base.prediction_type == "flow":
         raise ConfigError(f"Min-SNR weighting has no meaning for {base.title}: set training.min_snr_gamma to 0.")
+    if config.training.debiased_estimation and base.prediction_type == "flow":
+        raise ConfigError(f"Debiased estimation has no meaning for {base.title}: set it to false.")
     if config.adapter.targets.startswith("sdxl-") and base.pipeline_class != "StableDiffusionXLPipeline":
         raise ConfigError(f"adapter.targets = {config.adapter.targets} names blocks of SDXL: choose others here.")
     side, step = config.data.resolution or base.resolution, base.multiple

@@ -1,5 +1,7 @@
 """What a step minimises, as formulas. u is a share of the noise schedule, 0 (no noise) to 1 (noise alone)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,11 +13,22 @@ from studio.training.config import TrainingConfig
 def timesteps(shares: Tensor, settings: TrainingConfig, usual: str = "uniform") -> Tensor:
     """(B,) uniform random numbers to shares u of the schedule, by the run's distribution within its range.
 
-    logit-normal: u = sigmoid(n), n normal (arXiv:2403.03206, sec. 3.1). usual: what "auto" means for the base.
+    The distributions are those of arXiv:2403.03206, sec. 3.1. usual: what "auto" means for the base.
     """
-    if (usual if settings.timesteps == "auto" else settings.timesteps) == "logit-normal":
-        shares = torch.sigmoid(torch.special.ndtri(shares.clamp(1e-6, 1 - 1e-6)))
+    match usual if settings.timesteps == "auto" else settings.timesteps:
+        case "logit-normal":
+            normal = torch.special.ndtri(shares.clamp(1e-6, 1 - 1e-6))
+            shares = torch.sigmoid(settings.logit_mean + settings.logit_std * normal)
+        case "mode":
+            shares = mode_sampling(shares, settings.mode_scale)
+        case "cosmap":
+            shares = 1 - 1 / (torch.tan(math.pi / 2 * shares.clamp(0, 1 - 1e-6)) + 1)
     return settings.least_noise + (settings.most_noise - settings.least_noise) * shares
+
+
+def mode_sampling(u: Tensor, scale: float) -> Tensor:
+    """1 - u - s (cos² (πu / 2) - 1 + u) (arXiv:2403.03206, eq. 20): mid noise for s above 0, both ends below."""
+    return 1 - u - scale * (torch.cos(math.pi / 2 * u).square() - 1 + u)
 
 
 def stratified(count: int, draw: torch.Generator) -> Tensor:
@@ -29,6 +42,45 @@ def offset_noise(noise: Tensor, offset: float, draw: torch.Generator) -> Tensor:
     return noise + offset * shift
 
 
+def pyramid_noise(noise: Tensor, levels: int, discount: float, draw: torch.Generator) -> Tensor:
+    """Noise with coarser noise on it, of the same variance in all (Whitaker, "Multi-Resolution Noise").
+
+    Level i is 2 to 4 times coarser than the one before and weighs discount^i, as in kohya's `pyramid_noise_like`.
+    """
+    shape, size = noise.shape[:2], noise.shape[2:]
+    for level in range(levels):
+        coarser = (2 + 2 * torch.rand(1, generator=draw).item()) ** level
+        small = [max(1, int(side / coarser)) for side in size]
+        fresh = torch.randn(*shape, *small, generator=draw)
+        noise = noise + discount**level * torch.nn.functional.interpolate(fresh, size, mode="bilinear")
+        if max(small) == 1:
+            break
+    return noise / noise.std()
+
+
+def debiased_weight(snr: Tensor, prediction_type: str) -> Tensor:
+    """(B,) weights 1 / sqrt(snr) for epsilon, 1 / (snr + 1) for v (arXiv:2310.08442); snr between 0.001 and 1000."""
+    snr = snr.clamp(1e-3, 1000)
+    return 1 / (snr + 1) if prediction_type == "v_prediction" else snr.rsqrt()
+
+
+def huber_at(settings: TrainingConfig, u: Tensor, sigma: Tensor) -> Tensor:
+    """(B, 1, 1, 1) Huber c of each image (arXiv:2403.16728), as diffusers' and kohya's scripts have it.
+
+    u: (B,) share of the schedule; sigma: (B,) noise to signal. At no noise both schedules are 1, at noise alone
+    `huber_c`.
+    """
+    c = settings.huber_c
+    match settings.huber_schedule:
+        case "exponential":
+            found = c**u
+        case "snr":
+            found = (1 - c) / (1 + sigma).square() + c
+        case _:
+            found = torch.full_like(u, c)
+    return found.float().reshape(-1, 1, 1, 1)
+
+
 def min_snr_weight(snr: Tensor, gamma: float, prediction_type: str) -> Tensor:
     """(B,) weights min(snr, gamma) / snr for epsilon, / (snr + 1) for v (arXiv:2303.09556)."""
     clipped = snr.clamp(max=gamma)
@@ -38,7 +90,7 @@ def min_snr_weight(snr: Tensor, gamma: float, prediction_type: str) -> Tensor:
     return clipped.clamp(min=least) / snr.clamp(min=least)
 
 
-def pseudo_huber(error: Tensor, c: float) -> Tensor:
+def pseudo_huber(error: Tensor, c: float | Tensor) -> Tensor:
     """2c (sqrt(e² + c²) - c): as e² / 1 near 0, as 2c |e| far out (as diffusers' and kohya's scripts have it)."""
     return 2 * c * ((error.square() + c * c).sqrt() - c)
 
@@ -61,11 +113,19 @@ def loss_of(
     seen = noise if perturbation is None else noise + perturbation
     model_output = base.predict(base.add_noise(latents, seen, t), t, conditions)
     error = (model_output - base.target(latents, noise, t)).float()
-    error = pseudo_huber(error, settings.huber_c) if settings and settings.loss == "huber" else error.square()
+    if settings and settings.loss == "huber":
+        error = pseudo_huber(error, huber_at(settings, base.shares(t), base.noise_to_signal(t)))
+    else:
+        error = error.square()
     error = (error if weight is None else error * weight).mean((1, 2, 3))
     if settings and settings.min_snr_gamma:
         snr = base.snr(t)
         if snr is None:
             raise RunError(f"Min-SNR weighting has no meaning for {base.title}: set training.min_snr_gamma to 0.")
         error = error * min_snr_weight(snr, settings.min_snr_gamma, base.prediction_type)
+    if settings and settings.debiased_estimation:
+        snr = base.snr(t)
+        if snr is None:
+            raise RunError(f"Debiased estimation has no meaning for {base.title}: leave it out.")
+        error = error * debiased_weight(snr, base.prediction_type)
     return error

@@ -18,7 +18,7 @@ from studio.training.config import RunConfig
 from studio.training.distributed import Distributed
 from studio.training.examples import Batch, BatchLoader
 from studio.training.micro_batches import MicroBatcher, NoisedBatch
-from studio.training.objective import loss_of, offset_noise, stratified, timesteps
+from studio.training.objective import loss_of, offset_noise, pyramid_noise, stratified, timesteps
 from studio.training.optimizers import Average, lr_factor, make_optimizer, set_learning_rates
 from studio.training.patterns import parsed
 from studio.training.starting import attach_training_adapter, start_adapters
@@ -70,6 +70,7 @@ class TrainStep:
         half = base.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=half)
         self.trains_text = wanted.text_encoder
+        self.text_stops = False  # whether the text encoder trains no more, at this step
         self.pieces = MicroBatcher()
         base.checkpoint_gradients(settings.gradient_checkpointing)
         if settings.compile:
@@ -104,9 +105,10 @@ class TrainStep:
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
         """What the denoiser is told: from the cache, or by the text encoders as they are now when those train."""
         data = self.config.data
-        words = batch.conditions or self.base.encode_prompt(
-            [row.caption for row in batch.rows], data.clip_skip, data.max_token_length
-        )
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_stops):
+            words = batch.conditions or self.base.encode_prompt(
+                [row.caption for row in batch.rows], data.clip_skip, data.max_token_length
+            )
         return words | self.base.size_conditioning([row.example.framing for row in batch.rows])
 
     def step(self, step: int, plan: BatchSampler, reader: BatchLoader, slower: float) -> StepResult:
@@ -117,8 +119,9 @@ class TrainStep:
         """
         settings, warning = self.config.training, None
         set_learning_rates(self.optimizer, slower * lr_factor(step, settings))
-        for adapter in self.adapters.values():
-            adapter.train()
+        self.text_stops = 0 < settings.text_encoder_stop < step
+        for component, adapter in self.adapters.items():
+            adapter.train(not (self.text_stops and component.startswith("text_encoder")))
         while (parts := self._gradients(step, plan, reader)) is None:
             warning = self.pieces.smaller(settings, self.base.device)
         self.distributed.sum_gradients(self.parameters)
@@ -174,6 +177,8 @@ class TrainStep:
         extra = torch.randn(shape, generator=draw) * settings.input_perturbation
         if settings.noise_offset:
             noise = offset_noise(noise, settings.noise_offset, draw)
+        if settings.pyramid_noise:
+            noise = pyramid_noise(noise, settings.pyramid_noise, settings.pyramid_discount, draw)
         perturbation = extra if settings.input_perturbation else None
         return NoisedBatch(rows, self.distributed.share(rows), shares, noise, fresh, perturbation)
 
@@ -185,7 +190,9 @@ class TrainStep:
             return x[rows].to(base.device, non_blocking=True)
 
         batch = reader.read(drawn.rows[rows])
-        t = here(base.times(drawn.shares, settings.shift))
+        size = drawn.rows[0].example.frame.size
+        shift = base.shift_at(*size) if settings.shift_by_resolution else settings.shift
+        t = here(base.times(drawn.shares, shift))
         perturbation = None if drawn.perturbation is None else here(drawn.perturbation)
         latents = batch.mean + batch.spread * here(drawn.fresh)
         noise = here(drawn.noise)

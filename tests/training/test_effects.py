@@ -111,6 +111,14 @@ CASES = [
     ("training.warmup", 3, "sd1", {"training.schedule": "one-cycle"}, {}),
     ("training.restarts", 2, "sd1", {}, {"training.schedule": "cosine-restarts"}),
     ("training.huber_c", 0.5, "sd1", {}, {"training.loss": "huber"}),
+    ("training.huber_schedule", "snr", "sd1", {}, {"training.loss": "huber"}),
+    ("training.pyramid_discount", 0.8, "sd1", {"training.pyramid_noise": 1}, {"training.pyramid_noise": 4}),
+    ("training.logit_mean", 1.0, "sd1", {}, {"training.timesteps": "logit-normal"}),
+    ("training.logit_std", 2.0, "sd1", {"training.timesteps": "mode"}, {"training.timesteps": "logit-normal"}),
+    ("training.mode_scale", 0.5, "sd1", {"training.timesteps": "cosmap"}, {"training.timesteps": "mode"}),
+    ("training.shift_by_resolution", True, "sd1", {}, None),
+    ("training.shift_by_resolution", True, "flux-dev", None, {}),
+    ("training.text_encoder_stop", 2, "sd1", {}, TEXT),
     ("training.shift", 3.0, "sd1", {}, None),
     ("training.shift", 2.0, "z-image", None, {}),
     ("training.lora_plus", 16, "sd1", {"adapter.kind": "loha"}, {}),
@@ -164,6 +172,8 @@ ALWAYS = {
     "seed": 1,
     "loss": "huber",
     "min_snr_gamma": 1.0,
+    "debiased_estimation": True,
+    "pyramid_noise": 4,
     "noise_offset": 0.5,
     "input_perturbation": 0.5,
     "timesteps": "logit-normal",
@@ -204,10 +214,12 @@ def test_every_setting_of_training_and_adapter_is_tried():
     assert settings == set(ALWAYS) | NOT_OF_THE_RESULT | {case[0].split(".")[1] for case in CASES} & settings
 
 
+OF_SNR = ("min_snr_gamma", "debiased_estimation")  # which flows have no use for
 # Where a setting of ALWAYS might stop to act: on another base, with another optimizer or schedule, one after another.
 ELSEWHERE = [
-    *(({"base": base}, key) for base in ("z-image", "sd2-v", "sdxl") for key in ALWAYS if key != "min_snr_gamma"),
-    *(({"base": base}, "min_snr_gamma") for base in ("sd2-v", "sdxl")),
+    *(({"base": base}, key) for base in ("z-image", "sd2-v", "sdxl") for key in ALWAYS if key not in OF_SNR),
+    *(({"base": "sdxl"}, key) for key in OF_SNR),
+    ({"base": "sd2-v"}, "min_snr_gamma"),
     *(
         ({"training.optimizer": optimizer}, key)
         for optimizer in ("adafactor", "lion", "prodigy", "schedule-free-adamw")

@@ -26,6 +26,13 @@ LISTS = ("preview.prompts", "adapter.patterns")  # a line each
 OWN = ("base", "data.trigger", "preview.prompts", *NOT_CHOSEN)  # what no preset changes
 # What decides how much is trained.
 SIZED = ("adapter.kind", "adapter.rank", "adapter.targets", "adapter.text_encoder", "adapter.patterns")
+# What decides which timesteps are drawn.
+TIMED = (
+    "base",
+    *(f"training.{key}" for key in ("timesteps", "logit_mean", "logit_std", "mode_scale", "shift")),
+    *(f"training.{key}" for key in ("shift_by_resolution", "least_noise", "most_noise")),
+    "data.resolution",
+)
 
 
 class TrainForm:
@@ -69,6 +76,8 @@ class TrainForm:
                     fields |= _group(labels)
                     if title == "Adapter":
                         self.layers = gr.HTML(elem_id="layer-table", elem_classes="tight")
+                    if title == "Loss and noise":
+                        self.drawn = gr.HTML(elem_id="timestep-plot", elem_classes="tight")
         self.fields: dict[str, Any] = {key: fields[key] for key in LABELS}
         crops.build(context)
 
@@ -91,6 +100,16 @@ class TrainForm:
             self.count_parameters,
             sized,
             [self.parameters, self.layers],
+            trigger_mode="always_last",
+            **QUIET,
+        )
+
+        timed = [self.fields[key] for key in TIMED]
+        gr.on(
+            [demo.load, *(part.change for part in timed)],
+            self.plot_timesteps,
+            timed,
+            self.drawn,
             trigger_mode="always_last",
             **QUIET,
         )
@@ -134,6 +153,14 @@ class TrainForm:
         except StudioError as error:
             said, rows = note(str(error), bad=True), []
         return {self.parameters: said, self.layers: views.layer_table(rows)}
+
+    def plot_timesteps(self, base, *values):
+        """Which timesteps will be drawn."""
+        given = {key: value for key, value in zip(TIMED[1:], values) if value not in ("", None)}
+        try:
+            return views.timestep_plot(runs.timestep_histogram(self.workspace, base or base_models.STARTER, given))
+        except StudioError as error:
+            return note(str(error), bad=True)
 
 
 def build(context: TrainContext) -> TrainForm:

@@ -277,6 +277,21 @@ def layer_table(rows: Sequence[Any]) -> str:
     )
 
 
+def timestep_plot(shares: Sequence[float]) -> str:
+    """Bars of how often each part of the noise schedule is drawn."""
+    most, width = max(shares), 1000 / len(shares)
+    bars = "".join(
+        f'<rect x="{place * width:.1f}" y="{1000 - 1000 * share / most:.1f}" width="{width - 4:.1f}" '
+        f'height="{1000 * share / most:.1f}" fill="var(--primary-400)"><title>{share:.1%}</title></rect>'
+        for place, share in enumerate(shares)
+    )
+    return (
+        '<div class="note small">Timesteps that will be drawn, from no noise to noise alone</div>'
+        '<svg role="img" aria-label="Timesteps that will be drawn" viewBox="0 0 1000 1000" preserveAspectRatio="none" '
+        f'style="width:100%;height:70px">{bars}</svg>'
+    )
+
+
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"

@@ -15,7 +15,20 @@ from studio.training.aliases import Report, resolve
 from studio.training.patterns import MOST as MOST_PATTERNS
 from studio.training.patterns import parsed
 
-Optimizer = Literal["adamw", "adamw-8bit", "adafactor", "lion", "prodigy", "schedule-free-adamw"]
+Optimizer = Literal[
+    "adamw",
+    "adamw-8bit",
+    "adafactor",
+    "lion",
+    "prodigy",
+    "schedule-free-adamw",
+    "lion-8bit",
+    "came",
+    "muon",
+    "prodigy-schedule-free",
+]
+FIND_THEIR_RATE = ("prodigy", "prodigy-schedule-free")  # optimizers that do
+SCHEDULE_FREE = ("schedule-free-adamw", "prodigy-schedule-free")  # and those that need no schedule
 Targets = Literal["attention", "attention+feed-forward", "all", "patterns", "no-text", "sdxl-style", "sdxl-content"]
 Schedule = Literal["constant", "cosine", "cosine-restarts", "linear", "polynomial", "one-cycle"]
 
@@ -123,7 +136,8 @@ class TrainingConfig(_Section):
         1.0, ge=1, le=64, description="LoRA+ ratio: B gets this many times the learning rate; 16 is usual."
     )
     optimizer: Optimizer = Field(
-        "adamw", description="AdamW is safe; Prodigy finds its own learning rate (set it to 1)."
+        "adamw",
+        description="AdamW is safe; Prodigy finds its own learning rate (set it to 1). docs/optimizers.md says more.",
     )
     weight_decay: float = Field(0.01, ge=0, le=1, description="Weight decay.")
     schedule: Schedule = Field("cosine", description="Learning-rate schedule after the warm-up.")
@@ -256,10 +270,10 @@ class RunConfig(_Section):
         training = self.training
         if training.least_noise >= training.most_noise:
             raise ValueError("training.least_noise must be below training.most_noise")
-        if training.optimizer == "schedule-free-adamw" and training.schedule != "constant":
-            raise ValueError("schedule-free-adamw needs no schedule: set training.schedule to constant")
-        if training.optimizer == "schedule-free-adamw" and training.ema:
-            raise ValueError("schedule-free-adamw averages by itself: set training.ema to 0")
+        if training.optimizer in SCHEDULE_FREE and training.schedule != "constant":
+            raise ValueError(f"{training.optimizer} needs no schedule: set training.schedule to constant")
+        if training.optimizer in SCHEDULE_FREE and training.ema:
+            raise ValueError(f"{training.optimizer} averages by itself: set training.ema to 0")
         try:
             patterns = parsed(self.adapter.patterns)
         except ValueError as error:
@@ -272,10 +286,10 @@ class RunConfig(_Section):
             raise ValueError("training.shift_by_resolution finds the shift: leave training.shift empty")
         if self.adapter.targets == "no-text" and self.adapter.text_encoder:
             raise ValueError("adapter.targets = no-text trains no text encoder: set adapter.text_encoder to false")
-        if training.optimizer == "prodigy" and any(one.learning_rate for one in patterns):
-            raise ValueError("prodigy finds one rate for all: leave lr= out of adapter.patterns")
-        if training.optimizer == "prodigy" and training.lora_plus > 1:
-            raise ValueError("prodigy finds one rate for all: set training.lora_plus to 1")
+        if training.optimizer in FIND_THEIR_RATE and any(one.learning_rate for one in patterns):
+            raise ValueError(f"{training.optimizer} finds one rate for all: leave lr= out of adapter.patterns")
+        if training.optimizer in FIND_THEIR_RATE and training.lora_plus > 1:
+            raise ValueError(f"{training.optimizer} finds one rate for all: set training.lora_plus to 1")
         if training.warmup and training.warmup >= training.steps > 10:
             raise ValueError("training.warmup must be shorter than training.steps")
         if self.validation.stop and not self.validation.every:

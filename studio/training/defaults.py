@@ -7,7 +7,7 @@ from studio.basemodels.defaults import VARIANTS, Variant, variant_of
 from studio.errors import BaseModelError
 from studio.text import pluralize
 from studio.training.aliases import Report
-from studio.training.config import RunConfig, config_from, dotted, resolved
+from studio.training.config import FIND_THEIR_RATE, RunConfig, config_from, dotted, resolved
 
 
 def config_for(values: Mapping[str, Any], report: Report | None = None) -> RunConfig:
@@ -23,7 +23,7 @@ def defaults_for(given: Mapping[str, Any]) -> dict[str, Any]:
     steps = _number(given.get("training.steps"))
     if "training.warmup" in found and steps:  # of the steps that were asked for
         found["training.warmup"] = min(found["training.warmup"], steps // 10)
-    if given.get("training.optimizer") == "prodigy" and "training.learning_rate" not in given:
+    if given.get("training.optimizer") in FIND_THEIR_RATE and "training.learning_rate" not in given:
         found["training.learning_rate"] = 1.0  # a factor on the rate that it finds
     rank = _number(given.get("adapter.rank"))
     if "adapter.alpha" in found and rank:  # the same share of the rank

@@ -13,7 +13,7 @@ from studio.adapters.layers import can_train, is_whole_lokr, shape_of
 from studio.basemodels import Family
 from studio.basemodels.defaults import variant_of
 from studio.errors import ConfigError
-from studio.training.config import RunConfig, config_from, dotted
+from studio.training.config import FIND_THEIR_RATE, RunConfig, config_from, dotted
 from studio.training.parameter_count import specs_of
 
 Acts = Callable[[RunConfig, Family], bool]
@@ -87,7 +87,7 @@ RULES = (
     Rule(
         "training.text_encoder_rate",
         "adapter.text_encoder = true, and another optimizer than prodigy",
-        lambda config, base: _trains_text(config, base) and config.training.optimizer != "prodigy",
+        lambda config, base: _trains_text(config, base) and config.training.optimizer not in FIND_THEIR_RATE,
     ),
     Rule(
         "adapter.text_encoder",

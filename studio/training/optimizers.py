@@ -4,7 +4,7 @@ The rate is a pure function of the step, so that a resumed or extended run needs
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,20 +14,25 @@ from torch import Tensor
 from studio import devices
 from studio.adapters import Adapter
 from studio.errors import ConfigError
-from studio.training.config import TrainingConfig
+from studio.training.config import FIND_THEIR_RATE, SCHEDULE_FREE, TrainingConfig
 from studio.training.patterns import LayerPattern, rates
 
-NEEDS = {"adamw-8bit": "bitsandbytes", **dict.fromkeys(("lion", "prodigy", "schedule-free-adamw"), "pytorch_optimizer")}
-INSTALL = {"bitsandbytes": "pip install bitsandbytes", "pytorch_optimizer": "pip install pytorch-optimizer"}
+NEEDS = {  # packages, of which one is enough
+    "adamw-8bit": ("bitsandbytes", "torchao"),
+    "lion-8bit": ("bitsandbytes",),
+    **dict.fromkeys(("lion", "prodigy", *SCHEDULE_FREE, "came"), ("pytorch_optimizer",)),
+}
 
 
 def missing_for(settings: TrainingConfig) -> str | None:
     """What is missing for the run's optimizer, in one sentence; None when nothing is."""
-    package = NEEDS.get(settings.optimizer)
-    if package and find_spec(package) is None:
-        return f"The optimizer {settings.optimizer} needs the package {package}: {INSTALL[package]}, or use adamw."
-    if settings.optimizer == "adamw-8bit" and not devices.supports_bitsandbytes(devices.best_device()):
-        return "The optimizer adamw-8bit needs a GPU (CUDA, ROCm or XPU): use adamw."
+    name, packages = settings.optimizer, NEEDS.get(settings.optimizer, ())
+    if packages and not any(map(find_spec, packages)):
+        install = packages[0].replace("_", "-")
+        known = " or ".join(packages)
+        return f"The optimizer {name} needs the package {known}: pip install {install}, or use adamw."
+    if name.endswith("-8bit") and not devices.supports_bitsandbytes(devices.best_device()):
+        return f"The optimizer {name} needs a GPU (CUDA, ROCm or XPU): use {name.removesuffix('-8bit')}."
     return None
 
 
@@ -48,41 +53,132 @@ def make_optimizer(
         rate = text_encoder_lr(settings) if text else settings.learning_rate
         for group in adapter.groups(rate, settings.lora_plus, rates(patterns, rate)):
             groups.append({**group, "peak": group["lr"], "component": component})
-    decay = settings.weight_decay
-    match settings.optimizer:
-        case "adamw":
-            return torch.optim.AdamW(groups, weight_decay=decay, fused=True)
-        case "adafactor":
-            from studio.libraries import transformers
+    return _MAKERS[settings.optimizer](groups, settings.weight_decay)
 
-            # A rate of its own would be scaled by the size of B, which begins at nothing.
-            adafactor: torch.optim.Optimizer = transformers.Adafactor(
-                groups, weight_decay=decay, scale_parameter=False, relative_step=False, warmup_init=False
-            )
-            return adafactor
-        case "adamw-8bit":
-            from bitsandbytes.optim import AdamW8bit
 
-            eight_bit: torch.optim.Optimizer = AdamW8bit(groups, weight_decay=decay)
-            return eight_bit
-        case "lion":
-            from pytorch_optimizer import Lion
+Groups = list[dict[str, Any]]
 
-            return Lion(groups, weight_decay=decay)
-        case "prodigy":
-            from pytorch_optimizer import Prodigy
 
-            # As its authors advise for diffusion models (arXiv:2306.06101, README): bias correction, guarded warm-up.
-            return Prodigy(groups, weight_decay=decay, bias_correction=True, safeguard_warmup=True)
-        case "schedule-free-adamw":
-            from pytorch_optimizer import ScheduleFreeAdamW
+def _adafactor(groups: Groups, decay: float) -> torch.optim.Optimizer:
+    from studio.libraries import transformers
 
-            return ScheduleFreeAdamW(groups, weight_decay=decay)
+    # A rate of its own would be scaled by the size of B, which begins at nothing.
+    made: torch.optim.Optimizer = transformers.Adafactor(
+        groups, weight_decay=decay, scale_parameter=False, relative_step=False, warmup_init=False
+    )
+    return made
+
+
+def _adamw_8bit(groups: Groups, decay: float) -> torch.optim.Optimizer:
+    made: torch.optim.Optimizer
+    if find_spec("bitsandbytes"):
+        from bitsandbytes.optim import AdamW8bit
+
+        made = AdamW8bit(groups, weight_decay=decay)
+    else:
+        from torchao.optim import AdamW8bit as AdamW8bitOfTorchao
+
+        made = AdamW8bitOfTorchao(groups, weight_decay=decay)
+    return made
+
+
+def _lion_8bit(groups: Groups, decay: float) -> torch.optim.Optimizer:
+    from bitsandbytes.optim import Lion8bit
+
+    made: torch.optim.Optimizer = Lion8bit(groups, weight_decay=decay)
+    return made
+
+
+def _lion(groups: Groups, decay: float) -> torch.optim.Optimizer:
+    from pytorch_optimizer import Lion
+
+    return Lion(groups, weight_decay=decay)
+
+
+def _came(groups: Groups, decay: float) -> torch.optim.Optimizer:
+    from pytorch_optimizer import CAME
+
+    return CAME(groups, weight_decay=decay)
+
+
+def _prodigy(groups: Groups, decay: float) -> torch.optim.Optimizer:
+    from pytorch_optimizer import Prodigy
+
+    # As its authors advise for diffusion models (arXiv:2306.06101, README): bias correction, guarded warm-up.
+    return Prodigy(groups, weight_decay=decay, bias_correction=True, safeguard_warmup=True)
+
+
+def _schedule_free_adamw(groups: Groups, decay: float) -> torch.optim.Optimizer:
+    from pytorch_optimizer import ScheduleFreeAdamW
+
+    return ScheduleFreeAdamW(groups, weight_decay=decay)
+
+
+def _prodigy_schedule_free(groups: Groups, decay: float) -> torch.optim.Optimizer:
+    from pytorch_optimizer import Prodigy, ScheduleFreeWrapper
+
+    # The averaging takes the place of Prodigy's own momentum (arXiv:2405.15682).
+    inner = Prodigy(groups, betas=(0.0, 0.99), bias_correction=True, safeguard_warmup=True)
+    made = ScheduleFreeWrapper(inner, weight_decay=decay)
+    made.train()
+    return made
+
+
+_MAKERS: dict[str, Callable[[Groups, float], torch.optim.Optimizer]] = {
+    "adamw": lambda groups, decay: torch.optim.AdamW(groups, weight_decay=decay, fused=True),
+    "adamw-8bit": _adamw_8bit,
+    "adafactor": _adafactor,
+    "lion": _lion,
+    "lion-8bit": _lion_8bit,
+    "came": _came,
+    "muon": lambda groups, decay: MuonForMatrices(groups, decay),
+    "prodigy": _prodigy,
+    "schedule-free-adamw": _schedule_free_adamw,
+    "prodigy-schedule-free": _prodigy_schedule_free,
+}
+
+
+class MuonForMatrices(torch.optim.Optimizer):
+    """Muon on matrices, AdamW on all else: windows of convolutions, lengths of DoRA.
+
+    Muon's steps are scaled to the size of AdamW's (arXiv:2502.16982), so that one learning rate serves both.
+    """
+
+    def __init__(self, groups: Groups, weight_decay: float):
+        matrices, others = [], []
+        for group in groups:
+            for kept, is_matrix in ((matrices, True), (others, False)):
+                if params := [p for p in group["params"] if (p.ndim == 2) is is_matrix]:
+                    kept.append({**group, "params": params})
+        self.parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            self.parts.append(torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+        if others:
+            self.parts.append(torch.optim.AdamW(others, weight_decay=weight_decay))
+
+    @property
+    def param_groups(self) -> Groups:  # type: ignore[override]
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, kept in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(kept)
 
 
 def text_encoder_lr(settings: TrainingConfig) -> float:
     """The text encoder's full learning rate: a tenth of the UNet's where none is set; Prodigy's is one for all."""
-    tenth = settings.learning_rate * (1 if settings.optimizer == "prodigy" else 0.1)
+    tenth = settings.learning_rate * (1 if settings.optimizer in FIND_THEIR_RATE else 0.1)
     return settings.text_encoder_rate or tenth
 
 

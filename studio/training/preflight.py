@@ -17,7 +17,7 @@ from studio.datasets import has_trigger
 from studio.errors import ConfigError, RunError, out_of_memory
 from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache
-from studio.training.config import RunConfig, config_from, dotted
+from studio.training.config import FIND_THEIR_RATE, RunConfig, config_from, dotted
 from studio.training.defaults import usual_line
 from studio.training.distributed import Distributed
 from studio.training.effects import about_distilled, foreign_defaults, refuse, without_effect
@@ -141,9 +141,9 @@ def _about_settings(config: RunConfig) -> list[Finding]:
     missing = missing_for(training)
     if missing:
         out.append(Finding("stop", missing))
-    if training.optimizer == "prodigy" and not 0.1 <= training.learning_rate <= 10:
+    if training.optimizer in FIND_THEIR_RATE and not 0.1 <= training.learning_rate <= 10:
         out.append(Finding("warn", "Prodigy finds the rate by itself and multiplies it by training.learning_rate: 1."))
-    elif training.optimizer != "prodigy" and training.learning_rate > 0.01:
+    elif training.optimizer not in FIND_THEIR_RATE and training.learning_rate > 0.01:
         out.append(Finding("warn", f"A learning rate of {training.learning_rate:g} is very high for an adapter."))
     if training.compile and devices.accelerator() is None:
         out.append(Finding("warn", "Compiling takes minutes on a CPU and made no step faster there: leave it off."))

@@ -207,6 +207,7 @@ class TrainStep:
             return
         kept = [p.detach().clone() for p in self.parameters]
         modes = [group.get("train_mode") for group in self.optimizer.param_groups]
+        mode_of_all = getattr(self.optimizer, "train_mode", None)
         if self.average:
             self.put(self.average.values)
         elif evaluate:
@@ -215,6 +216,8 @@ class TrainStep:
             yield
         finally:
             self.put(kept)
+            if mode_of_all is not None:
+                self.optimizer.train_mode = mode_of_all  # type: ignore[attr-defined]
             for group, mode in zip(self.optimizer.param_groups, modes):
                 if mode is not None:
                     group["train_mode"] = mode

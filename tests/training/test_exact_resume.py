@@ -58,10 +58,13 @@ def run_on(config, workspace, folder=None) -> None:
         pass
 
 
-@pytest.mark.parametrize("optimizer", tiers.default(["adamw", "adafactor", "lion", "prodigy", "schedule-free-adamw"]))
+OPTIMIZERS = ["adamw", "adafactor", "lion", "prodigy", "schedule-free-adamw", "came", "muon", "prodigy-schedule-free"]
+
+
+@pytest.mark.parametrize("optimizer", tiers.default(OPTIMIZERS))
 def test_stopped_and_resumed_run_has_the_very_state_of_one_that_never_stopped(workspace, quick, optimizer):
     busy = dict(BUSY) | {"training.optimizer": optimizer, "training.accumulation": 1, "preview.every": 0}
-    if optimizer == "schedule-free-adamw":
+    if "schedule-free" in optimizer:
         busy |= {"training.schedule": "constant", "training.ema": 0}
     run_on(config_from(quick | busy | {"name": "whole"}), workspace)
     config, stop = config_from(quick | busy | {"name": "halves"}), threading.Event()

@@ -63,13 +63,16 @@ def test_no_schedule_stands_still_or_runs_away(schedule):
         assert all(0 < x <= 1 and math.isfinite(x) for x in found)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adafactor", "lion", "prodigy", "schedule-free-adamw"])
+LEARNING = ["adamw", "adafactor", "lion", "prodigy", "schedule-free-adamw", "came", "muon", "prodigy-schedule-free"]
+
+
+@pytest.mark.parametrize("name", LEARNING)
 def test_every_optimiser_learns(name):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
     x, y = torch.randn(64, 8), torch.randn(64, 1)
     adapter = attach(model, AdapterSpec(rank=4))
-    rate = {"prodigy": 1.0, "lion": 3e-3}.get(name, 0.02)
+    rate = {"prodigy": 1.0, "prodigy-schedule-free": 1.0, "lion": 3e-3}.get(name, 0.02)
     settings = TrainingConfig(optimizer=name, learning_rate=rate, schedule="constant")
     optimizer = make_optimizer({"unet": adapter}, settings)
     first = None
@@ -130,3 +133,47 @@ def test_settings_that_contradict_each_other_are_said_in_one_line(changes, words
     with pytest.raises(ConfigError, match=words) as caught:
         config_from({"data.folder": "x"} | changes)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 120
+
+
+def test_muon_steps_matrices_and_adamw_all_else():
+    """Against torch's own two, each on its share of the parameters."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 5))
+    adapter = attach(model, AdapterSpec(rank=2, kind="dora"))
+    theirs = [nn.Parameter(p.detach().clone()) for p in adapter.parameters()]
+    ours = list(adapter.parameters())
+    optimizer = make_optimizer({"unet": adapter}, TrainingConfig(optimizer="muon", learning_rate=0.01))
+    matrices, others = ([p for p in theirs if (p.ndim == 2) is wanted] for wanted in (True, False))
+    assert len(matrices) == 2 and len(others) == 4
+    pair = (
+        torch.optim.Muon(matrices, lr=0.01, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=0.01, weight_decay=0.01),
+    )
+    for _ in range(3):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape)
+            other.grad = mine.grad.clone()
+        for one in (optimizer, *pair):
+            one.step()
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.full
+def test_eight_bits_come_from_torchao_where_bitsandbytes_is_missing(monkeypatch):
+    """Its steps are near those of AdamW."""
+    monkeypatch.setattr(module.devices, "supports_bitsandbytes", lambda device: True)
+    torch.manual_seed(0)
+    found = {}
+    for name in ("adamw", "adamw-8bit"):
+        torch.manual_seed(0)
+        adapter = attach(nn.Sequential(nn.Linear(256, 64)), AdapterSpec(rank=16))
+        optimizer = make_optimizer({"unet": adapter}, TrainingConfig(optimizer=name, learning_rate=0.01))
+        for step in range(3):
+            for number, parameter in enumerate(adapter.parameters()):
+                draw = torch.Generator().manual_seed(10 * step + number)
+                parameter.grad = torch.randn(parameter.shape, generator=draw)
+            optimizer.step()
+        found[name] = torch.cat([p.detach().flatten() for p in adapter.parameters()])
+    assert "torchao" in type(optimizer).__module__
+    assert torch.nn.functional.cosine_similarity(found["adamw"], found["adamw-8bit"], 0) > 0.99

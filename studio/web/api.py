@@ -25,15 +25,16 @@ from studio.workspace import Workspace
 SIMPLE = (bool, int, float, str, dict, list)
 
 
-def endpoints(workspace: Workspace) -> None:
-    """Add an endpoint for each operation to the page being built. None of them shows anything.
+def endpoints(workspace: Workspace) -> gr.Column:
+    """Add an endpoint for each operation to the page being built. The column holds their components, which are hidden.
 
     Older names answer too. They are listed, since gradio_client fills in defaults and keywords only of what is listed.
     """
-    with gr.Column(visible=False):
+    with gr.Column(visible=False) as column:
         for operation in all_operations().values():
             for name in (operation.name, *operation.aliases):
                 _endpoint(workspace, operation, name)
+    return column
 
 
 def _endpoint(workspace: Workspace, operation: Operation, name: str) -> None:

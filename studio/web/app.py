@@ -39,6 +39,7 @@ from studio.web.components.fields import QUIET  # noqa: E402
 from studio.web.dataset import start  # noqa: E402
 from studio.web.dataset import tab as dataset_tab  # noqa: E402
 from studio.web.generate import tab as generate_tab  # noqa: E402
+from studio.web.page import Page  # noqa: E402
 from studio.web.sessions import OpenPages, kept_small  # noqa: E402
 from studio.web.theme import CSS, theme  # noqa: E402
 from studio.web.train import tab as train_tab  # noqa: E402
@@ -66,13 +67,13 @@ def build(settings: Settings) -> gr.Blocks:
 
 def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
     kept = LIFE if settings.public else 48 * 3600  # seconds that uploads are kept
-    with gr.Blocks(title="LoRA Studio", analytics_enabled=False, delete_cache=(kept // 2, kept)) as demo:
+    with Page(title="LoRA Studio", analytics_enabled=False, delete_cache=(kept // 2, kept)) as demo:
         context = page_context(workspace, settings, demo)
         gr.HTML(
             "<h1>LoRA Studio</h1><p>Teach an image model your style or subject from a few images.</p>",
             elem_id="masthead",
         )
-        endpoints(workspace)  # first, so that their names are taken as they are
+        demo.leave_out(endpoints(workspace))  # first, so that their names are taken as they are
         jobs_bar.build(context)
         with gr.Tabs(elem_id="tabs") as tabs:
             data = dataset_tab.build(context)

@@ -25,3 +25,38 @@ def test_tabs_hold_tabs_alone(page):
 def test_every_element_id_is_used_once(page):
     names = [block.elem_id for block in page.blocks.values() if block.elem_id]
     assert len(names) > 200 and len(names) == len(set(names))
+
+
+@pytest.fixture(scope="module")
+def config(page):
+    return page.get_config_file()
+
+
+def ids(node) -> list[int]:
+    return [node["id"], *(one for child in node.get("children", []) for one in ids(child))]
+
+
+def test_browsers_receive_no_components_of_endpoints(page, config):
+    received = config["page"][""]
+    shown, everything = set(received["components"]), {one["id"] for one in config["components"]}
+    assert set(ids(received["layout"])) == shown | {page._id} and set(ids(config["layout"])) == everything | {page._id}
+    of_endpoints = {block._id for fn in page.fns.values() if fn.api_visibility == "public" for block in fn.inputs}
+    assert len(everything - shown) > 200 and of_endpoints <= everything - shown
+    # The panel "Use via API" and programs, who read the whole configuration, know all of them.
+    public = {fn._id for fn in page.fns.values() if fn.api_visibility == "public"}
+    assert len(public) > 60 and public <= set(received["dependencies"])
+    assert len(page.get_api_info(page="")["named_endpoints"]) == len(public)
+
+
+def test_events_of_the_page_name_what_browsers_receive(page, config):
+    shown = set(config["page"][""]["components"]) | {page._id}
+    for fn in page.fns.values():
+        if fn.api_visibility != "public":
+            named = {block._id for block in [*fn.inputs, *fn.outputs]} | {target for target, _ in fn.targets if target}
+            assert named <= shown, fn
+
+
+def test_what_does_not_show_stands_first_where_it_is_found_soonest(page, config):
+    names = [page.blocks[one["id"]].get_block_name() for one in config["page"][""]["layout"]["children"]]
+    first = [name in ("state", "timer") for name in names]
+    assert 50 < sum(first) == first.index(False)

@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from studio.web.components.polling import SLOWEST, Poller, _ask
+from studio.web.components.polling import SLOWEST, Poller, _ask, _shown
 
 SKIP = gr.skip()
 
@@ -48,3 +48,9 @@ def test_the_more_pages_are_open_the_more_slowly_each_asks_until_they_go():
         poller._pace(f"page {number}", 5.0)
     assert poller._pace("a", 5.0).value == SLOWEST
     assert poller._pace("a", 60.0).value == 2  # the others were closed
+
+
+def test_one_output_receives_its_answer_and_several_a_list():
+    assert _shown(_ask(lambda: "x", (), ["one"]), 1) == "x"
+    assert _shown(_ask(lambda: {"one": "x"}, (), ["one", "two"]), 2) == ["x", SKIP]
+    assert _shown(None, 1) == SKIP and _shown(None, 2) == [SKIP, SKIP]

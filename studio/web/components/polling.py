@@ -35,9 +35,7 @@ class Poller:
         """Call `watcher` at each poll. It answers as a handler does: a dict by component, or gr.skip() for no news."""
         given, wanted, changed = _list(inputs), _list(outputs), self._free.pop(0)
         self._watchers.append((watcher, given, wanted, changed))
-        changed.change(
-            lambda held: held[1] if held else [_SKIP] * len(wanted), changed, wanted, concurrency_limit=None, **QUIET
-        )
+        changed.change(lambda held: _shown(held, len(wanted)), changed, wanted, concurrency_limit=None, **QUIET)
 
     def start(self) -> None:
         """Build the timer, after the last `watch`."""
@@ -82,6 +80,12 @@ def _ask(watcher: Callable[..., Any], values: Sequence[Any], wanted: list[Any]) 
     if all(isinstance(one, dict) and one == _SKIP for one in updates):
         return _SKIP
     return time.monotonic_ns(), updates  # the same answer is news again where something else was shown between
+
+
+def _shown(held: tuple[int, list[Any]] | None, many: int) -> Any:
+    """What is held for so many outputs, as Gradio wants it: a list for several, the answer itself for one."""
+    answers = held[1] if held else [_SKIP] * many
+    return answers if many > 1 else answers[0]
 
 
 def _list(components: Any) -> list[Any]:

@@ -40,6 +40,7 @@ from studio.web.dataset import start  # noqa: E402
 from studio.web.dataset import tab as dataset_tab  # noqa: E402
 from studio.web.generate import tab as generate_tab  # noqa: E402
 from studio.web.page import Page  # noqa: E402
+from studio.web.quick_client import QuickClient  # noqa: E402
 from studio.web.sessions import OpenPages, kept_small  # noqa: E402
 from studio.web.theme import CSS, theme  # noqa: E402
 from studio.web.train import tab as train_tab  # noqa: E402
@@ -141,7 +142,7 @@ def launch_options(settings: Settings) -> dict:
         "allowed_paths": [str(folder) for folder in [*served, ASSETS / "datasets"]],
         "max_file_size": allows.upload,
         "app_kwargs": {
-            "middleware": [guard, Middleware(Login), Middleware(OpenPages)],
+            "middleware": [guard, Middleware(Login), Middleware(OpenPages), Middleware(QuickClient)],
             "lifespan": partial(kept_small, allows=allows),
         },
         "enable_monitoring": False,

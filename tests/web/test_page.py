@@ -60,3 +60,7 @@ def test_what_does_not_show_stands_first_where_it_is_found_soonest(page, config)
     names = [page.blocks[one["id"]].get_block_name() for one in config["page"][""]["layout"]["children"]]
     first = [name in ("state", "timer") for name in names]
     assert 50 < sum(first) == first.index(False)
+
+
+def test_no_part_is_exchanged_as_a_whole_which_the_index_of_components_would_not_notice(page):
+    assert not page.renderables

@@ -15,7 +15,7 @@ from studio.adapters.update import Update
 from studio.errors import AdapterError
 from studio.text import pluralize
 
-TRAINABLE = ("lora", "loha", "lokr")  # a DoRA and a LoCon are LoRAs with further parts
+TRAINABLE = ("lora", "loha", "lokr", "oft")  # a DoRA and a LoCon are LoRAs with further parts
 Place = tuple[str, str]  # component, path
 
 
@@ -47,7 +47,7 @@ def continue_from(
         if update.kind not in TRAINABLE or not can_train(modules[component].get_submodule(path)):
             raise AdapterError(
                 f"{file.name} holds {update.label} at {path}, which can't be trained on: continue from a LoRA, DoRA, "
-                "LoHa or LoKr."
+                "LoHa, LoKr or OFT."
             )
     notes = []
     lost = [*unused, *file.unknown.items()]

@@ -200,13 +200,15 @@ def run_1x1(base: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
 def init_layer(base: Base, path: str, spec: AdapterSpec) -> Layer:
     """A new layer for `base` that changes nothing yet. Random numbers come from the CPU: the same on any device."""
     rank, alpha = spec.rank_of(path), spec.alpha_of(path)
-    start = {"lora": _lora, "dora": _lora, "tucker": _tucker, "loha": _loha, "lokr": _lokr}[spec.kind]
+    start = {"lora": _lora, "dora": _lora, "tucker": _tucker, "loha": _loha, "lokr": _lokr, "oft": _oft}[spec.kind]
     if spec.init == "pissa":
         parts = _pissa(plain_weight(base).cpu(), rank, alpha / (math.sqrt(rank) if spec.stabilised else rank))
     else:
         parts = start(shape_of(base), rank)
     if spec.kind == "dora":
         parts["magnitude"] = formulas.column_length(plain_weight(base).cpu(), "output").flatten()
+    if spec.kind == "oft":
+        alpha = 0.0  # the constraint on its turns: none
     kind = {"dora": "lora", "tucker": "lora"}.get(spec.kind, spec.kind)
     update = Update(kind, parts, alpha, "output" if spec.kind == "dora" else "")
     if spec.stabilised and update.rank:  # alpha / √r (arXiv:2312.03732), kept as the alpha that gives this scale
@@ -258,6 +260,13 @@ def _lokr(shape: torch.Size, rank: int) -> formulas.Parts:
     return parts | {"lokr_w2": torch.zeros(large_out, large_in, *window)}
 
 
+def _oft(shape: torch.Size, rank: int) -> formulas.Parts:
+    """No turn yet. The blocks are as large as LyCORIS makes them for this rank: no more than there are blocks."""
+    out = shape[0]
+    block = next(n for n in range(min(rank, math.isqrt(out)), 0, -1) if out % n == 0)
+    return {"oft_blocks": torch.zeros(out // block, block, block)}
+
+
 def is_whole_lokr(shape: torch.Size, rank: int) -> bool:
     """Whether a LoKr keeps both factors whole, as LyCORIS does: it has no rank then, and its alpha no effect."""
     return rank >= max(_divide(shape[0])[1], _divide(shape[1])[1]) / 2
@@ -274,7 +283,10 @@ def _pissa(W: Tensor, rank: int, sigma: float) -> formulas.Parts:
     U, S, V = torch.linalg.svd(W.flatten(1), full_matrices=False)
     root = (S[:rank] / sigma).sqrt()
     if len(root) < rank:
-        raise AdapterError(f"PiSSA needs a rank of at most {len(root)} here (you gave {rank}): lower the rank.")
+        raise AdapterError(
+            f"PiSSA needs a rank of at most {len(root)} on one of the layers (you gave {rank}): lower it, or "
+            "choose fewer layers."
+        )
     B, A = U[:, :rank] * root, root[:, None] * V[:rank]
     A, B = A.reshape(rank, *W.shape[1:]), B.reshape(len(B), rank, *(1 for _ in W.shape[2:]))
     return {"A": A, "B": B, "A_start": A.clone(), "B_start": B.clone()}

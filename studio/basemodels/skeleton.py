@@ -1,6 +1,7 @@
 """A base's layers on the meta device: what fits it and how many parameters would train, before it is loaded."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,9 @@ def count_trainable(module: nn.Module, spec: AdapterSpec, paths: Collection[str]
         for path, layer in module.named_modules()
         if path and can_train(layer) and (spec.wants(path) if paths is None else path in paths)
     }
-    count, plain = 0, spec
+    count, plain = 0, replace(spec, init="standard")  # other ones read the weights, and are as large
     if spec.kind == "dora":  # a LoRA, and the length of each output
-        plain = AdapterSpec(spec.rank, spec.alpha, "lora", spec.targets, ranks=spec.ranks, alphas=spec.alphas)
+        plain = replace(plain, kind="lora")
         count = sum(shape_of(layer)[0] for layer in layers.values())
     with building, torch.device("meta"):
         for path, layer in layers.items():

@@ -219,6 +219,35 @@ def resize_adapter(
     return _rewrite(workspace, adapter, "Resizing", resize, f"rank{rank}", recipe, note, out)
 
 
+@operation()
+def save_as_plain_lora(
+    workspace: Workspace,
+    adapter: AdapterName,
+    rank: Rank = 32,
+    layout: Layout = "kohya",
+    base: BaseName = "starter",
+) -> Job:
+    """Write an adapter of any kind as a plain LoRA, for programs that read nothing else, in the background.
+
+    A LoRA stays exact; of other kinds the best LoRA of this rank is taken, and what is lost is said.
+    """
+    path, line = adapter_path(workspace, adapter), base_models.line_of(workspace, base)
+
+    def make(job: Job, before: Any) -> tuple[Path, tuple[str, ...]]:
+        from studio.basemodels import load_base
+        from studio.generation import AppliedAdapter
+        from studio.generation.exporting import export_merged
+
+        target = free_path(workspace.adapters, f"{safe_name(AppliedAdapter(file=path).title)}-lora.safetensors")
+        with jobs.device():
+            loaded = load_base(line)
+        used = [AppliedAdapter(file=path)]
+        made = export_merged(used, loaded, target, layout=layout, rank=rank, progress=_teller(job, "Layer"))
+        return target, (*made.notes, f"{pluralize(made.layers, 'layer')}, rank up to {made.rank}.")
+
+    return _make(workspace, "Saving as a plain LoRA", make, None, path, "")
+
+
 def _rewrite(
     workspace: Workspace,
     adapter: str,

@@ -138,6 +138,8 @@ ALIASES = {
     "checkpoints_total_limit": Alias("training.keep_checkpoints"),
     "validation_prompt": Alias("preview.prompts", lambda value: value if isinstance(value, list) else [value]),
     "assistant_lora_path": Alias("training.training_adapter"),  # ai-toolkit's
+    "use_rslora": Alias("adapter.rank_stabilized"),  # PEFT's
+    "rank_stabilized": Alias("adapter.rank_stabilized"),
     # The field's words for settings that are called otherwise here, with or without their section in front
     "regularization": Alias("data.regularisation"),
     "regularization_folder": Alias("data.regularisation"),
@@ -200,7 +202,7 @@ REFUSED: dict[str, Callable[[Any], str]] = {
     "save_every_n_epochs": lambda value: "checkpoints are made by steps: training.checkpoint_every",
     "sample_every_n_epochs": lambda value: "previews are made by steps: preview.every",
     "caption_extension": lambda value: "captions are read from .txt and .caption, whichever is there: leave it out",
-    "network_module": lambda value: "the type of adapter is adapter.kind: lora, dora, tucker, loha or lokr",
+    "network_module": lambda value: "the type of adapter is adapter.kind: lora, dora, tucker, loha, lokr or oft",
     "network_args": lambda value: "write what they say as settings: adapter.kind, adapter.targets, adapter.dropout",
     "masked_loss": lambda value: (
         "masks come from NAME-masklabel.png or the alpha channel here: write data.masks = true"

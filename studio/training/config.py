@@ -81,15 +81,23 @@ class DataConfig(_Section):
 
 
 class AdapterConfig(_Section):
-    kind: Literal["lora", "dora", "tucker", "loha", "lokr"] = Field(
+    kind: Literal["lora", "dora", "tucker", "loha", "lokr", "oft"] = Field(
         "lora",
-        description="Adapter type: LoRA; DoRA (magnitude apart from direction); Tucker, LoHa, LoKr (other products).",
+        description="Adapter type: LoRA; DoRA (magnitude apart from direction); Tucker, LoHa, LoKr (other products); "
+        "OFT (turns the weights, in blocks no larger than the rank).",
     )
     rank: int = Field(16, ge=1, le=256, description="Capacity: higher ranks pick up more detail but overfit sooner.")
     alpha: float | None = Field(
         None,
         gt=0,
         description="The update is scaled by alpha / rank. Empty: the base's share of the rank, the starter's is 1.",
+    )
+    rank_stabilized: bool = Field(
+        False, description="rsLoRA: scale by alpha / sqrt(rank), so that a high rank learns as fast as a low one."
+    )
+    init: Literal["standard", "pissa"] = Field(
+        "standard",
+        description="How it begins. PiSSA: in the weights' strongest directions, to learn faster; LoRA and DoRA.",
     )
     targets: Targets = Field(
         "all",
@@ -284,6 +292,8 @@ class RunConfig(_Section):
             raise ValueError("two weightings at once: set training.min_snr_gamma to 0, or debiased_estimation to false")
         if training.shift_by_resolution and training.shift is not None:
             raise ValueError("training.shift_by_resolution finds the shift: leave training.shift empty")
+        if self.adapter.init == "pissa" and self.adapter.kind not in ("lora", "dora"):
+            raise ValueError(f"adapter.init = pissa does not go with {self.adapter.kind}: set adapter.init to standard")
         if self.adapter.targets == "no-text" and self.adapter.text_encoder:
             raise ValueError("adapter.targets = no-text trains no text encoder: set adapter.text_encoder to false")
         if training.optimizer in FIND_THEIR_RATE and any(one.learning_rate for one in patterns):

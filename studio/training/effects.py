@@ -16,6 +16,7 @@ from studio.errors import ConfigError
 from studio.training.config import FIND_THEIR_RATE, RunConfig, config_from, dotted
 from studio.training.parameter_count import specs_of
 
+ALPHA = "adapter.alpha"
 Acts = Callable[[RunConfig, Family], bool]
 
 
@@ -94,6 +95,11 @@ RULES = (
         "a base whose text encoder adapters are made for",
         lambda config, base: bool(base.trained_encoders),
     ),
+    Rule(
+        "adapter.rank_stabilized",
+        "another adapter.kind than oft, which has no scale",
+        lambda config, base: config.adapter.kind != "oft",
+    ),
     Rule("adapter.init_resize", "adapter.init_from", lambda config, base: bool(config.adapter.init_from)),
     Rule(
         "data.max_token_length",
@@ -135,6 +141,8 @@ def without_effect(config: RunConfig, base: Family) -> list[str]:
             f"The full learning rate is never reached: training.warmup is {training.warmup}, of {training.steps} steps."
         )
     lines += _about_lokr(config, base)
+    if config.adapter.kind == "oft" and config.adapter.alpha not in (None, variant_of(config.base).settings.get(ALPHA)):
+        lines.append("adapter.alpha has no effect here: OFT turns weights and has no scale.")
     if config.data.repeats > 1:
         lines.append(
             "data.repeats has no effect: it repeats all images alike, and training.steps says how long the run is. "

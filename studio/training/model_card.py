@@ -26,6 +26,7 @@ KINDS = {
     "tucker": "LoRA with a Tucker core",
     "loha": "LoHa",
     "lokr": "LoKr",
+    "oft": "OFT",
 }
 DRAWN_ELSEWHERE = ("lora", "tucker")  # kinds that diffusers loads
 

@@ -21,7 +21,17 @@ def specs_of(wanted: AdapterConfig, base: Any) -> dict[str, AdapterSpec]:
     patterns = parsed(wanted.patterns)
     ranks, alphas = ranks_and_alphas(patterns, wanted.rank, wanted.alpha)
     targets = tuple(ranks) if wanted.targets == "patterns" else wanted.targets
-    spec = AdapterSpec(wanted.rank, wanted.alpha, wanted.kind, targets, wanted.dropout, ranks=ranks, alphas=alphas)
+    spec = AdapterSpec(
+        wanted.rank,
+        wanted.alpha,
+        wanted.kind,
+        targets,
+        wanted.dropout,
+        stabilised=wanted.rank_stabilized,
+        init=wanted.init,
+        ranks=ranks,
+        alphas=alphas,
+    )
     text = replace(spec, targets="attention+feed-forward") if wanted.targets in _OF_THE_DENOISER else spec
     return {base.denoiser: spec} | (dict.fromkeys(base.trained_encoders, text) if wanted.text_encoder else {})
 

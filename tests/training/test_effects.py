@@ -129,6 +129,8 @@ CASES = [
     ("training.text_encoder_rate", 0.5, "z-image", TEXT, None),
     ("adapter.text_encoder", True, "z-image", {}, None),
     ("adapter.text_encoder", True, "sd1", None, {}),
+    ("adapter.rank_stabilized", True, "sd1", {"adapter.kind": "oft"}, {"adapter.rank": 4}),
+    ("adapter.rank_stabilized", True, "sd1", None, {"adapter.kind": "lokr"}),
     ("data.keep_tags", 3, "sd1", {}, {"data.shuffle_tags": True}),
     ("data.max_token_length", 4, "sd1", None, {}),
     ("data.max_token_length", 4, "z-image", {}, None),
@@ -183,6 +185,7 @@ ALWAYS = {
     "rank": 3,
     "alpha": 1.0,
     "kind": "dora",
+    "init": "pissa",
     "targets": "all",
     "dropout": 0.5,
 }

@@ -18,12 +18,16 @@ def unet(
     depths: tuple[int, ...] = (1, 1, 1, 0),
     pooled: int = 0,
     layers: int = 2,
+    latents: int = 4,
 ) -> Shapes:
-    """UNet2DConditionModel. text: width of the text states; depths: transformer blocks per attention, 0 for none."""
+    """UNet2DConditionModel. text: width of the text states; depths: transformer blocks per attention, 0 for none.
+
+    latents: channels of the latents.
+    """
     time, last = 4 * widths[0], len(widths) - 1
     out: Shapes = {
-        "conv_in": (widths[0], 4, 3, 3),
-        "conv_out": (4, widths[0], 3, 3),
+        "conv_in": (widths[0], latents, 3, 3),
+        "conv_out": (latents, widths[0], 3, 3),
         "time_embedding.linear_1": (time, widths[0]),
         "time_embedding.linear_2": (time, time),
     }

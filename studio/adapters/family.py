@@ -55,6 +55,10 @@ def _clip_g() -> models.Shapes:
     return models.clip_text(1280, 32)
 
 
+def _starter(latents: int = 4) -> models.Shapes:
+    return models.unet(192, (64, 128, 256), (0, 1, 1), layers=1, latents=latents)
+
+
 def _sdxl() -> models.Shapes:
     return models.unet(2048, (320, 640, 1280), (0, 2, 10), pooled=2816)
 
@@ -63,9 +67,10 @@ _SD3_TEXT = (("text_encoder", _clip_l), ("text_encoder_2", _clip_g), ("text_enco
 _FLUX_TEXT = (("text_encoder", _clip_l), ("text_encoder_2", models.t5_text), ("text_encoder_3", models.t5_text))
 _SD3_HINTS = ("stable-diffusion-3", "sd3")
 MODELS = {
-    "Starter": _Model("LoRA Studio starter", "lora-studio-starter",
-                      lambda: models.unet(192, (64, 128, 256), (0, 1, 1), layers=1),
-                      (("text_encoder", lambda: models.clip_text(192, 4)),), ("starter",)),
+    "Starter 1": _Model("LoRA Studio starter", "lora-studio-starter", _starter,
+                        (("text_encoder", lambda: models.clip_text(192, 4)),), ("starter",)),
+    "Starter 2": _Model("LoRA Studio starter", "lora-studio-starter", lambda: _starter(latents=16),
+                        (("text_encoder", lambda: models.clip_text(192, 4)),), ("starter",)),
     "Stable Diffusion 1": _Model("Stable Diffusion 1", "stable-diffusion-v1", lambda: models.unet(768),
                                  (("text_encoder", _clip_l),), ("stable-diffusion-v1", "sd_v1")),
     "Stable Diffusion 2": _Model("Stable Diffusion 2", "stable-diffusion-v2", lambda: models.unet(1024),

@@ -60,7 +60,9 @@ def _whole(given: argparse.Namespace, modules: Path, known: list[art.Concept]) -
     everything = art.everything(modules, work / "render")
     size = max(1, given.batch // 24)
     if not (parts / "vae").exists():
-        autoencoder.train(everything, parts / "vae", work, minutes["vae"], batch=16 * size, device=device)
+        autoencoder.train(
+            everything, parts / "vae", work, minutes["vae"], batch=16 * size, device=device, begin=given.begin
+        )
     if not (parts / "tokenizer").exists():
         if given.begin:
             shutil.copytree(given.begin / "tokenizer", parts / "tokenizer")

@@ -60,6 +60,22 @@ def build(latents: int = LATENTS) -> AutoencoderTiny:
     return vae
 
 
+@torch.no_grad()
+def widen(vae: AutoencoderTiny, other: AutoencoderTiny) -> None:
+    """Begin from `other`, of the same width and with fewer latent channels: its own come first, the rest say nothing."""
+    theirs = other.state_dict()
+    for name, value in vae.state_dict().items():
+        rows, columns = theirs[name].shape[0], theirs[name].shape[1] if value.dim() > 1 else None
+        if value.shape == theirs[name].shape:
+            value.copy_(theirs[name])
+        elif value.dim() == 1:
+            value[:rows] = theirs[name]
+        else:
+            if value.shape[1] != columns:
+                value.zero_()  # the decoder reads nothing from the new channels yet
+            value[:rows, :columns] = theirs[name]
+
+
 def crops(glyphs: torch.Tensor, size: int, side: int, draw: torch.Generator) -> torch.Tensor:
     """(size, 3, side, side) crops, -1..1, of composed images; half of them have contours."""
     picked = glyphs[torch.randint(len(glyphs), (size,), generator=draw)]
@@ -75,11 +91,16 @@ def crops(glyphs: torch.Tensor, size: int, side: int, draw: torch.Generator) -> 
 
 def train(
     glyphs: torch.Tensor, out: Path, work: Path, minutes: float, decoder_only: bool = False, batch: int = 16,
-    side: int = 48, device: str = "cpu",
+    side: int = 48, device: str = "cpu", begin: Path | None = None,
 ) -> AutoencoderTiny:  # fmt: skip
-    """Train and save to `out`; goes on from its checkpoint in `work`. decoder_only keeps the latents as they are."""
+    """Train and save to `out`; goes on from its checkpoint in `work`. decoder_only keeps the latents as they are.
+
+    begin: a starter whose VAE it begins from.
+    """
     torch.manual_seed(0)
     vae = AutoencoderTiny.from_pretrained(out) if decoder_only else build()
+    if begin and not decoder_only:
+        widen(vae, AutoencoderTiny.from_pretrained(begin / "vae", torch_dtype=torch.float32))
     vae = vae.to(device, memory_format=torch.channels_last).train()
     vae.encoder.requires_grad_(not decoder_only)
     parameters = [p for p in vae.parameters() if p.requires_grad]

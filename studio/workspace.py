@@ -105,9 +105,24 @@ def make_folders(root: Path) -> None:
         (root / name).mkdir(mode=mode, exist_ok=True)
 
 
-def keep_private(root: Path) -> None:
-    """What this process writes from now on is for its user alone; where the group may write to `root`, for it too."""
-    os.umask(0o007 if _shared(root) else 0o077)
+def keep_private(root: Path) -> list[str]:
+    """What this process writes from now on is for its user alone; where the group may write to `root`, for it too.
+
+    Folders that release 0.1 made open to all users of the machine are closed; returns their names.
+    """
+    shared = _shared(root)
+    os.umask(0o007 if shared else 0o077)
+    return [] if shared else [name for name in FOLDERS if _closed(root / name)]
+
+
+def _closed(folder: Path) -> bool:
+    """Close a folder of this user to others; whether that changed anything."""
+    with suppress(OSError, AttributeError):  # Windows has no such rights
+        state = folder.lstat()
+        if stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and state.st_mode & 0o077:
+            folder.chmod(0o700)
+            return True
+    return False
 
 
 def _shared(root: Path) -> bool:

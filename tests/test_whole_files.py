@@ -167,3 +167,27 @@ for path in [workspace.root, *sorted(workspace.root.rglob("*"))]:
         assert {rights[name] for name in ("a.json", "b.json", "plain")} == {file}
         assert {rights[name] for name in ("set", "made")} == {folder}
         assert done.stdout.split()[0] == (folder if not options else "0o775")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights are others there")
+def test_folders_left_open_by_an_older_version_are_closed_and_named(tmp_path):
+    script = """
+import sys
+from pathlib import Path
+from studio.workspace import keep_private
+print(keep_private(Path(sys.argv[1])))
+"""
+    open_ones = [tmp_path / name for name in ("datasets", "runs")]
+    for folder in open_ones:
+        folder.mkdir(mode=0o755)
+
+    def closed() -> str:
+        done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    tmp_path.chmod(0o775)  # shared with the group, on purpose
+    assert closed() == "[]"
+    tmp_path.chmod(0o755)
+    assert closed() == "['datasets', 'runs']"
+    assert {folder.stat().st_mode & 0o777 for folder in open_ones} == {0o700}
+    assert closed() == "[]"

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -11,6 +13,7 @@ from typing import Any
 
 from anyio.to_thread import run_sync
 
+from studio.errors import ConfigError
 from studio.server.permissions import Capabilities
 from studio.workspace import size_of
 
@@ -18,6 +21,26 @@ STALL = 30  # seconds without a byte until a sender is given up
 SLOW, PATIENCE = 20_000, 120  # bytes a second that are the least, and seconds before that counts
 MOST_AT_ONCE = 12  # uploads of one address that are under way, where visitors are strangers
 AT_ONE_ADDRESS = 2  # visitors' shares of the folder that one address may fill
+
+
+def usual_folder() -> str:
+    """Where uploads wait unless GRADIO_TEMP_DIR names another folder: Gradio's own is that of all users."""
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""  # on Windows the temporary folder is the user's own
+    return os.path.join(tempfile.gettempdir(), f"lora-studio{user}")
+
+
+def make_private(folder: str) -> None:
+    """Make the folder of uploads, for this user alone. Raises ConfigError where it is another user's, or a link."""
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        state = os.lstat(folder)
+        foreign = hasattr(os, "getuid") and (state.st_uid != os.getuid() or not stat.S_ISDIR(state.st_mode))
+    except OSError as error:
+        raise ConfigError(f"Uploads can't wait in {folder}: {error.strerror}.") from error
+    if foreign:
+        raise ConfigError(f"Uploads can't wait in {folder}, which is another user's: name one in GRADIO_TEMP_DIR.")
+    if hasattr(os, "getuid") and state.st_mode & 0o022:  # others could put files in the place of uploads
+        os.chmod(folder, 0o700)
 
 
 @dataclass(eq=False)

@@ -12,10 +12,13 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
+from studio.server.uploads import make_private, usual_folder
+
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before the import: nothing is sent anywhere
 # After every event Gradio sums up the last 10,000 in a table, which is not used here.
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
+os.environ.setdefault("GRADIO_TEMP_DIR", usual_folder())
 
 import gradio as gr  # noqa: E402
 from gradio.utils import get_upload_folder  # noqa: E402
@@ -167,7 +170,10 @@ def serve(settings: Settings) -> None:
     cut_lines()
     if settings.warning:
         print(settings.warning, flush=True)
-    keep_private(Workspace.open(settings.workspace).root)
+    closed = keep_private(Workspace.open(settings.workspace).root)
+    if closed:
+        print(f"Closed to other users of this machine, in the workspace: {', '.join(closed)}.", flush=True)
+    make_private(get_upload_folder())
     _end_politely()
     demo, options = build(settings).queue(**QUEUE), launch_options(settings)
     try:

@@ -62,7 +62,7 @@ def build(latents: int = LATENTS) -> AutoencoderTiny:
 
 @torch.no_grad()
 def widen(vae: AutoencoderTiny, other: AutoencoderTiny) -> None:
-    """Begin from `other`, of the same width and with fewer latent channels: its own come first, the rest say nothing."""
+    """Begin from `other`, of the same width, with fewer latent channels: its own come first, the rest are new."""
     theirs = other.state_dict()
     for name, value in vae.state_dict().items():
         rows, columns = theirs[name].shape[0], theirs[name].shape[1] if value.dim() > 1 else None
@@ -72,7 +72,7 @@ def widen(vae: AutoencoderTiny, other: AutoencoderTiny) -> None:
             value[:rows] = theirs[name]
         else:
             if value.shape[1] != columns:
-                value.zero_()  # the decoder reads nothing from the new channels yet
+                value.zero_()  # the decoder's, which hears nothing from the new channels
             value[:rows, :columns] = theirs[name]
 
 
@@ -104,7 +104,7 @@ def train(
     vae = vae.to(device, memory_format=torch.channels_last).train()
     vae.encoder.requires_grad_(not decoder_only)
     parameters = [p for p in vae.parameters() if p.requires_grad]
-    peak = RATE / 3 if decoder_only else RATE
+    peak = RATE / 3 if decoder_only else RATE / 2 if begin else RATE
     optimizer = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     name = "decoder" if decoder_only else "vae"
     loop = Loop(name, work / f"{name}.pt", minutes, model=vae, optimizer=optimizer)
@@ -121,7 +121,7 @@ def train(
         edges = sum(F.l1_loss(y.diff(dim=d), x.diff(dim=d)) for d in (2, 3))
         spread = (z.mean((0, 2, 3)) ** 2).mean() + ((z.std((0, 2, 3)) - 1) ** 2).mean()
         loss = error + EDGE * edges + (0.0 if decoder_only else 0.02) * spread
-        loop.learn(loss, optimizer, loop.rate(peak), parameters)
+        loop.learn(loss, optimizer, loop.rate(peak, hold=0.2), parameters)
         loop.note(L1=error.item(), spread=spread.item())
     vae.cpu().save_pretrained(out)
     return vae.eval()

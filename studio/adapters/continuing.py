@@ -15,7 +15,7 @@ from studio.adapters.update import Update
 from studio.errors import AdapterError
 from studio.text import pluralize
 
-TRAINABLE = ("lora", "loha", "lokr", "oft")  # a DoRA and a LoCon are LoRAs with further parts
+TRAINABLE = ("lora", "loha", "lokr", "oft", "oftv2")  # a DoRA and a LoCon are LoRAs with further parts
 Place = tuple[str, str]  # component, path
 
 

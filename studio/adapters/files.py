@@ -20,7 +20,7 @@ from studio.errors import AdapterError
 from studio.text import pluralize
 
 _CHUNK = 2**20  # bytes
-_SMALL, _FLAGS = 64, ("alpha", "on_input")  # bytes and parts of the tensors that are read with the header
+_SMALL, _FLAGS = 64, ("alpha", "on_input", "neumann")  # bytes and parts of the tensors that are read with the header
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ def _read(path: Path, read_tensors: "_Reader") -> AdapterFile:
         raise AdapterError(f"{path.name} is damaged ({error}): save or download it again.") from error
     try:
         found = _group(entries, tensors)
-        notes = _complete_alphas(found, PeftConfig.of(metadata, path), path)
+        config = PeftConfig.of(metadata, path)
+        notes = [*_complete_alphas(found, config, path), *_complete_turns(found, config)]
     except ValueError as error:
         raise AdapterError(f"{path.name} can't be used ({error}): save or download it again.") from error
     if not found.layers:
@@ -311,3 +312,17 @@ def _complete_alphas(found: _Found, config: PeftConfig, path: Path) -> list[str]
     elif assumed:
         notes.append(f"gives no alpha for {assumed} of {len(found.layers)} layers: taken as the rank")
     return [*notes, *config.notes]
+
+
+def _complete_turns(found: _Found, config: PeftConfig) -> list[str]:
+    """Give the layers of PEFT's OFT the series that the configuration says. Returns a note where it says nothing."""
+    assumed = False
+    for (component, layer), update in found.layers.items():
+        if update.kind != "oftv2" or any(key.endswith(".neumann") for key in found.keys[component, layer]):
+            continue
+        terms = config.neumann_terms(component)
+        assumed = assumed or terms is None
+        if terms is not None:
+            parts = {**update.parts, "neumann": torch.tensor(float(terms))}
+            found.layers[component, layer] = replace(update, parts=parts)
+    return ["says nothing of how its turns are made: taken as PEFT's default"] if assumed else []

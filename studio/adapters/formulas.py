@@ -99,6 +99,49 @@ def cayley(blocks: Tensor, constraint: float) -> Tensor:
     return turn
 
 
+def oftv2(W: Tensor, p: Parts, sigma: float) -> Tensor:
+    """W (Rᵀ − I), R turning the inputs in blocks: PEFT's OFT (arXiv:2506.19847).
+
+    oft_R (n, b (b − 1) / 2), n · b = inputs, or one block for all; neumann: see `rotation`.
+    """
+    R, flat = rotation(p["oft_R"], int(p["neumann"].item())), W.flatten(1)
+    blocks = flat.reshape(len(flat), -1, R.shape[-1])
+    if len(R) == 1:
+        turned = torch.einsum("onb,cb->onc", blocks, R[0])
+    else:
+        turned = torch.einsum("onb,ncb->onc", blocks, R)
+    return turned.reshape(W.shape) - W
+
+
+def block_side(numbers: int) -> int:
+    """b of the b (b − 1) / 2 numbers above the diagonal of a block; 0 where there is no such b."""
+    side = round((1 + (1 + 8 * numbers) ** 0.5) / 2)
+    return side if side * (side - 1) // 2 == numbers else 0
+
+
+def rotation(upper: Tensor, terms: int) -> Tensor:
+    """(n, b, b) turns of skew matrices Q, by what is above their diagonals.
+
+    With terms I + 2 (Q + Q² + …) + Q^(terms − 1), the beginning of the series of (I + Q) (I − Q)⁻¹; with 0 terms exact,
+    and the other way round: (I − Q) (I + Q)⁻¹. Both as PEFT has them.
+    """
+    side = block_side(upper.shape[1])
+    rows, columns = torch.triu_indices(side, side, 1, device=upper.device)
+    Q = upper.new_zeros(len(upper), side, side).index_put((torch.arange(len(upper))[:, None], rows, columns), upper)
+    Q = Q - Q.transpose(-1, -2)
+    identity = torch.eye(side, dtype=Q.dtype, device=Q.device)
+    if not terms:
+        turn: Tensor = (identity - Q) @ torch.linalg.inv(identity + Q)
+        return turn
+    if terms < 3:
+        return identity + 2 * Q if terms == 2 else identity.expand_as(Q)
+    series, power = identity + 2 * Q + 2 * Q @ Q, Q @ Q
+    for _ in range(3, terms - 1):
+        power = power @ Q
+        series = series + 2 * power
+    return series + power @ Q
+
+
 def dora(W: Tensor, delta: Tensor, magnitude: Tensor, axis: str) -> Tensor:
     """m · V / ‖V‖ − W with V = W + delta (arXiv:2402.09353): delta gives the direction, m the length along `axis`.
 
@@ -135,4 +178,5 @@ KINDS = {
     "glora": glora,
     "oft": oft,
     "boft": boft,
+    "oftv2": oftv2,
 }

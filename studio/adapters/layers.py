@@ -21,7 +21,7 @@ from studio.errors import AdapterError
 Base = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Embedding
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 EXECUTION_DEVICE = "_execution_device"  # attribute of a layer whose weight is moved to that device for each call
-_BUFFERS = ("on_input", "A_start", "B_start")  # these never train
+_BUFFERS = ("on_input", "neumann", "A_start", "B_start")  # these never train
 
 
 class Layer(nn.Module):
@@ -200,14 +200,22 @@ def run_1x1(base: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
 def init_layer(base: Base, path: str, spec: AdapterSpec) -> Layer:
     """A new layer for `base` that changes nothing yet. Random numbers come from the CPU: the same on any device."""
     rank, alpha = spec.rank_of(path), spec.alpha_of(path)
-    start = {"lora": _lora, "dora": _lora, "tucker": _tucker, "loha": _loha, "lokr": _lokr, "oft": _oft}[spec.kind]
+    start = {
+        "lora": _lora,
+        "dora": _lora,
+        "tucker": _tucker,
+        "loha": _loha,
+        "lokr": _lokr,
+        "oft": _oft,
+        "oftv2": _oftv2,
+    }[spec.kind]
     if spec.init == "pissa":
         parts = _pissa(plain_weight(base).cpu(), rank, alpha / (math.sqrt(rank) if spec.stabilised else rank))
     else:
         parts = start(shape_of(base), rank)
     if spec.kind == "dora":
         parts["magnitude"] = formulas.column_length(plain_weight(base).cpu(), "output").flatten()
-    if spec.kind == "oft":
+    if spec.kind in ("oft", "oftv2"):
         alpha = 0.0  # the constraint on its turns: none
     kind = {"dora": "lora", "tucker": "lora"}.get(spec.kind, spec.kind)
     update = Update(kind, parts, alpha, "output" if spec.kind == "dora" else "")
@@ -265,6 +273,16 @@ def _oft(shape: torch.Size, rank: int) -> formulas.Parts:
     out = shape[0]
     block = next(n for n in range(min(rank, math.isqrt(out)), 0, -1) if out % n == 0)
     return {"oft_blocks": torch.zeros(out // block, block, block)}
+
+
+def _oftv2(shape: torch.Size, rank: int) -> formulas.Parts:
+    """No turn yet, of blocks of inputs as large as the rank, or as the next divisor of the inputs."""
+    inputs = math.prod(shape[1:])
+    sides = [n for n in range(2, inputs + 1) if inputs % n == 0]
+    if not sides:
+        raise AdapterError("OFT can't turn a layer of one input: choose fewer layers.")
+    block = min(sides, key=lambda n: (abs(n - rank), n))
+    return {"oft_R": torch.zeros(inputs // block, block * (block - 1) // 2), "neumann": torch.tensor(5.0)}
 
 
 def is_whole_lokr(shape: torch.Size, rank: int) -> bool:

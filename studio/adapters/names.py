@@ -46,8 +46,9 @@ _KEY = re.compile(
     r"|\.lora_(?P<mid>mid)\.weight"
     r"|\.lora_B(?:\.(?!weight\.)[^.]+)?\.(?P<bias>bias)"
     rf"|\.(?P<lycoris>hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t[12]){_ADAPTER}"
+    rf"|\.(?P<peft>oft_R){_ADAPTER}"
     r"|\.(?P<glora>[ab][12])\.weight"
-    r"|\.(?P<plain>alpha|dora_scale|diff|diff_b|w_norm|b_norm|weight|on_input|oft_blocks|rescale)"
+    r"|\.(?P<plain>alpha|dora_scale|diff|diff_b|w_norm|b_norm|weight|on_input|oft_blocks|rescale|neumann)"
     r")"
 )
 
@@ -105,7 +106,6 @@ def parse_key(key: str) -> Key | None:
 
 _UNREAD = {
     "boft_": "PEFT's BOFT is not read",
-    "oft_R": "PEFT's OFT, which turns the inputs, is not read",
     "ia3_l": "PEFT's IA3 is not read",
     "glora_": "PEFT's GLoRA is not read",
     "lora_embedding_": "PEFT's LoRA on embeddings is not read",

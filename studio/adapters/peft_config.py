@@ -18,6 +18,7 @@ NEIGHBOUR = "adapter_config.json"
 LARGEST = 2**20  # bytes of a configuration that is read
 DEFAULT_ALPHA = 8  # PEFT's LoraConfig.lora_alpha where a configuration leaves it out
 SECONDS = 2.0  # for all patterns of a file together: they are regular expressions from strangers
+_MOST_TERMS = 64  # of a series
 _LONGEST = 300  # characters of a pattern
 
 # Initializations that change the base's own weight, so that the file's update is relative to another base.
@@ -131,6 +132,20 @@ class PeftConfig:
         if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) < 1e9:
             raise ValueError("its alpha is not a number")
         return float(alpha * math.sqrt(rank) if self._value(component, "use_rslora") is True else alpha)
+
+    def neumann_terms(self, component: str) -> int | None:
+        """Terms of the series that OFT's turns are made by, 0 for exact ones; None where it is not configured.
+
+        Raises ValueError where it is not a number.
+        """
+        if self._value(component, "use_cayley_neumann") is False:
+            return 0
+        terms = self._value(component, "num_cayley_neumann_terms")
+        if terms is None:
+            return None
+        if type(terms) is not int or not 1 <= terms <= _MOST_TERMS:
+            raise ValueError("its num_cayley_neumann_terms is not a small number")
+        return terms
 
     @cached_property
     def notes(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from studio.errors import AdapterError
 
 MAX_RANK = 1024
-KINDS = ("lora", "dora", "tucker", "loha", "lokr", "oft")
+KINDS = ("lora", "dora", "tucker", "loha", "lokr", "oft", "oftv2")
 INITS = ("standard", "pissa")
 
 _ATTENTION = (
@@ -46,7 +46,8 @@ class AdapterSpec:
     alpha       the update is scaled by alpha / rank; None means rank, a scale of 1
     kind        "lora", "dora" (LoRA with the length of each output trained apart), "tucker" (LoRA in three parts on
                 convolutions), "loha" (a product of two LoRAs), "lokr" (a Kronecker product), "oft"
-                (turns of the weight in blocks no larger than the rank; alpha has no say)
+                (turns of the outputs in blocks no larger than the rank; alpha has no say), "oftv2" (PEFT's: turns of
+                the inputs)
     targets     a preset's name, or regular expressions searched in each layer's path (a preset's name works there too)
     dropout     share of the inputs hidden from the adapter while it trains, 0..1
     stabilised  scale by alpha / sqrt(rank) instead (arXiv:2312.03732), so that a high rank learns as fast as a low one

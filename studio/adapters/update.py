@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from studio.adapters.formulas import KINDS, glora_is_old
+from studio.adapters.formulas import KINDS, block_side, glora_is_old
 from studio.errors import AdapterError
 
 LARGEST = 2**28  # numbers in a product that must be written out to be cut: 1 GB in float32
 _BIASES = ("bias", "diff_b", "b_norm")  # one number an output each
-_MULTIPLY = ("oft", "boft", "ia3")  # these know only their layer's output or input size
+_MULTIPLY = ("oft", "boft", "ia3", "oftv2")  # these know only their layer's output or input size
+
+NEUMANN_TERMS = 5  # of PEFT's OFT where its configuration says nothing
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ class Update:
         if "mid" in self.parts:
             return "LoCon (Tucker)"
         names = {"lora": "LoRA", "loha": "LoHa", "lokr": "LoKr", "full": "full difference", "norm": "norm"}
-        return names.get(self.kind) or {"glora": "GLoRA", "ia3": "IA3", "oft": "OFT", "boft": "BOFT"}[self.kind]
+        return (
+            names.get(self.kind)
+            or {"glora": "GLoRA", "ia3": "IA3", "oft": "OFT", "boft": "BOFT", "oftv2": "OFT (PEFT)"}[self.kind]
+        )
 
     @property
     def _turned_size(self) -> int:
@@ -152,6 +157,12 @@ class Update:
         if any(bias.dim() > 1 for bias in biases.values()):
             flat = {part: bias.flatten() for part, bias in biases.items()}
             return replace(self, parts={**self.parts, **flat}).fitted(shape)
+        if self.kind == "oftv2":
+            blocks, side = len(self.parts["oft_R"]), block_side(self.parts["oft_R"].shape[1])
+            inputs = math.prod(shape[1:])
+            if inputs % side if blocks == 1 else blocks * side != inputs:
+                raise AdapterError(f"it turns {blocks * side} inputs, the base model's layer has {inputs}")
+            return self
         if self.kind in _MULTIPLY:
             size = self._turned_size if self.kind != "ia3" else self.parts["ia3"].numel()
             side = 1 if self.kind == "ia3" and self.parts["on_input"].item() else 0
@@ -193,6 +204,10 @@ def update_of(parts: Mapping[str, Tensor]) -> Update:
     kind = _kind_of(p)
     if kind is None:
         raise AdapterError(f"a kind of adapter that is not supported ({', '.join(sorted(p))})")
+    if kind == "oftv2":
+        p.setdefault("neumann", torch.tensor(float(NEUMANN_TERMS)))
+        if p.get("oft_R", torch.empty(0)).ndim != 2 or not block_side(p["oft_R"].shape[1]) or p["neumann"].numel() != 1:
+            raise ValueError("has blocks that are no turns")
     if kind == "ia3" and "on_input" not in p:
         raise AdapterError("not an adapter's key")
     missing = [part for part in _needed(kind, p) if part not in p]
@@ -231,6 +246,7 @@ _MARKS = {
     "lokr_w1": "lokr",
     "lokr_w1_a": "lokr",
     "oft_blocks": "oft",
+    "oft_R": "oftv2",
     "lokr_w2": "lokr",
     "lokr_w2_a": "lokr",
     "hada_w2_a": "loha",
@@ -250,6 +266,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {
     "ia3": ("ia3", "on_input"),
     "oft": ("oft_blocks",),
     "boft": ("oft_blocks",),
+    "oftv2": ("oft_R", "neumann"),
 }
 _LOKR = {"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"}
 _ALLOWED: dict[str, set[str]] = {
@@ -262,6 +279,7 @@ _ALLOWED: dict[str, set[str]] = {
     "ia3": set(),
     "oft": {"rescale"},
     "boft": {"rescale"},
+    "oftv2": set(),
 }
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from studio.adapters import names
 from studio.adapters.family import family_of
+from studio.adapters.formulas import block_side
 from studio.adapters.kohya_names import stems
 from studio.adapters.peft_config import METADATA_KEY
-from studio.adapters.update import Update
+from studio.adapters.update import NEUMANN_TERMS, Update
 from studio.errors import AdapterError
 from studio.workspace import atomic_write
 
@@ -76,7 +77,9 @@ def adapter_bytes(
 
 
 def _fits_diffusers(update: Update) -> bool:
-    """LoRA, and DoRA along the outputs: what PEFT has names for."""
+    """LoRA, DoRA along the outputs, OFT along the inputs: what PEFT has names for."""
+    if update.kind == "oftv2":
+        return True
     return update.kind == "lora" and set(update.parts) <= {"A", "B", "magnitude"} and update.axis != "input"
 
 
@@ -86,6 +89,9 @@ def _diffusers_tensors(layers: Mapping[tuple[str, str], Update]) -> dict[str, Te
         if not _fits_diffusers(update):
             raise AdapterError(f"The diffusers layout has no names for {update.label}: use the kohya layout.")
         stem = ".".join(filter(None, (component, names.diffusers_path(component, path))))
+        if update.kind == "oftv2":
+            out[f"{stem}.oft_R.weight"] = update.parts["oft_R"]
+            continue
         out[f"{stem}.lora_A.weight"], out[f"{stem}.lora_B.weight"] = update.parts["A"], update.parts["B"]
         if "magnitude" in update.parts:
             window = len(update.parts["A"].shape) - 2
@@ -119,6 +125,9 @@ def _diffusers_settings(layers: Mapping[tuple[str, str], Update]) -> dict[str, o
     settings: dict[str, object] = {}
     for component in dict.fromkeys(component for component, _ in layers):
         mine = {path: f for (c, path), f in layers.items() if c == component}
+        if turns := [f for f in mine.values() if f.kind == "oftv2"]:
+            settings |= {f"{component}.{key}" if component else key: v for key, v in _oft_settings(turns, mine).items()}
+            continue
         rank = Counter(f.rank for f in mine.values()).most_common(1)[0][0]
         alpha = Counter(f.alpha for f in mine.values()).most_common(1)[0][0]
         # "^" is the whole path; a text encoder's paths have one more level in older programs, so there an ending.
@@ -133,6 +142,19 @@ def _diffusers_settings(layers: Mapping[tuple[str, str], Update]) -> dict[str, o
         }
         settings |= {f"{component}.{key}" if component else key: value for key, value in values.items()}
     return settings
+
+
+def _oft_settings(turns: list[Update], paths: Mapping[str, Update]) -> dict[str, object]:
+    """PEFT's OFTConfig."""
+    terms = int(turns[0].parts["neumann"].item())
+    return {
+        "peft_type": "OFT",
+        "r": 0,
+        "oft_block_size": Counter(block_side(f.parts["oft_R"].shape[1]) for f in turns).most_common(1)[0][0],
+        "target_modules": sorted(paths),
+        "use_cayley_neumann": terms > 0,
+        "num_cayley_neumann_terms": terms or NEUMANN_TERMS,
+    }
 
 
 def _standard_metadata(

@@ -202,7 +202,7 @@ REFUSED: dict[str, Callable[[Any], str]] = {
     "save_every_n_epochs": lambda value: "checkpoints are made by steps: training.checkpoint_every",
     "sample_every_n_epochs": lambda value: "previews are made by steps: preview.every",
     "caption_extension": lambda value: "captions are read from .txt and .caption, whichever is there: leave it out",
-    "network_module": lambda value: "the type of adapter is adapter.kind: lora, dora, tucker, loha, lokr or oft",
+    "network_module": lambda value: "the type of adapter is adapter.kind: lora, dora, tucker, loha, lokr, oft or oftv2",
     "network_args": lambda value: "write what they say as settings: adapter.kind, adapter.targets, adapter.dropout",
     "masked_loss": lambda value: (
         "masks come from NAME-masklabel.png or the alpha channel here: write data.masks = true"

@@ -81,10 +81,10 @@ class DataConfig(_Section):
 
 
 class AdapterConfig(_Section):
-    kind: Literal["lora", "dora", "tucker", "loha", "lokr", "oft"] = Field(
+    kind: Literal["lora", "dora", "tucker", "loha", "lokr", "oft", "oftv2"] = Field(
         "lora",
         description="Adapter type: LoRA; DoRA (magnitude apart from direction); Tucker, LoHa, LoKr (other products); "
-        "OFT (turns the weights, in blocks no larger than the rank).",
+        "OFT (turns the weights, in blocks no larger than the rank; oftv2 as PEFT has it).",
     )
     rank: int = Field(16, ge=1, le=256, description="Capacity: higher ranks pick up more detail but overfit sooner.")
     alpha: float | None = Field(

@@ -16,7 +16,7 @@ from studio.errors import ConfigError
 from studio.training.config import FIND_THEIR_RATE, RunConfig, config_from, dotted
 from studio.training.parameter_count import specs_of
 
-ALPHA = "adapter.alpha"
+ALPHA, OFTS = "adapter.alpha", ("oft", "oftv2")
 Acts = Callable[[RunConfig, Family], bool]
 
 
@@ -97,8 +97,8 @@ RULES = (
     ),
     Rule(
         "adapter.rank_stabilized",
-        "another adapter.kind than oft, which has no scale",
-        lambda config, base: config.adapter.kind != "oft",
+        "another adapter.kind than oft and oftv2, which have no scale",
+        lambda config, base: config.adapter.kind not in OFTS,
     ),
     Rule("adapter.init_resize", "adapter.init_from", lambda config, base: bool(config.adapter.init_from)),
     Rule(
@@ -141,7 +141,7 @@ def without_effect(config: RunConfig, base: Family) -> list[str]:
             f"The full learning rate is never reached: training.warmup is {training.warmup}, of {training.steps} steps."
         )
     lines += _about_lokr(config, base)
-    if config.adapter.kind == "oft" and config.adapter.alpha not in (None, variant_of(config.base).settings.get(ALPHA)):
+    if config.adapter.kind in OFTS and config.adapter.alpha not in (None, variant_of(config.base).settings.get(ALPHA)):
         lines.append("adapter.alpha has no effect here: OFT turns weights and has no scale.")
     if config.data.repeats > 1:
         lines.append(

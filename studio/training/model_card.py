@@ -27,6 +27,7 @@ KINDS = {
     "loha": "LoHa",
     "lokr": "LoKr",
     "oft": "OFT",
+    "oftv2": "OFT (PEFT's)",
 }
 DRAWN_ELSEWHERE = ("lora", "tucker")  # kinds that diffusers loads
 

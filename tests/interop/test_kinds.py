@@ -185,3 +185,49 @@ def test_lycoris_norms_and_biases_are_added(tmp_path):
             assert error(ours["n"](x), theirs(x)) < 1e-5
             adapter.train()
             assert error(ours["n"](x), theirs(x)) < 1e-5
+
+
+OFT = {
+    "usual": {},
+    "exact": {"use_cayley_neumann": False},
+    "three terms": {"num_cayley_neumann_terms": 3},
+    "two terms": {"num_cayley_neumann_terms": 2},
+    "one block": {"block_share": True},
+}
+
+
+@pytest.mark.parametrize("more, layer", tiers.cross(OFT, LAYERS, column="conv 3x3"))
+def test_pefts_oft_is_the_weight_that_peft_merges(tmp_path, more, layer):
+    """By weights: the live output of PEFT's OFT on a convolution is not that of what it merges."""
+    model, _ = base_of(layer)
+    ours, plain = copy.deepcopy(model), model["q"].weight.detach().clone()
+    theirs = peft.get_peft_model(Whole(model), peft.OFTConfig(r=0, oft_block_size=4, target_modules=["q"], **OFT[more]))
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    theirs.save_pretrained(tmp_path)
+    file = read_adapter(tmp_path / "adapter_model.safetensors")
+    adapter = attach_file(file, {"unet": Whole(ours)})
+    assert not file.unknown and adapter.report.matched == 1 and not file.notes
+    found = plain + next(adapter.items())[1].delta(plain)
+    merged = theirs.merge_and_unload()
+    wanted = next(p for name, p in merged.named_parameters() if name.endswith("q.weight"))
+    assert error(found, wanted) < 1e-5 and error(plain, wanted) > 0.01
+
+
+@pytest.mark.parametrize("layer", tiers.default(["linear", "conv 1x1"]))
+def test_oft_that_is_made_here_gives_the_same_output_in_peft(tmp_path, layer):
+    model, x = base_of(layer)
+    theirs = Whole(copy.deepcopy(model))
+    adapter = attach(model, AdapterSpec(rank=4, kind="oftv2", targets="all"))
+    disturb(adapter)
+    adapter.save(tmp_path / "a.safetensors", prefix="")
+    said = json.loads(read_adapter(tmp_path / "a.safetensors").metadata["lora_adapter_metadata"])
+    known = {key: said[key] for key in ("r", "oft_block_size", "use_cayley_neumann", "num_cayley_neumann_terms")}
+    theirs = peft.get_peft_model(theirs, peft.OFTConfig(**known, target_modules=["q"]))
+    state = safetensors.torch.load_file(tmp_path / "a.safetensors")
+    result = peft.set_peft_model_state_dict(theirs, {f"base_model.model.{key}": value for key, value in state.items()})
+    assert not result.unexpected_keys
+    with torch.no_grad():
+        assert error(theirs.eval()(x), model["q"](x)) < 1e-5

@@ -31,8 +31,13 @@ def weights_with(base, file):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"adapter.kind": "oft"}, {"adapter.init": "pissa"}, {"adapter.rank_stabilized": True, "adapter.alpha": 8}],
-    ids=["oft", "pissa", "rslora"],
+    [
+        {"adapter.kind": "oft"},
+        {"adapter.kind": "oftv2"},
+        {"adapter.init": "pissa"},
+        {"adapter.rank_stabilized": True, "adapter.alpha": 8},
+    ],
+    ids=["oft", "oftv2", "pissa", "rslora"],
 )
 def test_a_run_trains_it_and_saves_it_as_a_plain_lora(quick, workspace, settings):
     config = config_from(quick | settings | {"name": "x", "training.steps": 4, "training.learning_rate": 1e-2})

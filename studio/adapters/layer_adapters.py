@@ -108,6 +108,13 @@ class LayerAdapters:
                 hook.remove()
             self.base.__dict__.pop(ATTRIBUTE, None)
 
+    def follow(self, device: torch.device | str) -> None:
+        """Move the layers of all adapters, and forget what was merged for the device before."""
+        self.cache.clear()
+        self.cache.drop_buffer()
+        for _, layer in self.items:
+            layer.to(device)
+
     def _is_live(self, adapter: AdapterState, layer: Layer) -> bool:
         return (
             self._never_merged
@@ -179,6 +186,15 @@ class LayerAdapters:
         out = self.cache.sum_buffer(start)
         torch.addmm(start.flatten(1), B, A, out=out.flatten(1))
         return out
+
+
+def move(model: nn.Module, device: torch.device | str) -> None:
+    """Move a model with all adapters on it, which compute where its weights are."""
+    model.to(device)
+    for part in model.modules():
+        adapters = part.__dict__.get(ATTRIBUTE)
+        if adapters is not None:
+            adapters.follow(device)
 
 
 def override_weight(base: nn.Module, parameters: dict[str, Tensor]) -> None:

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from studio import devices
+from studio.adapters.layer_adapters import move
 from studio.basemodels.choice import BaseChoice
 from studio.basemodels.clip_prompts import Parts
 from studio.basemodels.offloading import offload_blocks
@@ -215,20 +216,20 @@ class Family(ABC):
     def offload_encoders(self, text: bool = True) -> None:
         """Move the VAE, and the text encoders unless `text` is False, to the CPU; `onload` brings them back."""
         for module in self._beside(text):
-            module.to("cpu")
+            move(module, "cpu")
         devices.empty_cache()
 
     def offload(self) -> None:
         """Move all that can be moved to the CPU, to make room for another model; `onload` brings it back."""
-        self.offload_encoders()
         if self._moves:
-            self.model.to("cpu")
+            move(self.model, "cpu")
+        self.offload_encoders()
 
     def onload(self) -> None:
         """Move everything back to the device."""
         for module in (*([self.model] if self._moves else []), *self._beside()):
             if next(module.parameters()).device.type != self.device.type:  # asking each layer takes milliseconds
-                module.to(self.device)
+                move(module, self.device)
 
     @property
     def _moves(self) -> bool:

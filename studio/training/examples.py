@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from studio import devices
 from studio.basemodels import Family
 from studio.basemodels.family import Size
 from studio.datasets import Frame, Item, frame_of
@@ -358,7 +359,7 @@ def _together(rows: list[T], base: Family) -> Iterator[list[T]]:
     """As an accelerator likes them; one by one on a CPU, where that costs nothing and a row's last bits do not depend
     on its neighbours: a cache that was interrupted, or mended, then holds the same as any other.
     """
-    size = 1 if base.device.type == "cpu" else BATCH
+    size = BATCH if devices.is_accelerator(base.device) else 1
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 

@@ -84,6 +84,7 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     findings += _about_captions(config, chosen) + _about_settings(config)
     precision = precision_of(config.training)
     base = load_base(config.base, precision=precision)
+    base.onload()  # an earlier run has sent parts of a shared base away
     seed = config.training.seed
     examples, problems = list_examples(chosen.items, base, cache, config.data, seed)
     regularization, more = list_examples(chosen.regularization, base, cache, config.data, seed, regularization=True)

@@ -153,6 +153,7 @@ class _Run:
         self.precision = precision_of(config.training)
         # What is compiled draws a little otherwise, so nobody else may get it.
         base = load_base(config.base, not config.training.compile, self.precision)
+        base.onload()  # an earlier run, or a check before this one, has sent parts of a shared base away
         if self.begun:
             provenance.refuse_other_weights(self.folder, base)
         examples, held_out, warnings = yield from prepare(

@@ -59,6 +59,7 @@ NOT_ON_THE_PAGE = {
     "run_status": "run_view",
     "list_queue": "queue_of",
     "publish_result": "newest_publishing",
+    "save_as_plain_lora": "export_adapters of one adapter, with the rank for what is no plain LoRA",
     "delete_run": "throw_away, for several at once",
     "compare_runs": "courses and differences, as chart and table",
 }

@@ -30,6 +30,8 @@ WITHOUT = {
     "check_report": "train --dry-run prints it",
     "stop_training": "Ctrl-C, in the terminal where it runs",
     "pause_training": "Ctrl-C and train --resume",
+    "save_now": "it asks the run of an open studio",
+    "sample_now": "it asks the run of an open studio",
     "resume_training": "train --resume",
     "extend_training": "train --resume RUN --steps N",
     "stop_captioning": "Ctrl-C, in the terminal where it runs",

@@ -35,6 +35,7 @@ class Job:
         self.result: Any = None  # what the work found out, where it is asked for that
         self.stop_event = threading.Event()
         self.pause_event = threading.Event()
+        self.asked: dict[str, threading.Event] = {}  # what else the work can be asked for while it goes on, by name
         self.paused = False  # whether the work stands still now; it may be a step after it was asked to
         self.thread: threading.Thread | None = None
 

@@ -231,6 +231,26 @@ def pause_training(workspace: Workspace) -> bool:
 
 
 @operation()
+def save_now(workspace: Workspace) -> bool:
+    """Write a checkpoint of the run after its current step. Answers whether anything ran."""
+    return _ask("save")
+
+
+@operation()
+def sample_now(workspace: Workspace) -> bool:
+    """Draw the run's previews after its current step. Answers whether anything ran."""
+    return _ask("sample")
+
+
+def _ask(what: str) -> bool:
+    job = running("train")
+    event = job.asked.get(what) if job else None
+    if event:
+        event.set()
+    return event is not None
+
+
+@operation()
 def resume_training(workspace: Workspace, run: AnyRun = "") -> str:
     """Go on with the paused run, or with one that was stopped or broken off. Answers the run's name."""
     from studio.training import config_from_toml
@@ -275,8 +295,10 @@ def _train(workspace: Workspace, config: "RunConfig", folder: Path) -> None:
     def work(job: Job) -> None:
         from studio.training import train
 
-        job.total, save = config.training.steps, threading.Event()
-        _follow(job, jobs.turns(train(config, workspace, stop=job.stop_event, folder=folder, save=save)), save)
+        job.total, save, sample = config.training.steps, threading.Event(), threading.Event()
+        job.asked = {"save": save, "sample": sample}
+        events = train(config, workspace, stop=job.stop_event, folder=folder, save=save, sample=sample)
+        _follow(job, jobs.turns(events), save)
 
     remember(jobs.start("train", f"Training {folder.name}", work, limit=workspace.allows.longest), folder.name)
     dequeue(workspace, folder.name)

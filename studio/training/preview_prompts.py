@@ -1,24 +1,90 @@
-"""A line of `preview.prompts`: a prompt, perhaps with a strength behind it. No torch here."""
+"""A line of `preview.prompts`: a prompt, perhaps with a strength and kohya's flags behind it. No torch here.
+
+red apple @0.5
+red apple --n blurry --w 768 --h 1024 --d 7 --l 4.5 --s 20 --am 0.5
+"""
 
 import re
+from dataclasses import dataclass
+from typing import Any
+
+MOST_SEED = 2**63 - 1
+_FLAGS = {  # flag: (field, kind, least, most)
+    "w": ("width", int, 64, 2048),
+    "h": ("height", int, 64, 2048),
+    "d": ("seed", int, 0, MOST_SEED),
+    "l": ("guidance", float, 0, 30),
+    "s": ("steps", int, 1, 200),
+    "am": ("strength", float, -10, 10),
+}
+
+
+@dataclass(frozen=True)
+class PreviewLine:
+    """What a line asks for; None: as the run has it. others: flags of kohya's scripts that have no meaning here."""
+
+    prompt: str
+    strength: float = 1.0
+    negative: str = ""
+    width: int | None = None
+    height: int | None = None
+    seed: int | None = None
+    guidance: float | None = None
+    steps: int | None = None
+    others: tuple[str, ...] = ()
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a Recipe that the line sets, sizes aside."""
+        found = {"seed": self.seed, "guidance": self.guidance, "steps": self.steps}
+        return {"negative_prompt": self.negative} | {key: value for key, value in found.items() if value is not None}
+
+
+def read_preview(line: str) -> PreviewLine:
+    """A line taken apart; numbers out of range are brought into it, as kohya's scripts do.
+
+    A flag without its value, and one that is not known, is left out.
+    """
+    text, *flags = re.split(r"(?:^|\s)--(?=[A-Za-z]{1,2}(?:\s|$))", line.strip())
+    found: dict[str, Any] = {}
+    others = []
+    for flag in flags:
+        name, _, value = flag.partition(" ")
+        name, value = name.lower(), value.strip()
+        if name == "n":
+            found["negative"] = value
+            continue
+        known = _FLAGS.get(name)
+        number = re.match(r"-?\d{1,19}(?:\.\d{1,19})?", value)
+        if known is None or number is None:
+            others.append(f"--{name}")
+            continue
+        field, kind, least, most = known
+        found[field] = kind(max(least, min(most, float(number[0]) if kind is float else int(float(number[0])))))
+    prompt, strength = _at(text)
+    return PreviewLine(**{"prompt": prompt, "strength": strength, **found, "others": tuple(others)})
+
+
+def _at(text: str) -> tuple[str, float]:
+    """("red apple", 0.5) of "red apple @0.5"; strength 1 where none is said."""
+    found = re.fullmatch(r"(.*\S)\s*@\s*(-?\d{1,2}(?:\.\d+)?)\s*", text.strip())
+    if found and -10 <= float(found[2]) <= 10:
+        return found[1], float(found[2])
+    return text.strip(), 1.0
 
 
 def prompt_and_strength(line: str) -> tuple[str, float]:
-    """("red apple", 0.5) of "red apple @0.5"; strength 1 where none is said."""
-    found = re.fullmatch(r"(.*\S)\s*@\s*(-?\d{1,2}(?:\.\d+)?)\s*", line.strip())
-    if found and -10 <= float(found[2]) <= 10:
-        return found[1], float(found[2])
-    return line.strip(), 1.0
+    """("red apple", 0.5) of "red apple @0.5 --s 20"; strength 1 where none is said."""
+    found = read_preview(line)
+    return found.prompt, found.strength
 
 
 def foreign_options(lines: list[str]) -> list[str]:
-    """A line where previews hold options of kohya's sample prompts, which are read as plain words here."""
-    found = [(line, re.findall(r"(?:^|\s)--([nwhdlsgm]|ss|am|fs|sn|cn)\b", line)) for line in lines]
-    used = [(line, options) for line, options in found if options]
+    """A line where previews hold flags of kohya's sample prompts that have no meaning here."""
+    used = [(line, others) for line in lines if (others := read_preview(line).others)]
     if not used:
         return []
-    line, options = used[0]
+    line, others = used[0]
     return [
-        f"The preview {line[:60]!r} has options of kohya's scripts ({', '.join(f'--{one}' for one in options)}), which "
-        "are drawn as words here: take them out, and set preview.steps, preview.guidance and preview.seed."
+        f"The preview {line[:60]!r} has flags that have no effect here ({', '.join(others)}): --n, --w, --h, --d, --l, "
+        "--s and --am are read."
     ]

@@ -65,6 +65,7 @@ def train(
     stop: threading.Event | None = None,
     folder: Path | None = None,
     save: threading.Event | None = None,
+    sample: threading.Event | None = None,
 ) -> Iterator[Event]:
     """Run to the end, yielding each event after it stands in the run folder.
 
@@ -72,6 +73,7 @@ def train(
     folder  the run folder to go on with: from its last checkpoint, or from the start where it has none.
             Without it, `runs.new_run` makes one
     save    writes a checkpoint after the step and is cleared
+    sample  draws the previews after the step and is cleared
 
     To pause, don't ask for the next event. Under `accelerate launch` only the first process yields.
     Raises StudioError for what a person can mend; the folder's last event is then Failed.
@@ -81,7 +83,7 @@ def train(
         folder = Path(distributed.broadcast(str(runs.new_run(config, workspace)) if distributed.is_main else ""))
     trace = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     log.addHandler(trace)
-    step, run = 0, _Run(config, workspace, Path(folder), distributed, stop, save)
+    step, run = 0, _Run(config, workspace, Path(folder), distributed, stop, save, sample)
     run.leaving.enter_context(at_work(folder))
     try:
         watched = config.training.tensorboard and distributed.is_main
@@ -126,13 +128,14 @@ class _Run:
         distributed: Distributed,
         stop: threading.Event | None,
         save: threading.Event | None,
+        sample: threading.Event | None = None,
     ):
         config = config.model_copy(update={"name": folder.name})
         if config.training.epochs is not None and (folder / "run.toml").is_file():
             config = config_from_toml(folder / "run.toml")  # has the steps that they come to
         self.config, self.changed = as_begun(config, provenance.begun_under(folder))
         self.workspace, self.folder, self.distributed = workspace, folder, distributed
-        self.stop, self.save = stop or threading.Event(), save or threading.Event()
+        self.stop, self.save, self.sample = (event or threading.Event() for event in (stop, save, sample))
         self.clock = Clock()
         self.smoothed: float | None = None
         self.best: dict[str, Any] | None = None  # {"step", "loss", "base_loss", "values"} of the lowest held-out loss
@@ -217,10 +220,11 @@ class _Run:
                 yield from map(self._take, waiting)
                 raise RunError(f"{error} " + (yield from self._keep_before_giving_up(step - 1))) from error
             self.clock.tick()
-            stop, save = self.distributed.broadcast((self.stop.is_set(), self.save.is_set()))
+            asked = (self.stop.is_set(), self.save.is_set(), self.sample.is_set())
+            stop, save, sample = self.distributed.broadcast(asked)
             last = step == settings.steps
             validate = last or _due(step, wanted.validation.every)
-            preview = last or _due(step, wanted.preview.every)
+            preview = last or sample or _due(step, wanted.preview.every)
             keep = last or stop or save or _due(step, settings.checkpoint_every)
             patient = devices.is_accelerator(self.base.device) and len(waiting) < READ_EVERY
             if patient and not (validate or preview or keep):
@@ -247,7 +251,8 @@ class _Run:
                 yield from self._validate(step)
                 stop = stop or self._has_turned()
             if preview:
-                yield from self._preview(step)
+                yield from self._preview(step, sample)
+                self.sample.clear()
             if keep or stop:
                 good = (step, checkpoints.pack(self._state(step)))
                 self.save.clear()
@@ -333,8 +338,8 @@ class _Run:
         verdicts = self.held.verdicts if self.held else []
         return self.config.validation.stop and verdicts[-2:] == [verdict.OVERFITTING] * 2
 
-    def _preview(self, step: int) -> Iterator[Event]:
-        if not self.config.preview.every or not self.distributed.is_main:
+    def _preview(self, step: int, asked: bool = False) -> Iterator[Event]:
+        if not (self.config.preview.every or asked) or not self.distributed.is_main:
             return
         with self.train_step.evaluation_weights(), self.train_step.drawing():
             for event, number, image in draw_previews(step, self.base, self.train_step, self.config, self.folder):

@@ -17,10 +17,10 @@ from studio.training import config_from, read_run, train
 from studio.training.cache import Cache
 from studio.training.config import DataConfig
 from studio.training.difficulty import Difficulty, hardest
-from studio.training.events import ExportChecked, Finished, Step, Validation
+from studio.training.events import ExportChecked, Finished, Step, Validation, Warned
 from studio.training.examples import list_examples
 from studio.training.memorization import MemorizationCheck
-from studio.training.preview_prompts import prompt_and_strength
+from studio.training.preview_prompts import PreviewLine, prompt_and_strength, read_preview
 from studio.workspace import ASSETS
 
 SILHOUETTES = ASSETS / "datasets" / "silhouette"
@@ -128,6 +128,46 @@ def test_previews_keep_the_strength_that_their_prompt_names(workspace, quick):
     recipe = read_recipe(read_run(workspace, "p").previews[-1][2])
     assert recipe.values["prompt"] == "rocket" and recipe.adapters[0]["strength"] == 0.5
     assert prompt_and_strength("mail to a@b") == ("mail to a@b", 1.0)
+
+
+def test_a_preview_line_takes_kohyas_flags(workspace, quick):
+    line = "rocket @0.5 --n blurry, grey --w 130 --h 96 --d 7 --l 1.5 --s 3 --ss euler"
+    settings = {"name": "f", "preview.every": 6, "preview.steps": 2, "preview.prompts": [line, "rocket --am 0.25"]}
+    events = list(train(config_from(quick | settings), workspace))
+    assert any(isinstance(event, Warned) and "(--ss)" in event.message for event in events)
+    first, second = (read_recipe(file) for _, _, file in read_run(workspace, "f").previews[-2:])
+    wanted = {"prompt": "rocket", "negative_prompt": "blurry, grey", "seed": 7, "guidance": 1.5, "steps": 3}
+    assert wanted.items() <= first.values.items() and first.adapters[0]["strength"] == 0.5
+    assert Image.open(read_run(workspace, "f").previews[-2][2]).size == (128, 96)
+    assert second.adapters[0]["strength"] == 0.25 and second.values["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("a -- b --width", PreviewLine("a -- b --width")),
+        ("--n x", PreviewLine("", negative="x")),
+        ("a --s 9999 --w 1 --d", PreviewLine("a", steps=200, width=64, others=("--d",))),
+        ("a @2 --L 3", PreviewLine("a", 2.0, guidance=3.0)),
+    ],
+)
+def test_flags_that_are_odd_stay_words_or_are_brought_into_range(line, wanted):
+    assert read_preview(line) == wanted
+
+
+def test_a_run_is_sampled_and_saved_when_asked(workspace, quick):
+    sample, save = threading.Event(), threading.Event()
+    seen = []
+    config = config_from(quick | {"name": "asked", "training.checkpoint_every": 100, "preview.steps": 1})
+    for event in train(config, workspace, sample=sample, save=save):
+        if isinstance(event, Step) and event.step == 3:
+            sample.set()
+            save.set()
+        seen.append((type(event).__name__, event.step))
+    assert ("Preview", 4) in seen and ("Checkpoint", 4) in seen and not (sample.is_set() or save.is_set())
+    plain = config_from(quick | {"name": "plain", "training.checkpoint_every": 100})
+    losses = [event.loss for event in train(plain, workspace) if isinstance(event, Step)]
+    assert losses == [loss for _, loss, _ in read_run(workspace, "asked").losses]
 
 
 def test_best_weights_are_kept_and_their_step_is_named(workspace, quick):

@@ -28,6 +28,8 @@ class Controls:
         with gr.Row():
             self.pause = gr.Button("Pause", size="md", interactive=False, elem_id="pause", min_width=90)
             self.stop = gr.Button("Stop", size="md", interactive=False, elem_id="stop", min_width=90)
+            self.sample = gr.Button("Sample now", size="md", interactive=False, elem_id="sample-now", min_width=90)
+            self.save = gr.Button("Save now", size="md", interactive=False, elem_id="save-now", min_width=90)
         self.message.render()
         self.queue = queue_list(context)
         self.report = gr.HTML(elem_id="report", visible=False, padding=False)
@@ -39,6 +41,8 @@ class Controls:
             self.queue,
             self.pause,
             self.stop,
+            self.sample,
+            self.save,
             self.message,
             self.report,
             self.use,
@@ -52,6 +56,19 @@ class Controls:
         self.use.click(self.use_proposal, None, [*form.fields.values(), self.use], **QUIET)
         self.pause.click(self.pause_or_resume, None, [self.pause, self.message], **QUIET)
         self.stop.click(self.halt, None, [self.stop, self.pause, self.message], **QUIET)
+
+        self.sample.click(self.sample_now, None, [self.sample, self.message], **QUIET)
+        self.save.click(self.save_now, None, [self.save, self.message], **QUIET)
+
+    @show_errors
+    def sample_now(self):
+        runs.sample_now(self.workspace)
+        return {self.sample: OFF, self.message: line(note("Drawing previews after this step."))}
+
+    @show_errors
+    def save_now(self):
+        runs.save_now(self.workspace)
+        return {self.save: OFF, self.message: line(note("Writing a checkpoint after this step."))}
 
     @show_errors
     def begin(self, *values):
@@ -90,7 +107,7 @@ class Controls:
         if job and job.pause_event.is_set():
             runs.resume_training(self.workspace)
         else:
-            runs.pause_training()
+            runs.pause_training(self.workspace)
         return {self.pause: OFF, self.message: line(views.why_not(job, None))}
 
     def updates(self, job, newest, waiting: bool) -> dict[Any, Any]:
@@ -103,6 +120,7 @@ class Controls:
             self.enqueue: gr.update(visible=job is not None or waiting),
             self.pause: gr.update(value="Resume" if pausing else "Pause", interactive=training),
             self.stop: gr.update(interactive=training or checking),
+            **dict.fromkeys((self.sample, self.save), gr.update(interactive=training and not pausing)),
             self.message: line(views.why_not(job, newest)),
         }
 

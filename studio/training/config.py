@@ -229,7 +229,7 @@ class PreviewConfig(_Section):
     prompts: list[str] = Field(
         ["red apple, on a yellow background", "fish, on a pink background"],
         max_length=12,
-        description="Preview prompts, one image each. Ending in @0.5: at that strength. kohya's flags are read: --n negative, "
+        description="Preview prompts, one image each. Ending in @0.5: at that strength. kohya's flags: --n negative, "
         "--w --h size, --d seed, --l guidance, --s steps, --am strength.",
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the previews: the same each time, to compare.")

@@ -1,7 +1,6 @@
 """The whole way by clicking: sample dataset, captions, a short run, images at two strengths."""
 
 import io
-import re
 
 from PIL import Image, ImageChops
 from playwright.sync_api import expect
@@ -35,35 +34,6 @@ def test_whole_way_by_clicking(page, tmp_path):
     expect(page.locator("#recipe")).to_contain_text("ink at 1")
     assert weak.size == strong.size == bare.size
     assert differ(weak, strong) and differ(weak, bare)
-
-
-def test_caption_edited_by_hand_is_kept(page, tmp_path):
-    clicks.open_sample(page, "silhouette")
-    folder = tmp_path / "workspace/datasets/silhouette"
-    page.locator("#images button.thumbnail-lg").nth(1).click()
-    expect(page.locator("#caption textarea")).to_be_visible()
-    clicks.fill(page, "caption", "a fox\nthat sleeps")
-    page.locator("#images button.thumbnail-lg").nth(3).click()  # leaving the field saves it
-    expect(page.locator("#images")).to_contain_text("a fox that sleeps")
-    assert [path.read_text(encoding="utf-8").strip() for path in folder.glob("*.txt")].count("a fox that sleeps") == 1
-    clicks.fill(page, "caption", "a bear")
-    page.locator("#next").click()
-    expect(page.locator("#images")).to_contain_text("a bear")
-    page.locator("#previous").click()
-    expect(page.locator("#caption textarea")).to_have_value("a bear")
-
-
-def test_captions_written_while_an_image_is_open_are_not_undone_by_looking_on(page, tmp_path):
-    clicks.open_sample(page, "silhouette")
-    folder = tmp_path / "workspace/datasets/silhouette"
-    page.locator("#images button.thumbnail-lg").nth(0).click()
-    expect(page.locator("#caption textarea")).to_be_visible()
-    clicks.fill(page, "trigger", "inkling")
-    clicks.caption_everything(page)
-    page.locator("#next").click()
-    expect(page.locator("#caption textarea")).to_have_value(re.compile("^inkling, "))
-    captions = [path.read_text(encoding="utf-8") for path in folder.glob("*.txt")]
-    assert len(captions) == 24 and all(caption.startswith("inkling, ") for caption in captions)
 
 
 def fetch(page, address: str) -> Image.Image:

@@ -62,7 +62,6 @@ def forked(*arguments: str) -> subprocess.CompletedProcess:
 @pytest.fixture
 def settings(quick) -> dict:
     return quick | {
-        "base": "starter",
         "training.batch_size": 4, "training.accumulation": 2, "validation.every": 3, "validation.fraction": 0.2,
         "training.ema": 0.9, "preview.every": 6, "preview.steps": 1, "preview.prompts": ["rocket"],
     }  # fmt: skip

@@ -180,6 +180,13 @@ def serve(settings: Settings) -> None:
         demo.launch(**options, prevent_thread_lock=True)
     except OSError as error:
         raise ConfigError(f"The page can't be opened there ({error}): choose another --port or --host.") from error
+    except ValueError as error:  # Gradio asks the page once, and gives up after 3 seconds
+        if "localhost" not in str(error):
+            raise
+        raise ConfigError(
+            f"The page does not answer on this machine ({demo.local_url}): the machine is very busy, or a proxy stands "
+            "between (set NO_PROXY=localhost,127.0.0.1). Try again."
+        ) from error
     if demo.share_url:
         options["app_kwargs"]["middleware"][0].kwargs["names"].add(urlsplit(demo.share_url).hostname)
     try:

@@ -13,7 +13,7 @@ import re
 import threading
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -91,7 +91,11 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one adapter. usual, alike: of the training set `dataset`, see Known."""
+    """What was measured of one adapter.
+
+    usual, alike  of the training set `dataset`, see TrainingImages
+    held_out      of the adapter's run: its held-out loss against the base's, -0.38 for 38 % lower; None: not known
+    """
 
     adapter: str
     prompt: str
@@ -102,6 +106,7 @@ class Measured:
     compared: int = 0  # images of the training set
     usual: float | None = None
     alike: float | None = None
+    held_out: float | None = None
 
     def curve(self, measure: str) -> list[tuple[float, float]]:
         """(mean, standard deviation) over the seeds at each strength; [] of what was not measured."""
@@ -112,7 +117,8 @@ class Measured:
         prompt, likeness, nearest = (
             [mean for mean, _ in self.curve(measure)] for measure in ("prompt", "likeness", "nearest")
         )
-        return suggest(self.strengths, prompt, likeness, nearest, self.usual)
+        found = suggest(self.strengths, prompt, likeness, nearest, self.usual)
+        return replace(found, words=" ".join(filter(None, [found.words, beside_loss(found, self.held_out)])))
 
 
 # Nearness -----------------------------------------------------------------------------------------------------------
@@ -183,6 +189,22 @@ def suggest(
             trade=True,
         )
     return Suggestion(low, high, f"From {low:g} on most of the likeness to the training set is there; {end}.")
+
+
+def beside_loss(found: Suggestion, held_out: float | None) -> str:
+    """What a range of strength means beside the held-out loss of the run, in a sentence; "" where that is not known."""
+    if held_out is None:
+        return ""
+    if held_out > -SLIGHT:
+        said = "The run's held-out loss did not fall"
+        return f"{said}: what changes is not what the training set has." if found.low is not None else f"{said} either."
+    said = f"The run's held-out loss fell by {-100 * held_out:.0f} %"
+    if found.low is not None:
+        return f"{said}."
+    return (
+        f"{said} all the same, so something was learned that shows little in this prompt or to this image encoder, or "
+        "that costs the prompt: look at the images, and measure with a prompt like the captions."
+    )
 
 
 def _end(lost: float | None, memorized: float | None) -> str:

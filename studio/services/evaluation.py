@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,7 +100,8 @@ def start_measuring(
         except DownloadStopped:
             return
         try:
-            _measure(workspace, job, recipe, index, adapter_name(key), items, name, words, seeds, clip, encoder)
+            facts = (adapter_name(key), _held_out(workspace, key))
+            _measure(workspace, job, recipe, index, facts, items, name, words, seeds, clip, encoder)
         except GenerationError:
             if not job.stop_event.is_set():
                 raise
@@ -130,7 +132,7 @@ def _measure(
     job: Job,
     recipe: Any,
     index: int,
-    adapter: str,
+    facts: tuple[str, float | None],
     items: "list[Item]",
     dataset: str,
     triggers: tuple[str, ...],
@@ -138,6 +140,7 @@ def _measure(
     clip: Any,
     encoder: str,
 ) -> None:
+    """facts: the adapter's name, and the held-out loss of its run, see Measured."""
     from studio.generation import evaluation, save_image
     from studio.generation.strength_sweep import STRENGTHS, at_strength, draw_strength_sweep
 
@@ -149,13 +152,14 @@ def _measure(
         known = evaluation.embed_training_images(items, clip, workspace.cache / "embedded", job.stop_event, reading)
     words = evaluation.plain_words(recipe.prompt, triggers)
     found = evaluation.Measured(
-        adapter,
+        facts[0],
         words,
         encoder or "the built-in one",
         STRENGTHS,
         (),
         dataset,
         *((len(known.seen), known.usual, known.alike) if known else ()),
+        held_out=facts[1],
     )
     began, parts = time.monotonic(), generation.PARTS
     job.done, job.total = 0, seeds * parts
@@ -255,6 +259,18 @@ def trigger_words(workspace: Workspace, key: str) -> tuple[str, ...]:
         return tuple(filter(None, [config.data.trigger.strip()]))
     written = read_adapter(adapter_files.adapter_path(workspace, key)).metadata
     return adapter_info.trigger_words({name: written.get(name, "") for name in _TRIGGERS})
+
+
+def _held_out(workspace: Workspace, key: str) -> float | None:
+    """See Measured; None for a file, and where nothing was held out."""
+    from studio.training.summary import summary
+
+    kind, _, name = key.partition(":")
+    if f"{kind}:" not in ("run:", generation.LIVE):
+        return None
+    with suppress(OSError, StudioError):
+        return summary(workspace, checked_name(name, "run")).against_base
+    return None
 
 
 def _config(workspace: Workspace, key: str) -> Any:

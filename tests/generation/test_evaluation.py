@@ -306,3 +306,16 @@ def test_without_a_training_set_the_range_is_what_the_prompt_allows():
     assert (found.low, found.high) == (0.0, 0.75) and found.words.startswith("At 1 the prompt")
     nothing = suggest(STRENGTHS, (0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1))
     assert nothing.low is nothing.high is None
+
+
+def test_a_range_never_stands_beside_another_verdict_of_the_run_without_a_word():
+    def words(likeness, held_out):
+        sweep = SweepScores(0, ("a",) * 7, STEADY, likeness, (0.5,) * 7, ())
+        return Measured("ink", "a cup", "clip", STRENGTHS, (sweep,), "set", 12, 0.9, 0.5, held_out).suggestion().words
+
+    flat = (0.5,) * 7
+    assert "fell by 47 % all the same" in words(flat, -0.47)
+    assert words(RISING, -0.47).endswith("held-out loss fell by 47 %.")
+    assert "did not fall either" in words(flat, 0.01)
+    assert "not what the training set has" in words(RISING, 0.01)
+    assert words(flat, None) == "No strength makes the images more like the training set."

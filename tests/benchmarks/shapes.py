@@ -27,7 +27,7 @@ from tests.basemodels import tiny
 
 RANK = 16
 CONDITIONS = {"sd1": {"states": (77, 768)}, "sdxl": {"states": (77, 2048), "pooled": (1280,)}}
-VARIANTS = ("peft", "ours", "ours in 8 bits")
+VARIANTS = ("peft", "ours", "ours in 8 bits", "floor")  # floor: the frozen model, forward and backward to its input
 
 
 def main() -> None:
@@ -80,15 +80,19 @@ def measure(kind: str, variant: str, given: argparse.Namespace) -> dict[str, flo
         parameters = [p for p in base.model.parameters() if p.requires_grad]
         for p in parameters:
             p.data = p.data.float()
+    elif variant == "floor":
+        base.model.requires_grad_(False)
+        parameters = []
     else:
         adapter = attach(base.model, AdapterSpec(rank=RANK, targets="attention"))
         parameters = list(adapter.parameters())
     if given.checkpointing:
         base.checkpoint_gradients()
     base.model.train()
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4) if parameters else None
     rows = {name: torch.randn(given.batch, *shape, device=base.device) for name, shape in CONDITIONS[kind].items()}
     latents = torch.randn(given.batch, 4, given.side // 8, given.side // 8, device=base.device)
+    latents.requires_grad_(variant == "floor")
     gc.collect()
     weights = sum(map(_bytes, base.model.parameters())) / 1e9
     with PeakMemory(base.device) as peak:
@@ -97,9 +101,11 @@ def measure(kind: str, variant: str, given: argparse.Namespace) -> dict[str, flo
                 began = _now(base.device)
             t = torch.randint(0, 1000, (given.batch,), device=base.device)
             loss_of(base, latents, rows, torch.randn_like(latents), t).mean().backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            latents.grad = None
+            if optimizer is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
     seconds = (_now(base.device) - began) / given.steps
     return {"seconds": seconds, "peak": peak.gigabytes, "weights": weights}
 

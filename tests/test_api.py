@@ -9,6 +9,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image, ImageChops
 
 from studio.services.operations import all_operations
+from tests.basemodels import tiny
 from tests.serving import served
 
 
@@ -100,9 +101,11 @@ def test_mistake_is_answered_in_one_line(studio, endpoint, arguments, part):
     assert part in text and "\n" not in text
 
 
-def test_a_run_is_checked_paused_resumed_and_extended_by_a_program(studio):
+def test_a_run_is_checked_paused_resumed_and_extended_by_a_program(studio, tmp_path):
+    base = studio.predict(str(tiny.save("sd1", tmp_path)), api_name="/add_base")
     assert studio.predict(api_name="/list_presets")["starter, character"]["training.steps"] == 150
-    more = {"dataset": "silhouette", "rank": 2, "more": QUICK | {"validation.every": 4, "validation.fraction": 0.05}}
+    more = {"dataset": "silhouette", "rank": 2, "more": QUICK | {"base": base, "validation.every": 4}}
+    more["more"]["validation.fraction"] = 0.05
     studio.predict(steps=8, api_name="/check_settings", **more)
     assert wait(studio, "/job_status")["state"] == "done"
     report = studio.predict(api_name="/check_report")

@@ -120,7 +120,7 @@ def _prodigy_schedule_free(groups: Groups, decay: float) -> torch.optim.Optimize
     # The averaging takes the place of Prodigy's own momentum (arXiv:2405.15682).
     inner = Prodigy(groups, betas=(0.0, 0.99), bias_correction=True, safeguard_warmup=True)
     made = ScheduleFreeWrapper(inner, weight_decay=decay)
-    made.train()
+    made.train()  # type: ignore[no-untyped-call]
     return made
 
 
@@ -145,7 +145,8 @@ class MuonForMatrices(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: Groups, weight_decay: float):
-        matrices, others = [], []
+        matrices: Groups = []
+        others: Groups = []
         for group in groups:
             for kept, is_matrix in ((matrices, True), (others, False)):
                 if params := [p for p in group["params"] if (p.ndim == 2) is is_matrix]:

@@ -158,8 +158,8 @@ def _measure(
         STRENGTHS,
         (),
         dataset,
-        *((len(known.seen), known.usual, known.alike) if known else ()),
-        held_out=facts[1],
+        *((len(known.seen), known.usual, known.alike) if known else (0, None, None)),
+        facts[1],
     )
     began, parts = time.monotonic(), generation.PARTS
     job.done, job.total = 0, seeds * parts

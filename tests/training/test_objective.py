@@ -20,7 +20,8 @@ def base():
 @pytest.fixture(scope="module")
 def batch(base):
     draw = torch.Generator().manual_seed(3)
-    latents, noise = torch.randn(4, 4, 16, 16, generator=draw), torch.randn(4, 4, 16, 16, generator=draw)
+    shape = (4, *base.latent_shape(128, 128))
+    latents, noise = torch.randn(shape, generator=draw), torch.randn(shape, generator=draw)
     with torch.no_grad():
         conditions = base.encode_prompt(["a red apple", "a fish", "", "a cat"])
     return latents, noise, torch.tensor([3, 300, 600, 999]), conditions

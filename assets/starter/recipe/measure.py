@@ -19,7 +19,7 @@ from pathlib import Path
 import art
 import judge
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from studio.captioning.shapes import Shapes
 
@@ -144,7 +144,8 @@ def measure(
     out["seconds an image"] = statistics.median(seconds)
     out["peak memory GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     if sheet:
-        save_sheet(whole[:50], sheet)
+        first = (names[chosen[0][0]], *chosen[0][1:])
+        save_sheet({write(*first): drawn[title][:12] for title, write in grammars(synonyms).items()}, sheet)
     return out
 
 
@@ -170,12 +171,18 @@ def _real(chosen, known, modules: Path, cache: Path) -> torch.Tensor:
     return art.compose(picked, torch.tensor([art.COLOURS[colour] for _, _, colour in chosen]).float())
 
 
-def save_sheet(images: torch.Tensor, file: Path) -> None:
-    """Ten to a row."""
-    side = images.shape[-1]
-    canvas = Image.new("RGB", (10 * side, -(-len(images) // 10) * side))
-    for n, image in enumerate(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1)):
-        canvas.paste(Image.fromarray(image.numpy()), (n % 10 * side, n // 10 * side))
+def save_sheet(rows: dict[str, torch.Tensor], file: Path, side: int = 96) -> None:
+    """A row for each way of writing, under the first of its prompts. rows: (N, 3, h, w), -1..1."""
+    label = 14  # pixels
+    width = side * max(len(images) for images in rows.values())
+    canvas = Image.new("RGB", (width, (side + label) * len(rows)), "white")
+    pen = ImageDraw.Draw(canvas)
+    for row, (prompt, images) in enumerate(rows.items()):
+        top = row * (side + label)
+        pen.text((3, top), f'"{prompt}"', fill="black")
+        for n, image in enumerate(((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1)):
+            small = Image.fromarray(image.numpy()).resize((side, side), Image.Resampling.LANCZOS)
+            canvas.paste(small, (n * side, top + label))
     canvas.save(file)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -30,11 +29,12 @@ def usual_folder() -> str:
 
 
 def make_private(folder: str) -> None:
-    """Make the folder of uploads, for this user alone. Raises ConfigError where it is another user's, or a link."""
+    """Make the folder of uploads, for this user alone. Raises ConfigError where it, or a link to it, is another's."""
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        state = os.lstat(folder)
-        foreign = hasattr(os, "getuid") and (state.st_uid != os.getuid() or not stat.S_ISDIR(state.st_mode))
+        state = os.stat(folder)
+        owners = {state.st_uid, os.lstat(folder).st_uid}
+        foreign = hasattr(os, "getuid") and owners != {os.getuid()}
     except OSError as error:
         raise ConfigError(f"Uploads can't wait in {folder}: {error.strerror}.") from error
     if foreign:

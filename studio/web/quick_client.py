@@ -59,17 +59,17 @@ def quickened(script: str) -> str | None:
 
 
 @cache
-def _sent(name: str) -> tuple[bytes, str] | None:
-    """(the script of this name, its ETag); None where Gradio sends its own."""
-    try:
-        script = quickened((SCRIPTS / name).read_text("utf-8"))
-    except OSError:
-        return None
-    if script is None:
-        log.info("%s of Gradio %s reads otherwise: pages open more slowly.", name, gradio.__version__)
-        return None
-    content = script.encode()
-    return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+def _scripts() -> dict[str, tuple[bytes, str]]:
+    """{name: (the script, its ETag)} of those sent changed. Made once: no name that is asked for adds to it."""
+    made = {}
+    for file in SCRIPTS.glob("core-*.js"):
+        script = quickened(file.read_text("utf-8"))
+        if script is None:
+            log.info("%s of Gradio %s reads otherwise: pages open more slowly.", file.name, gradio.__version__)
+            continue
+        content = script.encode()
+        made[file.name] = content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    return made
 
 
 class QuickClient:
@@ -80,7 +80,7 @@ class QuickClient:
 
     async def __call__(self, scope, receive, send) -> None:
         asked = scope["type"] == "http" and scope["method"] == "GET" and _PATH.search(scope["path"])
-        sent = asked and _sent(asked[1])
+        sent = asked and _scripts().get(asked[1])
         if not sent:
             return await self.app(scope, receive, send)
         content, tag = sent

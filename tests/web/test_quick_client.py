@@ -4,7 +4,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from studio.web.quick_client import SCRIPTS, QuickClient, _sent, quickened
+from studio.web.quick_client import SCRIPTS, QuickClient, _scripts, quickened
 
 (CORE,) = SCRIPTS.glob("core-*.js")
 
@@ -12,7 +12,7 @@ from studio.web.quick_client import SCRIPTS, QuickClient, _sent, quickened
 @pytest.fixture
 def client():
     yield TestClient(QuickClient(PlainTextResponse("Gradio's own")))
-    _sent.cache_clear()
+    _scripts.cache_clear()
 
 
 def test_the_script_of_the_tested_gradio_is_replaced_and_sent_once(client):
@@ -32,5 +32,5 @@ def test_a_script_that_reads_otherwise_is_sent_as_it_is(client, monkeypatch, tmp
     script = CORE.read_text("utf-8").replace("find_attached_events(", "find_events(")
     (tmp_path / CORE.name).write_text(script, "utf-8")
     monkeypatch.setattr("studio.web.quick_client.SCRIPTS", tmp_path)
-    _sent.cache_clear()
+    _scripts.cache_clear()
     assert quickened(script) is None and client.get(f"/assets/{CORE.name}").text == "Gradio's own"

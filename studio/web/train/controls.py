@@ -28,6 +28,7 @@ class Controls:
         with gr.Row():
             self.pause = gr.Button("Pause", size="md", interactive=False, elem_id="pause", min_width=90)
             self.stop = gr.Button("Stop", size="md", interactive=False, elem_id="stop", min_width=90)
+        with gr.Row():
             self.sample = gr.Button("Sample now", size="md", interactive=False, elem_id="sample-now", min_width=90)
             self.save = gr.Button("Save now", size="md", interactive=False, elem_id="save-now", min_width=90)
         self.message.render()
@@ -56,7 +57,6 @@ class Controls:
         self.use.click(self.use_proposal, None, [*form.fields.values(), self.use], **QUIET)
         self.pause.click(self.pause_or_resume, None, [self.pause, self.message], **QUIET)
         self.stop.click(self.halt, None, [self.stop, self.pause, self.message], **QUIET)
-
         self.sample.click(self.sample_now, None, [self.sample, self.message], **QUIET)
         self.save.click(self.save_now, None, [self.save, self.message], **QUIET)
 

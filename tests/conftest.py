@@ -16,10 +16,10 @@ REST = "the rest"
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Starting two workers costs two imports of torch: that pays for all the tests, and not for a file or a folder."""
-    return min(2, os.cpu_count() or 1) if is_valid_unicode(config) else 0
+    return min(2, os.cpu_count() or 1) if runs_everything(config) else 0
 
 
-def is_valid_unicode(config: pytest.Config) -> bool:
+def runs_everything(config: pytest.Config) -> bool:
     """Whether all tests run: no file or folder was named."""
     return config.args_source is config.ArgsSource.TESTPATHS and not config.option.collectonly
 
@@ -97,5 +97,5 @@ class Budget:
 
 def pytest_configure(config: pytest.Config) -> None:
     default = config.option.markexpr == config.getini("addopts")[1]
-    if default and is_valid_unicode(config) and not hasattr(config, "workerinput"):
+    if default and runs_everything(config) and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Budget())

@@ -24,7 +24,7 @@ from studio.workspace import Workspace, atomic_write, expanded, is_valid_unicode
 if TYPE_CHECKING:
     from studio.basemodels.card import Card
     from studio.basemodels.token_counter import TokenCounter
-    from studio.training.config import AdapterConfig
+    from studio.training.config_sections import AdapterConfig
     from studio.training.parameter_count import CaughtLayers
 
 STARTER = "starter"
@@ -245,7 +245,7 @@ def usual(workspace: Workspace, name: str) -> dict[str, Any]:
 def own_defaults(line: str) -> dict[str, Any]:
     """Width, height, steps, guidance and its rescaling, as fields of a Recipe, where nothing else is said."""
     from studio.basemodels.defaults import variant_of
-    from studio.training.config import PreviewConfig
+    from studio.training.config_sections import PreviewConfig
 
     own, side = variant_of(line).settings, inspect_base(line).resolution
     plain = {key: getattr(PreviewConfig(), key) for key in OF_A_BASE}

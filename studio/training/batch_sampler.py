@@ -9,7 +9,7 @@ import random
 from collections import defaultdict
 from functools import lru_cache
 
-from studio.training.config import DataConfig
+from studio.training.config_sections import DataConfig
 from studio.training.examples import Example, Row
 from studio.training.length import balance
 

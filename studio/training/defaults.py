@@ -7,7 +7,8 @@ from studio.basemodels.defaults import VARIANTS, Variant, variant_of
 from studio.errors import BaseModelError
 from studio.text import pluralize
 from studio.training.aliases import Report
-from studio.training.config import FIND_THEIR_RATE, RunConfig, config_from, dotted, resolved
+from studio.training.config import RunConfig, config_from, dotted, resolved
+from studio.training.config_sections import FIND_THEIR_RATE
 
 
 def config_for(values: Mapping[str, Any], report: Report | None = None) -> RunConfig:

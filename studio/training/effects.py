@@ -13,7 +13,8 @@ from studio.adapters.layers import can_train, is_whole_lokr, shape_of
 from studio.basemodels import Family
 from studio.basemodels.defaults import variant_of
 from studio.errors import ConfigError
-from studio.training.config import FIND_THEIR_RATE, RunConfig, config_from, dotted
+from studio.training.config import RunConfig, config_from, dotted
+from studio.training.config_sections import FIND_THEIR_RATE
 from studio.training.parameter_count import specs_of
 
 ALPHA, OFTS = "adapter.alpha", ("oft", "oftv2")

@@ -27,7 +27,7 @@ from studio.datasets.images import has_alpha
 from studio.errors import DatasetError, RunError
 from studio.text import pluralize
 from studio.training.cache import Cache, Tensors, key_of
-from studio.training.config import DataConfig
+from studio.training.config_sections import DataConfig
 from studio.training.distributed import Distributed
 from studio.training.selection import caption_of, is_too_small, name_of, orders_of
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from studio import devices
 from studio.errors import RunError
-from studio.training.config import TrainingConfig
+from studio.training.config_sections import TrainingConfig
 from studio.training.examples import Row
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from studio.basemodels import Family
 from studio.errors import RunError
-from studio.training.config import TrainingConfig
+from studio.training.config_sections import TrainingConfig
 
 
 def timesteps(shares: Tensor, settings: TrainingConfig, usual: str = "uniform") -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from studio import devices
 from studio.adapters import Adapter
 from studio.errors import ConfigError
-from studio.training.config import FIND_THEIR_RATE, SCHEDULE_FREE, TrainingConfig
+from studio.training.config_sections import FIND_THEIR_RATE, SCHEDULE_FREE, TrainingConfig
 from studio.training.patterns import LayerPattern, rates
 
 NEEDS = {  # packages, of which one is enough

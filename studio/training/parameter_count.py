@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from studio.adapters import AdapterSpec
-from studio.training.config import AdapterConfig
+from studio.training.config_sections import AdapterConfig
 from studio.training.patterns import parsed, ranks_and_alphas
 
 TARGETS = ("attention", "attention+feed-forward", "all")  # those that each hold the one before

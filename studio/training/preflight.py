@@ -17,7 +17,8 @@ from studio.datasets import has_trigger
 from studio.errors import ConfigError, RunError, out_of_memory
 from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache
-from studio.training.config import FIND_THEIR_RATE, RunConfig, config_from, dotted
+from studio.training.config import RunConfig, config_from, dotted
+from studio.training.config_sections import FIND_THEIR_RATE
 from studio.training.defaults import usual_line
 from studio.training.distributed import Distributed
 from studio.training.effects import about_distilled, foreign_defaults, refuse, without_effect

@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from studio import devices
-from studio.training.config import TrainingConfig
+from studio.training.config_sections import TrainingConfig
 
 WINDOW = 50  # steps over which speed is measured
 

@@ -11,7 +11,8 @@ from studio.datasets.captions import with_trigger
 from studio.datasets.syntax import caption_syntax
 from studio.errors import DatasetError
 from studio.text import pluralize
-from studio.training.config import DataConfig, RunConfig
+from studio.training.config import RunConfig
+from studio.training.config_sections import DataConfig
 from studio.training.made_of import ImageRecord, short
 
 MOST_HELD_OUT = 64  # of a share; a validation must stay short

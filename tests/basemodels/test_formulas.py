@@ -10,7 +10,7 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from studio.basemodels import family_class, load_base
 from studio.errors import BaseModelError, RunError
-from studio.training.config import TrainingConfig
+from studio.training.config_sections import TrainingConfig
 from studio.training.objective import loss_of, timesteps
 from tests.basemodels import tiny
 

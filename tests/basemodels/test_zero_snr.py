@@ -15,7 +15,7 @@ from studio.errors import BaseModelError
 from studio.generation import Recipe, draw
 from studio.generation.recipe_check import recipe_problems
 from studio.generation.schedulers import DIFFUSION, make_scheduler
-from studio.training.config import TrainingConfig
+from studio.training.config_sections import TrainingConfig
 from studio.training.objective import loss_of
 from tests import tiers
 from tests.basemodels.tiny import SIDE

@@ -8,7 +8,7 @@ import pytest
 
 from studio.datasets import Frame, Item
 from studio.training.batch_sampler import BatchSampler
-from studio.training.config import DataConfig
+from studio.training.config_sections import DataConfig
 from studio.training.examples import Example
 from studio.training.selection import orders_of
 

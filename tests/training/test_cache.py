@@ -10,7 +10,7 @@ from PIL import Image
 from studio.basemodels import load_base
 from studio.datasets import open_dataset
 from studio.training.cache import Cache
-from studio.training.config import DataConfig
+from studio.training.config_sections import DataConfig
 from studio.training.distributed import Distributed
 from studio.training.examples import BatchLoader, Row, Unreadable, encode_missing, list_examples
 from studio.workspace import ASSETS

@@ -12,7 +12,7 @@ from studio.basemodels import load_base
 from studio.datasets import open_dataset
 from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache
-from studio.training.config import DataConfig
+from studio.training.config_sections import DataConfig
 from studio.training.distributed import Distributed
 from studio.training.examples import BatchLoader, Row, encode_missing, list_examples
 from tests.basemodels import tiny

@@ -14,7 +14,7 @@ from studio.errors import ConfigError
 from studio.training import config_from, train
 from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache
-from studio.training.config import AdapterConfig, TrainingConfig
+from studio.training.config_sections import AdapterConfig, TrainingConfig
 from studio.training.distributed import Distributed
 from studio.training.effects import RULES, refuse, without_effect
 from studio.training.events import Finished, Started, Warned

@@ -15,7 +15,7 @@ from studio.generation.drawing import encode_prompts
 from studio.training import config_from, train
 from studio.training.cache import Cache
 from studio.training.changes import as_begun
-from studio.training.config import DataConfig
+from studio.training.config_sections import DataConfig
 from studio.training.distributed import Distributed
 from studio.training.events import Step, Validation
 from studio.training.examples import BatchLoader, Row, about_tokens, encode_missing, list_examples

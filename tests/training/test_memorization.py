@@ -7,7 +7,7 @@ from studio.basemodels import load_base
 from studio.datasets import open_dataset
 from studio.training import config_from, train
 from studio.training.cache import Cache
-from studio.training.config import DataConfig
+from studio.training.config_sections import DataConfig
 from studio.training.events import Warned
 from studio.training.examples import list_examples
 from studio.training.memorization import MemorizationCheck

@@ -7,7 +7,7 @@ from PIL import Image
 from studio.errors import RunError, out_of_memory
 from studio.training import config_from, extend_run, train
 from studio.training.checkpoints import newest
-from studio.training.config import TrainingConfig
+from studio.training.config_sections import TrainingConfig
 from studio.training.events import Checkpoint, Failed, Finished, Step, Warned
 from studio.training.micro_batches import DoesNotFit, MicroBatcher
 from studio.workspace import Workspace

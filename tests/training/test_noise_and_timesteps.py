@@ -22,7 +22,7 @@ from studio.services import base_models, runs
 from studio.training import config_from
 from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache
-from studio.training.config import TrainingConfig
+from studio.training.config_sections import TrainingConfig
 from studio.training.distributed import Distributed
 from studio.training.examples import BatchLoader, encode_missing, list_examples
 from studio.training.objective import debiased_weight, huber_at, pyramid_noise, timesteps

@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
 from studio.basemodels import load_base
-from studio.training.config import TrainingConfig
+from studio.training.config_sections import TrainingConfig
 from studio.training.objective import loss_of, min_snr_weight, offset_noise, pseudo_huber, stratified, timesteps
 
 

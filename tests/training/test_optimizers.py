@@ -11,7 +11,7 @@ from studio.adapters import AdapterSpec, attach
 from studio.errors import ConfigError
 from studio.training import config_from
 from studio.training import optimizers as module
-from studio.training.config import TrainingConfig
+from studio.training.config_sections import TrainingConfig
 from studio.training.optimizers import Average, lr_factor, make_optimizer, set_learning_rates
 
 

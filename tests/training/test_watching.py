@@ -15,7 +15,7 @@ from studio.generation import read_recipe
 from studio.services.runs import hardest_of
 from studio.training import config_from, read_run, train
 from studio.training.cache import Cache
-from studio.training.config import DataConfig
+from studio.training.config_sections import DataConfig
 from studio.training.difficulty import Difficulty, hardest
 from studio.training.events import ExportChecked, Finished, Step, Validation, Warned
 from studio.training.examples import list_examples

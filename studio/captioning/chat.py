@@ -84,7 +84,7 @@ class ChatCaptioner(Generator):
         if not images:
             return []
         inputs = self.processor(
-            images=[_shrunk(image, self.settings.max_side) for image in images],
+            images=[shrunk(image, self.settings.max_side) for image in images],
             text=[self.text] * len(images),
             padding=True,
             return_tensors="pt",
@@ -167,7 +167,8 @@ def _complete(processor, config) -> None:
         processor.vision_feature_select_strategy = config.vision_feature_select_strategy
 
 
-def _shrunk(image: Image.Image, side: int) -> Image.Image:
+def shrunk(image: Image.Image, side: int) -> Image.Image:
+    """With no side above `side` pixels."""
     if max(image.size) <= side:
         return image
     scale = side / max(image.size)

@@ -21,6 +21,10 @@ class Stopped(Exception):
     """The person stopped it while it wrote; what was written is cut off and of no use."""
 
 
+class NoCaption(Exception):
+    """One image got no caption, for the reason that the message says; the others go on."""
+
+
 class ModelSettings(BaseModel):
     """What every captioner with a model of its own can be told."""
 

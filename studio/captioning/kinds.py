@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from studio.building import building
 from studio.captioning.blip import Blip2Settings, BlipCaptioner, BlipSettings
 from studio.captioning.chat import ChatCaptioner, ChatSettings, JoySettings
+from studio.captioning.chat_server import ServerCaptioner, ServerSettings
 from studio.captioning.florence import FlorenceCaptioner, FlorenceSettings
 from studio.captioning.models import SAFETENSORS, Progress, find_model
 from studio.captioning.wd import FILES, WdSettings, WdTagger
@@ -74,6 +75,9 @@ CAPTIONERS: dict[str, Kind] = {
     ),
     "chat": Kind("Qwen-VL, LLaVA and their kind: answers your own prompt", ChatSettings, SAFETENSORS, ChatCaptioner),
     "joycaption": Kind("JoyCaption: made for captions of art; 17 GB", JoySettings, SAFETENSORS, ChatCaptioner),
+    "server": Kind(
+        "A model of Ollama, LM Studio, vLLM and their kind, by a prompt", ServerSettings, (), ServerCaptioner
+    ),
     "wd": Kind("WD v3: Danbooru tags, for anime and drawings; 1 GB", WdSettings, FILES, WdTagger),
 }
 

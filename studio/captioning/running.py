@@ -10,7 +10,7 @@ from uuid import uuid4
 from pydantic import BaseModel
 
 from studio.captioning.batching import Batches
-from studio.captioning.generators import Stopped
+from studio.captioning.generators import NoCaption, Stopped
 from studio.captioning.kinds import Captioner, captioner_settings, load_captioner
 from studio.captioning.loading import chosen_items, opened, readable
 from studio.captioning.models import DownloadStopped, Progress
@@ -144,6 +144,8 @@ def _caption(
 def _failed(item: Item, error: Exception) -> str:
     if out_of_memory(error):
         return f"{item.path.name}: not captioned, the memory doesn't hold it even alone."
+    if isinstance(error, NoCaption):
+        return f"{item.path.name}: not captioned, {error}."
     why = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{item.path.name}: not captioned, {type(error).__name__}{': ' * bool(why)}{why[:160].rstrip('.')}."
 

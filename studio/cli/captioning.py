@@ -7,6 +7,7 @@ import typer
 
 from studio.cli.terminal import DONE, INTERRUPTED, WorkspaceOption, change, say, say_download, stop_on_signals
 from studio.errors import ConfigError
+from studio.server.caption_server import caption_server
 
 
 def caption(
@@ -24,6 +25,9 @@ def caption(
     download: Annotated[
         bool, typer.Option("--download", help="Fetch the captioner's model if it is not here.")
     ] = False,
+    server: Annotated[
+        str, typer.Option(metavar="URL", help="Address that the captioner server asks (STUDIO_CAPTION_SERVER).")
+    ] = "",
     trigger: Annotated[str, typer.Option(metavar="WORD", help="Put this word in front of every caption.")] = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace captions that are there (they are kept if not).")
@@ -48,7 +52,11 @@ def caption(
     from studio.captioning import caption_dataset, captioner_settings
     from studio.datasets import open_dataset
 
-    settings = captioner_settings(captioner, dict(change(text, "batch_size=4") for text in changes or ()))
+    settings: Any = captioner_settings(captioner, dict(change(text, "batch_size=4") for text in changes or ()))
+    if hasattr(settings, "at"):
+        settings = settings.at(*caption_server(given=server).values())
+    elif server:
+        raise ConfigError(f"--server is for the captioner server: add --captioner server (you chose {captioner}).")
     dataset = open_dataset(Path(folder))
     for line in (*dataset.problems, *dataset.warnings):
         say(line)

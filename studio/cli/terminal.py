@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from studio.errors import ConfigError, StudioError
+from studio.server.caption_server import caption_server
 from studio.workspace import Workspace
 
 DONE, USER, INTERRUPTED = 0, 2, 130  # exit codes
@@ -26,8 +28,9 @@ def workspace_folder(context: typer.Context, given: str) -> str | None:
 
 
 def opened(context: typer.Context, given: str) -> Workspace:
-    """The workspace of this command."""
-    return Workspace.open(workspace_folder(context, given))
+    """The workspace of this command, where its owner may do everything. Raises ConfigError."""
+    space = Workspace.open(workspace_folder(context, given))
+    return replace(space, allows=replace(space.allows, **caption_server()))
 
 
 def flags_of(

@@ -6,7 +6,7 @@ VISITED  public: everyone has a small workspace that expires, the built-in model
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from studio.errors import NotAllowedError
@@ -41,6 +41,8 @@ class Capabilities:
     upload: int = 2 * GB  # bytes of one file
     uploads: int = 40 * GB  # bytes of all files that wait in the upload folder
     room: int | None = None  # bytes of one workspace
+    caption_server: str = ""  # the address of an OpenAI-compatible server that writes captions; "": none is opened
+    caption_key: str = field(default="", repr=False)  # of its API
 
     def need(self, what: str) -> None:
         """Raises NotAllowedError, in one sentence, when this server does not let people do `what`."""

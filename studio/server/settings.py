@@ -3,19 +3,21 @@
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
 from studio.errors import ConfigError
+from studio.server.caption_server import caption_server
 from studio.server.permissions import OWN, REACHED, VISITED, Capabilities
 
 HOME = ("127.0.0.1", "localhost", "::1")  # addresses that only this machine reaches
 _YES, _NO = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
 _VARIABLES = (
     "Each flag can also be set by a variable: STUDIO_HOST, STUDIO_PORT, STUDIO_SHARE, STUDIO_AUTH, STUDIO_AUTH_FILE, "
-    "STUDIO_WORKSPACE, STUDIO_NO_BROWSER, STUDIO_PUBLIC, STUDIO_OPEN, STUDIO_MCP. A flag wins over its variable. "
-    "STUDIO_HOSTS: more names that the page may be called by, with commas between."
+    "STUDIO_WORKSPACE, STUDIO_NO_BROWSER, STUDIO_PUBLIC, STUDIO_OPEN, STUDIO_MCP, STUDIO_CAPTION_SERVER. "
+    "A flag wins over its variable. STUDIO_HOSTS: more names that the page may be called by, with commas between. "
+    "STUDIO_CAPTION_KEY: the key of the caption server."
 )
 
 
@@ -41,6 +43,8 @@ class Settings:
     open: bool = False  # everything is allowed, whoever can open the page
     mcp: bool = False  # the named endpoints also as tools of the Model Context Protocol
     hosts: tuple[str, ...] = ()  # more names that the page may be called by, as behind a proxy
+    caption_server: str = ""  # an OpenAI-compatible server that may be asked for captions
+    caption_key: str = field(default="", repr=False)  # of its API
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -66,11 +70,14 @@ class Settings:
             open=opened,
             mcp=given.mcp or _flag(environ, "STUDIO_MCP"),
             hosts=_hosts(environ),
+            **caption_server(environ, given.caption_server),
         )
         if settings.public and settings.open:
             raise ConfigError("--public limits what --unrestricted (--open) allows: choose one of them.")
         if settings.public and settings.mcp:
             raise ConfigError("--mcp hands the studio to programs of one person: leave it out with --public.")
+        if settings.public and settings.caption_server:
+            raise ConfigError("--caption-server is not for strangers: leave it out with --public.")
         return settings
 
     @property
@@ -83,7 +90,8 @@ class Settings:
         """What whoever opens the page may do."""
         if self.public:
             return VISITED
-        return OWN if self.open or self.home else REACHED
+        allowed = OWN if self.open or self.home else REACHED
+        return replace(allowed, caption_server=self.caption_server, caption_key=self.caption_key)
 
     @property
     def warning(self) -> str:
@@ -111,6 +119,9 @@ def _parser() -> Parser:
     parser.add_argument("--unrestricted", action="store_true", help="allow everything to everyone who opens the page")
     parser.add_argument("--open", dest="unrestricted", action="store_true", help=argparse.SUPPRESS)  # its older name
     parser.add_argument("--mcp", action="store_true", help="also serve the endpoints as MCP tools")
+    parser.add_argument(
+        "--caption-server", metavar="URL", help="a server like Ollama or vLLM that may be asked for captions"
+    )
     return parser
 
 

@@ -16,9 +16,12 @@ from studio.text import pluralize
 from studio.workspace import Workspace
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from studio.captioning import Compared, Scores, TriggerReport
 
 
+SERVER = "server"  # the captioner that asks another program
 CaptionerName = Annotated[str, Field(max_length=200, description="Captioner: a name of list_captioners.")]
 CaptionerSettings = Annotated[Table, Field(description="Settings of the captioner.")]
 ModeName = Annotated[
@@ -29,9 +32,11 @@ Overwrite = Annotated[bool, Field(description="Replace captions that are there a
 
 @operation()
 def list_captioners(workspace: Workspace) -> dict[str, Any]:
-    """Every captioner: what it is and its settings with their defaults."""
+    """Every captioner that can be used here: what it is and its settings with their defaults."""
     from studio.captioning import list_captioners as kinds
     from studio.schema import settings_of
+
+    usable = usable_captioners(workspace)
 
     return {
         name: {
@@ -42,6 +47,7 @@ def list_captioners(workspace: Workspace) -> dict[str, Any]:
             ],
         }
         for name, kind in kinds().items()
+        if name in usable
     }
 
 
@@ -57,10 +63,8 @@ def caption_dataset(
     download: Download = False,
 ) -> Job:
     """Caption a dataset in the background; job_status says how it goes, its message at the end what was skipped."""
-    from studio.captioning import captioner_settings
-
-    _check_captioner(workspace, captioner, settings)
-    opened, chosen = open_named(workspace, dataset), captioner_settings(captioner, settings)
+    chosen = _chosen(workspace, captioner, settings)
+    opened = open_named(workspace, dataset)
     trigger = " ".join((trigger or "").split())
 
     def work(job: Job) -> None:
@@ -122,15 +126,11 @@ def start_comparing(
     download: bool = False,
 ) -> Job:
     """What each captioner says of a few images; nothing is written. The result is (files, list of Compared)."""
-    from studio.captioning import captioner_settings
-
     if not captioners:
         raise DatasetError("Choose the captioners to compare.")
-    for name, settings in captioners:
-        _check_captioner(workspace, name, settings)
+    chosen = [(name, _chosen(workspace, name, settings)) for name, settings in captioners]
     opened = open_named(workspace, dataset)
     items = [find_item(opened, file) for file in files]
-    chosen = [(name, captioner_settings(name, settings)) for name, settings in captioners]
 
     def work(job: Job) -> None:
         from studio.captioning import compare
@@ -181,6 +181,27 @@ def score_captions(
     job = jobs.start("score", f"Scoring the captions of {opened.name}", work, limit=workspace.allows.longest)
     remember(job, opened.name)
     return job
+
+
+def _chosen(workspace: Workspace, name: str, settings: Mapping[str, Any] | None) -> "BaseModel":
+    """The captioner's settings, checked, with the server that the owner of the studio opened. Raises NotAllowedError,
+    ConfigError.
+    """
+    from studio.captioning import captioner_settings
+
+    if name != SERVER:
+        _check_captioner(workspace, name, settings)
+        return captioner_settings(name, settings)
+    workspace.allows.check_model(name)
+    chosen: Any = captioner_settings(name, settings)
+    return chosen.at(workspace.allows.caption_server, workspace.allows.caption_key)
+
+
+def usable_captioners(workspace: Workspace) -> list[str]:
+    """Names of the captioners without those that this studio does not open."""
+    from studio.captioning import list_captioners as kinds
+
+    return [name for name in kinds() if name != SERVER or workspace.allows.caption_server]
 
 
 def _check_captioner(workspace: Workspace, name: str, settings: Mapping[str, Any] | None) -> None:

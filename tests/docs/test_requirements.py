@@ -52,7 +52,7 @@ def test_every_package_that_is_imported_is_asked_for():
     sold_as = packages_distributions()
     lacking = set()
     # In the versions that Gradio, huggingface_hub and pydantic need; `spaces` is there on a Space alone.
-    brought = {"anyio", "gradio-client", "starlette", "tqdm", "spaces", "pydantic-core"}
+    brought = {"anyio", "gradio-client", "httpx", "starlette", "tqdm", "spaces", "pydantic-core"}
     for file in (ROOT / "studio").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Import):

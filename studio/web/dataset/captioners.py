@@ -15,6 +15,7 @@ from studio.web.components.html import empty, note
 from studio.web.dataset import views
 from studio.web.dataset.context import DatasetContext
 from studio.web.errors import show_errors
+from studio.workspace import Workspace
 
 NAMES = {
     "starter": "Built-in tagger",
@@ -23,6 +24,7 @@ NAMES = {
     "florence": "Florence-2",
     "chat": "Qwen-VL, LLaVA … by a prompt",
     "joycaption": "JoyCaption",
+    "server": "A server: Ollama, LM Studio, vLLM …",
     "wd": "WD tagger",
 }
 FEW = 4  # images that captioners are compared on
@@ -34,8 +36,9 @@ NOTHING = empty(
 class CaptionerForm:
     """The captioner that is chosen, and the settings of each; `inputs` are what `chosen` reads."""
 
-    def __init__(self) -> None:
-        self.kinds = list_captioners()
+    def __init__(self, workspace: Workspace) -> None:
+        known = list_captioners()
+        self.kinds = {name: known[name] for name in captioning.usable_captioners(workspace)}
         self.fields: dict[tuple[str, str], gr.components.Component] = {}  # (captioner, setting) -> field
         self.groups: dict[str, gr.Accordion] = {}
         self.name = gr.Dropdown(
@@ -96,9 +99,9 @@ class CaptionerForm:
         return {key: value for key, value in typed.items() if value is not None}
 
 
-def captioner_form() -> CaptionerForm:
+def captioner_form(workspace: Workspace) -> CaptionerForm:
     """Built inside the caller's column."""
-    form = CaptionerForm()
+    form = CaptionerForm(workspace)
     form.wire()
     return form
 

@@ -25,7 +25,7 @@ class Captions:
         self.context, self.workspace = context, context.workspace
         self.seen = gr.State(None)
         gr.Markdown("### Captions", elem_classes="heading")
-        self.form = captioner_form()
+        self.form = captioner_form(self.workspace)
         self.trigger = gr.Textbox(
             label="Trigger word",
             info="Optional. Put in front of every caption; write it in a prompt to get what was trained.",

@@ -35,6 +35,7 @@ WITHOUT = {
     "resume_training": "train --resume",
     "extend_training": "train --resume RUN --steps N",
     "stop_captioning": "Ctrl-C, in the terminal where it runs",
+    "stop_masks": "Ctrl-C, in the terminal where it runs",
     "job_status": "jobs belong to the process that started them",
     "start_queue": "the queue is worked off by an open studio",
     "pause_queue": "the queue is worked off by an open studio",

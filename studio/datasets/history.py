@@ -1,16 +1,16 @@
-"""Every change of captions and images, undoable, also after a restart.
+"""Every change of captions, masks and images, undoable, also after a restart.
 
 A change is first written to the journal and then made, under a lock. If something cuts it short, the next opening of
 the dataset makes it whole. Undo takes back the newest change that stands; a file that was changed outside the studio
 since is left alone and named. Undo and redo are entries themselves, so nothing that was ever typed is lost.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from studio.datasets import phrases
+from studio.datasets import mask_files, phrases
 from studio.datasets.captions import Tables, one_line, put_caption, read_caption, read_sidecar
 from studio.datasets.dataset import Dataset
 from studio.datasets.file_moves import Moves, move, moved_back
@@ -109,6 +109,26 @@ def move_images(dataset: Dataset, plan: Moves, label: str, author: str, left: It
     return Change(entry.id, label, list(entry.moved), left)
 
 
+def change_masks(
+    dataset: Dataset,
+    plan: Callable[[], tuple[dict[str, tuple[str, str]], list[str]]],
+    label: str,
+    author: str,
+    batch: str = "",
+) -> Change:
+    """Change masks as one change; plan() says ({file: (mask before, after)}, lines on what is left). Use `masks`."""
+    with _writing(dataset.folder):
+        changes, left = plan()
+        if not changes:
+            return Change(0, label, [], left)
+        entry = append(
+            dataset.folder,
+            lambda number, time: Entry(number, time, label, author, batch=batch, masks=changes),
+        )
+        left = [*left, *_perform(dataset.folder, entry)]
+    return Change(entry.id, label, list(changes), left)
+
+
 def undo(dataset: Dataset) -> Change:
     """Take back the newest change that stands. Raises DatasetError when there is none."""
     return _turn(dataset, UNDO)
@@ -189,6 +209,8 @@ def _perform(folder: Path, entry: Entry, again: bool = False) -> list[str]:
             raise unwritable(folder, error) from error
     for file, pairs in entry.moved.items():
         left += move(folder, file, pairs, again)
+    for file, (mask, to) in entry.masks.items():
+        left += mask_files.bring(folder, file, mask, to, again)
     if entry.captions:
         texts = {file: (before or "", after or "") for file, (before, after) in entry.captions.items()}
         phrases.keep_authors(folder, texts, entry.gains)
@@ -230,14 +252,37 @@ def _turn(dataset: Dataset, kind: str) -> Change:
         known = phrases.read_authors(folder)
         losses = {f: phrases.lost(now or "", to or "", known.get(f, {})) for f, (now, to) in changes.items()}
         label = f"{kind.capitalize()}: {group[-1].label}"
+        masks, more = _masks_turned(folder, group, kind)
+        left += more
         entry = append(
             folder,
             lambda number, time: Entry(
-                number, time, label, phrases.PERSON, kind, changes, moved, _some(authors), _some(losses)
+                number, time, label, phrases.PERSON, kind, changes, moved, _some(authors), _some(losses), masks=masks
             ),
         )
         left += _perform(folder, entry)
     return Change(entry.id, label, entry.files, left)
+
+
+def _masks_turned(folder: Path, group: list[Entry], kind: str) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """({file: (mask now, mask then)}, a line for each mask that was changed outside) of a group undone or redone."""
+    wanted: dict[str, tuple[str, str]] = {}
+    for entry in group:
+        for file, (before, after) in entry.masks.items():
+            wanted[file] = (wanted.get(file, (before,))[0], after)
+    changes, left = {}, []
+    for file, (before, after) in wanted.items():
+        is_now, to = (after, before) if kind == UNDO else (before, after)
+        try:
+            now, _ = mask_files.present(folder, file)
+        except DatasetError as error:
+            left.append(str(error))
+            continue
+        if now == is_now:
+            changes[file] = (now, to)
+        elif now != to:
+            left.append(f"{file}: its mask was edited outside the studio, it is left as it is.")
+    return changes, left
 
 
 def _stacks(entries: Iterable[Entry]) -> tuple[list[list[Entry]], list[list[Entry]]]:

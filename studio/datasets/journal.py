@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from studio.datasets.mask_files import is_mask_name
 from studio.datasets.meta_dir import MAX_BYTES, META_DIR, meta_folder, unwritable
 from studio.errors import DatasetError
 from studio.workspace import is_valid_unicode
@@ -32,6 +33,7 @@ class Entry:
     kind      CHANGE, UNDO or REDO
     captions  {file: (sidecar before, after)}; None where there was or will be no sidecar
     moved     {file: ((from, to), …)}: an image, then its sidecars and masks, which go where it goes
+    masks     {file: (mask before, after)}, by their names in `mask_files`; "" where there was or will be none
     gains     who wrote the phrases that the change brings, where it was not a person
     losses    who had written those that it takes away
     batch     changes of one batch that follow each other are undone together
@@ -47,10 +49,11 @@ class Entry:
     gains: Authors = field(default_factory=dict)
     losses: Authors = field(default_factory=dict)
     batch: str = ""
+    masks: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def files(self) -> list[str]:
-        return list(self.captions) + list(self.moved)
+        return list(dict.fromkeys([*self.captions, *self.moved, *self.masks]))
 
 
 def append(folder: Path, make: Callable[[int, str], Entry]) -> Entry:
@@ -159,9 +162,10 @@ def _entry(row: Any) -> Entry | None:
                 _is_text(who) and is_valid_unicode(*names) for names in row[key].values() for who in names.values()
             ):
                 return None
-        if not is_valid_unicode(*captions, *moved, *row["gains"], *row["losses"]):
+        masks = {file: (_mask(before), _mask(after)) for file, (before, after) in row.get("masks", {}).items()}
+        if not is_valid_unicode(*captions, *moved, *masks, *row["gains"], *row["losses"]):
             return None
-        row = row | {"captions": captions, "moved": moved}
+        row = row | {"captions": captions, "moved": moved, "masks": masks}
         return Entry(**{one.name: row[one.name] for one in fields(Entry) if one.name in row})
     except (KeyError, AttributeError, TypeError, ValueError):
         return None
@@ -176,6 +180,12 @@ def _text(value: Any) -> str | None:
 def _name(value: Any) -> str:
     if _is_text(value):
         return value
+    raise ValueError
+
+
+def _mask(value: Any) -> str:
+    if is_mask_name(value):
+        return str(value)
     raise ValueError
 
 

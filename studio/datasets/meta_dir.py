@@ -1,6 +1,7 @@
 """The studio's own notes on a dataset: the hidden folder `.studio` beside its images.
 
-    history.jsonl    every change of captions and images, appended to and never rewritten
+    history.jsonl    every change of captions, masks and images, appended to and never rewritten
+    masks/           every mask that an image ever had, by content
     phrases.json     who wrote which phrase, where it was not a person
     images.json      what is known of each image; made again when it is lost
     removed/         images taken out of the dataset

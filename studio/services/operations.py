@@ -134,6 +134,7 @@ def all_operations() -> dict[str, Operation]:
         gallery,
         generation,
         grids,
+        masks,
         publishing,
         run_library,
         run_queue,

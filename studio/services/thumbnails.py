@@ -11,6 +11,7 @@ from studio.workspace import Workspace, atomic_write
 if TYPE_CHECKING:
     from PIL import Image
 
+    from studio.datasets import Item
 
 GRID, LARGE = 256, 1024  # longest side in pixels
 
@@ -44,11 +45,45 @@ def keep(target: Path, image: "Image.Image") -> None:
     atomic_write(target, stream.getvalue(), lasting=False)
 
 
-def cropped(workspace: Workspace, path: Path, box: tuple[float, float, float, float], width: int) -> Path:
-    """The thumbnail with all that is outside `box` dimmed. box: in pixels of the image, which is `width` wide."""
+def keep_mask(workspace: Workspace, mask: "Image.Image") -> Path:
+    """Write a grey PIL image for the browser, without loss, named by its content."""
+    stream = io.BytesIO()
+    mask.save(stream, "PNG")
+    target = folder(workspace) / f"{hashlib.sha256(stream.getvalue()).hexdigest()[:32]}-mask.png"
+    if not target.exists():
+        atomic_write(target, stream.getvalue(), lasting=False)
+    return target
+
+
+def masked(workspace: Workspace, item: "Item", outside: float = 0.0, side: int = GRID) -> Path:
+    """The thumbnail as masked training weighs it: what counts less is darker. outside: `data.outside`."""
+    from PIL import Image
+
+    from studio.datasets.masks import as_trained, mask_now, mask_stamp
+
+    source = thumbnail(workspace, item.path, side)
+    key = hashlib.sha256(f"{source.name} {mask_stamp(item)} {outside:g}".encode()).hexdigest()[:32]
+    target = folder(workspace) / f"{key}-masked.webp"
+    if not target.exists():
+        with Image.open(source) as image:
+            keep(target, as_trained(image.convert("RGB"), mask_now(item), outside))
+    return target
+
+
+def cropped(
+    workspace: Workspace,
+    item: "Item",
+    box: tuple[float, float, float, float],
+    width: int,
+    outside: float | None = None,
+) -> Path:
+    """The thumbnail with all that is outside `box` pale. box: in pixels of the image, which is `width` wide.
+
+    outside: `data.outside` where masks count; what counts less is then darker, see `masked`.
+    """
     from PIL import Image, ImageDraw
 
-    source = thumbnail(workspace, path)
+    source = thumbnail(workspace, item.path) if outside is None else masked(workspace, item, outside)
     key = hashlib.sha256(f"{source.name} {box} {width}".encode()).hexdigest()[:32]
     target = folder(workspace) / f"{key}-crop.webp"
     if not target.exists():

@@ -12,7 +12,7 @@ from studio.web.train.context import TrainContext
 from studio.workspace import Workspace
 
 CROPS = 24  # images that are shown
-KEYS = ("base", "data.resolution", "data.buckets", "data.upscale")  # settings that decide
+KEYS = ("base", "data.resolution", "data.buckets", "data.upscale", "data.masks", "data.outside")  # settings that decide
 
 
 class Crops:
@@ -62,12 +62,13 @@ def build(context: TrainContext) -> Crops:
 def crops(workspace: Workspace, dataset: str, given: dict) -> tuple[str, list[tuple[str, str]]]:
     """(HTML of the buckets, (file, label) of the first images). Raises StudioError."""
     found, counts = runs.crops_of(workspace, dataset, given)
-    cells = []
+    cells, outside = [], float(given.get("data.outside", 0)) if given.get("data.masks") else None
     for crop in found[:CROPS]:
         box = crop.frame.box(crop.width, crop.height)
         lost = f"{100 * crop.frame.lost:.0f} % cropped" if crop.frame.lost >= 0.005 else "not cropped"
         size = f"{crop.frame.size[0]} × {crop.frame.size[1]}"
-        cells.append((str(cropped(workspace, crop.item.path, box, crop.width)), f"{size} · {lost}"))
+        cells.append((str(cropped(workspace, crop.item, box, crop.width, outside)), f"{size} · {lost}"))
     sizes = ", ".join(f"{w} × {h}: {count}" for (w, h), count in sorted(counts.items()))
     more = f" The first {CROPS} are shown; what is cropped is pale." if len(found) > CROPS else ""
-    return note(f"Images by size: {sizes}.{more}"), cells
+    dark = " What masks leave out is dark." if outside is not None else ""
+    return note(f"Images by size: {sizes}.{more}{dark}"), cells

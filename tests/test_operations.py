@@ -30,6 +30,7 @@ NOT_ON_THE_PAGE = {
     "mend_dataset": "datasets.mend",
     "edit_captions": "captions.propose and accept: the page keeps what is proposed",
     "stop_captioning": "jobs.stop_job",
+    "stop_masks": "jobs.stop_job",
     "stop_training": "jobs.stop_job",
     "job_status": "the jobs bar watches the jobs themselves",
     "list_captioners": "the form is built of the captioners' own schemas",

@@ -172,6 +172,13 @@ def trained_view(workspace: Workspace, item: "Item", outside: float = 0.0, side:
     return masked(workspace, item, outside, side)
 
 
+def mask_stamp(item: "Item") -> str:
+    """Another text whenever the mask of the image is another one."""
+    from studio.datasets.masks import mask_stamp as stamp
+
+    return stamp(item)
+
+
 def counted(dataset: "Dataset") -> str:
     """How many images have a mask: "3 of 20 images have a mask"."""
     many = sum(item.mask_file is not None for item in dataset.items)

@@ -158,12 +158,16 @@ def timestep_histogram(
 
 
 class Crop(NamedTuple):
-    """An image as the trainer will see it. frame: what is kept of it."""
+    """An image as the trainer will see it.
+
+    frame: what is kept of it; outside: how much the loss counts where its mask is black, None without masks
+    """
 
     item: Any
     width: int
     height: int
     frame: Any
+    outside: float | None = None
 
 
 def crops_of(workspace: Workspace, dataset: str, values: dict[str, Any]) -> tuple[list[Crop], Counter[tuple[int, int]]]:
@@ -184,7 +188,7 @@ def crops_of(workspace: Workspace, dataset: str, values: dict[str, Any]) -> tupl
         frame = frame_of(width, height, side, step, config.data.buckets, config.data.upscale)
         if is_too_small(width, height, frame, config.data):
             continue  # left out of training; the check of a run names it
-        crops.append(Crop(item, width, height, frame))
+        crops.append(Crop(item, width, height, frame, config.data.outside if config.data.masks else None))
     return crops, Counter(crop.frame.size for crop in crops)
 
 

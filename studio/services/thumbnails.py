@@ -72,18 +72,18 @@ def masked(workspace: Workspace, item: "Item", outside: float = 0.0, side: int =
 
 def cropped(
     workspace: Workspace,
-    item: "Item",
+    path: Path,
     box: tuple[float, float, float, float],
     width: int,
-    outside: float | None = None,
+    small: Path | None = None,
 ) -> Path:
     """The thumbnail with all that is outside `box` pale. box: in pixels of the image, which is `width` wide.
 
-    outside: `data.outside` where masks count; what counts less is then darker, see `masked`.
+    small: what to take for the thumbnail, such as `masked`.
     """
     from PIL import Image, ImageDraw
 
-    source = thumbnail(workspace, item.path) if outside is None else masked(workspace, item, outside)
+    source = small or thumbnail(workspace, path)
     key = hashlib.sha256(f"{source.name} {box} {width}".encode()).hexdigest()[:32]
     target = folder(workspace) / f"{key}-crop.webp"
     if not target.exists():

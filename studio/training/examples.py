@@ -23,7 +23,8 @@ from studio import devices
 from studio.basemodels import Family
 from studio.basemodels.family import Size
 from studio.datasets import Frame, Item, frame_of
-from studio.datasets.images import has_alpha
+from studio.datasets.images import has_alpha, size_of
+from studio.datasets.masks import has_other_shape
 from studio.errors import DatasetError, RunError
 from studio.text import pluralize
 from studio.training.cache import Cache, Tensors, key_of
@@ -191,14 +192,21 @@ def about_tokens(examples: list[Example], base: Family, most: int = 0) -> list[s
 
 
 def about_masks(examples: list[Example], data: DataConfig) -> list[str]:
-    """A line where masks are wanted and there are none, or not on each of the person's own images."""
+    """A line where masks are wanted and there are none, or not on each of the person's own images, and on those of
+    another shape than their images.
+    """
     own = [e for e in examples if not e.regularization] if data.masks else []
+    strange = [e.name for e in own if _is_stretched(e)]
+    lines = []
+    if strange:
+        many = pluralize(len(strange), "mask")
+        lines = [f"{many} of another shape than the image, {strange[0]} among them: stretched over it."]
     lacking = [e.name for e in own if e.mask == "alpha" and not _has_alpha(e.item)]
     if not lacking:
-        return []
+        return lines
     if len(lacking) == len(own):
         return ["data.masks has no effect: no image has an alpha channel or a -masklabel.png beside it."]
-    return [f"No mask, so all of it counts: {pluralize(len(lacking), 'image')}, {lacking[0]} among them."]
+    return [*lines, f"No mask, so all of it counts: {pluralize(len(lacking), 'image')}, {lacking[0]} among them."]
 
 
 def encode_missing(
@@ -346,6 +354,14 @@ def _mask_of(item: Item, cache: Cache) -> str:
     """What the mask is made of: the content of its own file, else the image's alpha channel."""
     file = item.mask_file
     return cache.digest(file) if file else "alpha"
+
+
+def _is_stretched(example: Example) -> bool:
+    file = example.item.mask_file
+    try:
+        return file is not None and has_other_shape(size_of(file), example.original)
+    except DatasetError:  # said when it is encoded
+        return False
 
 
 def _has_alpha(item: Item) -> bool:

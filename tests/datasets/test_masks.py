@@ -1,4 +1,4 @@
-"""Masks: painted, set from a file, cleared and made by a model; every one can be taken back, and hostile ones do no harm."""
+"""Masks painted, set from a file, cleared and made by a model: each can be undone, and hostile ones do no harm."""
 
 import io
 import json

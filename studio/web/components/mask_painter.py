@@ -1,4 +1,7 @@
-"""The image of image to image, and a brush for its inpainting mask. gr.ImageEditor fails inside a closed accordion."""
+"""A brush over an image: for the inpainting mask of image to image, and for the masks of a dataset.
+
+gr.ImageEditor fails inside a closed accordion.
+"""
 
 import base64
 import binascii
@@ -36,7 +39,7 @@ class MaskPainter:
             sources=["upload", "clipboard"],
         )
         self.mask = gr.Textbox(visible=False)
-        self.canvas = gr.HTML("", elem_id="paint", html_template="${value}", js_on_load=_JS)
+        self.canvas = canvas("paint")
 
     def wire(self) -> None:
         self.source.change(self.show, [self.source, self.mask], self.canvas, **QUIET)
@@ -47,13 +50,14 @@ class MaskPainter:
         if not path:
             return ""
         kept = generation.keep_source(self.workspace, path)
-        return _html(kept, generation.mask_of(self.workspace, kept, name))
+        text = "Paint the part to change. With nothing painted, all of it changes."
+        return canvas_html(kept, generation.mask_of(self.workspace, kept, name), text)
 
     @show_errors
     def painted(self, path, event: gr.EventData):
         if not path:
             return gr.skip()
-        return generation.keep_mask(self.workspace, generation.keep_source(self.workspace, path), _png(event))
+        return generation.keep_mask(self.workspace, generation.keep_source(self.workspace, path), painted_image(event))
 
 
 def build(context: PageContext) -> MaskPainter:
@@ -62,19 +66,36 @@ def build(context: PageContext) -> MaskPainter:
     return part
 
 
-def _html(source: Path, mask: Path | None) -> str:
-    masked = f' data-mask="{escape(image_link(mask))}"' if mask else ""
+def canvas(name: str) -> gr.HTML:
+    """What `canvas_html` is shown in, with this element id; `component.click` gets what was painted."""
+    return gr.HTML("", elem_id=name, elem_classes="painter", html_template="${value}", js_on_load=_JS)
+
+
+def canvas_html(source: Path, mask: Path | None, text: str, size: tuple[int, int] | None = None, key: str = "") -> str:
+    """An image to paint on, with its brush.
+
+    size  of the canvas in pixels, where the mask was made for one; else as large as the image, at most MAX_SIZE
+    key   sent along with what was painted
+    """
+    data = f' data-mask="{escape(image_link(mask))}"' if mask else ""
+    data += f' data-width="{size[0]}" data-height="{size[1]}"' if size else ""
     return (
-        '<div class="note small">Paint the part to change. With nothing painted, all of it changes.</div>'
+        f'<div class="note small">{escape(text)}</div>'
         f'<div class="paint"><img src="{escape(image_link(source))}" alt="">'
-        f'<canvas aria-label="Mask"{masked}></canvas></div>'
+        f'<canvas aria-label="Mask" data-key="{escape(key)}"{data}></canvas></div>'
         '<div class="paint-tools"><label>Brush <input type="range" min="2" max="40" value="12" '
         'aria-label="Width of the brush"></label><label><input type="checkbox"> Eraser</label>'
         '<button type="button" data-clear>Clear</button></div>'
     )
 
 
-def _png(event: gr.EventData) -> Any:
+def painted_key(event: gr.EventData) -> str:
+    """The `key` of the canvas that was painted on."""
+    data = event._data if isinstance(event._data, dict) else {}
+    return str(data.get("key", ""))[:4000]
+
+
+def painted_image(event: gr.EventData) -> Any:
     """What was painted, as a PIL RGBA image. Raises GenerationError when it is none."""
     from PIL import Image
 

@@ -5,8 +5,8 @@ const setUp = canvas => {
   const image = element.querySelector('.paint img');
   const begin = () => {
     const scale = Math.min(1, SIDE / Math.max(image.naturalWidth, image.naturalHeight));
-    canvas.width = Math.round(image.naturalWidth * scale);
-    canvas.height = Math.round(image.naturalHeight * scale);
+    canvas.width = Number(canvas.dataset.width) || Math.round(image.naturalWidth * scale);
+    canvas.height = Number(canvas.dataset.height) || Math.round(image.naturalHeight * scale);
     if (!canvas.dataset.mask) return;
     const mask = new Image();
     mask.onload = () => {
@@ -14,8 +14,7 @@ const setUp = canvas => {
       pen.drawImage(mask, 0, 0, canvas.width, canvas.height);
       const data = pen.getImageData(0, 0, canvas.width, canvas.height);
       for (let i = 0; i < data.data.length; i += 4) {
-        const on = data.data[i] > 127;
-        data.data.set(on ? [255, 64, 64, 255] : [0, 0, 0, 0], i);
+        data.data.set([255, 64, 64, data.data[i]], i);  // grey is half a mask
       }
       pen.putImageData(data, 0, 0);
     };
@@ -28,7 +27,7 @@ new MutationObserver(find).observe(element, {childList: true, subtree: true});
 find();
 const send = () => {
   const canvas = element.querySelector('canvas');
-  trigger('click', {act: 'mask', arg: canvas ? canvas.toDataURL('image/png') : ''});
+  trigger('click', {act: 'mask', key: canvas?.dataset.key, arg: canvas ? canvas.toDataURL('image/png') : ''});
 };
 let last = null;
 const place = (canvas, event) => {

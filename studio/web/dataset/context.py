@@ -11,6 +11,7 @@ from studio.web.components.context import PageContext
 
 if TYPE_CHECKING:
     from studio.web.dataset.captions import Captions
+    from studio.web.dataset.image_editor import ImageEditor
     from studio.web.dataset.images import Images
 
 
@@ -23,6 +24,7 @@ class DatasetContext(PageContext):
     requested   "dataset/file" of an image to open, from another part
     captions    the trigger word, and the captioner with its settings
     images      the page of images that is shown, and its filter
+    editor      the image that is open
     """
 
     choice: gr.Dropdown
@@ -30,3 +32,4 @@ class DatasetContext(PageContext):
     requested: gr.State
     captions: Captions = field(init=False)
     images: Images = field(init=False)
+    editor: ImageEditor = field(init=False)

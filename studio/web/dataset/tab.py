@@ -16,6 +16,8 @@ from studio.web.dataset import (
     image_editor,
     images,
     imports,
+    mask_editor,
+    masks,
     start,
 )
 from studio.web.dataset.context import DatasetContext
@@ -53,9 +55,11 @@ class DatasetTab:
                 history.undo_bar(context)
                 with gr.Tabs(elem_id="dataset-tabs") as self.tabs:
                     self.images = context.images = images.build(context)
-                    image_editor.build(context)
+                    context.editor = image_editor.build(context)
+                    mask_editor.build(context)
                     check.build(context)
                     bulk_edit.build(context)
+                    masks.build(context)
                     captioners.build(context)
                     history.build(context)
 

@@ -4,7 +4,7 @@ import gradio as gr
 
 from studio.errors import StudioError
 from studio.services import runs
-from studio.services.thumbnails import cropped
+from studio.services.thumbnails import cropped, masked
 from studio.web.components.fields import QUIET, gallery
 from studio.web.components.html import note
 from studio.web.errors import show_errors
@@ -12,7 +12,8 @@ from studio.web.train.context import TrainContext
 from studio.workspace import Workspace
 
 CROPS = 24  # images that are shown
-KEYS = ("base", "data.resolution", "data.buckets", "data.upscale", "data.masks", "data.outside")  # settings that decide
+# Settings that decide.
+KEYS = ("base", *(f"data.{key}" for key in ("resolution", "buckets", "upscale", "masks", "outside")))
 
 
 class Crops:
@@ -62,13 +63,15 @@ def build(context: TrainContext) -> Crops:
 def crops(workspace: Workspace, dataset: str, given: dict) -> tuple[str, list[tuple[str, str]]]:
     """(HTML of the buckets, (file, label) of the first images). Raises StudioError."""
     found, counts = runs.crops_of(workspace, dataset, given)
-    cells, outside = [], float(given.get("data.outside", 0)) if given.get("data.masks") else None
+    cells, dark = [], ""
     for crop in found[:CROPS]:
         box = crop.frame.box(crop.width, crop.height)
         lost = f"{100 * crop.frame.lost:.0f} % cropped" if crop.frame.lost >= 0.005 else "not cropped"
         size = f"{crop.frame.size[0]} × {crop.frame.size[1]}"
-        cells.append((str(cropped(workspace, crop.item, box, crop.width, outside)), f"{size} · {lost}"))
+        small = None
+        if crop.outside is not None:
+            small, dark = masked(workspace, crop.item, crop.outside), " What masks leave out is dark."
+        cells.append((str(cropped(workspace, crop.item.path, box, crop.width, small)), f"{size} · {lost}"))
     sizes = ", ".join(f"{w} × {h}: {count}" for (w, h), count in sorted(counts.items()))
     more = f" The first {CROPS} are shown; what is cropped is pale." if len(found) > CROPS else ""
-    dark = " What masks leave out is dark." if outside is not None else ""
     return note(f"Images by size: {sizes}.{more}{dark}"), cells

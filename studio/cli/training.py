@@ -224,6 +224,10 @@ def _line(kind: str, view, folder: Path) -> str:
         return f"{at}  preview {view.previews[-1][2]}"
     if kind == "Checkpoint":
         return f"{at}  checkpoint saved"
+    if kind == "Scored" and view.scores:
+        return f"{at}  {view.scores[-1].line()}"
+    if kind == "Judged" and view.verdict:
+        return f"{at}  {view.verdict.sentence} {view.verdict.remedy}".rstrip()
     if kind == "Finished":
         return f"{at}  {view.message}"
     if kind == "Stopped":

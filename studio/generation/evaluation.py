@@ -95,6 +95,7 @@ class Measured:
 
     usual, alike  of the training set `dataset`, see TrainingImages
     held_out      of the adapter's run: its held-out loss against the base's, -0.38 for 38 % lower; None: not known
+    verdict       on the adapter's run, in a sentence; "" where none is known
     """
 
     adapter: str
@@ -107,6 +108,7 @@ class Measured:
     usual: float | None = None
     alike: float | None = None
     held_out: float | None = None
+    verdict: str = ""
 
     def curve(self, measure: str) -> list[tuple[float, float]]:
         """(mean, standard deviation) over the seeds at each strength; [] of what was not measured."""
@@ -118,7 +120,8 @@ class Measured:
             [mean for mean, _ in self.curve(measure)] for measure in ("prompt", "likeness", "nearest")
         )
         found = suggest(self.strengths, prompt, likeness, nearest, self.usual)
-        return replace(found, words=" ".join(filter(None, [found.words, beside_loss(found, self.held_out)])))
+        beside = f"The run's verdict: {self.verdict}" if self.verdict else beside_loss(found, self.held_out)
+        return replace(found, words=" ".join(filter(None, [found.words, beside])))
 
 
 # Nearness -----------------------------------------------------------------------------------------------------------

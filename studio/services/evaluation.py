@@ -100,7 +100,7 @@ def start_measuring(
         except DownloadStopped:
             return
         try:
-            facts = (adapter_name(key), _held_out(workspace, key))
+            facts = (adapter_name(key), _held_out(workspace, key), _verdict(workspace, key))
             _measure(workspace, job, recipe, index, facts, items, name, words, seeds, clip, encoder)
         except GenerationError:
             if not job.stop_event.is_set():
@@ -132,7 +132,7 @@ def _measure(
     job: Job,
     recipe: Any,
     index: int,
-    facts: tuple[str, float | None],
+    facts: tuple[str, float | None, str],
     items: "list[Item]",
     dataset: str,
     triggers: tuple[str, ...],
@@ -140,7 +140,7 @@ def _measure(
     clip: Any,
     encoder: str,
 ) -> None:
-    """facts: the adapter's name, and the held-out loss of its run, see Measured."""
+    """facts: the adapter's name, the held-out loss of its run and the verdict on it, see Measured."""
     from studio.generation import evaluation, save_image
     from studio.generation.strength_sweep import STRENGTHS, at_strength, draw_strength_sweep
 
@@ -159,7 +159,7 @@ def _measure(
         (),
         dataset,
         *((len(known.seen), known.usual, known.alike) if known else (0, None, None)),
-        facts[1],
+        *facts[1:],
     )
     began, parts = time.monotonic(), generation.PARTS
     job.done, job.total = 0, seeds * parts
@@ -271,6 +271,19 @@ def _held_out(workspace: Workspace, key: str) -> float | None:
     with suppress(OSError, StudioError):
         return summary(workspace, checked_name(name, "run")).against_base
     return None
+
+
+def _verdict(workspace: Workspace, key: str) -> str:
+    """See Measured; the one that Train shows."""
+    from studio.training import read_run
+
+    kind, _, name = key.partition(":")
+    if f"{kind}:" not in ("run:", generation.LIVE):
+        return ""
+    with suppress(OSError, StudioError):
+        found = read_run(workspace, checked_name(name, "run")).verdict
+        return f"{found.sentence} {found.remedy}".strip() if found else ""
+    return ""
 
 
 def _config(workspace: Workspace, key: str) -> Any:

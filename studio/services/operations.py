@@ -139,6 +139,7 @@ def all_operations() -> dict[str, Operation]:
         run_library,
         run_queue,
         runs,
+        scorecards,
         system,
     )
 

@@ -464,6 +464,8 @@ def run_status(workspace: Workspace, run: AnyRun = "") -> dict[str, Any]:
 
 
 def _answer(workspace: Workspace, view: Any) -> dict[str, Any]:
+    from studio.training.scorecard.of_run import as_answer
+
     fields = ("name", "state", "step", "steps", "steps_per_second", "seconds_left", "message", "setup")
     validations = [asdict(one) for one in view.validations]
     export_check = asdict(view.export_check) if view.export_check else None
@@ -474,7 +476,8 @@ def _answer(workspace: Workspace, view: Any) -> dict[str, Any]:
         "rate": view.steps_per_second,  # this and the next two are version 0.1's names
         "looks": validations,
         "certificate": export_check,
-        "verdict": view.validations[-1].verdict if view.validations else "",
+        "verdict": view.word,
+        "scorecard": {"verdict": asdict(view.verdict) if view.verdict else None, "scores": as_answer(view.scores)},
         "warnings": [{"step": step, "message": message} for step, message in view.warnings],
         "hardest": [
             {"file": item.path.name, "caption": item.caption, "times_usual": hard}

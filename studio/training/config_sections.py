@@ -247,3 +247,9 @@ class ValidationConfig(Section):
     stop: bool = Field(
         False, description="Early stopping: stop when the held-out loss keeps rising; the best is kept anyway."
     )
+    scorecard: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Scorecard: share of the run's computing spent on drawing and scoring its checkpoints. 0: off.",
+    )

@@ -87,6 +87,35 @@ class ExportChecked:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """A checkpoint's scorecard, see `scorecard.scores`."""
+
+    step: int  # whose weights were measured; the run may be farther
+    measures: dict[str, list[float]]  # name: [value, its standard error, images]
+    strengths: list[float] = field(default_factory=list)
+    strength_losses: list[float] = field(default_factory=list)  # held-out, as shares of the base's, at each of them
+    suspects: list[str] = field(default_factory=list)
+    encoder: str = ""
+    rows: int = 0
+    seconds: float = 0.0
+    sheet: str = ""  # in the run folder
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on the run, see `scorecard.verdict`."""
+
+    step: int
+    outcome: str
+    checkpoint: int
+    strength: float
+    sentence: str
+    remedy: str = ""
+    link: str = ""
+    scoring: float = 0.0  # share of the run's time that scorecards took
+
+
+@dataclass(frozen=True)
 class Finished:
     step: int
     kept: int  # the step whose weights adapter.safetensors holds
@@ -115,6 +144,8 @@ Event = (
     | RolledBack
     | Warned
     | ExportChecked
+    | Scored
+    | Judged
     | Finished
     | Stopped
     | Failed
@@ -163,10 +194,20 @@ def _are_numbers(value: Any) -> bool:
     return type(value) is list and all(map(_is_number, value))
 
 
+def _are_texts(value: Any) -> bool:
+    return type(value) is list and all(map(_is_text, value))
+
+
+def _is_table(value: Any) -> bool:
+    return type(value) is dict and all(_is_text(key) and _are_numbers(row) for key, row in value.items())
+
+
 _CHECKS: dict[Any, Callable[[Any], bool]] = {
     int: _is_integer,
     float: _is_number,
     str: _is_text,
     list[float]: _are_numbers,
+    list[str]: _are_texts,
+    dict[str, list[float]]: _is_table,
 }
 _FITS = {cls: {one.name: _CHECKS[one.type] for one in fields(cls)} for cls in KINDS.values()}

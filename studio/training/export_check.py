@@ -1,5 +1,6 @@
 """The export check: is the saved file what was trained? It is loaded into a clean pipeline and compared."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,15 @@ from PIL import Image
 from studio.adapters import attach_file, read_adapter
 from studio.basemodels import Family, load_base
 from studio.building import building
+from studio.errors import user_message
 from studio.generation import Recipe, draw
 from studio.training.config import RunConfig
-from studio.training.events import ExportChecked
+from studio.training.events import ExportChecked, Warned
 from studio.training.preview_prompts import prompt_and_strength
 from studio.training.previews import side_of
 from studio.training.train_step import TrainStep
 
+log = logging.getLogger(__name__)
 STEPS = 8
 ALIKE = 2.0  # steps of 1/255, mean over the pixels: rounding in half precision stays below it
 
@@ -56,6 +59,21 @@ def check_export(step: int, config: RunConfig, train_step: TrainStep, precision:
             f"{unused} keys unused. Please report this; the checkpoints hold the trained weights."
         )
     return ExportChecked(step, round(away, 4), unused, message)
+
+
+def try_export_check(
+    step: int, config: RunConfig, train_step: TrainStep, precision: str, folder: Path
+) -> ExportChecked | Warned:
+    """The proof of the run's file; without one the run has ended well all the same."""
+    file = folder / "adapter.safetensors"
+    try:
+        return check_export(step, config, train_step, precision, file)
+    except Exception as error:  # the base is gone from the disk, or there is no memory for a second one
+        reason = user_message(error)
+        if reason is None:
+            raise
+        log.exception("the export check")
+        return Warned(step, f"{file.name} is written, but was not tried in a fresh copy of the base: {reason}")
 
 
 def _apart(one: Image.Image, other: Image.Image) -> float:

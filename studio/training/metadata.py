@@ -7,13 +7,23 @@ from pathlib import Path
 from studio.datasets import Item
 from studio.datasets.dataset import KOHYA
 from studio.training.config import RunConfig
+from studio.training.scorecard.verdict import Verdict
 from studio.training.selection import caption_of
 
 
 def adapter_metadata(
-    config: RunConfig, items: list[Item], resolution: int, step: int, held_out: tuple[float, float] | None, weights: str
+    config: RunConfig,
+    items: list[Item],
+    resolution: int,
+    step: int,
+    held_out: tuple[float, float] | None,
+    weights: str,
+    verdict: Verdict | None = None,
 ) -> dict[str, str]:
-    """held_out: the loss on the held-out images with this adapter and with the base alone. weights: the base's hash."""
+    """held_out: the loss on the held-out images with this adapter and with the base alone. weights: the base's hash.
+
+    verdict: on the run, in the file that it keeps.
+    """
     data, training = config.data, config.training
     parts: dict[str, list[Item]] = {}  # by kohya's folders, where there are some
     for item in items:
@@ -47,6 +57,9 @@ def adapter_metadata(
     }
     if held_out:
         written |= {"studio.held_out_loss": f"{held_out[0]:.6f}", "studio.base_loss": f"{held_out[1]:.6f}"}
+    if verdict:
+        written |= {"studio.outcome": verdict.outcome, "studio.verdict": verdict.sentence}
+        written |= {"studio.strength": f"{verdict.strength:g}"} if verdict.usable else {}
     return {key: value for key, value in written.items() if value}
 
 

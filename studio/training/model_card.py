@@ -65,6 +65,8 @@ def model_card(
     if wanted.about.strip():
         parts.append(wanted.about.strip())
     parts.append(_about(view, config))
+    if view.verdict:
+        parts.append(f"**Verdict**: {_plain(view.verdict.sentence)}")
     if wanted.triggers:
         words = ", ".join(f"`{_code(word)}`" for word in wanted.triggers)
         parts.append(f"## Trigger words\n\nUse {words} in the prompt to call what was learned.")

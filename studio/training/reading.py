@@ -18,9 +18,11 @@ from studio.training.events import (
     ExportChecked,
     Failed,
     Finished,
+    Judged,
     Preparing,
     Preview,
     RolledBack,
+    Scored,
     Started,
     Step,
     Stopped,
@@ -28,6 +30,9 @@ from studio.training.events import (
     Warned,
     from_dict,
 )
+from studio.training.scorecard.of_run import from_event, judge_run, verdict_from, with_card
+from studio.training.scorecard.scores import Scores
+from studio.training.scorecard.verdict import Verdict
 
 LOG = "events.jsonl"
 KEPT = 6  # runs whose reading is remembered; one of 100,000 steps takes 20 MB
@@ -56,6 +61,25 @@ class RunView:
     last: Step | None = None
     export_check: ExportChecked | None = None
     adapter: Path | None = None
+    scores: list[Scores] = field(default_factory=list)  # of checkpoints, by step
+    judged: Judged | None = None  # the verdict that was given when the run ended, or was scored again
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The one verdict on the run: the one given; else by what was measured so far. None before a measurement."""
+        if self.judged is not None:
+            return verdict_from(self.judged)
+        if not self.scores and not any(one.step for one in self.validations):
+            return None
+        return judge_run(self.validations, self.scores)
+
+    @property
+    def word(self) -> str:
+        """The outcome of a run that is over; how the loss goes in one that is not."""
+        if self.state in ("running", "paused", "queued"):
+            return self.validations[-1].verdict if self.validations else ""
+        found = self.verdict
+        return found.outcome if found else ""
 
     @property
     def validation(self) -> list[tuple[int, float, float]]:
@@ -128,6 +152,7 @@ class Log:
                 validations=view.validations[:],
                 previews=view.previews[:],
                 warnings=view.warnings[:],
+                scores=view.scores[:],
             )
             started = self.started
         if started:
@@ -180,7 +205,8 @@ class Log:
 
 
 def _apply(view: RunView, event: Event, folder: Path) -> None:
-    view.step = event.step
+    if not isinstance(event, Scored):  # a checkpoint, perhaps an earlier one
+        view.step = event.step
     match event:
         case Step():
             view.steps_per_second, view.seconds_left, view.last = event.steps_per_second, event.seconds_left, event
@@ -212,6 +238,10 @@ def _apply(view: RunView, event: Event, folder: Path) -> None:
             view.warnings.append((event.step, event.message))
         case ExportChecked():
             view.export_check = event
+        case Scored():
+            view.scores = with_card(view.scores, from_event(event))
+        case Judged():
+            view.judged = event
         case Finished() | Stopped() | Failed():
             view.state, view.message, view.seconds_left = type(event).__name__.lower(), event.message, 0.0
         case _:
@@ -229,7 +259,8 @@ def _forget_after(view: RunView, step: int) -> None:
     view.losses = [row for row in view.losses if row[0] <= step]
     view.validations = [one for one in view.validations if one.step <= step]
     view.previews = [row for row in view.previews if row[0] <= step]
-    view.export_check = None
+    view.scores = [one for one in view.scores if one.step <= step]
+    view.export_check = view.judged = None
 
 
 def _skimmed(lines: list[bytes]) -> list[bytes]:

@@ -31,6 +31,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._outside, self._ticks = 0.0, deque[float](maxlen=WINDOW + 1)
+        self._begun = time.monotonic()
 
     def start(self) -> None:
         self._ticks.append(self._now())
@@ -43,6 +44,11 @@ class Clock:
     def seconds(self) -> float:
         """A step takes, over the last WINDOW ones, with validations and previews between them."""
         return max(1e-6, (self._ticks[-1] - self._ticks[0]) / max(1, len(self._ticks) - 1))
+
+    @property
+    def total(self) -> float:
+        """Seconds since it was made."""
+        return self._now() - self._begun
 
     @contextmanager
     def away(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from studio.workspace import Workspace, atomic_write, is_valid_unicode, size_of
 
 POINTS = 1000  # of a line
 FRESH = 120.0  # seconds: a log that changed this lately is likely to grow on, so its reading is remembered
-VERSION = 1  # of what is kept; another one is made again
+VERSION = 2  # of what is kept; another one is made again
 
 
 Point = TypeVar("Point")
@@ -37,7 +37,7 @@ class Summary:
     steps: int
     best: float | None  # the lowest held-out loss
     base_loss: float | None  # the base model's, at that validation
-    verdict: str
+    verdict: str  # see RunView.word
     changed: float  # seconds since 1970
     preview: str  # file of the newest one in the run folder, or ""
     size: int  # bytes on disk
@@ -124,7 +124,7 @@ def _make(workspace: Workspace, name: str, stamp: Stamp) -> tuple[Summary, Cours
         view.steps or config.training.steps,
         best.loss if best else None,
         best.base_loss if best else None,
-        validated[-1].verdict if validated else "",
+        view.word,
         max(stamp[1], stamp[0]) / 1e9,
         _inside(view, folder)[-1][2] if view.previews else "",
         size_of(folder),

@@ -37,6 +37,19 @@ class StepResult:
     warning: str | None = None  # what the person should know of it
 
 
+def fault_of(reading: StepResult, overflow: bool) -> str | None:
+    """What is wrong when a loss or a gradient is not a number any more; None for nothing.
+
+    overflow: whether gradients may be infinite, since fp16's scaler steps over these by itself.
+    """
+    fine = torch.isfinite(reading.losses)
+    if fine.all() and (overflow or torch.isfinite(reading.norm)):
+        return None
+    bad = [name for name, ok in zip(reading.names, fine.tolist()) if not ok] or reading.names
+    names = ", ".join(sorted(set(bad))[:4])
+    return f"The loss was not a number any more at step {reading.step}, with {names}."
+
+
 class TrainStep:
     """Adapters on a base, and how they are adjusted."""
 

@@ -7,11 +7,11 @@ that a run that goes on from a checkpoint, or on more distributed, is the run th
 import logging
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from studio import devices
 from studio.basemodels import load_base
@@ -23,23 +23,22 @@ from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache, key_of
 from studio.training.changes import as_begun
 from studio.training.config import RunConfig, config_from_toml
-from studio.training.defaults import usual_line
 from studio.training.difficulty import Difficulty
 from studio.training.distributed import Distributed
 from studio.training.events import (
     Checkpoint,
     Event,
-    ExportChecked,
     Failed,
     Finished,
     RolledBack,
     Started,
     Step,
     Stopped,
+    Validation,
     Warned,
 )
 from studio.training.examples import BatchLoader, Example
-from studio.training.export_check import check_export
+from studio.training.export_check import try_export_check
 from studio.training.made_of import short
 from studio.training.memorization import MemorizationCheck
 from studio.training.metadata import adapter_metadata
@@ -47,10 +46,14 @@ from studio.training.micro_batches import DoesNotFit
 from studio.training.optimizers import current_lr
 from studio.training.preparing import prepare
 from studio.training.previews import draw_previews
-from studio.training.reading import at_work
+from studio.training.reading import at_work, read_run_folder
+from studio.training.run_report import result_line, setup_line
 from studio.training.run_resources import Clock, memory_used, precision_of
+from studio.training.scorecard.in_run import RunScorer
+from studio.training.scorecard.of_run import judged_event
+from studio.training.scorecard.verdict import Verdict
 from studio.training.selection import split
-from studio.training.train_step import StepResult, TrainStep
+from studio.training.train_step import StepResult, TrainStep, fault_of
 from studio.training.validation import Validator
 from studio.workspace import Workspace
 
@@ -143,6 +146,8 @@ class _Run:
         self.difficulty = Difficulty()
         self.memory: MemorizationCheck | None = None
         self.held: Validator | None = None
+        self.scoring: RunScorer | None = None
+        self.verdict: Verdict | None = None
         self.measured_elsewhere = False  # whether the checkpoint's held-out losses are of other images
         self.leaving = ExitStack()  # takes the adapters off the base, which others may use
         self.begun = max((int(f.name) for f in checkpoints.every(folder)), default=0)
@@ -189,6 +194,7 @@ class _Run:
             self.train_step.strength = 0.0
             self.held.base_rows = self.held.measure()
             self.train_step.strength = 1.0
+        self.scoring = RunScorer(config, base, examples, held_out, self.folder, self._set_strength)
         if config.preview.every and self.distributed.is_main:
             check = MemorizationCheck.of(examples, base)
             self.memory = None if isinstance(check, str) else check
@@ -231,7 +237,7 @@ class _Run:
                 continue
             fault = None
             for reading in waiting:
-                fault = self._fault(reading)
+                fault = fault_of(reading, self.train_step.scaler.is_enabled())
                 if fault:
                     break
                 yield self._take(reading)
@@ -281,16 +287,6 @@ class _Run:
             current_lr(optimizer, "text_encoder"),
         )
 
-    def _fault(self, reading: StepResult) -> str | None:
-        """What is wrong when a loss or a gradient is not a number any more."""
-        fine = torch.isfinite(reading.losses)
-        overflow = self.train_step.scaler.is_enabled()  # in fp16 the scaler steps over these by itself
-        if fine.all() and (overflow or torch.isfinite(reading.norm)):
-            return None
-        bad = [name for name, ok in zip(reading.names, fine.tolist()) if not ok] or reading.names
-        names = ", ".join(sorted(set(bad))[:4])
-        return f"The loss was not a number any more at step {reading.step}, with {names}."
-
     def _validate(self, step: int) -> Iterator[Event]:
         """Measure on the held-out images, and remember the weights when they are the best so far."""
         if not self.held:
@@ -298,16 +294,43 @@ class _Run:
         with self.train_step.evaluation_weights():
             event = self.held.validate(step)
             if step and (self.best is None or event.loss < self.best["loss"]):
-                self.best = {
-                    "step": step,
-                    "loss": event.loss,
-                    "base_loss": event.base_loss,
-                    "values": self.train_step.values(),
-                }
+                self.best = _best(event, self.train_step.values())
         yield event
         turned = event.verdict == verdict.OVERFITTING and self.held.verdicts[-2:-1] != [verdict.OVERFITTING]
         if turned and self.best:
             yield Warned(step, f"Over-fitting: the held-out loss was lowest at step {self.best['step']}; it is kept.")
+        if step and self.scoring and self.scoring.due(step):
+            yield from self._score(step, event)
+
+    def _set_strength(self, value: float) -> None:
+        self.train_step.strength = value
+
+    def _score(self, step: int, loss: Validation | None = None, last: bool = False) -> Iterator[Event]:
+        """The scorecard of the weights as they would be saved now. loss: their validation; last: of the result."""
+        scoring = self.scoring
+        assert scoring is not None
+        with nullcontext() if last and self.best else self.train_step.evaluation_weights():  # the best are evaluated
+            if self.distributed.is_main:
+                with self.train_step.drawing():
+                    yield from scoring.score(step, last)
+                self.base.offload_encoders(text=not self.train_step.trains_text)
+            fault = self.distributed.broadcast(scoring.fault(step))
+            if loss is not None and not fault:
+                scoring.remember(_best(loss, self.train_step.values()))
+
+    def _judge(self, step: int) -> Iterator[Event]:
+        """Score the best weights, and let the verdict say whether to keep those or better drawn ones."""
+        scoring = self.scoring
+        if scoring is None:
+            return
+        if scoring.plan.size and not self.stop.is_set():
+            if self.best:
+                self.train_step.put(self.best["values"])
+            yield from self._score(self.best["step"] if self.best else step, last=True)
+        self.verdict = read_run_folder(self.folder).verdict if self.distributed.is_main else None
+        chosen = self.distributed.broadcast(self.verdict.checkpoint if self.verdict else 0)
+        if self.best and scoring.sound and chosen == scoring.sound["step"]:
+            self.best = scoring.sound
 
     def _measure_anew(self, step: int) -> Iterator[Event]:
         """The checkpoint's held-out losses are of other images: the best weights and these are measured on what is
@@ -379,13 +402,16 @@ class _Run:
 
     def _conclude(self, step: int) -> Iterator[Event]:
         """Write the result, prove it, and say how it went."""
+        yield from self._judge(step)
         kept = self._save_result(step)
         stopped = step < self.config.training.steps
-        message = self._sentence(kept, step)
+        message = result_line(kept, step, self.best, self.held, self.verdict)
         by_itself = stopped and not self.stop.is_set() and self._has_turned()
         if self.distributed.is_main:
             if not stopped or by_itself:
-                yield self._export_check(step)
+                yield try_export_check(step, self.config, self.train_step, self.precision, self.folder)
+            if self.verdict and self.scoring:
+                yield judged_event(step, self.verdict, self.scoring.seconds / max(1e-3, self.clock.total))
             if by_itself:
                 yield Finished(step, kept, f"Stopped at step {step}, since the held-out loss rose. {message}")
             elif stopped:
@@ -393,18 +419,6 @@ class _Run:
             else:
                 yield Finished(step, kept, f"Finished. {message}")
         self.distributed.wait()
-
-    def _export_check(self, step: int) -> ExportChecked | Warned:
-        """The proof of the file; without one the run has ended well all the same."""
-        file = self.folder / "adapter.safetensors"
-        try:
-            return check_export(step, self.config, self.train_step, self.precision, file)
-        except Exception as error:  # the base is gone from the disk, or there is no memory for a second one
-            reason = user_message(error)
-            if reason is None:
-                raise
-            log.exception("the export check")
-            return Warned(step, f"{file.name} is written, but was not tried in a fresh copy of the base: {reason}")
 
     def _save_result(self, step: int) -> int:
         """adapter.safetensors: the best of the run, else its last step. Returns the step that it holds."""
@@ -432,33 +446,15 @@ class _Run:
         self._save_result(self.best["step"])
         return f" adapter.safetensors holds its best, from step {self.best['step']}."
 
-    def _sentence(self, kept: int, step: int) -> str:
-        if not self.best or not self.held:
-            return f"adapter.safetensors holds step {kept}."
-        change = 100 * (self.best["loss"] / self.best["base_loss"] - 1)
-        which = f"its best, step {kept}" if kept != step else "the last step, which was the best"
-        against = f"{change:+.0f} %".replace("-", "−")
-        summary = f"Held-out loss {against} against the base; adapter.safetensors holds {which}."
-        return f"{summary} Verdict: {verdict.of_finished(self.held.verdicts[-1])}. {self.held.describe()}"
-
     def _metadata(self, step: int, best: dict[str, Any] | None) -> dict[str, str]:
         losses = (best["loss"], best["base_loss"]) if best else None
         resolution = self.config.data.resolution or self.base.resolution
-        return adapter_metadata(self.config, self.chosen.items, resolution, step, losses, self.weights)
+        verdict = self.verdict if best else None
+        return adapter_metadata(self.config, self.chosen.items, resolution, step, losses, self.weights, verdict)
 
     def _setup(self, examples: list[Example]) -> str:
-        own, other = (len({e.item.path for e in examples if e.regularization is kind}) for kind in (False, True))
-        buckets = ", ".join(
-            f"{w} × {h}: {len(self.plan.own[w, h]) + len(self.plan.regularization[w, h])}" for w, h in self.plan.places
-        )
-        beside = f" and as often {other} regularization images" if other else ""
-        many = f" on {self.distributed.count} processes" if self.distributed.count > 1 else ""
-        account = " ".join(self.chosen.accounts)
-        settings = self.config.training
-        epochs, _ = self.plan.times_seen(settings.steps * settings.batch_size * settings.accumulation)
-        length = f"{settings.steps:,} steps, {epochs:.3g} epochs."
-        usual = usual_line(self.config)
-        return f"{own} images{beside} ({buckets}){many}. {length} {account} {self.base.placed()} {usual}".strip()
+        scoring = self.scoring.line() if self.scoring else ""
+        return setup_line(self.config, self.base, self.plan, self.chosen, examples, self.distributed, scoring)
 
     def _state(self, step: int) -> dict[str, Any]:
         """All that a run needs to go on as if it had never stopped."""
@@ -472,6 +468,7 @@ class _Run:
             "train_step": self.train_step.state(),
             "held": self.held.state() if self.held else None,
             "memory": self.memory.state() if self.memory else None,
+            "scoring": self.scoring.state() if self.scoring else None,
         }
 
     def _restore(self, state: dict[str, Any] | None) -> int:
@@ -486,7 +483,14 @@ class _Run:
         self.measured_elsewhere = not same
         if self.memory and state["memory"]:
             self.memory.restore(state["memory"])
+        if self.scoring and same:
+            self.scoring.restore(state.get("scoring"))
         return int(state["step"])
+
+
+def _best(event: Validation, values: list[Tensor]) -> dict[str, Any]:
+    """What is remembered of weights that may be kept."""
+    return {"step": event.step, "loss": event.loss, "base_loss": event.base_loss, "values": values}
 
 
 def _due(step: int, every: int) -> bool:

@@ -34,11 +34,6 @@ def judge(history: list[tuple[int, float]], now: Tensor, best: Tensor, base: Ten
     return LEARNING if _fell(history, small) else PLATEAU
 
 
-def of_finished(word: str) -> str:
-    """The verdict on a run that is over."""
-    return "learned" if word == LEARNING else word
-
-
 def difference(one: Tensor, other: Tensor) -> tuple[float, float]:
     """(mean of one - other, its standard error)."""
     cells = (one - other).flatten()

@@ -202,7 +202,7 @@ def test_a_summary_tells_what_the_folder_does_and_is_made_once(workspace, monkey
     found = summary(workspace, "a")
     assert (found.base, found.dataset, found.state) == ("starter", "cats", "finished")
     assert (found.step, found.steps) == (3000, 3000)
-    assert found.best == pytest.approx(1 / 3000) and found.base_loss == 0.5 and found.verdict == "learning"
+    assert found.best == pytest.approx(1 / 3000) and found.base_loss == 0.5 and found.verdict == "learned"
     assert found.size == sum(path.stat().st_size for path in folder.rglob("*"))
     line = course(workspace, "a")
     assert len(line.trained) == 1000 and line.trained[-1] == (3000, 2 / 3000) and len(line.held_out) == 6

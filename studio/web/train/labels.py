@@ -78,6 +78,7 @@ GROUPS = {  # heading of a folded part -> its settings, with their labels
         "validation.every": "Validate every",
         "validation.fraction": "Validation fraction",
         "validation.stop": "Stop when overfitting",
+        "validation.scorecard": "Scorecard budget",
     },
     "Saving and speed": {
         "training.checkpoint_every": "Checkpoint every",

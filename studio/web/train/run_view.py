@@ -4,8 +4,9 @@ from typing import Any
 
 import gradio as gr
 
-from studio.services import runs
+from studio.services import runs, scorecards
 from studio.services.thumbnails import thumbnail
+from studio.web.components.clickable import clickable_html
 from studio.web.components.fields import QUIET, gallery
 from studio.web.components.html import empty, note
 from studio.web.components.loss_chart import empty_chart, loss_chart
@@ -14,8 +15,11 @@ from studio.web.train import run_details, views
 from studio.web.train.context import TrainContext
 from studio.web.train.controls import OFF, line
 from studio.web.train.form import shown_in
+from studio.web.train.labels import LABELS
+from studio.web.train.scorecard_view import GO_JS, scorecard
 
 NO_RUN = empty("No run yet", "Choose a dataset and press Start. A first run of 200 steps takes minutes on a laptop.")
+CARDS = 3  # checkpoints that the button scores
 PREVIEWS = 24  # the newest ones shown
 
 
@@ -27,6 +31,7 @@ class RunView:
         with gr.Tab("This run", id="one", elem_id="tab-one") as context.run_tab:
             self.run.render()
             self.status = gr.HTML(NO_RUN, elem_id="status", padding=False)
+            self.verdict = clickable_html("verdict", script=GO_JS, visible=False)
             self._tools()
             self.chart = gr.HTML(
                 empty_chart("The loss is shown here during training."), elem_id="loss", visible=False, padding=False
@@ -39,8 +44,8 @@ class RunView:
                 self.hardest_images = gallery("hard-images")
             with gr.Column(visible=False, elem_id="run-extras") as self.details:
                 run_details.build(context)
-        self.tools = [self.onward, self.download, self.resume, self.copy]
-        self.below = [self.chart, self.warnings, self.heading, self.previews, self.hardest, self.details]
+        self.tools = [self.onward, self.download, self.resume, self.score, self.copy]
+        self.below = [self.verdict, self.chart, self.warnings, self.heading, self.previews, self.hardest, self.details]
         self.outputs = [self.status, *self.tools, self.extending, self.extend, *self.below]
 
     def _tools(self) -> None:
@@ -49,6 +54,7 @@ class RunView:
             self.onward = gr.Button("Try this adapter →", elem_id="to-generate", **small)
             self.download = gr.DownloadButton("Download adapter", elem_id="download", **small)
             self.resume = gr.Button("Resume this run", elem_id="resume", **small)
+            self.score = gr.Button("Score checkpoints", elem_id="score-run", **small)
             self.copy = gr.Button("Copy settings", elem_id="copy-settings", **small)
             with gr.Row(visible=False, elem_classes="more", elem_id="extend") as self.extending:
                 self.more = gr.Number(
@@ -59,6 +65,7 @@ class RunView:
     def wire(self) -> None:
         form, message = self.context.form, self.context.message
         self.resume.click(self.resume_run, self.run, [self.resume, message], **QUIET)
+        self.score.click(self.score_run, self.run, [self.score, message], **QUIET)
         self.extend.click(self.extend_run, [self.run, self.more], [self.extending, message], **QUIET)
         self.copy.click(self.copy_settings, self.run, [*form.inputs, message], **QUIET)
         self.hardest.expand(self.show_hardest, self.run, [self.hardest_note, self.hardest_images], **QUIET)
@@ -67,6 +74,12 @@ class RunView:
     def resume_run(self, name):
         runs.resume_training(self.workspace, name or "")
         return {self.resume: OFF, self.context.message: line(note(f"{name}: resuming from its last checkpoint."))}
+
+    @show_errors
+    def score_run(self, name):
+        scorecards.score_run(self.workspace, name or "", CARDS)
+        message = line(note(f"{name}: its checkpoints are being scored; the verdict appears above."))
+        return {self.score: OFF, self.context.message: message}
 
     @show_errors
     def extend_run(self, name, steps):
@@ -108,6 +121,7 @@ class RunView:
             self.onward: gr.update(visible=ready),
             self.download: gr.update(visible=ready, value=str(copy) if copy else None),
             self.resume: gr.update(visible=view.state in runs.UNFINISHED, interactive=idle),
+            self.score: gr.update(visible=ready, interactive=idle),
             **dict.fromkeys((self.copy, self.details), gr.update(visible=True)),
             self.extending: gr.update(visible=view.state == "finished"),
             self.extend: gr.update(interactive=idle),
@@ -115,10 +129,14 @@ class RunView:
         shown = {
             "previews": (view.name, len(view.previews), view.previews[-1][0] if view.previews else 0),
             "warnings": (view.name, len(view.warnings)),
+            "verdict": (view.name, view.state, len(view.scores), view.verdict.sentence if view.verdict else ""),
             "hardest": (view.name, runs.knows_hardest(self.workspace, view.name)),
         }
         if shown["previews"] != last.get("previews"):
             updates |= self._previews(view)
+        if shown["verdict"] != last.get("verdict"):  # else its table would close itself each second
+            html = scorecard(view, LABELS, folder=self.workspace.runs / view.name)
+            updates[self.verdict] = gr.update(value=html, visible=bool(html))
         if shown["warnings"] != last.get("warnings"):  # else it would close itself each second
             html = views.warnings_list(view.warnings)
             updates[self.warnings] = gr.update(value=html, visible=bool(view.warnings))

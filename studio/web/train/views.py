@@ -13,6 +13,7 @@ from studio.text import duration, percent, pluralize, size
 from studio.web.components.clickable import button, checkbox, image_link
 from studio.web.components.html import empty, html_list, note, progress_bar
 from studio.web.components.loss_chart import COLOURS
+from studio.web.train.scorecard_view import kind_of
 
 PAGE = 60  # rows shown at a time
 SIGNS = {"stop": ("✗", "Would fail"), "warn": ("!", "Warning"), "note": ("·", "Note")}
@@ -85,7 +86,7 @@ def _facts(view, active: bool) -> list[tuple[str, str]]:
     validated = view.validations[-1] if view.validations else None
     if validated and validated.step and validated.base_loss:
         change = percent(validated.loss / validated.base_loss - 1)
-        facts.append(("validation against base", f"{change}{_pill(validated.verdict, view.state == 'finished')}"))
+        facts.append(("validation against base", f"{change}{_pill(view.word)}"))
     speed = view.steps_per_second
     if speed:
         facts.append(("speed", f"{speed:.1f} steps a second" if speed >= 1 else f"{1 / speed:.1f} s a step"))
@@ -96,19 +97,8 @@ def _facts(view, active: bool) -> list[tuple[str, str]]:
     return facts
 
 
-def verdict_kind(verdict: str) -> str:
-    """The class of a verdict's pill: good, bad or neither."""
-    return {"learning": "good", "over-fitting": "bad", "overfitting": "bad"}.get(verdict, "quiet-pill")
-
-
-def verdict_text(verdict: str, finished: bool) -> str:
-    """A finished run is not "learning" any more."""
-    return "learned" if verdict == "learning" and finished else verdict
-
-
-def _pill(verdict: str, finished: bool, tag: str = "i") -> str:
-    text = escape(verdict_text(verdict, finished))
-    return f' <{tag} class="pill {verdict_kind(verdict)}">{text}</{tag}>' if verdict else ""
+def _pill(verdict: str, tag: str = "i") -> str:
+    return f' <{tag} class="pill {kind_of(verdict)}">{escape(verdict)}</{tag}>' if verdict else ""
 
 
 def _bands(view) -> str:
@@ -171,7 +161,7 @@ def _row(row: Any, on: bool) -> str:
     run = row.run
     image = f'<img src="{escape(image_link(row.image))}" alt="" loading="lazy">' if row.image else "<i></i>"
     against = f"<b>{percent(run.against_base)}</b>" if run.against_base is not None else "<b>–</b>"
-    verdict = _pill(run.verdict, run.state == "finished", "span")
+    verdict = _pill(run.verdict, "span")
     best = ""
     if run.best is not None and run.base_loss is not None:
         numbers = f"{run.best:.4f} / {run.base_loss:.4f}"

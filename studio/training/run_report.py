@@ -1,0 +1,47 @@
+"""What a run says of itself in words: its setup at the start, its result at the end."""
+
+from typing import Any
+
+from studio.basemodels import Family
+from studio.training.batch_sampler import BatchSampler
+from studio.training.config import RunConfig
+from studio.training.defaults import usual_line
+from studio.training.distributed import Distributed
+from studio.training.examples import Example
+from studio.training.scorecard.verdict import Verdict
+from studio.training.selection import Selection
+from studio.training.validation import Validator
+
+
+def setup_line(
+    config: RunConfig,
+    base: Family,
+    plan: BatchSampler,
+    chosen: Selection,
+    examples: list[Example],
+    distributed: Distributed,
+    scoring: str,
+) -> str:
+    """Device, precision, images and buckets. scoring: what will be scored, in a sentence."""
+    own, other = (len({e.item.path for e in examples if e.regularization is kind}) for kind in (False, True))
+    buckets = ", ".join(f"{w} × {h}: {len(plan.own[w, h]) + len(plan.regularization[w, h])}" for w, h in plan.places)
+    beside = f" and as often {other} regularization images" if other else ""
+    many = f" on {distributed.count} processes" if distributed.count > 1 else ""
+    account = " ".join(chosen.accounts)
+    settings = config.training
+    epochs, _ = plan.times_seen(settings.steps * settings.batch_size * settings.accumulation)
+    length = f"{settings.steps:,} steps, {epochs:.3g} epochs."
+    usual = usual_line(config)
+    return f"{own} images{beside} ({buckets}){many}. {length} {account} {base.placed()} {scoring} {usual}".strip()
+
+
+def result_line(
+    kept: int, step: int, best: dict[str, Any] | None, held: Validator | None, verdict: Verdict | None
+) -> str:
+    """What adapter.safetensors holds, and the verdict."""
+    which = f"its best, step {kept}" if kept != step else f"the last step, {kept}"
+    holds = f"adapter.safetensors holds {which}."
+    if verdict is None:
+        return holds
+    where = held.describe() if best and held else ""
+    return " ".join(filter(None, [holds, f"Verdict: {verdict.outcome}.", where]))

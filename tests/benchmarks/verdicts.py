@@ -43,8 +43,8 @@ def main() -> None:
     given = parser.parse_args()
     sys.path.insert(0, str(RECIPE))
     if not given.table:
-        for seed in range(given.seeds):
-            for plant in PLANTS:
+        for plant in PLANTS:
+            for seed in range(given.seeds):
                 if given.only in plant.name:
                     planted(plant, seed, given.folder)
     print(table(given.folder))

@@ -225,12 +225,8 @@ class Scorer:
             return
         trained, usual = self._trained_seen()
         near, before_near = (seen @ trained.T).max(1).values, (start @ trained.T).max(1).values
-        strict = max(LEAST, 1 - QUARTER * (1 - usual))
-        flags = []
-        for place, n in enumerate(own):
-            asked = self.probes[n].kind == "trained" or not self.features.by_encoder
-            limit = strict if asked else usual
-            flags.append(float(is_memorized(near[place].item(), limit, before_near[place].item())))
+        limit = max(LEAST, 1 - QUARTER * (1 - usual))  # images of one subject are near to each other and no copies
+        flags = [float(is_memorized(one.item(), limit, other.item())) for one, other in zip(near, before_near)]
         measures["memorized"] = _measure(torch.tensor(flags))
 
     def _trained_seen(self) -> tuple[Tensor, float]:

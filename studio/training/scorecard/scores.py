@@ -34,7 +34,11 @@ MEASURES: dict[str, tuple[str, str]] = {  # name: (title, what it says)
         "How much nearer images of different prompts are to each other than the base's and the held-out ones: 100 % "
         "is one and the same image.",
     ),
-    "memorized": ("Memorized", "Share of the images that are nearer to a trained image than those are to each other."),
+    "memorized": (
+        "Memorized",
+        "Share of the images that have at most a quarter of the distance to a trained image that those have to "
+        "each other.",
+    ),
     "trigger": ("Trigger", "Likeness with the trigger word less that without it."),
     "gap": (
         "Gap",

@@ -28,7 +28,7 @@ SAME = 0.35  # collapse
 COPIED = 0.34  # share of images that are memorized
 GAP = 0.25  # of the base's loss: so much of what was learned is of the trained images alone
 FAR = 0.6  # drift
-BETTER = 0.005  # of the base's loss: another strength than 1 must be better by this
+BETTER = 0.02  # of the base's loss: another strength than 1 must be better by this
 
 
 @dataclass(frozen=True)

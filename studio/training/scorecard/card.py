@@ -193,7 +193,7 @@ class Scorer:
         if len(own) < 2 or len(images) < 2:
             return
         start, drawn = [self._base.images[n] for n in own], [now[n] for n in own]
-        places, plainly = [own.index(n) for n in bare], list(bare.values())
+        places, untriggered = [own.index(n) for n in bare], list(bare.values())
         for name, see in (("likeness", self.features.style), ("subject", self.features.content)):
             if name == "subject" and not self.features.by_encoder:
                 continue
@@ -205,8 +205,8 @@ class Scorer:
                 measures["room"] = Measure(round(max(0.0, apart) ** 0.5, 4), 0.0, len(a) + len(b))
             went = way(a, b, c)
             measures[name] = _measure(went)
-            if plainly:  # the image encoder's word counts where there is one: it comes last
-                alone = way(a, b, see(plainly) * scale, places)
+            if untriggered:  # the image encoder's word counts where there is one: it comes last
+                alone = way(a, b, see(untriggered) * scale, places)
                 measures["trigger"] = _measure(went[places] - alone)
 
     def _nearness(self, measures: dict, own: list[int], now: list[Image.Image]) -> None:

@@ -76,6 +76,22 @@ def quick_export_check() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def small_starter_folder(tmp_path_factory) -> Path:
+    from tests import small_starter
+
+    return small_starter.make(tmp_path_factory.mktemp("starter") / "starter")
+
+
+@pytest.fixture(scope="module")
+def small_starter(small_starter_folder) -> Iterator[Path]:
+    """For a file of tests, the starter is one whose steps take a tenth of the time."""
+    from tests import small_starter
+
+    with small_starter.instead(small_starter_folder) as folder:
+        yield folder
+
+
 class Budget:
     """Adds up the seconds of setup, call and teardown of each group of folders, in this process or in the workers."""
 

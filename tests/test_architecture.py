@@ -8,8 +8,6 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests import tiers
-
 ROOT = Path(__file__).parent.parent
 TOGETHER = """
 import sys, threading
@@ -46,11 +44,10 @@ sys.exit("; ".join(failed) or 0)
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "pair",
-    tiers.default(
-        [["count_tokens", "load_a_captioner"], ["load_a_captioner", "count_numbers"], ["count_numbers", "draw"]]
-    ),
+    [["count_tokens", "load_a_captioner"], ["load_a_captioner", "count_numbers"], ["count_numbers", "draw"]],
     ids="+".join,
 )
 def test_two_threads_that_need_a_library_first_both_get_it(pair):

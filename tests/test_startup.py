@@ -102,6 +102,7 @@ def test_a_wrong_flag_is_one_line_and_exit_2(arguments):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.full
 def test_a_workspace_that_cannot_be_made_is_one_line_and_exit_2(tmp_path):
     (tmp_path / "file").write_text("in the way")
     result = run("launch.py", "--no-browser", "--workspace", str(tmp_path / "file" / "inside"))

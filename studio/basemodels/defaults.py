@@ -20,7 +20,6 @@ from studio.basemodels.configs import read_config
 from studio.basemodels.registry import base_folder, pipeline_of
 from studio.basemodels.single_file import config_folder, kind_of_file, shapes_of
 from studio.errors import BaseModelError
-from studio.workspace import ASSETS
 
 Settings = Mapping[str, Any]
 
@@ -130,7 +129,7 @@ def variant_of(line: str) -> Variant:
     Raises BaseModelError.
     """
     choice, place = BaseChoice.of(line), base_folder(line)
-    if place == ASSETS / "starter":
+    if place == base_folder("starter"):
         return STARTER
     pipeline = pipeline_of(place, choice.family)
     configs = config_folder(place, kind_of_file(place, choice.family)) if place.is_file() else place

@@ -17,6 +17,8 @@ from studio.workspace import ASSETS, expanded
 if TYPE_CHECKING:
     from studio.basemodels.family import Family
 
+STARTER = ASSETS / "starter"
+
 # What model_index.json calls the pipeline: the file and the class here.
 FAMILIES = {
     "StableDiffusionPipeline": ("stable_diffusion", "StableDiffusion"),
@@ -42,7 +44,7 @@ def base_folder(name: str) -> Path:
     Options behind a "?" (see `choice.BaseChoice`) are ignored. Raises BaseModelError.
     """
     choice = BaseChoice.of(name)
-    folder = ASSETS / "starter" if choice.name == "starter" else expanded(choice.name)
+    folder = STARTER if choice.name == "starter" else expanded(choice.name)
     try:
         single = folder.is_file() and folder.suffix == ".safetensors"
         if single or (folder / "model_index.json").is_file():

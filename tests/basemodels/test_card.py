@@ -15,11 +15,12 @@ from studio.training import config_from, train
 from studio.training.events import Started
 from studio.training.preflight import preflight
 from studio.workspace import Workspace
+from tests import tiers
 from tests.basemodels.test_training import settings
 from tests.basemodels.tiny import MAKERS
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiers.default(MAKERS, "sd1", "flux-dev"))
 def test_a_card_says_what_the_loaded_base_says(bases, folders, name):
     base, card = bases(name), describe_base(str(folders(name)))
     assert card.title == base.title and not card.chosen

@@ -15,7 +15,7 @@ from studio.basemodels.hub_cache import variant_of
 from studio.errors import BaseModelError
 from studio.generation import draw
 from studio.hub import DownloadStopped
-from tests import hubs
+from tests import hubs, tiers
 from tests.basemodels.test_training import RECIPE
 
 
@@ -90,7 +90,9 @@ def test_what_is_here_does_not_come_again(hub):
     assert not hub.got
 
 
-@pytest.mark.parametrize("name, variant", [("art/half", "fp16"), ("art/both?variant=fp16", "fp16"), ("art/both", "")])
+@pytest.mark.parametrize(
+    "name, variant", tiers.default([("art/half", "fp16"), ("art/both?variant=fp16", "fp16"), ("art/both", "")])
+)
 def test_one_copy_of_the_weights_comes_and_is_loaded(hub, name, variant):
     folder = fetch_base(name)
     weights = [file for file in hub.got if file.endswith(".safetensors")]

@@ -75,7 +75,9 @@ def test_the_numbers_that_are_said_are_those_that_are_trained(bases, folders, na
     assert ("text encoder" in said["all"]) == (name != "z-image")
 
 
-@pytest.mark.parametrize("kind, part, published", [("sd1", "unet", 797_184), ("sdxl", "unet", 5_806_080)])
+@pytest.mark.parametrize(
+    "kind, part, published", tiers.default([("sd1", "unet", 797_184), ("sdxl", "unet", 5_806_080)])
+)
 def test_attention_at_true_size_is_what_diffusers_scripts_train(kind, part, published):
     """At rank 4, as train_text_to_image_lora.py and its SDXL sister say it; peft counts the same."""
     module = _module(CONFIGS / kind / part, ("diffusers", "UNet2DConditionModel"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from tests import small_starter
 from tests.serving import begin_anew, end_jobs, served
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -41,9 +42,9 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served_once(home) -> Iterator[str]:
-    """Building and serving a studio takes seconds, so one serves all tests."""
-    with served(home / "workspace") as url:
+def served_once(home, small_starter_folder) -> Iterator[str]:
+    """Building and serving a studio takes seconds, so one serves all tests; its starter is the small one."""
+    with small_starter.instead(small_starter_folder), served(home / "workspace") as url:
         yield url
 
 

@@ -59,7 +59,7 @@ def test_a_look_inside_shows_where_it_acts_and_a_file_for_another_base_is_told_i
     expect(page.locator("#inspector .heat")).to_have_count(0)
     expect(page.locator("#inspector-tools")).to_be_hidden()
 
-    page.locator("#library-search input").fill("starter")
+    page.locator("#library-search input").fill("one")
     expect(card(page, "foreign")).to_have_count(0)
     card(page, "one").hover()
     card(page, "one").get_by_label("Remove one from the library").click()

@@ -24,6 +24,7 @@ def look(page, prefix: str, place: str) -> None:
     page.locator(f"#{prefix}-inspect").click()
 
 
+@pytest.mark.full
 def test_a_base_in_a_folder_is_looked_at_trained_on_and_drawn_with(page, folder, tmp_path):
     clicks.open_sample(page, "silhouette")
     page.locator("#to-train").click()

@@ -106,6 +106,7 @@ def filtered(page) -> None:
     expect(page.locator("#status")).to_contain_text("4 of 4")
 
 
+@pytest.mark.full
 def test_after_a_restart_the_queue_is_offered_and_a_note_and_the_files_of_a_run_are_found(context, studio, tmp_path):
     from studio.training import config_from, config_to_toml
     from studio.workspace import ASSETS

@@ -31,8 +31,12 @@ def load(name, folder, **settings):
 
 @pytest.mark.parametrize(
     ("name", "which"),
-    [(name, name) for name in BUILD]
-    + [("chat", "older qwen"), ("joycaption", "older llava"), ("blip2", "older blip2"), ("chat", "joycaption")],
+    [*tiers.default([(name, name) for name in BUILD], ("florence", "florence"), ("chat", "chat"))]
+    + [
+        tiers.in_full(*older)
+        for older in (("chat", "older qwen"), ("joycaption", "older llava"), ("blip2", "older blip2"))
+    ]
+    + [tiers.in_full("chat", "joycaption")],
 )
 def test_it_loads_and_writes_and_a_batch_says_what_single_images_say(folders, name, which):
     asked = {"prompt": "?"} if name in ("chat", "joycaption") else {}  # so short that the images are most of it

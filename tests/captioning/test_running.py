@@ -13,6 +13,7 @@ from studio.captioning.kinds import CAPTIONERS, Kind
 from studio.datasets import authors, copy_sample, history, open_dataset, read_caption, set_caption, undo
 from studio.errors import BaseModelError, ConfigError, DatasetError
 from studio.workspace import Workspace
+from tests import tiers
 from tests.captioning import tiny
 
 
@@ -126,10 +127,14 @@ def test_unknown_modes_and_settings_are_said(dataset, fake):
 @pytest.mark.parametrize(
     "trouble",
     [
-        MemoryError(),
+        tiers.in_full(MemoryError()),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to"),
-        RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer"),
+        tiers.in_full(
+            RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to")
+        ),
+        tiers.in_full(
+            RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer")
+        ),
     ],
 )
 def test_batches_get_smaller_when_memory_runs_out_and_nothing_is_lost(dataset, fake, monkeypatch, trouble):

@@ -24,6 +24,7 @@ def load(name, folder):
 
 
 @pytest.mark.parametrize("name", tiers.default(BUILD, "blip"))
+@pytest.mark.full
 def test_captions_are_those_of_the_cpu(tmp_path, name):
     folder, images = BUILD[name](tmp_path), tiny.images(2)
     captioner = load(name, folder)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from studio import devices
+from tests import tiers
 from tests.devices.second_device import NAME, Away, pretend
 
 AWAY = torch.device(NAME)
@@ -34,11 +35,16 @@ def test_without_it_torch_is_as_it_was():
     "mixed",
     [
         lambda here, away: away + here,
-        lambda here, away: nn.functional.linear(away, here),
-        lambda here, away: torch.cat([away, here]),
-        lambda here, away: here[away[:, 0].long()],
-        lambda here, away: nn.functional.linear(away, here.to(AWAY), here[0]),
-        lambda here, away: away.add_(here),
+        *map(
+            tiers.in_full,
+            [
+                lambda here, away: nn.functional.linear(away, here),
+                lambda here, away: torch.cat([away, here]),
+                lambda here, away: here[away[:, 0].long()],
+                lambda here, away: nn.functional.linear(away, here.to(AWAY), here[0]),
+                lambda here, away: away.add_(here),
+            ],
+        ),
     ],
 )
 def test_mixing_devices_raises(memory, mixed):
@@ -46,6 +52,7 @@ def test_mixing_devices_raises(memory, mixed):
         mixed(torch.ones(3, 3), torch.zeros(3, 3, device=AWAY))
 
 
+@pytest.mark.full
 def test_what_a_gpu_lets_through_goes_through(memory):
     here, away = torch.ones(3), torch.zeros(3, device=AWAY)
     assert (away + torch.tensor(2.0)).tolist() == [2, 2, 2] and away[torch.tensor([0, 2])].shape == (2,)

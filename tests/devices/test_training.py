@@ -117,6 +117,7 @@ def test_a_run_stopped_and_resumed_is_the_run_that_never_stopped(folders, images
     assert losses(first) + losses(rest) == whole
 
 
+@pytest.mark.full
 def test_a_run_begins_after_a_check_and_after_another_run(folders, images, tmp_path, memory):
     """Both have sent parts of the shared base away, and the images of this one are not encoded yet."""
     wanted = QUICK | {"base": str(folders("sd1")), "data.folder": str(images), "adapter.targets": "attention"}

@@ -2,6 +2,7 @@
 
 import copy
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,15 +13,15 @@ from studio.generation import Recipe
 
 
 @cache
-def _loaded():
+def _loaded(folder: Path):
     from diffusers import StableDiffusionPipeline
 
-    return StableDiffusionPipeline.from_pretrained(base_folder("starter"))
+    return StableDiffusionPipeline.from_pretrained(folder)
 
 
 def pipeline():
     """One of its own, to hang things on."""
-    pipe = copy.deepcopy(_loaded())
+    pipe = copy.deepcopy(_loaded(base_folder("starter")))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

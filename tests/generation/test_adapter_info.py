@@ -12,6 +12,7 @@ from studio.basemodels import load_base
 from studio.errors import AdapterError
 from studio.generation import adapter_info
 from studio.generation.adapter_info import read_adapter_info, trigger_words
+from studio.workspace import ASSETS
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,9 @@ def test_kind_rank_words_and_fit(file):
     assert "rank 4" in info.line and f"{info.layers} of {info.layers} layers fit" in info.line
 
 
-def test_a_file_for_another_base_says_so_and_nothing_else(file):
+def test_a_file_for_another_base_says_so_and_nothing_else(tmp_path):
+    file = tmp_path / "starter.safetensors"
+    attach(load_base(str(ASSETS / "starter"), shared=False).model, AdapterSpec(rank=1)).save(file)
     other = {"unet": torch.nn.Sequential(torch.nn.Linear(3, 3))}
     assert read_adapter_info(file, other).line.startswith("made for LoRA Studio starter: none of its")
 

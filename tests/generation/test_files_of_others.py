@@ -181,8 +181,8 @@ ONE_LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 
 def lora(**more):
     """A file that would fit, but for what is in it besides."""
-    path = ONE_LAYER
-    return {f"{path}.lora_A.weight": torch.ones(2, 256), f"{path}.lora_B.weight": torch.ones(256, 2)} | more
+    path, wide = ONE_LAYER, load_base().model.get_submodule(ONE_LAYER.removeprefix("unet.")).in_features
+    return {f"{path}.lora_A.weight": torch.ones(2, wide), f"{path}.lora_B.weight": torch.ones(wide, 2)} | more
 
 
 AB = ("lora_A", "lora_B")

@@ -130,6 +130,7 @@ def test_a_look_at_the_latents_resembles_the_image():
     assert seen.shape == small.shape and np.corrcoef(seen, small)[0, 1] > 0.8
 
 
+@pytest.mark.full
 def test_images_of_one_recipe_are_those_of_the_next_seeds():
     from studio.generation import generate_all
 

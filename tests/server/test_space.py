@@ -63,6 +63,7 @@ def test_mcp_without_its_package_is_one_line(monkeypatch, tmp_path):
         app.serve(Settings(workspace=tmp_path, browser=False, mcp=True))
 
 
+@pytest.mark.full
 def test_launch_py_serves_a_space_on_every_interface(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

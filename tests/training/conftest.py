@@ -9,7 +9,7 @@ from tests.basemodels import tiny
 
 
 @pytest.fixture(autouse=True)
-def _quick(quick_export_check) -> None:
+def _quick(quick_export_check, small_starter) -> None:
     pass
 
 

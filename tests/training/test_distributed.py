@@ -15,48 +15,35 @@ from studio.errors import RunError
 from studio.training import config_from, config_to_toml, read_events, read_run, train
 from studio.training.distributed import Distributed
 from tests import tiers
+from tests.forking import Forked
 
 # As for two GPUs; where there is none, the processes find the CPU and speak over gloo.
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
        "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]  # fmt: skip
 
 
-FORKED = """
-import os, sys
-import studio.training.trainer
-from studio.cli.main import main
-
-port, *arguments = sys.argv[1:]
-os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-children = []
-for rank in "01":
-    children.append(os.fork())
-    if not children[-1]:
-        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
-        code = main(arguments)
-        sys.stdout.flush()
-        os._exit(code)
-sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
-"""
-
-
-def started(*command: str) -> subprocess.CompletedProcess:
-    """python COMMAND, with PORT in it replaced by a free one."""
+def free_port() -> str:
     with socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    given = [sys.executable, *(port if part == "PORT" else part for part in command)]
-    return subprocess.run(given, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        return str(free.getsockname()[1])
 
 
-def launched(*arguments: str) -> subprocess.CompletedProcess:
-    """The command that README gives for several GPUs, on two CPU processes."""
-    return started(*TWO, "--main_process_port", "PORT", "-m", "studio", *arguments)
+def launched(*arguments: str) -> tuple[int, str]:
+    """The command that the documentation gives for several GPUs, on two CPU processes; its status and what it said."""
+    command = [sys.executable, *TWO, "--main_process_port", free_port(), "-m", "studio", *arguments]
+    given = {"capture_output": True, "text": True, "timeout": 300, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    done = subprocess.run(command, **given)
+    return done.returncode, done.stderr + done.stdout
 
 
-def forked(*arguments: str) -> subprocess.CompletedProcess:
+def forked(*arguments: str) -> tuple[int, str]:
     """The same two processes, with the variables that a launcher sets."""
-    return started("-c", FORKED, "PORT", *arguments)
+    from studio.cli.main import main
+
+    log = Path(arguments[1]) / "log"
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    both = [Forked(lambda: main(list(arguments)), log, RANK=rank, LOCAL_RANK=rank, **common) for rank in "01"]
+    return max(process.wait() for process in both), log.read_text("utf-8")
 
 
 @pytest.fixture
@@ -73,8 +60,8 @@ def test_two_processes_make_the_run_that_one_makes(workspace, settings, begun):
         pass
     config = config_from(settings | {"name": "two"})
     (workspace.root / "two.toml").write_text(config_to_toml(config), encoding="utf-8")
-    done = begun("--workspace", str(workspace.root), "train", str(workspace.root / "two.toml"))
-    assert done.returncode == 0, done.stderr
+    status, said = begun("--workspace", str(workspace.root), "train", str(workspace.root / "two.toml"))
+    assert status == 0, said
     one, two = read_run(workspace, "one"), read_run(workspace, "two")
     assert two.state == "finished"
     assert [loss for _, loss, _ in two.losses] == pytest.approx([loss for _, loss, _ in one.losses], abs=1e-5)
@@ -82,7 +69,7 @@ def test_two_processes_make_the_run_that_one_makes(workspace, settings, begun):
     kinds = [type(event).__name__ for event in read_events(workspace.runs / "two")]
     assert kinds.count("Step") == 6 and kinds.count("Started") == 1 and kinds.count("Preview") == 2
     assert "on 2 processes" in two.setup
-    assert Path(done.stdout.strip().splitlines()[-1]) == two.adapter
+    assert str(two.adapter) in said.splitlines()
     assert [run.name for run in workspace.runs.iterdir() if run.name != "one"] == ["two"]
 
 
@@ -101,6 +88,6 @@ def test_each_process_takes_its_rows_and_what_cannot_be_dealt_out_is_said():
 def test_a_batch_that_cannot_be_dealt_out_is_said_in_one_line(workspace, settings):
     config = config_from(settings | {"name": "odd", "training.batch_size": 3})
     (workspace.root / "odd.toml").write_text(config_to_toml(config), encoding="utf-8")
-    done = launched("--workspace", str(workspace.root), "train", str(workspace.root / "odd.toml"))
-    assert done.returncode != 0
-    assert "training.batch_size must be a multiple of the 2 processes (you gave 3)." in done.stderr
+    status, said = launched("--workspace", str(workspace.root), "train", str(workspace.root / "odd.toml"))
+    assert status != 0
+    assert "training.batch_size must be a multiple of the 2 processes (you gave 3)." in said

@@ -23,6 +23,7 @@ from studio.training.preflight import preflight
 from studio.training.selection import split
 from studio.training.train_step import TrainStep
 from studio.workspace import Workspace
+from tests import tiers
 from tests.basemodels import tiny
 
 STEPS = 4
@@ -142,7 +143,10 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("setting", "value", "base", "off", "on"), CASES)
+@pytest.mark.parametrize(
+    ("setting", "value", "base", "off", "on"),
+    [case if number % 4 == 0 else tiers.in_full(*case) for number, case in enumerate(CASES)],
+)
 def test_a_setting_acts_where_the_table_says_and_nowhere_else(trained, images, setting, value, base, off, on):
     kind = {"data.regularisation": str(images.parent / "kind")}
     for where, acts in ((off, False), (on, True)):

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 
 from studio.training import checkpoints, config_from, config_to_toml, read_run, train
 from tests import tiers
+from tests.forking import Forked
 
 # Everything that keeps a state of its own: averages, momenta, dropout, mirroring, tag orders, several buckets.
 BUSY = {
@@ -84,20 +83,21 @@ def count(folder: Path, kind: str) -> int:
 
 
 def killed_run(workspace, name: str, steps: int, after: float) -> None:
-    """`python -m studio train`, or --resume, killed `after` seconds from the moment when it has said `steps` more."""
+    """`lora-studio train`, or --resume, killed `after` seconds from the moment when it has said `steps` more."""
+    from studio.cli.main import main
+
     folder = workspace.runs / name
     what = ["--resume", str(folder)] if (folder / "run.toml").exists() else [str(workspace.root / f"{name}.toml")]
-    command = [sys.executable, "-m", "studio", "--workspace", str(workspace.root), "train", *what]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     before = count(folder, "Step")
+    process = Forked(lambda: main(["--workspace", str(workspace.root), "train", *what]), workspace.root / "log")
     try:
         for _ in range(6000):
-            if process.poll() is not None or count(folder, "Step") >= before + steps:
+            if process.ended() or count(folder, "Step") >= before + steps:
                 break
             time.sleep(0.01)
         time.sleep(after)
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.signal(signal.SIGKILL)
         process.wait()
 
 

@@ -21,7 +21,7 @@ from studio.training.distributed import Distributed
 from studio.training.events import Finished, Started, Step, Stopped, Warned
 from studio.training.starting import start_adapters
 from studio.training.train_step import TrainStep
-from studio.workspace import Workspace
+from studio.workspace import ASSETS, Workspace
 from tests import tiers
 from tests.basemodels import tiny
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_continued_is_refused_in_a_sentence(base, written, tmp_pa
     write_adapter(tmp_path / "ia3.safetensors", {("unet", place[1]): ia3}, layout="kohya")
     with pytest.raises(AdapterError, match="IA3 at .* can't be trained on"):
         start_adapters(settings(tmp_path / "ia3.safetensors"), base)
-    starter = load_base("starter")
+    starter = load_base(str(ASSETS / "starter"))
     with pytest.raises(AdapterError, match="made for another base model"):
         start_adapters(settings(written()), starter)
 

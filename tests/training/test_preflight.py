@@ -146,6 +146,7 @@ def test_every_preset_is_a_valid_run(name):
     assert config.training.steps >= 100
 
 
+@pytest.mark.full
 def test_gradient_checkpointing_and_half_precision_train_on_a_cpu(workspace, quick):
     from studio.training import read_run, train
 

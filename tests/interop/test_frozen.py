@@ -17,7 +17,7 @@ from tests.frozen.fixture import RECORDING, filled, lacking, recording, unpack
 from tests.frozen.replay import NAME, answer_of, client_of, commanded, launched, mcp_tools, places_in
 from tests.tiers import default, in_full
 
-CODE = Path(__file__).parent.parent
+CODE = Path(__file__).parents[2]
 RECORDED = json.loads(RECORDING.read_text("utf-8"))
 EVERY = "zsk--every-field-11.png"  # the image whose recipe has every field set
 

@@ -366,7 +366,10 @@ def limits() -> str:
     rows += [
         ("a run, or any other job", f"at most {VISITED.longest / 60:.0f} minutes"),
         ("an image", f"at most {VISITED.side} pixels a side, {VISITED.count} at once, {VISITED.steps} steps"),
-        ("the images of one call", f"at most {VISITED.drawing / 60:.0f} minutes on the device"),
+        (
+            "the images of one call",
+            f"at most {VISITED.drawing / 60:.0f} minutes on the device, {VISITED.shared} seconds while others wait",
+        ),
         ("calls that draw", f"one at a time, and {VISITED.line - 1} that waits"),
         ("calls that wait, of any kind", f"at most {VISITED.calls}"),
         ("an upload", f"at most {VISITED.upload / MB:.0f} MB"),

@@ -31,6 +31,7 @@ SIDE_LENGTH = 256  # of the small copy, pixels
 NEAR = 6  # of 64 bits of the perceptual hash; a recompressed or smaller copy differs by 0 to 4, another image by ~32
 NEAR_COLOUR = 16.0  # mean difference of the colours, 0..255: the hash is blind to colour
 _MAX_BYTES = 200_000_000  # of one image's file
+AHEAD = 64 * 10**6  # bytes of files that wait in memory for their turn
 
 
 @dataclass(frozen=True)
@@ -80,18 +81,26 @@ def analyse(dataset: Dataset, progress: Progress | None = None, stop: threading.
 
 
 def in_parallel(
-    work: Callable[[T], R], things: Iterable[T], stop: threading.Event | None = None
+    work: Callable[[T], R],
+    things: Iterable[T],
+    stop: threading.Event | None = None,
+    weigh: Callable[[T], int] = lambda thing: 0,
 ) -> Iterator[tuple[T, R]]:
-    """(thing, work(thing)) in the order of the things, a few ahead on all cores; ends early when stopped."""
-    cores = os.cpu_count() or 1
+    """(thing, work(thing)) in the order of the things, a few ahead on all cores; ends early when stopped.
+
+    weigh: bytes that a thing takes in memory; all that are ahead take AHEAD, or are one.
+    """
+    cores, held = os.cpu_count() or 1, 0
     with ThreadPoolExecutor(cores) as pool:
         waiting: deque[tuple[T, Future[R]]] = deque()
         for thing in things:
             if _is_set(stop):
                 break
             waiting.append((thing, pool.submit(work, thing)))
-            if len(waiting) > 2 * cores:
+            held += weigh(thing)
+            while len(waiting) > 2 * cores or (held > AHEAD and len(waiting) > 1):
                 first, future = waiting.popleft()
+                held -= weigh(first)
                 yield first, future.result()
         for thing, future in waiting:
             yield thing, future.result()

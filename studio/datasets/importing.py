@@ -76,7 +76,9 @@ def import_images(
         beside = folder if folder.is_dir() else workspace.datasets  # on the same disk
         with tempfile.TemporaryDirectory(dir=beside, prefix=".", suffix=".tmp") as aside:
             masks = _Masks(Path(aside))
-            for (file, data), suffix in in_parallel(_suffix, contents(paths, skipped), stop):
+            for (file, data), suffix in in_parallel(
+                _suffix, contents(paths, skipped), stop, weigh=lambda one: len(one[1])
+            ):
                 done += 1
                 if progress:
                     progress(done, max(done, total), file.inside.name)

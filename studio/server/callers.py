@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from studio.server.owners import owner
+
+_who_waits: list[Callable[[str], bool]] = []  # how a face above knows; elsewhere nobody does
 _gone: ContextVar[Callable[[], bool] | None] = ContextVar("gone", default=None)
 
 
@@ -25,24 +28,30 @@ def is_gone() -> bool:
     return check is not None and check()
 
 
+def ask_who_waits(how: Callable[[str], bool]) -> None:
+    """From now on `how(owner)` says whether anybody else waits for the device."""
+    _who_waits[:] = [how]
+
+
 class Stop(threading.Event):
     """Also set when the caller is gone, or once its time is used up.
 
-    other: another event that stops the same. seconds: of time inside `timed`.
+    other: another event that stops the same. seconds: of time inside `timed`. shared: the same while others wait.
     """
 
-    def __init__(self, other: threading.Event | None = None, seconds: float | None = None):
+    def __init__(self, other: threading.Event | None = None, seconds: float | None = None, shared: float | None = None):
         super().__init__()
-        self._gone, self._other, self._left = _gone.get(), other, seconds
+        self._gone, self._other, self._most, self._shared = _gone.get(), other, seconds, shared
+        self._owner, self._used = owner(), 0.0
         self._since: float | None = None
 
     @property
     def too_long(self) -> bool:
         """Whether the time is used up."""
-        now = time.monotonic()
-        return self._left is not None and (
-            self._left <= 0 or self._since is not None and now - self._since > self._left
-        )
+        used = self._used + (time.monotonic() - self._since if self._since is not None else 0.0)
+        if self._most is not None and used >= self._most:
+            return True
+        return self._shared is not None and used >= self._shared and any(ask(self._owner) for ask in _who_waits)
 
     def is_set(self) -> bool:
         asked = super().is_set() or (self._other is not None and self._other.is_set())
@@ -55,6 +64,5 @@ class Stop(threading.Event):
         try:
             yield
         finally:
-            if self._left is not None:
-                self._left -= time.monotonic() - self._since
+            self._used += time.monotonic() - self._since
             self._since = None

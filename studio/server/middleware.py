@@ -4,11 +4,13 @@ Gradio itself answers any name (which DNS rebinding needs), takes uploads from a
 that are asked for as files, and gives any file that it serves to everyone.
 """
 
+import asyncio
 import ipaddress
 import json
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
@@ -31,6 +33,8 @@ COOKIE = "studio_visitor"
 MOST_BODY = 2 * MB  # of an event; files come by UPLOAD
 MOST_FORM = 10_000  # bytes of a login
 MOST_NODES = 100_000  # values in one event; parsing more would keep everyone waiting
+STALL, SLOWEST = 30, 120  # seconds without a byte of an event, and until all of it must be here
+MOST_BODIES = 60  # events of one address that are being sent, where visitors are strangers
 MOST_NAME = 100  # characters of a name that a page gives itself or an upload
 NODE = 50  # bytes that each takes in memory, about
 WEIGHT = "studio.weight"  # what a request's scope says of its size, for turns.py
@@ -72,6 +76,7 @@ class Guard:
         self.sent = Uploads(self.uploads, allows)
         self.embedded, self.served = embedded, [Path(os.path.realpath(folder)) for folder in served]
         self._sessions = Sessions()
+        self._sending = Counter[str]()  # events that are being sent, by address
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
@@ -92,7 +97,9 @@ class Guard:
         if not refused and path in (UPLOAD, PROGRESS):
             return await self._upload(scope, receive, send, visitor)
         if writes and not refused and path not in LOGIN:
-            body = await _whole(receive)
+            body = await self._body(receive, scope[ADDRESS])
+            if isinstance(body, tuple):
+                return await PlainTextResponse(body[1], body[0])(scope, receive, send)
             nodes = body.count(b",") + body.count(b"[") + body.count(b"{")
             scope[WEIGHT] = len(body) + NODE * nodes
             if nodes > MOST_NODES:
@@ -127,6 +134,20 @@ class Guard:
         if not self.embedded and given.get("content-type", "").startswith("text/html"):
             given["Content-Security-Policy"] = _POLICY
         return given
+
+    async def _body(self, receive, address: str) -> bytes | tuple[int, str]:
+        """What is sent; or the status and the sentence that refuse it."""
+        if self.visitors and self._sending[address] >= MOST_BODIES:
+            return 429, "Too much is being sent at once: wait for its answers first."
+        self._sending[address] += 1
+        try:
+            return await asyncio.wait_for(_whole(receive), SLOWEST)
+        except TimeoutError:
+            return 408, "That came too slowly: send it again."
+        finally:
+            self._sending[address] -= 1
+            if not self._sending[address]:
+                del self._sending[address]
 
     async def _upload(self, scope, receive, send, visitor: str) -> None:
         """Let files in, or tell how far they are, under a name of the sender's choice."""
@@ -317,7 +338,7 @@ def _stored(answer: bytes) -> list[str]:
 async def _whole(receive) -> bytes:
     body = bytearray()
     while True:
-        message = await receive()
+        message = await asyncio.wait_for(receive(), STALL)
         if message["type"] != "http.request":
             return bytes(body)
         body += message.get("body", b"")

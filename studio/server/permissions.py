@@ -36,6 +36,7 @@ class Capabilities:
     count: int | None = None  # images drawn at once
     steps: int | None = None  # denoising steps
     drawing: float | None = None  # seconds that the images of one call may hold the device
+    shared: float | None = None  # and while others wait for it
     line: int | None = None  # calls of one visitor that draw now or wait to
     calls: int | None = None  # calls of one visitor that wait, of whatever kind
     upload: int = 2 * GB  # bytes of one file
@@ -99,6 +100,7 @@ VISITED = Capabilities(
     count=8,
     steps=50,
     drawing=5 * 60,
+    shared=30,
     line=2,
     calls=40,
     upload=200 * MB,

@@ -241,7 +241,7 @@ def generate(
 
     workspace.refuse_if_full()
     recipe = composed(workspace, fields).model_copy(update={"count": 1})
-    stop = Stop(seconds=workspace.allows.drawing)
+    stop = Stop(seconds=workspace.allows.drawing, shared=workspace.allows.shared)
     image = draw(recipe, stop)
     if image is None:
         raise GenerationError(_too_long(workspace) if stop.too_long else "The image was stopped.")
@@ -249,8 +249,10 @@ def generate(
 
 
 def _too_long(workspace: Workspace) -> str:
-    most = duration(workspace.allows.drawing)
-    return f"Drawing may take {most} here: choose a smaller size, fewer steps or fewer images."
+    allows = workspace.allows
+    most = f"{duration(allows.drawing)} here"
+    most += f", {duration(allows.shared)} while others wait" if allows.shared else ""
+    return f"Drawing may take {most}: choose a smaller size, fewer steps or fewer images."
 
 
 @operation(aliases=("picture_recipe",), renamed={"image": "picture"})
@@ -316,7 +318,7 @@ def start_generation(workspace: Workspace, recipes: Sequence[Any]) -> Job:
             job.done = int(PARTS * (number + done / total))
             job.message = f"{'Image' if count == 1 else f'Image {number + 1} of {count}'}, step {done} of {total}"
 
-        stop = Stop(job.stop_event, workspace.allows.drawing)
+        stop = Stop(job.stop_event, workspace.allows.drawing, workspace.allows.shared)
         for recipe in recipes:
             base = recipe.base
 

@@ -18,6 +18,7 @@ from studio.errors import StudioError, user_message
 from studio.schema import settings
 from studio.server.callers import asked
 from studio.services.operations import Operation, all_operations
+from studio.web import warm
 from studio.web.errors import one_line
 from studio.web.turns import DEVICE, caller_is_gone
 from studio.workspace import Workspace
@@ -55,6 +56,7 @@ def _called(workspace: Workspace, operation: Operation, name: str) -> Callable[.
     """The operation as Gradio calls it: plain arguments in, JSON out, a user's mistake as one line."""
 
     def call(*args: Any) -> Any:
+        warm.wait()
         try:
             with asked(caller_is_gone()):
                 return _answer(workspace, operation, operation(workspace, **dict(zip(operation.fields, args))))

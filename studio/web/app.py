@@ -1,8 +1,8 @@
 """The page and its server. `build` makes the page with its tabs; `serve` opens it on this machine."""
 
-import logging
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import nullcontext, suppress
@@ -33,7 +33,7 @@ from studio.server.settings import HOME, Settings  # noqa: E402
 from studio.server.visitors import LIFE, Visitors, VisitorsWorkspace  # noqa: E402
 from studio.services.datasets import dataset_choices  # noqa: E402
 from studio.services.jobs import jobs  # noqa: E402
-from studio.web import about, mcp_tools  # noqa: E402
+from studio.web import about, mcp_tools, warm  # noqa: E402
 from studio.web.api import endpoints  # noqa: E402
 from studio.web.components import jobs_bar  # noqa: E402
 from studio.web.components.clickable import clicked  # noqa: E402
@@ -50,6 +50,7 @@ from studio.web.train import tab as train_tab  # noqa: E402
 from studio.workspace import ASSETS, FOLDERS, SERVED, Workspace, keep_private, sweep  # noqa: E402
 
 AWAKE = 5  # seconds
+SWITCH = 0.001  # seconds until busy threads let the one that answers have its turn; Python's own 5 ms add up
 TABS = ("dataset", "train", "generate", "about")
 # The open tab stands in the address, so that a reload and a bookmark find it; it is marked a moment after the event.
 TAB_JS = """() => { setTimeout(() => {
@@ -175,6 +176,7 @@ def serve(settings: Settings) -> None:
         print(f"Closed to other users of this machine, in the workspace: {', '.join(closed)}.", flush=True)
     make_private(get_upload_folder())
     _end_politely()
+    sys.setswitchinterval(SWITCH)
     demo, options = build(settings).queue(**QUEUE), launch_options(settings)
     try:
         demo.launch(**options, prevent_thread_lock=True)
@@ -190,7 +192,7 @@ def serve(settings: Settings) -> None:
     if demo.share_url:
         options["app_kwargs"]["middleware"][0].kwargs["names"].add(urlsplit(demo.share_url).hostname)
     try:
-        threading.Thread(target=_warm, daemon=True, name="warm").start()
+        warm.begin()
         threading.Thread(target=_sweep, args=[settings], daemon=True, name="sweep").start()
         demo.block_thread()  # returns on Ctrl-C
     except (KeyboardInterrupt, OSError):  # it came a moment before, or the terminal is closed: the server would go on
@@ -224,14 +226,6 @@ def _finish(seconds: float = 60) -> None:
     for job in running:
         if job.thread:
             job.thread.join(max(0.0, until - time.monotonic()))
-
-
-def _warm() -> None:
-    try:
-        import studio.basemodels.stable_diffusion
-        import studio.training.trainer  # noqa: F401
-    except Exception:  # reported by the first action that needs what is missing
-        logging.getLogger(__name__).debug("warming up failed", exc_info=True)
 
 
 def _sweep(settings: Settings) -> None:

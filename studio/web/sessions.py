@@ -11,13 +11,13 @@ import threading
 import time
 from collections import ChainMap, Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from copy import copy, deepcopy
 from datetime import datetime
 from typing import Any
 from weakref import WeakValueDictionary
 
-from gradio import route_utils
+from gradio import route_utils, utils
 from gradio.blocks import Blocks, BlocksConfig
 from gradio.components import State
 from gradio.server_messages import ProcessCompletedMessage
@@ -220,7 +220,7 @@ class OpenPages:
 async def kept_small(app: Any, allows: Capabilities) -> AsyncIterator[None]:
     """For as long as the server runs: these sessions, turns and answers in place of Gradio's own."""
     blocks = app.get_blocks()
-    blocks._queue.push = Turns(blocks._queue, allows).push
+    Turns(blocks._queue, allows)
     held = app.state_holder = Sessions(blocks)
     answers = blocks._queue.pending_messages_per_session = Answers(blocks._queue, held.is_open)
 
@@ -234,8 +234,10 @@ async def kept_small(app: Any, allows: Capabilities) -> AsyncIterator[None]:
 
     looking, reader = asyncio.create_task(look()), route_utils.GradioMultiPartParser
     route_utils.GradioMultiPartParser = leave_nothing(reader)
+    # Around each event Gradio looks for matplotlib on the disk, in the event loop; nothing here returns its figures.
+    backend, utils.MatplotlibBackendMananger = utils.MatplotlibBackendMananger, nullcontext
     try:
         yield
     finally:
         looking.cancel()
-        route_utils.GradioMultiPartParser = reader
+        route_utils.GradioMultiPartParser, utils.MatplotlibBackendMananger = reader, backend

@@ -1,5 +1,6 @@
 """A small share of load.py: many calls, sessions and bodies of strangers, and what they leave behind."""
 
+import asyncio
 import gc
 import select
 import socket
@@ -9,9 +10,11 @@ import httpx
 import pytest
 from gradio.state_holder import SessionState
 
+from studio.server import callers
 from studio.server.callers import Stop, asked
-from studio.server.permissions import MB
-from studio.server.uploads import MOST_AT_ONCE
+from studio.server.middleware import MOST_BODIES, Guard
+from studio.server.permissions import MB, VISITED
+from studio.server.uploads import MOST_AT_ONCE, MOST_BROKEN, Uploads
 from studio.services.jobs import Jobs, jobs
 from studio.workspace import size_of
 from tests.serving import served
@@ -110,12 +113,60 @@ def test_the_place_of_what_is_being_sent_is_taken(studio, uploads):
         one.close()
 
 
+def test_who_breaks_off_many_uploads_waits_a_minute(tmp_path):
+    uploads, sent = Uploads(tmp_path, VISITED), []
+
+    async def break_off(address: str) -> bool:
+        begun = await uploads.begin("a", address, 1000)
+        if isinstance(begun, tuple):
+            assert begun[0] == 429
+            return False
+        uploads.end(begun)
+        return True
+
+    async def go() -> None:
+        sent.extend([await break_off("6.6.6.6") for _ in range(MOST_BROKEN + 5)])
+        sent.append(await break_off("1.1.1.1"))
+
+    asyncio.run(go())
+    assert MOST_BROKEN <= sum(sent[:-1]) < MOST_BROKEN + 5 and sent[-1]
+
+
 def test_a_sender_who_stalls_is_given_up(studio, uploads, monkeypatch):
     held = size_of(uploads)
     monkeypatch.setattr("studio.server.uploads.STALL", 0.1)
-    with send(studio.base_url, 150 * MB, b"x" * 1000) as connection:
-        assert connection.recv(1000)[9:12] == b"408"
+
+    def told() -> bytes:
+        with send(studio.base_url, 150 * MB, b"x" * 1000) as connection:
+            return connection.recv(1000)[9:12]
+
+    assert wait_for(lambda: told() == b"408")  # places of other tests may still be taken
     assert wait_for(lambda: size_of(uploads) == held)
+
+
+def test_an_event_that_comes_too_slowly_is_given_up(studio, monkeypatch):
+    monkeypatch.setattr("studio.server.middleware.STALL", 0.1)
+    url = studio.base_url
+    with socket.create_connection((url.host, url.port)) as connection:
+        lines = "POST /gradio_api/call/list_datasets HTTP/1.1", f"Host: {url.host}:{url.port}", "Content-Length: 9"
+        connection.sendall("\r\n".join([*lines, "", '{"d']).encode())
+        assert connection.recv(1000)[9:12] == b"408"
+
+
+def test_one_address_sends_so_many_events_at_once(tmp_path):
+    guard = Guard(None, (), (), False, tmp_path, VISITED, visitors=tmp_path)
+
+    async def go() -> list:
+        never = asyncio.Event()
+        sending = [asyncio.create_task(guard._body(never.wait, "6.6.6.6")) for _ in range(MOST_BODIES)]
+        await asyncio.sleep(0)
+        refused = await guard._body(never.wait, "6.6.6.6")
+        for one in sending:
+            one.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+        return [refused, guard._sending]
+
+    assert asyncio.run(go()) == [(429, "Too much is being sent at once: wait for its answers first."), {}]
 
 
 def test_a_caller_who_is_gone_stops_the_job_that_it_waits_for():
@@ -133,6 +184,18 @@ def test_an_image_may_hold_the_device_for_its_time_and_no_longer():
         time.sleep(0.06)
         assert stop.is_set() and stop.too_long
     assert stop.is_set()
+
+
+def test_an_image_ends_sooner_while_others_wait(monkeypatch):
+    waiting = set()
+    monkeypatch.setattr(callers, "_who_waits", [lambda who: bool(waiting - {who})])
+    stop = Stop(seconds=60, shared=0)
+    with stop.timed():
+        assert not stop.is_set()
+        waiting.add("")
+        assert not stop.is_set(), "one's own do not count"
+        waiting.add("other")
+        assert stop.is_set() and stop.too_long
 
 
 def hang_up(http: httpx.Client, began: httpx.Response) -> None:

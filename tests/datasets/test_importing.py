@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from studio.datasets import copy_sample, import_images, importing, list_samples, open_dataset
+from studio.datasets.analysis import AHEAD, in_parallel
 from studio.errors import DatasetError
 from studio.workspace import Workspace, sweep
 from tests.datasets.made import encoded, zip_at
@@ -213,3 +214,16 @@ def test_a_killed_import_leaves_no_image_without_its_caption(workspace, tmp_path
     assert len(left) == whole and all(caption.read_text() == "words\n" for caption in left)
     sweep(workspace.root, time.time() + 3600)
     assert not list(workspace.datasets.rglob("*.tmp"))
+
+
+def test_few_large_files_wait_in_memory_whatever_the_number_of_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    begun = []
+
+    def things():
+        for number in range(20):
+            begun.append(number)
+            yield number
+
+    for done, (number, _) in enumerate(in_parallel(str, things(), weigh=lambda one: AHEAD // 3)):
+        assert number == done and len(begun) - done <= 4

@@ -78,6 +78,21 @@ def read_sidecar(path: Path) -> Sidecar:
     return Sidecar()
 
 
+def caption_lines(path: Path) -> list[str]:
+    """The lines of the image's caption file that hold words; [] where there is none that can be read."""
+    for suffix in CAPTION_SUFFIXES:
+        if lines := text_lines(path.with_suffix(suffix)):
+            return lines
+    return []
+
+
+def text_lines(file: Path) -> list[str]:
+    """The lines of a caption file that hold words, each in one line; [] where it can't be read."""
+    data = read_start(file, _MAX_BYTES + 1)
+    text = None if data is None else decode(data[:_MAX_BYTES], complete=len(data) <= _MAX_BYTES)[0]
+    return [line for raw in (text or "").splitlines() if (line := one_line(raw))]
+
+
 def read_start(path: Path, limit: int) -> bytes | None:
     """The first `limit` bytes; None when it is no plain file, or a link that leads out of its folder."""
     try:

@@ -23,6 +23,7 @@ class Item:
     file         its name in the dataset it was read from, "10_cat/a.png"
     shares_stem  another image of the same name without suffix comes first: caption file and mask are that one's
     lines        how many lines of its caption file hold words
+    variants     names of more caption files beside it, NAME.1.txt and so on
     """
 
     path: Path
@@ -31,6 +32,7 @@ class Item:
     file: str = field(default="", compare=False)
     shares_stem: bool = field(default=False, compare=False)
     lines: int = field(default=0, compare=False)
+    variants: tuple[str, ...] = field(default=(), compare=False)
 
     def load(self, at_least: int = 0) -> Image.Image:
         """Upright RGB, whole or perhaps smaller but no smaller than `at_least` a side. Raises DatasetError."""

@@ -60,7 +60,8 @@ def open_dataset(folder: Path) -> Dataset:
             warnings.append(f"{path.name}: its caption file would be that of {first}, rename one of the two.")
         caption = tables.caption(path) if sidecar.text is None else sidecar.text
         size = (facts.width, facts.height)
-        items.append(Item(path, caption, size, file, shares_stem, sidecar.lines))
+        variants = () if shares_stem else tuple(listing.variants.get(file.removesuffix(path.suffix), ()))
+        items.append(Item(path, caption, size, file, shares_stem, sidecar.lines, variants))
     problems += listing.skipped + tables.problems
     warnings += [f"{file}: a caption file of no image." for file in listing.orphans]
     warnings += tables.without_image({item.path for item in items})

@@ -1,6 +1,7 @@
 """Every file of a dataset's folder, each in one place: an image, something beside an image, or counted as left out."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from studio.datasets.meta_dir import META_DIR
 from studio.errors import lacking
 from studio.workspace import is_valid_unicode
 
+VARIANT = re.compile(r"(.+)\.([0-9]{1,4})", re.DOTALL)  # stem of a further caption file of an image
+
 
 @dataclass
 class Listing:
@@ -19,6 +22,7 @@ class Listing:
 
     images     (name, entry, whether a caption file lies beside it), in their order
     captions   how many caption files lie beside an image
+    variants   {image without its suffix: more caption files of it, NAME.1.txt and so on}
     orphans    caption files without an image
     masks      how many masks lie beside an image
     skipped    a line for each image, mask, folder or name that can't be used, with the reason
@@ -27,6 +31,7 @@ class Listing:
 
     images: list[tuple[str, os.DirEntry[str], bool]] = field(default_factory=list)
     captions: int = 0
+    variants: dict[str, list[str]] = field(default_factory=dict)
     orphans: list[str] = field(default_factory=list)
     masks: int = 0
     skipped: list[str] = field(default_factory=list)
@@ -50,6 +55,8 @@ def list_folder(folder: Path) -> Listing:
                 _sort_in(found, "/".join((*inside, entry.name)), entry.name, stems, names)
     found.images = [("/".join(parts), entry, has) for parts, entry, has in sorted(keyed, key=lambda one: one[0])]
     found.orphans.sort()
+    for variants in found.variants.values():
+        variants.sort(key=lambda name: (int(name.split(".")[-2]), name))
     return found
 
 
@@ -67,7 +74,9 @@ def _sort_in(found: Listing, file: str, name: str, stems: set[str], names: set[s
         else:
             found.skipped.append(f"{name}: a mask of no image here.")
     elif suffix.lower() in CAPTION_SUFFIXES:
-        if stem not in stems:
+        if stem not in stems and (more := VARIANT.fullmatch(stem)) and more[1] in stems:
+            found.variants.setdefault(file[: len(file) - len(name)] + more[1], []).append(name)
+        elif stem not in stems:
             found.orphans.append(file)
         elif suffix not in CAPTION_SUFFIXES:
             found.skipped.append(f"{name}: a caption is read as {stem}{suffix.lower()} only, rename it.")

@@ -13,6 +13,7 @@ from studio.datasets.file_moves import Pairs, moved_back
 from studio.datasets.history import Change, move_images
 from studio.datasets.images import SUFFIXES
 from studio.datasets.journal import read_journal
+from studio.datasets.listing import VARIANT
 from studio.datasets.meta_dir import META_DIR, within
 from studio.errors import DatasetError
 
@@ -96,7 +97,16 @@ def _company(folder: Path, file: str, going: set[str], listings: dict[Path, set[
         return []
     own = [path.stem + suffix for suffix in CAPTION_SUFFIXES]
     own += [f"{path.stem}{mask}.png" for mask in MASKS]
+    own += sorted(f"{path.stem}{name}" for name in _variants(names, path.stem))
     return [(parent / name).as_posix() for name in own if name in names]
+
+
+def _variants(names: set[str], stem: str) -> list[str]:
+    """What follows the image's stem in the names of its further caption files."""
+    found = [name for name in names if name.startswith(f"{stem}.") and name.endswith(CAPTION_SUFFIXES)]
+    return [
+        name[len(stem) :] for name in found if (one := VARIANT.fullmatch(os.path.splitext(name)[0])) and one[1] == stem
+    ]
 
 
 def _count(files: list[str]) -> str:

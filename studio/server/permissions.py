@@ -62,6 +62,8 @@ class Capabilities:
             self.need("patterns")
         for key, most in self.most:
             value = values.get(key)
+            if key == "data.resolution":
+                value = max([value or 0, *(values.get("data.more_resolutions") or ())])
             if value is not None and value > most:
                 name = key.replace(".", ", ").replace("_", " ")
                 limit = f"at most {most:g}" if most else "off"
@@ -93,6 +95,8 @@ VISITED = Capabilities(
         ("training.compile", 0),
         ("training.keep_checkpoints", 20),
         ("data.resolution", 256),
+        ("data.augmentations", 8),
+        ("data.caption_draws", 32),
         ("adapter.rank", 64),
         ("preview.steps", 30),
     ),

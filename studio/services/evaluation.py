@@ -241,10 +241,10 @@ def training_images(workspace: Workspace, key: str, against: str) -> "tuple[list
 def _trained_on(config: Any) -> "list[Item]":
     """The images of its folder that were not held out."""
     from studio.datasets import open_dataset
-    from studio.training.selection import split
+    from studio.training.selection import sources_of, split
 
     if config.data.held_out:  # they lie in a folder of their own
-        return open_dataset(Path(config.data.folder)).items
+        return [item for source in sources_of(config.data) for item in open_dataset(source.place).items]
     alone = config.data.model_copy(update={"regularisation": ""})
     return split(config.model_copy(update={"data": alone})).items
 
@@ -253,10 +253,11 @@ def trigger_words(workspace: Workspace, key: str) -> tuple[str, ...]:
     """The words that its run or its file names; never the commonest tags, which mean something to an image encoder."""
     from studio.adapters import read_adapter
     from studio.generation import adapter_info
+    from studio.training.folders import triggers_of
 
     config = _config(workspace, key)
     if config is not None:
-        return tuple(filter(None, [config.data.trigger.strip()]))
+        return tuple(triggers_of(config.data))
     written = read_adapter(adapter_files.adapter_path(workspace, key)).metadata
     return adapter_info.trigger_words({name: written.get(name, "") for name in _TRIGGERS})
 

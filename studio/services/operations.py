@@ -136,6 +136,7 @@ def all_operations() -> dict[str, Operation]:
         grids,
         masks,
         publishing,
+        run_data,
         run_library,
         run_queue,
         runs,

@@ -1,15 +1,14 @@
 """Training runs: check, start, pause, resume, read."""
 
 import threading
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from studio.errors import DatasetError, NotAllowedError, RunError, StudioError, WorkspaceError
+from studio.errors import ConfigError, NotAllowedError, RunError, StudioError, WorkspaceError
 from studio.services import base_models
 from studio.services.adapter_files import adapter_path, key_of_path
 from studio.services.base_models import STARTER
@@ -63,6 +62,7 @@ def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
     """
     from studio.training.config import dotted
     from studio.training.defaults import config_for
+    from studio.training.folders import renamed
     from studio.training.length import with_steps
 
     values = dict(values)
@@ -72,6 +72,13 @@ def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
     for key in FOLDERS:  # names of datasets, never paths: whoever opened the page is not the owner of the disk
         if values.get(key):
             values[key] = str(open_named(workspace, values[key]).folder)
+    if "dataset_config" in values:
+        raise ConfigError("dataset_config is read on the command line alone: here, name the folders in data.folders.")
+    if lines := values.get("data.folders"):
+        given = lines if isinstance(lines, list) else [lines]
+        values["data.folders"] = [
+            renamed(str(one), lambda name: str(open_named(workspace, name).folder)) for one in given
+        ]
     for key in FILES:
         if values.get(key):  # a name as well
             values[key] = str(adapter_path(workspace, str(values[key])))
@@ -155,41 +162,6 @@ def timestep_histogram(
     line = base_models.line_of(workspace, base)
     given = {key: value for key, value in (more or {}).items() if key not in ("base", "data.folder")}
     return timestep_histogram(config_for({**given, "data.folder": "-", "base": line}))
-
-
-class Crop(NamedTuple):
-    """An image as the trainer will see it.
-
-    frame: what is kept of it; outside: how much the loss counts where its mask is black, None without masks
-    """
-
-    item: Any
-    width: int
-    height: int
-    frame: Any
-    outside: float | None = None
-
-
-def crops_of(workspace: Workspace, dataset: str, values: dict[str, Any]) -> tuple[list[Crop], Counter[tuple[int, int]]]:
-    """(every image with its frame, how many images are in each bucket). Reads headers only."""
-    from studio.datasets import frame_of, size_of
-    from studio.training.selection import is_too_small
-
-    config = config_of(workspace, {"dataset": dataset} | values)
-    card = base_models.inspect_base(config.base)
-    side = config.data.resolution or card.resolution
-    step = max(card.multiple, 64 if side >= 512 else 0)
-    crops = []
-    for item in open_named(workspace, dataset).items:
-        try:
-            width, height = size_of(item.path)
-        except DatasetError:
-            continue  # the Dataset tab says what is wrong with it
-        frame = frame_of(width, height, side, step, config.data.buckets, config.data.upscale)
-        if is_too_small(width, height, frame, config.data):
-            continue  # left out of training; the check of a run names it
-        crops.append(Crop(item, width, height, frame, config.data.outside if config.data.masks else None))
-    return crops, Counter(crop.frame.size for crop in crops)
 
 
 # A run that goes on -------------------------------------------------------------------------------------------------
@@ -383,6 +355,7 @@ def run_settings(workspace: Workspace, name: str) -> dict[str, Any]:
     """
     from studio.training import config_from_toml
     from studio.training.config import dotted
+    from studio.training.folders import parse, renamed
 
     if name not in list_run_names(workspace):
         raise RunError("Choose a run first, to copy its settings.")
@@ -391,6 +364,12 @@ def run_settings(workspace: Workspace, name: str) -> dict[str, Any]:
         folder = Path(values[key])
         inside = bool(values[key]) and folder.parent == workspace.datasets and folder.is_dir()
         values[key] = folder.name if inside else ""
+    lines = [(parse(line), line) for line in values["data.folders"]]
+    values["data.folders"] = [
+        renamed(line, lambda folder: Path(folder).name)
+        for one, line in lines
+        if Path(one.folder).parent == workspace.datasets and Path(one.folder).is_dir()
+    ]
     for key in FILES:
         values[key] = key_of_path(workspace, values[key])
     values["dataset"] = values.pop("data.folder")
@@ -398,12 +377,22 @@ def run_settings(workspace: Workspace, name: str) -> dict[str, Any]:
     return values
 
 
+def trigger_words(workspace: Workspace, name: str) -> list[str]:
+    """Of all the run's folders."""
+    from studio.training import config_from_toml
+    from studio.training.folders import triggers_of
+
+    if name not in list_run_names(workspace):
+        return []
+    return triggers_of(config_from_toml(workspace.runs / name / "run.toml").data)
+
+
 def hardest_of(workspace: Workspace, name: str) -> list[tuple[Any, float]]:
     """(image, how hard; 1 is usual) of a run, the hardest first; images that are gone are passed over."""
     from studio.datasets import open_dataset
     from studio.training import config_from_toml
     from studio.training.difficulty import hardest
-    from studio.training.selection import name_of
+    from studio.training.selection import name_of, sources_of
 
     if name not in list_run_names(workspace):
         return []
@@ -413,7 +402,8 @@ def hardest_of(workspace: Workspace, name: str) -> list[tuple[Any, float]]:
     data = config_from_toml(workspace.runs / name / "run.toml").data
     named: dict[str, Any] = {}
     bare: dict[str, Any] = {}  # as older runs wrote them, whatever folder an image lay in
-    for folder, ordinary in ((data.regularisation, data.regularisation), (data.folder, "")):
+    own = [(str(one.place), one.label if number else "") for number, one in enumerate(sources_of(data))]
+    for folder, ordinary in [(data.regularisation, data.regularisation), *own[::-1]]:
         try:
             opened = open_dataset(Path(folder)).items if folder else []
         except StudioError:

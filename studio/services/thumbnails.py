@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from studio.datasets import Item
+    from studio.training.augmenting import Augmented
+
 
 GRID, LARGE = 256, 1024  # longest side in pixels
 
@@ -94,4 +96,21 @@ def cropped(
         seen.paste(image.crop((left, top, right, bottom)), (left, top))
         ImageDraw.Draw(seen).rectangle((left, top, right - 1, bottom - 1), outline="#37827c", width=2)
         keep(target, seen)
+    return target
+
+
+def augmented(workspace: Workspace, path: Path, variant: "Augmented") -> Path:
+    """A small copy of the pixels that a run trains on; the thumbnail when the image went bad meanwhile."""
+    from studio.datasets import open_image
+
+    source = thumbnail(workspace, path)
+    key = hashlib.sha256(f"{source.name} {variant}".encode()).hexdigest()[:32]
+    target = folder(workspace) / f"{key}-variant.webp"
+    if not target.exists():
+        try:
+            image = variant.image(open_image(path, at_least=2 * max(variant.frame.scaled)))
+        except DatasetError:
+            return source
+        image.thumbnail((GRID, GRID))
+        keep(target, image)
     return target

@@ -80,6 +80,9 @@ ALIASES = {
     "shuffle_caption": Alias("data.shuffle_tags"),
     "keep_tokens": Alias("data.keep_tags"),
     "caption_dropout_rate": Alias("data.caption_dropout"),
+    "caption_tag_dropout_rate": Alias("data.tag_dropout"),
+    "keep_tokens_separator": Alias("data.keep_tags_separator"),
+    "enable_wildcard": Alias("data.wildcards"),
     "max_token_length": Alias("data.max_token_length"),
     "clip_skip": Alias("data.clip_skip"),
     "alpha_mask": Alias("data.masks"),
@@ -204,6 +207,11 @@ REFUSED: dict[str, Callable[[Any], str]] = {
     "caption_extension": lambda value: "captions are read from .txt and .caption, whichever is there: leave it out",
     "network_module": lambda value: "the type of adapter is adapter.kind: lora, dora, tucker, loha, lokr, oft or oftv2",
     "network_args": lambda value: "write what they say as settings: adapter.kind, adapter.targets, adapter.dropout",
+    "random_crop": lambda value: (
+        "it only moves what a bucket cuts there: write data.random_crop = 0.1, the share of a side that may be cut off"
+    ),
+    "color_aug": lambda value: "write data.color_jitter = 0.1, by how much brightness, contrast and saturation change",
+    "secondary_separator": lambda value: "tags are what stands between commas here: write the captions so",
     "masked_loss": lambda value: (
         "masks come from NAME-masklabel.png or the alpha channel here: write data.masks = true"
     ),

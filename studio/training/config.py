@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from studio.errors import ConfigError
 from studio.schema import explain, settings_of
+from studio.training import folders
 from studio.training.aliases import Report, resolve
 from studio.training.config_sections import (
     FIND_THEIR_RATE,
@@ -57,6 +58,10 @@ class RunConfig(Section):
             patterns = parsed(self.adapter.patterns)
         except ValueError as error:
             raise ValueError(f"in adapter.patterns, {error}") from None
+        try:
+            folders.parsed(self.data.folders)
+        except ValueError as error:
+            raise ValueError(f"in data.folders, {error}") from None
         if self.adapter.targets == "patterns" and not any(one.rank != 0 for one in patterns):
             raise ValueError("adapter.targets = patterns needs a line in adapter.patterns that trains something")
         if training.debiased_estimation and training.min_snr_gamma:

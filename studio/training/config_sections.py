@@ -1,11 +1,13 @@
 """The sections of a run's settings: what each is called, its default, its range and its sentence. No torch here."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from studio.training.patterns import MOST as MOST_PATTERNS
 
+MOST_FOLDERS = 50
+MOST_SIZES = 5  # resolutions of a run
 Optimizer = Literal[
     "adamw",
     "adamw-8bit",
@@ -69,6 +71,52 @@ class DataConfig(Section):
         False, description="Masked training: learn where NAME-masklabel.png, or the image's alpha channel, is bright."
     )
     outside: float = Field(0.1, ge=0, le=1, description="Unmasked weight: how much the loss counts outside a mask.")
+    folders: list[str] = Field(
+        [],
+        max_length=MOST_FOLDERS,
+        description="More dataset folders, a line each, like: FOLDER weight=2 repeats=3 trigger=zsk flip=true "
+        "prefix=photo of. A line for data.folder itself says its weight.",
+    )
+    more_resolutions: list[Annotated[int, Field(ge=16, le=4096)]] = Field(
+        [],
+        max_length=MOST_SIZES - 1,
+        description="More resolutions that each image is trained at, as often as at data.resolution.",
+    )
+    caption_prefix: str = Field("", max_length=500, description="Put in front of every caption, with a space.")
+    caption_suffix: str = Field("", max_length=500, description="Put behind every caption, with a space.")
+    wildcards: bool = Field(
+        False, description="Draw one word of each {a|b} in captions, and one line of caption files of several."
+    )
+    caption_variants: bool = Field(
+        False, description="Also draw among NAME.1.txt, NAME.2.txt and so on, beside the image's own caption."
+    )
+    keep_tags_separator: str = Field(
+        "",
+        max_length=10,
+        description="Separator, such as |||: tags before a first and behind a second one stay, instead of the first N.",
+    )
+    tag_dropout: float = Field(
+        0.0, ge=0, le=1, description="Tag dropout: how probably each tag that does not stay in place is left out."
+    )
+    protected_tags: str = Field(
+        "", max_length=2000, description="Tags that tag dropout never leaves out, with commas between them."
+    )
+    caption_draws: int = Field(
+        8, ge=1, le=256, description="Variants of a caption that are encoded, to draw from, where something varies."
+    )
+    random_crop: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Random crop: up to this share of each side is cut off, at a random place. 0: center crop.",
+    )
+    color_jitter: float = Field(
+        0.0, ge=0, le=0.5, description="Color jitter: brightness, contrast and saturation change by up to this share."
+    )
+    rotation: float = Field(0.0, ge=0, le=45, description="Random rotation by up to this many degrees either way.")
+    augmentations: int = Field(
+        4, ge=1, le=32, description="Variants of an image that are encoded, to draw from, where something augments."
+    )
 
 
 class AdapterConfig(Section):

@@ -13,8 +13,11 @@ from studio.adapters.layers import can_train, is_whole_lokr, shape_of
 from studio.basemodels import Family
 from studio.basemodels.defaults import variant_of
 from studio.errors import ConfigError
+from studio.training.augmenting import augments
+from studio.training.caption_variants import draws
 from studio.training.config import RunConfig, config_from, dotted
 from studio.training.config_sections import FIND_THEIR_RATE
+from studio.training.folders import parsed
 from studio.training.parameter_count import specs_of
 
 ALPHA, OFTS = "adapter.alpha", ("oft", "oftv2")
@@ -112,7 +115,22 @@ RULES = (
         "a base that takes its words from CLIP's layers (Stable Diffusion 1, 2 and XL)",
         lambda config, base: base.reads_on,
     ),
-    Rule("data.keep_tags", "data.shuffle_tags = true", lambda config, base: config.data.shuffle_tags),
+    Rule(
+        "data.keep_tags",
+        "data.shuffle_tags = true, or data.tag_dropout above 0",
+        lambda config, base: config.data.shuffle_tags or config.data.tag_dropout > 0,
+    ),
+    Rule("data.protected_tags", "data.tag_dropout above 0", lambda config, base: config.data.tag_dropout > 0),
+    Rule(
+        "data.caption_draws",
+        "data.shuffle_tags, data.wildcards or data.tag_dropout",
+        lambda config, base: config.data.shuffle_tags or draws(config.data),
+    ),
+    Rule(
+        "data.augmentations",
+        "data.random_crop, data.color_jitter or data.rotation",
+        lambda config, base: augments(config.data),
+    ),
     Rule("data.outside", "data.masks = true", lambda config, base: config.data.masks),
     Rule("data.regularisation_weight", "data.regularisation", lambda config, base: bool(config.data.regularisation)),
     Rule("data.held_out", "validation.every above 0", lambda config, base: config.validation.every > 0),
@@ -144,7 +162,7 @@ def without_effect(config: RunConfig, base: Family) -> list[str]:
     lines += _about_lokr(config, base)
     if config.adapter.kind in OFTS and config.adapter.alpha not in (None, variant_of(config.base).settings.get(ALPHA)):
         lines.append("adapter.alpha has no effect here: OFT turns weights and has no scale.")
-    if config.data.repeats > 1:
+    if config.data.repeats > 1 and not any(line.repeats for line in parsed(config.data.folders)):
         lines.append(
             "data.repeats has no effect: it repeats all images alike, and training.steps says how long the run is. "
             "Folders called 10_name repeat some of them."
@@ -180,10 +198,14 @@ def refuse(config: RunConfig, base: Family) -> None:
         raise ConfigError(f"Debiased estimation has no meaning for {base.title}: set it to false.")
     if config.adapter.targets.startswith("sdxl-") and base.pipeline_class != "StableDiffusionXLPipeline":
         raise ConfigError(f"adapter.targets = {config.adapter.targets} names blocks of SDXL: choose others here.")
-    side, step = config.data.resolution or base.resolution, base.multiple
-    if not config.data.buckets and side % step:
-        near = max(step, round(side / step) * step)
-        raise ConfigError(f"data.resolution must be a multiple of {step} for {base.title}: take {near}, not {side}.")
+    step = base.multiple
+    for key, side in (
+        ("data.resolution", config.data.resolution or base.resolution),
+        *(("data.more_resolutions", side) for side in config.data.more_resolutions),
+    ):
+        if not config.data.buckets and side % step:
+            near = max(step, round(side / step) * step)
+            raise ConfigError(f"{key} must be a multiple of {step} for {base.title}: take {near}, not {side}.")
 
 
 def foreign_defaults(config: RunConfig, base: Family) -> list[str]:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,15 +22,17 @@ from torch import Tensor
 from studio import devices
 from studio.basemodels import Family
 from studio.basemodels.family import Size
-from studio.datasets import Frame, Item, frame_of
+from studio.datasets import Frame, Item
 from studio.datasets.images import has_alpha, size_of
 from studio.datasets.masks import has_other_shape
 from studio.errors import DatasetError, RunError
 from studio.text import pluralize
+from studio.training.augmenting import Augmented, augments, variants_of
 from studio.training.cache import Cache, Tensors, key_of
+from studio.training.caption_variants import caption_of, captions_of, fixed_caption_of
 from studio.training.config_sections import DataConfig
 from studio.training.distributed import Distributed
-from studio.training.selection import caption_of, is_too_small, name_of, orders_of
+from studio.training.selection import Selection, Source, frames_of, is_too_small, name_of
 
 BATCH = 16  # images, or captions, at a time
 MUCH_LOST = 0.2  # share of an image that is cut off: more is said
@@ -48,24 +50,35 @@ class Example:
     name: str
     item: Item
     frame: Frame
-    latents: tuple[str, ...]  # as it is, and mirrored where that is wanted
-    captions: tuple[str, ...]  # in each order of its tags
+    latents: tuple[str, ...]  # of each variant: as it is, and mirrored where that is wanted
+    captions: tuple[str, ...]  # those that a batch draws from
+    caption: str = ""  # with nothing drawn
     repeats: int = 1
     weight: float = 1.0  # of its loss
     regularization: bool = False
     original: tuple[int, int] = (0, 0)  # width and height in pixels, as it is on disk
     digest: str = ""  # SHA-256 of the file
     mask: str = ""  # "" for none, "alpha" for the image's own, else SHA-256 of the mask's file
+    variants: tuple[Augmented, ...] = ()  # () where the image is trained as it is
+    folder: str = ""  # label of the dataset folder that it is from; "" for regularization and validation images
+    folder_weight: float | None = None
+    sizes: int = 1  # in how many sizes the image is trained
+    is_main: bool = True  # whether this is the one of `data.resolution`
+
+    @property
+    def flips(self) -> int:
+        """1, or 2 where it is mirrored as well."""
+        return len(self.latents) // max(1, len(self.variants))
+
+    @property
+    def crops(self) -> tuple[Augmented, ...]:
+        """What is encoded, each in `flips` ways."""
+        return self.variants or (Augmented(self.frame),)
 
     @property
     def enlarged(self) -> float:
         """By what factor it is enlarged to fill its bucket; 1 or less where it is not."""
         return max(self.frame.scaled[0] / self.original[0], self.frame.scaled[1] / self.original[1])
-
-    @property
-    def framing(self) -> tuple[Size, Size, Size]:
-        """(size on disk, left and top of the crop after scaling, size of the crop): see `Family.size_conditioning`."""
-        return self.original, (self.frame.left, self.frame.top), self.frame.size
 
 
 @dataclass(frozen=True)
@@ -78,11 +91,23 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Row:
-    """One place in a batch: which image, whether mirrored, and in which words ("" for none)."""
+    """One place in a batch: which image, whether mirrored, in which words ("" for none), which of its variants."""
 
     example: Example
     mirrored: bool
     caption: str
+    variant: int = 0
+
+    @property
+    def latents(self) -> str:
+        """The name of its cache file."""
+        return self.example.latents[self.variant * self.example.flips + self.mirrored]
+
+    @property
+    def framing(self) -> tuple[Size, Size, Size]:
+        """(size on disk, left and top of the crop after scaling, size of the crop): see `Family.size_conditioning`."""
+        frame = self.example.crops[self.variant].frame
+        return self.example.original, (frame.left, frame.top), frame.size
 
 
 @dataclass(frozen=True)
@@ -108,58 +133,88 @@ def list_examples(
     seed: int,
     regularization: bool = False,
     stop: threading.Event | None = None,
+    chosen: Selection | None = None,
+    held_out: bool = False,
 ) -> tuple[list[Example], list[str]]:
     """(examples, one line for each image that is left out). Reads headers only; nothing is encoded yet.
 
-    Ends early on `stop`: a disk may be slow.
+    An image is one example for each size that it is trained in, the first of them at `data.resolution`. Ends early on
+    `stop`: a disk may be slow.
+
+    chosen: says which folder an image is of. held_out: nothing of it varies, and it has one size.
     """
-    examples, problems = [], []
-    resolution = data.resolution or base.resolution
-    step = max(base.multiple, 64 if resolution >= 512 else 0)
-    model = _vae_identity(base)
+    examples, problems, model = list[Example](), list[str](), _vae_identity(base)
     for item in items:
         if stop is not None and stop.is_set():
             break
         try:
-            digest, width, height = cache.facts(item)
+            cache.facts(item)
         except (DatasetError, OSError) as error:
             problems.append(f"Left out: {error if isinstance(error, DatasetError) else item.path.name + ' is gone.'}")
             continue
-        frame = frame_of(width, height, resolution, step, data.buckets, data.upscale)
-        if is_too_small(width, height, frame, data):
-            least = " × ".join(map(str, frame.size))
-            problems.append(
-                f"Left out: {item.path.name} has {width} × {height} pixels, fewer than the smallest bucket of {least}: "
-                "use a larger copy, or set data.upscale to true."
-            )
-            continue
-        mask = _mask_of(item, cache) if data.masks else ""
-        made_of = (VERSION, model, digest, frame.size, frame.scaled, mask)
-        caption = item.caption.strip() if regularization else caption_of(item, data.trigger)
-        captions = orders_of(caption, data.keep_tags, seed) if data.shuffle_tags else [caption]
-        mirrored = (False, True) if data.flip else (False,)
-        name = name_of(item, data.regularisation if regularization else "")
-        examples.append(
-            Example(
-                name,
-                item,
-                frame,
-                latents=tuple(key_of(*made_of, m) for m in mirrored),
-                captions=tuple(captions),
-                repeats=item.repeats * data.repeats,
-                weight=data.regularisation_weight if regularization else 1.0,
-                regularization=regularization,
-                original=(width, height),
-                digest=digest,
-                mask=mask,
-            )
-        )
+        source = chosen.source_of(item) if chosen else None
+        followed = source.data if source else data
+        own = _listed(item, base, model, cache, followed, seed, regularization, held_out, source)
+        examples += own if isinstance(own, list) else []
+        problems += [own] if isinstance(own, str) else []
     return examples, problems
+
+
+def _listed(
+    item: Item,
+    base: Family,
+    model: str,
+    cache: Cache,
+    data: DataConfig,
+    seed: int,
+    regularization: bool,
+    held_out: bool,
+    source: Source | None,
+) -> list[Example] | str:
+    """The examples of an image, or why it is left out. model: what its latents are encoded by."""
+    digest, width, height = cache.facts(item)
+    frames = frames_of(width, height, data, base.resolution, base.multiple)
+    if is_too_small(width, height, frames[0], data):
+        least = " × ".join(map(str, frames[0].size))
+        return (
+            f"Left out: {item.path.name} has {width} × {height} pixels, fewer than the smallest bucket of {least}: "
+            "use a larger copy, or set data.upscale to true."
+        )
+    mask = _mask_of(item, cache) if data.masks else ""
+    if held_out:
+        frames, captions = frames[:1], fixed_caption_of(item, data, seed)
+    else:
+        captions = captions_of(item, data, seed, regularization)
+    plain = Example(
+        name_of(item, data.regularisation if regularization else ""),
+        item,
+        frames[0],
+        (),
+        captions,
+        caption_of(item, data),
+        repeats=item.repeats * data.repeats,
+        weight=data.regularisation_weight if regularization else 1.0,
+        regularization=regularization,
+        original=(width, height),
+        digest=digest,
+        mask=mask,
+        folder=source.label if source else "",
+        folder_weight=source.line.weight if source else None,
+        sizes=len(frames),
+    )
+    found = []
+    for frame in frames:
+        made_of = (VERSION, model, digest, frame.size, frame.scaled, mask)
+        variants = variants_of(frame, (width, height), data, seed, digest) if augments(data) and not held_out else ()
+        facts: list[tuple[object, ...]] = [(astuple(one),) for one in variants] or [()]
+        latents = tuple(key_of(*made_of, m, *fact) for fact in facts for m in (False, True)[: 1 + data.flip])
+        found.append(replace(plain, frame=frame, latents=latents, variants=variants, is_main=frame is frames[0]))
+    return found
 
 
 def about_frames(examples: list[Example]) -> list[str]:
     """A line on images that lose much by cutting, and one on those that are enlarged much."""
-    lines = []
+    lines, examples = [], [e for e in examples if e.is_main]
     cut = sorted((e for e in examples if e.frame.lost > MUCH_LOST), key=lambda e: -e.frame.lost)
     if cut:
         lines.append(
@@ -178,10 +233,10 @@ def about_frames(examples: list[Example]) -> list[str]:
 def about_tokens(examples: list[Example], base: Family, most: int = 0) -> list[str]:
     """A line on captions that are longer than what is read of them. most: `data.max_token_length`."""
     lost = {caption: base.tokens(caption, most)[1] for caption in {c for e in examples for c in e.captions}}
-    cut = [(e.name, lost[e.captions[0]]) for e in examples if lost[e.captions[0]]]
+    cut = [e for e in examples if e.is_main and any(lost[caption] for caption in e.captions)]
     if not cut:
         return []
-    name, rest = cut[0]
+    name, rest = cut[0].name, next(lost[caption] for caption in cut[0].captions if lost[caption])
     what = f"the text encoder of {base.title} reads"
     if base.reads_on and most:
         what = f"data.max_token_length, {most} tokens"
@@ -191,11 +246,25 @@ def about_tokens(examples: list[Example], base: Family, most: int = 0) -> list[s
     ]
 
 
+def about_variety(examples: list[Example]) -> list[str]:
+    """A line on what a run draws from: sizes, variants of images, variants of captions; [] where nothing varies."""
+    own = [e for e in examples if not e.regularization]
+    parts, sizes = [], max((e.sizes for e in own), default=1)
+    if sizes > 1:
+        every = sum(e.is_main and e.sizes == sizes for e in own)
+        parts.append(f"{pluralize(every, 'image')} in {sizes} sizes each")
+    if variants := sum(len(e.variants) for e in own):
+        parts.append(f"{variants} variants of images")
+    if max((len(e.captions) for e in own), default=1) > 1:
+        parts.append(f"{pluralize(len({c for e in own for c in e.captions}), 'caption')} to draw from")
+    return [f"Trained: {', '.join(parts)}."] if parts else []
+
+
 def about_masks(examples: list[Example], data: DataConfig) -> list[str]:
     """A line where masks are wanted and there are none, or not on each of the person's own images, and on those of
     another shape than their images.
     """
-    own = [e for e in examples if not e.regularization] if data.masks else []
+    own = [e for e in examples if not e.regularization and e.is_main] if data.masks else []
     strange = [e.name for e in own if _is_stretched(e)]
     lines = []
     if strange:
@@ -278,7 +347,7 @@ class BatchLoader:
 
     def read(self, rows: list[Row]) -> Batch:
         """Raises RunError when a cache file is gone or damaged."""
-        latents = [self._found(row.example.latents[row.mirrored], row) for row in rows]
+        latents = [self._found(row.latents, row) for row in rows]
         weights = [self._weight(found) * row.example.weight for found, row in zip(latents, rows)]
         texts = [self._found(_text_key(self._model, row.caption), row) for row in rows] if self.texts else []
         words = self._join([{name: value[None] for name, value in text.items()} for text in texts]) if texts else {}
@@ -306,29 +375,41 @@ class BatchLoader:
         return torch.stack(tensors).to(self.device, non_blocking=True)
 
 
-def _decode(example: Example, masks: bool) -> tuple[Image.Image, Image.Image | None] | Unreadable:
-    """(the training pixels, the mask at the same size), or why there are none."""
+Pixels = list[tuple[Image.Image, Image.Image | None]]  # of each variant, with the mask at the same size
+
+
+def _decode(example: Example, masks: bool) -> Pixels | Unreadable:
+    """The training pixels, or why there are none."""
     try:
         mask = example.item.load_mask() if masks else None
-        enough = 2 * max(example.frame.scaled)  # so that what remains is still scaled down, by Lanczos
-        return example.frame.cut(example.item.load(enough)), mask and example.frame.cut(mask)
+        enough = 2 * max(max(one.frame.scaled) for one in example.crops)  # so that Lanczos still scales it down
+        image = example.item.load(enough)
+        return [(one.image(image), mask and one.mask(mask)) for one in example.crops]
     except DatasetError as error:
         return Unreadable(example.item.path, f"Left out: {error}")
 
 
-def _encode(decoded: list[tuple[Example, tuple[Image.Image, Image.Image | None]]], base: Family, cache: Cache) -> None:
-    """Encode images of one size and keep them; mirrored as well where an example has a second key."""
-    for mirrored in range(max(len(example.latents) for example, _ in decoded)):
+def _encode(decoded: list[tuple[Example, Pixels]], base: Family, cache: Cache) -> None:
+    """Encode images of one size and keep them, in each variant; mirrored as well where an example has such keys."""
+    ways = max(len(example.crops) for example, _ in decoded)
+    for variant, mirrored in ((v, m) for v in range(ways) for m in (0, 1)):
+        having = [
+            (Row(example, bool(mirrored), "", variant).latents, pixels[variant])
+            for example, pixels in decoded
+            if variant < len(example.crops) and mirrored < example.flips
+        ]
+        if not having:
+            continue
         turn = ImageOps.mirror if mirrored else (lambda image: image)
-        mean, spread = base.encode_image([turn(image) for _, (image, _) in decoded])
-        for row, (example, (_, mask)) in enumerate(decoded):
+        mean, spread = base.encode_image([turn(image) for _, (image, _) in having])
+        for row, (key, (_, mask)) in enumerate(having):
             kept = {"mean": mean[row].clone()}
             if spread is not None:
                 kept["spread"] = spread[row].clone()
             if mask is not None:  # (1, h, w), 0 to 1: the mean of what each latent covers
                 pixels = torch.from_numpy(np.asarray(turn(mask), np.float32) / 255)[None, None]
                 kept["mask"] = F.interpolate(pixels, mean.shape[2:], mode="area")[0]
-            cache.write(example.latents[mirrored], kept)
+            cache.write(key, kept)
 
 
 def _text_key(model: str, caption: str) -> str:
@@ -390,10 +471,11 @@ def _equally_long(captions: list[str], base: Family, most: int) -> Iterator[list
 
 
 def _same_size(examples: list[Example]) -> Iterator[list[Example]]:
-    """Runs of at most BATCH examples of one bucket; they come sorted."""
+    """Runs of at most BATCH images of one bucket, variants counted; they come sorted."""
     part: list[Example] = []
     for example in examples:
-        if part and (len(part) == BATCH or part[0].frame.size != example.frame.size):
+        full = (len(part) + 1) * max(len(one.crops) for one in (*part, example)) > BATCH
+        if part and (full or part[0].frame.size != example.frame.size):
             yield part
             part = []
         part.append(example)

@@ -36,7 +36,8 @@ def with_steps(config: RunConfig) -> RunConfig:
         return config
     chosen = split(config)
     own, regularization = (
-        sum(item.repeats * config.data.repeats for item in items) for items in (chosen.items, chosen.regularization)
+        sum(item.repeats * chosen.data_of(item, config.data).repeats for item in items)
+        for items in (chosen.items, chosen.regularization)
     )
     steps = steps_for(training.epochs, own, regularization, training.batch_size * training.accumulation)
     warmup = training.warmup if training.warmup < steps else steps // 10

@@ -37,10 +37,10 @@ class MemorizationCheck:
     @classmethod
     def of(cls, examples: list[Example], base: Family) -> "MemorizationCheck | str":
         """Why there is none, in a sentence, where too few images can be compared."""
-        examples = [e for e in examples if not e.regularization][:MOST]
+        examples = [e for e in examples if not e.regularization and e.is_main][:MOST]
         if len(examples) < 3:
             return "The memorization check is off: it needs at least 3 training images to compare previews with."
-        mirrored = any(len(e.latents) > 1 for e in examples)
+        mirrored = any(e.flips > 1 for e in examples)
         by_encoder = base.embed_images([Image.new("RGB", (64, 64))]) is not None
         turns: list[Callable[[Image.Image], Image.Image]] = [
             lambda image: image,

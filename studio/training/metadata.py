@@ -6,14 +6,16 @@ from pathlib import Path
 
 from studio.datasets import Item
 from studio.datasets.dataset import KOHYA
+from studio.training.caption_variants import caption_of
 from studio.training.config import RunConfig
+from studio.training.config_sections import DataConfig
 from studio.training.scorecard.verdict import Verdict
-from studio.training.selection import caption_of
+from studio.training.selection import Selection
 
 
 def adapter_metadata(
     config: RunConfig,
-    items: list[Item],
+    chosen: Selection,
     resolution: int,
     step: int,
     held_out: tuple[float, float] | None,
@@ -25,27 +27,33 @@ def adapter_metadata(
     verdict: on the run, in the file that it keeps.
     """
     data, training = config.data, config.training
-    parts: dict[str, list[Item]] = {}  # by kohya's folders, where there are some
-    for item in items:
-        parent = item.path.parent.name
-        parts.setdefault(parent if KOHYA.match(parent) else Path(data.folder).name, []).append(item)
+    parts: dict[str, list[tuple[Item, DataConfig]]] = {}  # by kohya's folders, where there are some
+    for item in chosen.items:
+        parent, source = item.path.parent.name, chosen.source_of(item)
+        label = source.label if source else Path(data.folder).name
+        parts.setdefault(parent if KOHYA.match(parent) else label, []).append((item, chosen.data_of(item, data)))
+    triggers = ", ".join(dict.fromkeys(filter(None, (source.data.trigger for source in chosen.sources))))
+    sides = (resolution, *data.more_resolutions)
     written = {
         "studio.run": config.name,
         "studio.base": config.base,
         "studio.base_hash": weights,
         "studio.step": str(step),
-        "studio.trigger": data.trigger,
+        "studio.trigger": triggers,
         "studio.init_from": Path(config.adapter.init_from).name,
-        "modelspec.trigger_phrase": data.trigger,
-        "modelspec.resolution": f"{resolution}x{resolution}",
+        "modelspec.trigger_phrase": triggers,
+        "modelspec.resolution": ",".join(f"{side}x{side}" for side in sides),
         "ss_output_name": config.name,
         "ss_sd_model_name": config.base,
         "ss_resolution": f"({resolution}, {resolution})",
-        "ss_num_train_images": str(len(items)),
+        "ss_num_train_images": str(len(chosen.items)),
         "ss_dataset_dirs": json.dumps(
-            {name: {"n_repeats": of[0].repeats * data.repeats, "img_count": len(of)} for name, of in parts.items()}
+            {
+                name: {"n_repeats": of[0][0].repeats * of[0][1].repeats, "img_count": len(of)}
+                for name, of in parts.items()
+            }
         ),
-        "ss_tag_frequency": json.dumps({name: _tags(of, data.trigger) for name, of in parts.items()}),
+        "ss_tag_frequency": json.dumps({name: _tags(of) for name, of in parts.items()}),
         "ss_learning_rate": str(training.learning_rate),
         "ss_lr_scheduler": training.schedule,
         "ss_max_train_steps": str(training.steps),
@@ -63,8 +71,8 @@ def adapter_metadata(
     return {key: value for key, value in written.items() if value}
 
 
-def _tags(items: list[Item], trigger: str) -> dict[str, int]:
+def _tags(items: list[tuple[Item, DataConfig]]) -> dict[str, int]:
     """How often each tag stands in the captions, the commonest first."""
-    captions = [caption_of(item, trigger) for item in items]
+    captions = [caption_of(item, data) for item, data in items]
     tags = Counter(tag.strip() for caption in captions for tag in caption.split(",") if tag.strip())
     return dict(tags.most_common(1000))

@@ -29,9 +29,11 @@ from studio.training.examples import (
     about_frames,
     about_masks,
     about_tokens,
+    about_variety,
     encode_missing,
     list_examples,
 )
+from studio.training.folder_table import about_folders, folder_rows
 from studio.training.length import with_steps
 from studio.training.micro_batches import DoesNotFit
 from studio.training.optimizers import missing_for
@@ -87,7 +89,7 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     base = load_base(config.base, precision=precision)
     base.onload()  # an earlier run has sent parts of a shared base away
     seed = config.training.seed
-    examples, problems = list_examples(chosen.items, base, cache, config.data, seed)
+    examples, problems = list_examples(chosen.items, base, cache, config.data, seed, chosen=chosen)
     regularization, more = list_examples(chosen.regularization, base, cache, config.data, seed, regularization=True)
     problems += more
     cache.keep_facts()
@@ -107,7 +109,7 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     warnings += about_frames(examples + regularization)
     warnings += about_masks(examples + regularization, config.data)
     findings += [Finding("warn", line) for line in warnings]
-    findings += _about_images(config, examples, cache, base) + _about_balance(config, examples, regularization)
+    findings += _about_images(config, examples, cache, base) + _about_balance(config, chosen, examples, regularization)
     if any(finding.level == "stop" for finding in findings):
         return Report(findings)
     measured = _measure(config, examples, base, cache, stop or threading.Event())
@@ -123,10 +125,11 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
 
 
 def _about_captions(config: RunConfig, chosen: Selection) -> list[Finding]:
-    items, trigger, out = chosen.items, config.data.trigger, []
+    items, out = chosen.items, []
     captions = [item.caption.strip() for item in items]
-    if trigger:
-        lacking = sum(not has_trigger(caption, trigger) for caption in captions)
+    triggers = [chosen.data_of(item, config.data).trigger for item in items]
+    for trigger in dict.fromkeys(filter(None, triggers)):
+        lacking = sum(one == trigger and not has_trigger(text, trigger) for one, text in zip(triggers, captions))
         if lacking:
             many = f"{lacking} caption{'s' * (lacking > 1)}"
             out.append(Finding("note", f"{trigger!r} is missing in {many}: it is put in front."))
@@ -160,6 +163,7 @@ def _about_settings(config: RunConfig) -> list[Finding]:
 
 def _about_images(config: RunConfig, examples: list[Example], cache: Cache, base: Family) -> list[Finding]:
     out, batch = [], config.training.batch_size
+    examples = [e for e in examples if e.is_main]
     side = config.data.resolution or base.resolution
     near_duplicates = Counter(cache.facts(e.item)[0] for e in examples)
     again = sum(count - 1 for count in near_duplicates.values())
@@ -175,16 +179,20 @@ def _about_images(config: RunConfig, examples: list[Example], cache: Cache, base
     return out
 
 
-def _about_balance(config: RunConfig, examples: list[Example], regularization: list[Example]) -> list[Finding]:
+def _about_balance(
+    config: RunConfig, chosen: Selection, examples: list[Example], regularization: list[Example]
+) -> list[Finding]:
     """How often the run shows each image, counted as its batches are made."""
     training = config.training
     plan = BatchSampler(examples + regularization, training.batch_size, training.seed, config.data)
     own, other = plan.times_seen(training.steps * training.batch_size * training.accumulation)
-    line = f"{len(examples)} images, each seen {own:.1f} times"
+    line = f"{sum(e.is_main for e in examples)} images, each seen {own:.1f} times"
     if regularization:
-        line += f"; {len(regularization)} regularization images, each seen {other:.1f} times"
-    repeated = len({e.repeats for e in examples}) > 1
+        line += f"; {sum(e.is_main for e in regularization)} regularization images, each seen {other:.1f} times"
+    repeated = len({(e.repeats, e.folder_weight) for e in examples}) > 1
     out = [Finding("note", line + (" on average (folders repeat some)." if repeated else "."))]
+    lines = about_folders(folder_rows(chosen, config.data), own) + about_variety(examples)
+    out += [Finding("note", line) for line in lines]
     if own < 5:
         out.append(Finding("warn", f"Each image is seen {own:.1f} times: more steps will be needed."))
     return out
@@ -299,9 +307,11 @@ def _available(device: torch.device) -> float:
 
 
 def _about_disk(config: RunConfig, workspace: Workspace, examples: list[Example], measured: _Measured) -> list[Finding]:
-    """Checkpoints hold the adapter, two of them its optimizer; an image and its caption take about a megabyte."""
+    """Checkpoints hold the adapter, two of them its optimizer; an image and its caption take about a megabyte, and so
+    does every other variant of both.
+    """
     count = min(config.training.keep_checkpoints, config.training.steps // config.training.checkpoint_every + 1)
-    needed = (count + 8) * measured.checkpoint / 4 + len(examples) * 1e-3
+    needed = (count + 8) * measured.checkpoint / 4 + sum(len(e.latents) + len(e.captions) for e in examples) * 5e-4
     free = shutil.disk_usage(workspace.root).free / 1e9
     if needed < 0.8 * free:
         return []

@@ -40,8 +40,9 @@ def prepare(
     refuse(config, base)
     seed, warnings = config.training.seed, list(chosen.warnings)
     groups: list[list[Example]] = []
-    for items, regularization in ((chosen.items, False), (chosen.regularization, True), (chosen.held_out, False)):
-        examples, problems = list_examples(items, base, cache, config.data, seed, regularization, stop)
+    for items in (chosen.items, chosen.regularization, chosen.held_out):
+        kinds = {"regularization": items is chosen.regularization, "held_out": items is chosen.held_out}
+        examples, problems = list_examples(items, base, cache, config.data, seed, stop=stop, chosen=chosen, **kinds)
         groups.append(examples)
         warnings += problems
     cache.keep_facts()

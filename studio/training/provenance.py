@@ -10,6 +10,7 @@ from studio.basemodels import Family
 from studio.basemodels.vae import vae_files
 from studio.basemodels.weights import weights_hash
 from studio.datasets import Item
+from studio.datasets.captions import text_lines
 from studio.errors import DatasetError, RunError
 from studio.training import made_of
 from studio.training.cache import Cache, key_of
@@ -91,7 +92,8 @@ def data_hash(cache: Cache, items: Sequence[Item]) -> str:
     facts = []
     for item in items:
         try:
-            facts.append((cache.facts(item)[0], item.caption, item.repeats))
+            more = [text_lines(item.path.with_name(file)) for file in item.variants]
+            facts.append((cache.facts(item)[0], item.caption, item.repeats, *([more] if more else [])))
         except (DatasetError, OSError):  # left out of the run, which says so
             continue
     return key_of(sorted(facts))

@@ -13,11 +13,13 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 from studio.basemodels.choice import BaseChoice
 from studio.errors import RunError
 from studio.hub import is_hub_id, is_token
 from studio.training.config import RunConfig, config_from_toml, config_to_toml
+from studio.training.folders import renamed
 from studio.training.model_card import model_card
 from studio.training.publication import Publication
 from studio.training.reading import RunView
@@ -137,7 +139,10 @@ def check_repo(repo: str) -> None:
 
 def without_paths(config: RunConfig) -> RunConfig:
     """The settings with names in place of folders: where they lie on this machine is nobody's business."""
-    data = {key: Path(getattr(config.data, key)).name for key in ("folder", "held_out", "regularisation")}
+    data: dict[str, Any] = {
+        key: Path(getattr(config.data, key)).name for key in ("folder", "held_out", "regularisation")
+    }
+    data["folders"] = [renamed(line, lambda folder: Path(folder).name) for line in config.data.folders]
     return config.model_copy(update={"base": base_name(config.base), "data": config.data.model_copy(update=data)})
 
 

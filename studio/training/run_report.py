@@ -7,7 +7,8 @@ from studio.training.batch_sampler import BatchSampler
 from studio.training.config import RunConfig
 from studio.training.defaults import usual_line
 from studio.training.distributed import Distributed
-from studio.training.examples import Example
+from studio.training.examples import Example, about_variety
+from studio.training.folder_table import about_folders, folder_rows
 from studio.training.scorecard.verdict import Verdict
 from studio.training.selection import Selection
 from studio.training.validation import Validator
@@ -24,12 +25,13 @@ def setup_line(
 ) -> str:
     """Device, precision, images and buckets. scoring: what will be scored, in a sentence."""
     own, other = (len({e.item.path for e in examples if e.regularization is kind}) for kind in (False, True))
-    buckets = ", ".join(f"{w} × {h}: {len(plan.own[w, h]) + len(plan.regularization[w, h])}" for w, h in plan.places)
+    buckets = ", ".join(f"{w} × {h}: {plan.in_bucket[w, h]}" for w, h in plan.places)
     beside = f" and as often {other} regularization images" if other else ""
     many = f" on {distributed.count} processes" if distributed.count > 1 else ""
-    account = " ".join(chosen.accounts)
     settings = config.training
     epochs, _ = plan.times_seen(settings.steps * settings.batch_size * settings.accumulation)
+    folders = about_folders(folder_rows(chosen, config.data), epochs)
+    account = " ".join([*folders, *about_variety(examples), *chosen.accounts])
     length = f"{settings.steps:,} steps, {epochs:.3g} epochs."
     usual = usual_line(config)
     return f"{own} images{beside} ({buckets}){many}. {length} {account} {base.placed()} {scoring} {usual}".strip()

@@ -122,7 +122,7 @@ class TrainStep:
             words = batch.conditions or self.base.encode_prompt(
                 [row.caption for row in batch.rows], data.clip_skip, data.max_token_length
             )
-        return words | self.base.size_conditioning([row.example.framing for row in batch.rows])
+        return words | self.base.size_conditioning([row.framing for row in batch.rows])
 
     def step(self, step: int, plan: BatchSampler, reader: BatchLoader, slower: float) -> StepResult:
         """Adjust the adapters once. slower: a factor on the learning rate, below 1 after a rollback.

@@ -450,7 +450,7 @@ class _Run:
         losses = (best["loss"], best["base_loss"]) if best else None
         resolution = self.config.data.resolution or self.base.resolution
         verdict = self.verdict if best else None
-        return adapter_metadata(self.config, self.chosen.items, resolution, step, losses, self.weights, verdict)
+        return adapter_metadata(self.config, self.chosen, resolution, step, losses, self.weights, verdict)
 
     def _setup(self, examples: list[Example]) -> str:
         scoring = self.scoring.line() if self.scoring else ""

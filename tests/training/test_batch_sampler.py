@@ -8,15 +8,15 @@ import pytest
 
 from studio.datasets import Frame, Item
 from studio.training.batch_sampler import BatchSampler
+from studio.training.caption_variants import orders_of
 from studio.training.config_sections import DataConfig
 from studio.training.examples import Example
-from studio.training.selection import orders_of
 
 DATA = DataConfig(folder="x", caption_dropout=0.0)
 
 
 def example(name: str, size=(128, 128), repeats=1, latents=("k",)) -> Example:
-    return Example(name, Item(Path(name), "a"), Frame(size, size, 0, 0), latents, ("a",), repeats)
+    return Example(name, Item(Path(name), "a"), Frame(size, size, 0, 0), latents, ("a",), "a", repeats)
 
 
 def test_images_of_small_and_large_buckets_are_seen_equally_often():
@@ -55,12 +55,12 @@ def test_captions_drop_out_and_images_are_mirrored_as_often_as_asked():
 
 
 def test_shuffled_tags_keep_the_first_ones_and_lose_none():
-    orders = orders_of("zsk, a cat, red, on grass, sunny", 2, 0)
+    orders = orders_of("zsk, a cat, red, on grass, sunny", 2, 0, 8)
     assert len(orders) > 3
     for caption in orders:
         assert caption.startswith("zsk, a cat, ")
         assert sorted(caption.split(", ")) == sorted(["zsk", "a cat", "red", "on grass", "sunny"])
-    assert orders_of("one sentence without tags", 1, 0) == ["one sentence without tags"]
+    assert orders_of("one sentence without tags", 1, 0, 8) == ["one sentence without tags"]
 
 
 @pytest.mark.parametrize(("own", "others"), [(8, 80), (6, 80), (80, 8), (6, 8), (24, 1000), (1, 1), (7, 7)])

@@ -35,6 +35,27 @@ OTHERS = {
     "held_out": "kind",
     "max_token_length": 5,
     "clip_skip": 2,
+    "folders": ["kind weight=2"],
+    "more_resolutions": [96],
+    "caption_prefix": "photo of",
+    "caption_suffix": "sharp",
+    "wildcards": True,
+    "caption_variants": True,
+    "keep_tags_separator": ",",
+    "tag_dropout": 0.5,
+    "protected_tags": "red",
+    "caption_draws": 2,
+    "random_crop": 0.3,
+    "color_jitter": 0.3,
+    "rotation": 20.0,
+    "augmentations": 2,
+}
+WITH = {  # what a setting needs to act
+    "outside": {"masks": True},
+    "keep_tags": {"shuffle_tags": True},
+    "protected_tags": {"tag_dropout": 0.5},
+    "caption_draws": {"shuffle_tags": True},
+    "augmentations": {"rotation": 10.0},
 }
 
 
@@ -69,7 +90,8 @@ def read(folder, base, cache, **settings) -> list[dict[str, torch.Tensor]]:
     list(encode_missing(examples, base, cache, Distributed(), threading.Event(), data))
     reader, found = BatchLoader(base, cache, data), []
     for example in examples:
-        rows = [Row(example, bool(m), c) for m in range(len(example.latents)) for c in (*example.captions, "")]
+        ways = [(variant, bool(m)) for variant in range(len(example.crops)) for m in range(example.flips)]
+        rows = [Row(example, m, c, variant) for variant, m in ways for c in (*example.captions, "")]
         for row in rows:
             batch = reader.read([row])
             found.append({"mean": batch.mean, "spread": batch.spread, "weight": batch.weight, **batch.conditions})
@@ -89,10 +111,8 @@ def test_every_setting_of_the_data_is_tried():
 
 @pytest.mark.parametrize("setting", OTHERS)
 def test_a_setting_changed_alone_gives_what_an_empty_cache_gives(folder, base, tmp_path, setting):
-    used, change = Cache(tmp_path / "used"), {setting: OTHERS[setting]}
+    used, change = Cache(tmp_path / "used"), {setting: OTHERS[setting]} | WITH.get(setting, {})
     plain = read(folder, base, used)
-    if setting in ("outside", "keep_tags"):  # act with another setting only
-        change |= {"masks": True} if setting == "outside" else {"shuffle_tags": True}
     changed = read(folder, base, used, **change)
     assert same(changed, read(folder, base, Cache(tmp_path / "empty"), **change))
     assert same(read(folder, base, used), plain), "and back again"

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from studio.errors import StudioError
-from studio.services import runs
+from studio.services import run_data, runs
 from studio.training.config import config_from, dotted
 from studio.training.presets import PRESETS
 from studio.web.train.form import as_shown, defaults, typed
@@ -72,7 +72,7 @@ def test_the_crops_that_are_drawn_are_those_that_the_trainer_makes(workspace, va
     folder.mkdir()
     for number, size in enumerate([(128, 128), (300, 150), (90, 400), (1000, 800), (60, 60)]):
         Image.new("RGB", size, "red").save(folder / f"{number}.png")
-    crops, counts = runs.crops_of(workspace, "mine", values)
+    crops, counts = run_data.crops_of(workspace, "mine", values)
     base = load_base("starter")
     config = runs.config_of(workspace, {"dataset": "mine"} | values)
     examples, problems = list_examples(open_dataset(folder).items, base, Cache(workspace.cache), config.data, 0)

@@ -25,7 +25,6 @@ from studio.training.scorecard.of_run import from_event, judge_run, to_event, wi
 from studio.training.scorecard.plan import Plan, plan_of
 from studio.training.scorecard.scores import Scores
 from studio.training.scorecard.verdict import Verdict, fault_of
-from studio.training.selection import caption_of
 from studio.workspace import atomic_write
 
 log = logging.getLogger(__name__)
@@ -46,8 +45,8 @@ class RunScorer:
         set_strength: Callable[[float], None],
     ):
         self.config, self.base, self.folder = config, base, folder
-        trained = [one for one in examples if not one.regularization]
-        self._shown = [_shown(some[:MOST], config.data.trigger) for some in (held_out, trained)]
+        trained = [one for one in examples if not one.regularization and one.is_main]
+        self._shown = [_shown(some[:MOST]) for some in (held_out, trained)]
         self._set_strength = set_strength
         side = config.data.resolution or base.resolution
         self.plan = plan_of(config, (side_of(base) / side) ** 2) if trained else Plan(None)
@@ -139,9 +138,9 @@ class RunScorer:
         self.sound, self.seconds = (state["sound"], state["seconds"]) if state else (None, 0.0)
 
 
-def _shown(examples: Sequence[Example], trigger: str) -> list[Shown]:
+def _shown(examples: Sequence[Example]) -> list[Shown]:
     return [
-        Shown(one.name, caption_of(one.item, trigger), lambda one=one: one.frame.cut(one.item.load()))  # type: ignore[misc]
+        Shown(one.name, one.caption, lambda one=one: one.frame.cut(one.item.load()))  # type: ignore[misc]
         for one in examples
     ]
 

@@ -14,6 +14,7 @@ from studio.datasets import Item, frame_of
 from studio.errors import AdapterError, RunError
 from studio.generation.adapter_cache import cache_of
 from studio.training import checkpoints, made_of, runs
+from studio.training.caption_variants import caption_of
 from studio.training.config import RunConfig, config_from_toml
 from studio.training.defaults import prompts_of
 from studio.training.events import Event
@@ -24,7 +25,7 @@ from studio.training.scorecard.features import Encoder
 from studio.training.scorecard.in_run import FOLDER, MOST
 from studio.training.scorecard.of_run import judged_event, to_event
 from studio.training.scorecard.plan import FULL, Size
-from studio.training.selection import caption_of, split
+from studio.training.selection import Selection, split
 from studio.workspace import atomic_write
 
 Progress = Callable[[int, int, str], None]
@@ -53,7 +54,7 @@ def score_run(
     base = load_base(config.base, precision=precision_of(config.training))
     base.onload()
     chosen = split(config, record=made_of.image_record(folder))
-    held_out, trained = (shown_of(items, config, base) for items in (chosen.held_out, chosen.items))
+    held_out, trained = (shown_of(items, chosen, config, base) for items in (chosen.held_out, chosen.items))
     strength = _Strength()
     scorer = Scorer(base, config, held_out, trained, prompts_of(variant_of(config.base)), strength.set, size, encoder)
     for number, (step, file) in enumerate(files):
@@ -127,7 +128,7 @@ def _spread(steps: Sequence[int], count: int) -> list[int]:
     return sorted({steps[round((place + 1) * len(steps) / count) - 1] for place in range(count)})
 
 
-def shown_of(items: Sequence[Item], config: RunConfig, base: Family) -> list[Shown]:
+def shown_of(items: Sequence[Item], chosen: Selection, config: RunConfig, base: Family) -> list[Shown]:
     """The images as training cuts them."""
 
     def load(item: Item):
@@ -137,6 +138,6 @@ def shown_of(items: Sequence[Item], config: RunConfig, base: Family) -> list[Sho
         return frame_of(*image.size, side, step, data.buckets, data.upscale).cut(image)
 
     return [
-        Shown(one.file, caption_of(one, config.data.trigger), lambda one=one: load(one))  # type: ignore[misc]
+        Shown(one.file, caption_of(one, chosen.data_of(one, config.data)), lambda one=one: load(one))  # type: ignore[misc]
         for one in items[:MOST]
     ]

@@ -1,19 +1,24 @@
 """Images as the trainer crops and resizes them. A folded part of the form of a run."""
 
+from collections import Counter
+from html import escape
+
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.services import runs
-from studio.services.thumbnails import cropped, masked
+from studio.services import run_data
+from studio.services.thumbnails import augmented, cropped, masked
 from studio.web.components.fields import QUIET, gallery
-from studio.web.components.html import note
+from studio.web.components.html import html_list, note
 from studio.web.errors import show_errors
 from studio.web.train.context import TrainContext
+from studio.web.train.labels import LABELS
 from studio.workspace import Workspace
 
 CROPS = 24  # images that are shown
-# Settings that decide.
-KEYS = ("base", *(f"data.{key}" for key in ("resolution", "buckets", "upscale", "masks", "outside")))
+NAMED = ("data.held_out", "data.regularisation")  # other images
+KEYS = ("base", "training.seed", *(key for key in LABELS if key.startswith("data.") and key not in NAMED))
+TOLD, MOST_CAPTIONS = 3, 6  # images whose captions are listed; captions of each
 
 
 class Crops:
@@ -45,7 +50,9 @@ class Crops:
     def show(self, dataset, *values):
         line, cells = note("Choose a dataset first."), list[tuple[str, str]]()
         if dataset:
-            given = {key: value for key, value in zip(KEYS, values, strict=True) if value is not None}
+            from studio.web.train.form import listed  # builds this part
+
+            given = listed(dict(zip(KEYS, values, strict=True)))
             try:
                 line, cells = crops(self.workspace, dataset, given)
             except StudioError as error:
@@ -61,17 +68,40 @@ def build(context: TrainContext) -> Crops:
 
 
 def crops(workspace: Workspace, dataset: str, given: dict) -> tuple[str, list[tuple[str, str]]]:
-    """(HTML of the buckets, (file, label) of the first images). Raises StudioError."""
-    found, counts = runs.crops_of(workspace, dataset, given)
-    cells, dark = [], ""
-    for crop in found[:CROPS]:
+    """(HTML of the buckets and captions, (file, label) of the first images and their variants). Raises StudioError."""
+    found, counts = run_data.crops_of(workspace, dataset, given)
+    cells: list[tuple[str, str]] = []
+    shown, dark = 0, ""
+    for crop in found:
+        if len(cells) >= CROPS:
+            break
         box = crop.frame.box(crop.width, crop.height)
         lost = f"{100 * crop.frame.lost:.0f} % cropped" if crop.frame.lost >= 0.005 else "not cropped"
         size = f"{crop.frame.size[0]} × {crop.frame.size[1]}"
         small = None
-        if crop.outside is not None:
-            small, dark = masked(workspace, crop.item, crop.outside), " What masks leave out is dark."
+        if crop.data.masks:
+            small, dark = masked(workspace, crop.item, crop.data.outside), " What masks leave out is dark."
         cells.append((str(cropped(workspace, crop.item.path, box, crop.width, small)), f"{size} · {lost}"))
+        for number, variant in enumerate(crop.variants(), 1):
+            label = f"variant {number} · {variant.describe(crop.frame)}"
+            cells.append((str(augmented(workspace, crop.item.path, variant)), label))
+        shown += 1
     sizes = ", ".join(f"{w} × {h}: {count}" for (w, h), count in sorted(counts.items()))
-    more = f" The first {CROPS} are shown; what is cropped is pale." if len(found) > CROPS else ""
-    return note(f"Images by size: {sizes}.{more}{dark}"), cells
+    more = f" The first {shown} are shown; what is cropped is pale." if len(found) > shown else ""
+    return note(f"Images by size: {sizes}.{more}{dark}") + _captions(found), cells
+
+
+def _captions(found: list[run_data.Crop]) -> str:
+    """The captions that are drawn from, of the first images, where they vary."""
+    lists: list[str] = []
+    for crop in {crop.item.path: crop for crop in found[: 4 * TOLD]}.values():
+        counted = Counter(crop.captions())
+        if len(counted) < 2 or len(lists) == TOLD:
+            continue
+        lines = [
+            f"{count} of {counted.total()}: {escape(caption)}" for caption, count in counted.most_common(MOST_CAPTIONS)
+        ]
+        rest = len(counted) - len(lines)
+        lines += [f"and {rest} more"] if rest > 0 else []
+        lists.append(f"<p>{escape(crop.item.path.name)} is drawn with</p>{html_list(lines)}")
+    return f'<div class="note small" id="drawn-captions">{"".join(lists)}</div>' if lists else ""

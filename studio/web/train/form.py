@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.services import base_models, datasets, runs
+from studio.services import base_models, datasets, run_data, runs
 from studio.services.adapter_files import adapter_choices
 from studio.web.components import base_model_picker
 from studio.web.components.fields import QUIET, field_for, setting
@@ -22,10 +22,21 @@ NOT_CHOSEN = {
     "adapter.init_from": "a new adapter",
     "training.training_adapter": "none",
 }
-LISTS = ("preview.prompts", "adapter.patterns")  # a line each
+LISTS = ("preview.prompts", "adapter.patterns", "data.folders", "data.more_resolutions")  # a line each
+NUMBERS = ("data.more_resolutions",)  # in one line, with commas or spaces
 OWN = ("base", "data.trigger", "preview.prompts", *NOT_CHOSEN)  # what no preset changes
 # What decides how much is trained.
 SIZED = ("adapter.kind", "adapter.rank", "adapter.targets", "adapter.text_encoder", "adapter.patterns")
+# What decides how often an image of a folder is shown.
+FOLDERED = (
+    "data.folders",
+    "data.repeats",
+    "data.trigger",
+    "data.held_out",
+    "validation.every",
+    "validation.fraction",
+    "training.seed",
+)
 # What decides which timesteps are drawn.
 TIMED = (
     "base",
@@ -74,6 +85,8 @@ class TrainForm:
                 name = title.split()[0].lower() + "-settings"
                 with gr.Accordion(title, open=False, elem_classes="group", elem_id=name):
                     fields |= _group(labels)
+                    if title == "Images and captions":
+                        self.folders = gr.HTML(elem_id="folder-table", elem_classes="tight")
                     if title == "Adapter":
                         self.layers = gr.HTML(elem_id="layer-table", elem_classes="tight")
                     if title == "Loss and noise":
@@ -100,6 +113,16 @@ class TrainForm:
             self.count_parameters,
             sized,
             [self.parameters, self.layers],
+            trigger_mode="always_last",
+            **QUIET,
+        )
+
+        foldered = [self.dataset, *(self.fields[key] for key in FOLDERED)]
+        gr.on(
+            [part.change for part in foldered],
+            self.count_folders,
+            foldered,
+            self.folders,
             trigger_mode="always_last",
             **QUIET,
         )
@@ -154,6 +177,16 @@ class TrainForm:
             said, rows = note(str(error), bad=True), []
         return {self.parameters: said, self.layers: views.layer_table(rows)}
 
+    def count_folders(self, dataset, *values):
+        """What each dataset folder comes to, where there are several."""
+        given = listed(dict(zip(FOLDERED, values)))
+        if not (dataset and given.get("data.folders")):
+            return ""
+        try:
+            return views.folder_table(run_data.folder_table(self.workspace, dataset, given))
+        except StudioError as error:
+            return note(str(error), bad=True)
+
     def plot_timesteps(self, base, *values):
         """Which timesteps will be drawn."""
         given = {key: value for key, value in zip(TIMED[1:], values) if value not in ("", None)}
@@ -176,7 +209,7 @@ def _group(labels: dict[str, str]) -> dict[str, Any]:
     with gr.Row(elem_classes="aligned"):
         for key, label in labels.items():
             if setting(key).kind is not bool:
-                choices: dict[str, Any] = {"lines": 2, "max_lines": 8} if key in LISTS else {}
+                choices: dict[str, Any] = {"lines": 2, "max_lines": 8} if key in LISTS and key not in NUMBERS else {}
                 choices |= {"choices": [(NOT_CHOSEN[key], "")], "value": ""} if key in NOT_CHOSEN else {}
                 fields[key] = field_for(key, label, min_width=130, **choices)
     for key, label in labels.items():
@@ -202,15 +235,23 @@ def as_shown(key: str, value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, list | tuple):
-        return "\n".join(value)
+        return ", ".join(map(str, value)) if key in NUMBERS else "\n".join(value)
     return f"{value:.10g}" if setting(key).kind is float else value
 
 
 def typed(dataset, name, *values) -> dict[str, Any]:
     """What `runs.config_of` takes, from the values of `TrainForm.inputs`. An empty field is left out."""
     found = {"dataset": dataset, "name": (name or "").strip()} | dict(zip(LABELS, values, strict=True))
+    return listed(found)
+
+
+def listed(found: dict[str, Any]) -> dict[str, Any]:
+    """Values of fields as settings: lists as such, empty fields left out."""
     for key in LISTS:
-        found[key] = [line.strip() for line in (found[key] or "").splitlines() if line.strip()]
+        if key in found:
+            text = found[key] or ""
+            lines = text.replace(",", " ").split() if key in NUMBERS else text.splitlines()
+            found[key] = [line.strip() for line in lines if line.strip()]
     return {key: value for key, value in found.items() if value not in ("", None) or key == "dataset"}
 
 

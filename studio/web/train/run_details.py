@@ -188,7 +188,7 @@ class Publish:
 
     @show_errors
     def trigger_words(self, name):
-        return runs.run_settings(self.workspace, name)["data.trigger"] if name else ""
+        return ", ".join(runs.trigger_words(self.workspace, name)) if name else ""
 
 
 def build(context: TrainContext) -> None:

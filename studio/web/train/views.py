@@ -267,6 +267,21 @@ def layer_table(rows: Sequence[Any]) -> str:
     )
 
 
+def folder_table(rows: Sequence[Any]) -> str:
+    """What each dataset folder comes to. rows: of `run_data.folder_table`."""
+    body = "".join(
+        f"<tr><th>{escape(row.folder)}</th><td>{row.images:,}</td><td>{row.held_out:,}</td><td>{row.share:.1%}</td>"
+        f"<td>{row.shown:.3g}</td><td>{escape(row.trigger) or '–'}</td></tr>"
+        for row in rows
+    )
+    names = ("Folder", "Images", "Held out", "Share of samples", "Shown per epoch", "Trigger")
+    head = f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"
+    return (
+        '<div class="wide"><table class="compared settings" aria-label="Dataset folders">'
+        f"<thead>{head}</thead><tbody>{body}</tbody></table></div>"
+    )
+
+
 def timestep_plot(shares: Sequence[float]) -> str:
     """Bars of how often each part of the noise schedule is drawn."""
     most, width = max(shares), 1000 / len(shares)

@@ -239,7 +239,8 @@ def _apply(view: RunView, event: Event, folder: Path) -> None:
         case ExportChecked():
             view.export_check = event
         case Scored():
-            view.scores = with_card(view.scores, from_event(event))
+            card = from_event(event)
+            view.scores = with_card(view.scores, card if is_inside(card.sheet) else replace(card, sheet=""))
         case Judged():
             view.judged = event
         case Finished() | Stopped() | Failed():

@@ -101,7 +101,7 @@ def by_the_base(folder: Path, seed: int) -> None:
 
 
 SHORT, LONG, USUAL = {"training.steps": 8}, {"training.steps": 120}, {"training.steps": 60}
-HOT = {"training.steps": 24, "training.learning_rate": 0.1}
+HOT = {"training.steps": 24, "training.learning_rate": 0.02}
 COLD = {"training.steps": 24, "training.learning_rate": 1e-7}
 NO_WORD = {"data.trigger": ""}
 SAME = {"validation.fraction": 0.25, "data.held_out": ""}  # held out of the same folder, with its faults

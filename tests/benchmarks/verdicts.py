@@ -20,6 +20,7 @@ import torch
 from studio.adapters import attach_file, read_adapter
 from studio.basemodels import load_base
 from studio.captioning.shapes import Shapes
+from studio.errors import StudioError
 from studio.training import config_from, read_run, train
 from studio.training.presets import preset
 from studio.training.scorecard.card import Scorer, Shown
@@ -46,7 +47,10 @@ def main() -> None:
         for plant in PLANTS:
             for seed in range(given.seeds):
                 if given.only in plant.name:
-                    planted(plant, seed, given.folder)
+                    try:
+                        planted(plant, seed, given.folder)
+                    except StudioError as error:  # a run that fails by itself needs no verdict; the others go on
+                        print(f"{plant.name}, seed {seed}: {error}", flush=True)
     print(table(given.folder))
 
 

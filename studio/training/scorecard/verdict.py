@@ -20,6 +20,7 @@ SMALL = 0.01  # of the base's loss: less is no change
 RUINED = 0.05  # of the base's loss: the last validation is so much worse
 TURNED = 0.02  # of the base's loss: the last validation is so much worse than the best one
 LITTLE = 0.25  # of the way to the held-out images: less is unfinished
+MUCH = 0.4  # of the way: less is learned in part
 FALLING = 0.25  # of the whole gain, in the last third of the run: more is unfinished
 NO_ROOM = 1.0  # see "room" of MEASURES
 MISFIT = 0.05  # of the base's own caption margin: below, the captions do not say what the images show
@@ -306,7 +307,9 @@ def _facts(card: Scores) -> str:
     parts = []
     likeness, prompt, copies = card.get("likeness"), card.get("prompt"), card.get("memorized")
     if likeness:
-        word = "learned" if likeness.value >= LITTLE else "little learned"
+        word = (
+            "learned" if likeness.value >= MUCH else "partly learned" if likeness.value >= LITTLE else "little learned"
+        )
         parts.append(f"{word} ({percent(likeness.value)} likeness)")
     if prompt:
         word = "prompts kept" if prompt.value > UNHEARD / 2 else "prompts followed less"

@@ -1,12 +1,13 @@
 """One run: how far it is, its loss, previews and warnings, and what can be done with it. A part of the Train tab."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from studio.services import runs, scorecards
 from studio.services.thumbnails import thumbnail
-from studio.web.components.clickable import clickable_html
+from studio.web.components.clickable import clickable_html, image_link
 from studio.web.components.fields import QUIET, gallery
 from studio.web.components.html import empty, note
 from studio.web.components.loss_chart import empty_chart, loss_chart
@@ -19,6 +20,7 @@ from studio.web.train.labels import LABELS
 from studio.web.train.scorecard_view import GO_JS, scorecard
 
 NO_RUN = empty("No run yet", "Choose a dataset and press Start. A first run of 200 steps takes minutes on a laptop.")
+SHEET = 2048  # longest side of a contact sheet in pixels
 CARDS = 3  # checkpoints that the button scores
 PREVIEWS = 24  # the newest ones shown
 
@@ -135,7 +137,7 @@ class RunView:
         if shown["previews"] != last.get("previews"):
             updates |= self._previews(view)
         if shown["verdict"] != last.get("verdict"):  # else its table would close itself each second
-            html = scorecard(view, LABELS, folder=self.workspace.runs / view.name)
+            html = scorecard(view, LABELS, self.workspace.runs / view.name, self._sheet)
             updates[self.verdict] = gr.update(value=html, visible=bool(html))
         if shown["warnings"] != last.get("warnings"):  # else it would close itself each second
             html = views.warnings_list(view.warnings)
@@ -143,6 +145,9 @@ class RunView:
         if shown["hardest"] != last.get("hardest"):
             updates[self.hardest] = gr.update(visible=shown["hardest"][1], open=False)
         return updates, shown
+
+    def _sheet(self, file: Path) -> str:
+        return image_link(thumbnail(self.workspace, file, SHEET))
 
     def _previews(self, view) -> dict[Any, Any]:
         cells = [

@@ -58,7 +58,7 @@ def convert(
     from studio.services.adapters import convert_adapter
 
     space = opened(context, workspace)
-    return _written(convert_adapter(space, _named(file, space), layout, line=base, out=_target(out)), out)
+    return written(convert_adapter(space, _named(file, space), layout, line=base, out=target_of(out)), out)
 
 
 def resize(
@@ -72,7 +72,7 @@ def resize(
     from studio.services.adapters import resize_adapter
 
     space = opened(context, workspace)
-    return _written(resize_adapter(space, _named(file, space), rank, out=_target(out)), out)
+    return written(resize_adapter(space, _named(file, space), rank, out=target_of(out)), out)
 
 
 def merge(
@@ -94,17 +94,19 @@ def merge(
     space = opened(context, workspace)
     pairs = [named_adapter(text, space) for text in given]
     applied = [{"path": path, "strength": strength} for path, strength in pairs]
-    return _written(merge_adapters(space, applied, rank, out=_target(out)), out)
+    return written(merge_adapters(space, applied, rank, out=target_of(out)), out)
 
 
-def _written(job: Any, out: str) -> int:
+def written(job: Any, out: str) -> int:
+    """Wait for the file that a job makes; its notes, then its name."""
     for line in finished(job).notes:
         say(line)
     print(out)
     return DONE
 
 
-def _target(out: str) -> Path:
+def target_of(out: str) -> Path:
+    """The file to write. Raises AdapterError."""
     path = Path(out).expanduser()
     if path.is_dir() or not path.parent.is_dir():
         raise AdapterError(f"Can't write {out}: choose a file in a folder that exists.")

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import Exit, TyperException
 
 from studio import __version__
-from studio.cli import adapters, base_models, captioning, generation, operations, training
+from studio.cli import adapters, base_models, captioning, checkpoints, generation, operations, training
 from studio.cli.terminal import DONE, INTERRUPTED, USER, WorkspaceOption, say, workspace_folder
 from studio.errors import user_message
 
@@ -58,6 +58,8 @@ def make_app() -> typer.Typer:
     app.command("convert")(adapters.convert)
     app.command("resize")(adapters.resize)
     app.command("merge")(adapters.merge)
+    app.command("extract")(checkpoints.extract)
+    app.command("merge-checkpoint")(checkpoints.merge_checkpoint)
     app.command("base")(base_models.base)
     app.command("doctor")(doctor)
     for name, function in operations.commands():

@@ -25,6 +25,8 @@ WITHOUT = {
     "convert_adapter": "the command convert takes the file to write",
     "resize_adapter": "the command resize takes the file to write",
     "merge_adapters": "the command merge takes the file to write",
+    "merge_into_checkpoint": "the command merge-checkpoint takes files of this machine",
+    "extract_lora": "the command extract takes files of this machine",
     "start_training": "the command train, which shows the run",
     "check_settings": "train --dry-run",
     "check_report": "train --dry-run prints it",

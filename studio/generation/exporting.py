@@ -57,7 +57,7 @@ def export_merged(
     active = [adapter for adapter in adapters if adapter.start < adapter.end]
     if not active:
         raise AdapterError("There is nothing to export: add an adapter first and turn it on.")
-    files = [_read(adapter) for adapter in active]
+    files = [read_applied(adapter) for adapter in active]
     stack: list[tuple[Layers, Strength]] = []
     lost: list[str] = []
     for adapter, file in zip(active, files):
@@ -70,7 +70,7 @@ def export_merged(
     words = tuple(words) or tuple(dict.fromkeys(word for file in files for word in trigger_words(file.metadata)))
     metadata = {
         "modelspec.merged_from": ", ".join(f"{adapter.title}:{adapter.strength:g}" for adapter in active),
-        "studio.merged_from": json.dumps([_described(adapter, file) for adapter, file in zip(active, files)]),
+        "studio.merged_from": json.dumps([described(adapter, file) for adapter, file in zip(active, files)]),
         "studio.base": base.choice.short,
         "studio.base_hash": weights_hash(base.folder),
         "modelspec.resolution": f"{base.resolution}x{base.resolution}",
@@ -97,7 +97,8 @@ def cannot_bake(adapters: Sequence[AppliedAdapter]) -> str:
     return f"A file has no steps: {_and(steps)} will act from the first step to the last."
 
 
-def _read(adapter: AppliedAdapter) -> AdapterFile:
+def read_applied(adapter: AppliedAdapter) -> AdapterFile:
+    """Its file, checked. Raises AdapterError."""
     if adapter.live:
         raise AdapterError(f"{adapter.title} is still training: remove it, or wait until the run has ended.")
     file = read_adapter(adapter.file)
@@ -105,7 +106,7 @@ def _read(adapter: AppliedAdapter) -> AdapterFile:
     return replace(file, name=adapter.title)
 
 
-def _described(adapter: AppliedAdapter, file: AdapterFile) -> dict:
+def described(adapter: AppliedAdapter, file: AdapterFile) -> dict:
     """The adapter's fields without the path of its file."""
     values = adapter.model_dump(mode="json", exclude={"file", "live", "hash"}, exclude_defaults=True)
     return {"name": adapter.title, "sha256": file.hash, "strength": adapter.strength, **values}

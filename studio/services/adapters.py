@@ -55,6 +55,7 @@ class Made:
 
     key         of the new adapter, "" until it is written
     notes       what was lost, a sentence each
+    checkpoint  the name of a base model that was made, instead of a key
     before, after  the same image with the old and with the new file, where the browser finds them
     difference  mean difference of the two, of 255
     """
@@ -69,6 +70,7 @@ class Made:
     old_size: int = 0
     size: int = 0
     note: str = ""
+    checkpoint: str = ""
 
 
 # Inspecting ----------------------------------------------------------------------------------------------------------
@@ -93,8 +95,8 @@ def start_inspection(workspace: Workspace, key: str, base: str, beside: Sequence
                 modules = load_base(base).modules()
             file = replace(read_adapter(path), name=adapter_name(key))
             files = {name: read_adapter(other) for name, other in others.items()}
-            with _stopping(job):
-                found = examine(file, modules, files, _teller(job, "Layer"))
+            with stopping(job):
+                found = examine(file, modules, files, teller(job, "Layer"))
         if found is None:  # stopped
             return
         job.result.found = found
@@ -104,7 +106,7 @@ def start_inspection(workspace: Workspace, key: str, base: str, beside: Sequence
             while len(_inspections) > _KEPT:
                 _inspections.popitem(last=False)
 
-    return _start(INSPECT, f"Inspecting {adapter_name(key)}", work, Inspection(key, adapter_name(key), base), key)
+    return start_making(INSPECT, f"Inspecting {adapter_name(key)}", work, Inspection(key, adapter_name(key), base), key)
 
 
 def _files(keys: Sequence[str]) -> list[str]:
@@ -214,7 +216,7 @@ def resize_adapter(
     def resize(job: Job, file: "AdapterFile") -> "Rewritten":
         from studio.adapters.rewrite import resize_file
 
-        return resize_file(file, rank, _teller(job, "Layer"))
+        return resize_file(file, rank, teller(job, "Layer"))
 
     return _rewrite(workspace, adapter, "Resizing", resize, f"rank{rank}", recipe, note, out)
 
@@ -242,10 +244,10 @@ def save_as_plain_lora(
         with jobs.device():
             loaded = load_base(line)
         used = [AppliedAdapter(file=path)]
-        made = export_merged(used, loaded, target, layout=layout, rank=rank, progress=_teller(job, "Layer"))
+        made = export_merged(used, loaded, target, layout=layout, rank=rank, progress=teller(job, "Layer"))
         return target, (*made.notes, f"{pluralize(made.layers, 'layer')}, rank up to {made.rank}.")
 
-    return _make(workspace, "Saving as a plain LoRA", make, None, path, "")
+    return make_file(workspace, "Saving as a plain LoRA", make, None, path, "")
 
 
 def _rewrite(
@@ -269,7 +271,7 @@ def _rewrite(
         made.write(target)
         return target, made.notes
 
-    return _make(workspace, f"{doing} {name}", make, *_alone(path, recipe), note)
+    return make_file(workspace, f"{doing} {name}", make, *_alone(path, recipe), note)
 
 
 @operation()
@@ -301,7 +303,7 @@ def merge_adapters(
         made.write(target)
         return target, made.notes
 
-    return _make(workspace, "Merging adapters", make, None, None, "")
+    return make_file(workspace, "Merging adapters", make, None, None, "")
 
 
 @operation()
@@ -341,13 +343,13 @@ def export_adapters(
             rank=chosen,
             cover=before,
             words=triggers,
-            progress=_teller(job, "Layer"),
+            progress=teller(job, "Layer"),
         )
         return target, (*made.notes, f"{pluralize(made.layers, 'layer')}, rank up to {made.rank}.")
 
     if not exported:
         raise AdapterError("There is nothing to export: add an adapter first and turn it on.")
-    return _make(workspace, "Merging the adapters", make, recipe.model_copy(update={"count": 1}), None, "")
+    return make_file(workspace, "Merging the adapters", make, recipe.model_copy(update={"count": 1}), None, "")
 
 
 def _alone(path: Path, recipe: Any) -> tuple[Any, Path]:
@@ -359,7 +361,7 @@ def _alone(path: Path, recipe: Any) -> tuple[Any, Path]:
     return recipe.model_copy(update={"adapters": (AppliedAdapter(file=path),), "count": 1}), path
 
 
-def _make(
+def make_file(
     workspace: Workspace,
     title: str,
     make: Callable[[Job, Any], tuple[Path, tuple[str, ...]]],
@@ -368,7 +370,6 @@ def _make(
     note: str,
 ) -> Job:
     """Generate an image, make the file, generate the same with it. The job's result is a `Made`."""
-
     workspace.refuse_if_full()
 
     def work(job: Job) -> None:
@@ -376,11 +377,12 @@ def _make(
 
         made, folder = job.result, workspace.cache / "downloads"
         job.total = PARTS * (3 if recipe else 1)
-        with _stopping(job):
+        with stopping(job):
             before = _image(job, recipe, "The image with the old file" if old else "The image as it is")
             if job.stop_event.is_set():
                 return
             path, made.notes = make(job, before)
+            job.message = "\n".join(made.notes)
             made.key, made.size = f"file:{path.name}", path.stat().st_size
             made.old_size = old.stat().st_size if old else 0
             made.download = folder / path.name
@@ -396,7 +398,7 @@ def _make(
                 made.after = _saved(after, again, folder, f"{mark}-after.png")
                 made.difference = _difference(before, after)
 
-    return _start(MAKE, title, work, Made(title, note=note), title)
+    return start_making(MAKE, title, work, Made(title, note=note), title)
 
 
 def _image(job: Job, recipe: Any, what: str) -> Any:
@@ -427,7 +429,7 @@ def _difference(one: Any, other: Any) -> float:
 # Jobs -----------------------------------------------------------------------------------------------------------------
 
 
-def _start(kind: str, title: str, work: Callable[[Job], None], result: Any, name: str) -> Job:
+def start_making(kind: str, title: str, work: Callable[[Job], None], result: Any, name: str) -> Job:
     """A job of this kind; an inspection gives way to the next one, and a file that is made does not (BusyError)."""
     before = running(kind)
     if before and kind == INSPECT:
@@ -444,7 +446,7 @@ def _start(kind: str, title: str, work: Callable[[Job], None], result: Any, name
 
 
 @contextmanager
-def _stopping(job: Job) -> Iterator[None]:
+def stopping(job: Job) -> Iterator[None]:
     """A job that was asked to stop may break off with GenerationError."""
     try:
         yield
@@ -453,7 +455,7 @@ def _stopping(job: Job) -> Iterator[None]:
             raise
 
 
-def _teller(job: Job, what: str) -> Callable[[int, int], None]:
+def teller(job: Job, what: str) -> Callable[[int, int], None]:
     """Progress of one stage of the job, and the place where it stops."""
     start = job.done
     job.total = max(job.total, PARTS)

@@ -129,6 +129,7 @@ def all_operations() -> dict[str, Operation]:
         base_models,
         captioning,
         captions,
+        checkpoints,
         datasets,
         evaluation,
         gallery,

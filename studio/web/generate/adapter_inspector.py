@@ -37,6 +37,7 @@ class AdapterInspector:
             self.convert = gr.Button("Convert", elem_id="convert", min_width=90, scale=0)
             self.rank = gr.Number(8, label="Rank", precision=0, elem_id="resize-rank", min_width=90)
             self.resize = gr.Button("Resize", elem_id="resize", min_width=90, scale=0)
+            self.plain = gr.Button("Save as plain LoRA", visible=False, elem_id="save-plain", min_width=160, scale=0)
         self.made = clickable_html("made")
         self.stop = gr.Button("Stop", visible=False, elem_id="stop-making", min_width=80, scale=0)
         self._merge_part()
@@ -72,11 +73,12 @@ class AdapterInspector:
 
     def wire(self) -> None:
         context, begun = self.context, {"concurrency_limit": None, **QUIET}
-        watched = [self.seen, self.timer, self.report, self.tools, self.made, self.stop, self.changed]
+        watched = self.watched
         merging = [self.name, self.words, self.merged_layout, self.merged_rank]
         making = [
             self.convert.click(self.start_convert, [self.layout, *context.inputs], self.timer, **begun),
             self.resize.click(self.start_resize, [self.rank, *context.inputs], self.timer, **begun),
+            self.plain.click(self.start_plain, [self.rank, self.layout, *context.inputs], self.timer, **begun),
             self.merge.click(self.start_merge, [*merging, *context.inputs], self.timer, **begun),
         ]
         inspecting = self.chosen.change(self.inspect, [self.chosen, *context.inputs], self.timer, **begun)
@@ -88,6 +90,11 @@ class AdapterInspector:
             event(self.watch, [self.seen, self.changed], watched, **begun)
         self.stop.click(halt, None, None, **QUIET)
         self.made.click(added, None, context.incoming, **QUIET)
+
+    @property
+    def watched(self) -> list[Any]:
+        """What `watch` sets."""
+        return [self.seen, self.timer, self.report, self.tools, self.plain, self.made, self.stop, self.changed]
 
     @show_errors
     def inspect(self, text, keys, *values):
@@ -110,6 +117,12 @@ class AdapterInspector:
         return gr.Timer(active=True)
 
     @show_errors
+    def start_plain(self, rank, layout, *values):
+        base = self.context.base_name(values)
+        adapters.save_as_plain_lora(self.workspace, opened(), rank, layout, base)
+        return gr.Timer(active=True)
+
+    @show_errors
     def start_merge(self, name, words, wanted, rank, *values):
         adapters.export_adapters(
             self.workspace, name or "", wanted, rank=rank, words=words or "", recipe=self.context.recipe(*values)
@@ -125,6 +138,7 @@ class AdapterInspector:
         updates: dict[Any, Any] = {self.seen: states, self.timer: gr.Timer(active=active)}
         if inspecting and states[0] != last[0]:
             updates |= {self.report: report_html(inspecting), self.tools: gr.update(visible=fits(inspecting))}
+            updates[self.plain] = gr.update(visible=is_unusual(inspecting))
         if making and states[1] != last[1]:
             running = making.state == "running"
             updates |= {self.made: made_html(making), self.stop: gr.update(visible=running)}
@@ -178,6 +192,12 @@ def fits(job: Job) -> bool:
 
 
 # What is shown -------------------------------------------------------------------------------------------------------
+
+
+def is_unusual(job: Job) -> bool:
+    """Whether it holds kinds that most programs don't read, which a plain LoRA would stand in for."""
+    found = job.result.found if job.result else None
+    return found is not None and found.facts["kind"] != "LoRA"
 
 
 def report_html(job: Job) -> str:
@@ -256,6 +276,9 @@ def made_html(job: Job) -> str:
         link = f'<a class="button" href="{escape(image_link(made.download))}" download="{name}">Download</a>'
         tools = f"{button('add', made.key, 'Add to the image', 'primary')}{link}"
         lines.append(f"<header><b>{name}</b><small>{sizes}</small>{tools}</header>")
+        lines.append(html_list([escape(line) for line in made.notes]))
+    elif made and made.checkpoint:
+        lines.append(f"<header><b>{escape(made.checkpoint)}</b><small>{size(made.size)}</small></header>")
         lines.append(html_list([escape(line) for line in made.notes]))
     if made and made.difference is not None:
         cells = "".join(

@@ -12,7 +12,7 @@ from studio.web.components.clickable import MOST, button, clickable_html, clicke
 from studio.web.components.fields import QUIET
 from studio.web.components.html import empty
 from studio.web.errors import show_errors
-from studio.web.generate import adapter_inspector
+from studio.web.generate import adapter_inspector, checkpoints
 from studio.web.generate.context import GenerateContext
 
 NOTHING = empty(
@@ -38,6 +38,7 @@ class AdapterLibrary:
             self.deleted = clickable_html("library-removed")
             self.cards = clickable_html("library", NOTHING)
             self.inspector = adapter_inspector.build(context)
+            checkpoints.build(context, self.inspector)
             self.timer = gr.Timer(1, active=False)
 
     def wire(self) -> None:

@@ -21,6 +21,7 @@ from studio.cli.terminal import (
     with_flags,
 )
 from studio.errors import ConfigError, DatasetError, RunError
+from studio.workspace import safe_name
 
 if TYPE_CHECKING:
     from studio.training.config import RunConfig
@@ -79,9 +80,10 @@ def train(
     """
     if list_settings or settings:
         return _print_settings()
-    if sum(map(bool, (run, data, resume))) != 1:
-        raise ConfigError("Say what to train on: --data FOLDER, or a RUN.toml, or --resume RUN_FOLDER.")
     wanted = dict(map(_change, changes or ())) | {key: value for key, value in flags.items() if value is not None}
+    slider = bool(wanted.get("slider.positive")) and not (run or data or resume)
+    if sum(map(bool, (run, data, resume, slider))) != 1:
+        raise ConfigError("Say what to train on: --data FOLDER, or a RUN.toml, or --resume RUN_FOLDER.")
     from studio.training import new_run, read_run_folder, train
     from studio.training.defaults import usual_line
     from studio.training.distributed import Distributed
@@ -165,11 +167,13 @@ def _config(run: str, data: str, base: str, name: str, preset: str, changes: dic
             raise ConfigError(f"There is no file {path}: give a RUN.toml, or --data FOLDER.")
         values = values_from_toml(path, say)
         whole = holds_every_setting(values)
-    else:
+    elif data:
         folder = Path(data).expanduser().resolve()
         if not folder.is_dir():
             raise DatasetError(f"There is no folder {data}: give a folder of images.")
         values = {"data.folder": str(folder), "name": folder.name}
+    else:  # a slider, which needs no images
+        values = {"name": safe_name(f"{changes['slider.positive']} slider"[:60])}
     values |= {key: value for key, value in (("base", base), ("name", name)) if value}
     values |= resolved(changes, say)
     if preset:

@@ -6,13 +6,25 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
+from studio.adapters import read_outline
 from studio.basemodels import load_base
-from studio.errors import out_of_memory
+from studio.errors import AdapterError, out_of_memory
 from studio.generation.adapter_cache import cache_of
+from studio.generation.applied_adapter import AppliedAdapter
 from studio.generation.drawing import Progress, draw_rows
 from studio.generation.recipe import Recipe
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+OF_A_SLIDER = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)
+
+
+def strengths_for(adapter: AppliedAdapter) -> tuple[float, ...]:
+    """From the base to beyond the adapter; from one end to the other of a slider."""
+    try:
+        slider = "studio.slider" in read_outline(adapter.file).metadata
+    except AdapterError:  # a run under way has no file yet
+        return STRENGTHS
+    return OF_A_SLIDER if slider else STRENGTHS
 
 
 def at_strength(recipe: Recipe, strength: float, index: int = 0) -> Recipe:

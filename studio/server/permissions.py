@@ -99,6 +99,7 @@ VISITED = Capabilities(
         ("data.caption_draws", 32),
         ("adapter.rank", 64),
         ("preview.steps", 30),
+        ("slider.images", 16),
     ),
     side=512,
     count=8,

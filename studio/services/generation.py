@@ -343,12 +343,13 @@ def start_generation(workspace: Workspace, recipes: Sequence[Any]) -> Job:
 def strength_sweep(
     recipe: "Recipe", index: int, stop: threading.Event, progress: Progress | None = None
 ) -> list[tuple[float, Any]]:
-    """(strength, PIL.Image) of one adapter from 0 to 1.5, in one batch; empty when stopped."""
-    from studio.generation.strength_sweep import STRENGTHS, draw_strength_sweep
+    """(strength, PIL.Image) of one adapter from 0 to 1.5, of a slider from -1.5, in one batch; empty when stopped."""
+    from studio.generation.strength_sweep import draw_strength_sweep, strengths_for
 
+    strengths = strengths_for(recipe.adapters[index])
     try:
         with jobs.device(stop), _timed(stop):
-            return list(zip(STRENGTHS, draw_strength_sweep(recipe, STRENGTHS, index, stop, progress), strict=True))
+            return list(zip(strengths, draw_strength_sweep(recipe, strengths, index, stop, progress), strict=True))
     except (GenerationError, BusyError):
         if stop.is_set():
             return []

@@ -66,9 +66,14 @@ def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
     from studio.training.length import with_steps
 
     values = dict(values)
-    dataset = open_named(workspace, values.pop("dataset", ""))
-    values["name"] = free_path(workspace.runs, str(values.get("name") or dataset.name)).name
-    values["data.folder"] = str(dataset.folder)
+    name = values.pop("dataset", "")
+    if values.get("slider.positive") and str(values.get("slider.images", "")) != "0":
+        values["data.folder"] = ""  # the base draws what a slider is trained on
+        name = f"{values['slider.positive']} slider"[:60]
+    else:
+        dataset = open_named(workspace, name)
+        name, values["data.folder"] = dataset.name, str(dataset.folder)
+    values["name"] = free_path(workspace.runs, safe_name(str(values.get("name") or name))).name
     for key in FOLDERS:  # names of datasets, never paths: whoever opened the page is not the owner of the disk
         if values.get(key):
             values[key] = str(open_named(workspace, values[key]).folder)

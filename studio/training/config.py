@@ -23,6 +23,7 @@ from studio.training.config_sections import (
     DataConfig,
     PreviewConfig,
     Section,
+    SliderConfig,
     TrainingConfig,
     ValidationConfig,
 )
@@ -43,6 +44,7 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     preview: PreviewConfig = PreviewConfig()
     validation: ValidationConfig = ValidationConfig()
+    slider: SliderConfig = SliderConfig()
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
@@ -78,9 +80,25 @@ class RunConfig(Section):
             raise ValueError(f"{training.optimizer} finds one rate for all: set training.lora_plus to 1")
         if training.warmup and training.warmup >= training.steps > 10:
             raise ValueError("training.warmup must be shorter than training.steps")
+        if any((self.slider.positive, self.slider.negative, self.slider.target)):
+            self._is_slider()
         if self.validation.stop and not self.validation.every:
             raise ValueError("validation.stop needs validations: set validation.every above 0")
         return self
+
+    def _is_slider(self) -> None:
+        """Raises ValueError for what a slider can't do."""
+        slider, training = self.slider, self.training
+        if not (slider.positive.strip() and slider.negative.strip() and slider.target.strip()):
+            raise ValueError("slider.positive, slider.negative and slider.target go together: set all three")
+        if self.adapter.text_encoder:
+            raise ValueError("a slider trains no text encoder: set adapter.text_encoder to false")
+        if not (slider.images or self.data.folder):
+            raise ValueError("slider.images = 0 needs images of your own: set data.folder")
+        if training.epochs is not None:
+            raise ValueError("a slider has no epochs: set training.steps instead of training.epochs")
+        if training.compile:
+            raise ValueError("a slider can't be compiled: set training.compile to false")
 
 
 def config_from(values: Mapping[str, Any], report: Report | None = None) -> RunConfig:
@@ -126,6 +144,8 @@ def _tree(values: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(branch, dict):
                 raise ConfigError(f"{key}: is not a setting.")
         branch[leaf] = value
+    if values.get("slider.positive") and isinstance(data := tree.setdefault("data", {}), dict):
+        data.setdefault("folder", "")  # the base draws what a slider is trained on
     return tree
 
 

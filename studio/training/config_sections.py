@@ -301,3 +301,33 @@ class ValidationConfig(Section):
         le=1,
         description="Scorecard: share of the run's computing spent on drawing and scoring its checkpoints. 0: off.",
     )
+
+
+class SliderConfig(Section):
+    positive: str = Field(
+        "",
+        max_length=1000,
+        description="Slider: what strength 1 shows more of, as in: old person. Set it, and the run needs no images. "
+        "Empty: an ordinary run.",
+    )
+    negative: str = Field("", max_length=1000, description="What strength -1 shows more of, as in: young person.")
+    target: str = Field("", max_length=1000, description="What the slider changes, as in: person.")
+    guidance: float = Field(4.0, gt=0, le=30, description="How far both ends are pushed (eta of concept sliders).")
+    preserve: list[str] = Field(
+        [],
+        max_length=12,
+        description="What is not to change with it, a line each, as in: male. Put in front of all three prompts.",
+    )
+    images: int = Field(
+        16,
+        ge=0,
+        le=256,
+        description="Images of the target that the base draws once, to be trained on with noise. 0: the dataset's.",
+    )
+
+    @field_validator("preserve")
+    @classmethod
+    def _short(cls, lines: list[str]) -> list[str]:
+        if any(len(line) > 200 for line in lines):
+            raise ValueError("what is preserved must have at most 200 characters")
+        return lines

@@ -29,6 +29,9 @@ def defaults_for(given: Mapping[str, Any]) -> dict[str, Any]:
     rank = _number(given.get("adapter.rank"))
     if "adapter.alpha" in found and rank:  # the same share of the rank
         found["adapter.alpha"] = found["adapter.alpha"] * rank / variant.settings["adapter.rank"]
+    target = given.get("slider.target")
+    if given.get("slider.positive") and target and "preview.prompts" not in given:  # both ends and the middle
+        found["preview.prompts"] = [f"{target} @{strength}" for strength in (-1, 0, 1)]
     return found
 
 

@@ -159,7 +159,7 @@ def without_effect(config: RunConfig, base: Family) -> list[str]:
         lines.append(
             f"The full learning rate is never reached: training.warmup is {training.warmup}, of {training.steps} steps."
         )
-    lines += _about_lokr(config, base)
+    lines += _about_lokr(config, base) + _about_slider(config)
     if config.adapter.kind in OFTS and config.adapter.alpha not in (None, variant_of(config.base).settings.get(ALPHA)):
         lines.append("adapter.alpha has no effect here: OFT turns weights and has no scale.")
     if config.data.repeats > 1 and not any(line.repeats for line in parsed(config.data.folders)):
@@ -168,6 +168,23 @@ def without_effect(config: RunConfig, base: Family) -> list[str]:
             "Folders called 10_name repeat some of them."
         )
     return lines
+
+
+# What a slider does not use: its goal is the base's own prediction, for three prompts of its own.
+NOT_OF_A_SLIDER = (
+    *(f"training.{key}" for key in ("loss", "min_snr_gamma", "debiased_estimation", "input_perturbation")),
+    *(f"data.{key}" for key in ("trigger", "shuffle_tags", "masks", "regularisation")),
+    "validation.stop",
+)
+
+
+def _about_slider(config: RunConfig) -> list[str]:
+    """A line on settings of a slider that neither the schema nor its base brings along, and that it does not use."""
+    if not config.slider.positive:
+        return []
+    given, usual = dotted(config), _defaults() | variant_of(config.base).settings
+    unused = [key for key in NOT_OF_A_SLIDER if given[key] != usual[key]]
+    return [f"A slider does not use {', '.join(unused)}."] if unused else []
 
 
 def _about_lokr(config: RunConfig, base: Family) -> list[str]:

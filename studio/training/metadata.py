@@ -12,6 +12,8 @@ from studio.training.config_sections import DataConfig
 from studio.training.scorecard.verdict import Verdict
 from studio.training.selection import Selection
 
+ENDS = ("negative", "target", "positive")
+
 
 def adapter_metadata(
     config: RunConfig,
@@ -63,6 +65,8 @@ def adapter_metadata(
         "ss_clip_skip": str(data.clip_skip) if data.clip_skip > 1 else "",
         "ss_max_token_length": str(data.max_token_length or ""),
     }
+    if config.slider.positive:
+        written["studio.slider"] = json.dumps({key: getattr(config.slider, key) for key in ENDS})
     if held_out:
         written |= {"studio.held_out_loss": f"{held_out[0]:.6f}", "studio.base_loss": f"{held_out[1]:.6f}"}
     if verdict:

@@ -29,6 +29,7 @@ class NoisedBatch:
     noise: Tensor  # (B, C, h, w)
     fresh: Tensor  # (B, C, h, w) what the VAE's spread is multiplied by
     perturbation: Tensor | None  # (B, C, h, w) noise that only the input gets
+    number: int = 0  # of the batch in the run
 
 
 class MicroBatcher:

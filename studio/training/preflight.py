@@ -42,7 +42,7 @@ from studio.training.preview_prompts import foreign_options
 from studio.training.previews import draw_previews
 from studio.training.run_resources import PeakMemory, precision_of
 from studio.training.selection import Selection, split
-from studio.training.train_step import TrainStep
+from studio.training.slider import TRIED, finished, train_step_for, with_images
 from studio.workspace import Workspace
 
 STEPS = 3  # measured; the first one, which also warms up, is not counted
@@ -79,7 +79,7 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
 
     Writes nothing but cache files, which the run will use. Raises StudioError where a run could not even begin.
     """
-    config = with_steps(config)
+    config = finished(with_images(with_steps(config), workspace, Distributed(), stop or threading.Event(), TRIED))
     cache = Cache(workspace.cache / "encoded")
     chosen = split(config, lambda item: cache.facts(item)[0])
     findings = [Finding("note", line) for line in chosen.accounts]
@@ -109,7 +109,9 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     warnings += about_frames(examples + regularization)
     warnings += about_masks(examples + regularization, config.data)
     findings += [Finding("warn", line) for line in warnings]
-    findings += _about_images(config, examples, cache, base) + _about_balance(config, chosen, examples, regularization)
+    if not config.slider.positive:  # whose few images are only here to be tried on
+        findings += _about_images(config, examples, cache, base)
+        findings += _about_balance(config, chosen, examples, regularization)
     if any(finding.level == "stop" for finding in findings):
         return Report(findings)
     measured = _measure(config, examples, base, cache, stop or threading.Event())
@@ -136,7 +138,7 @@ def _about_captions(config: RunConfig, chosen: Selection) -> list[Finding]:
     same = Counter(filter(None, captions)).most_common(1)
     if same and same[0][1] > 2 and same[0][1] > len(items) / 2:
         out.append(Finding("warn", f"{same[0][1]} images share the caption {same[0][0][:60]!r}."))
-    if not chosen.held_out:
+    if not chosen.held_out and not config.slider.positive:
         out.append(Finding("warn", "No images are held out: the run can't say whether it learns or memorizes."))
     return out
 
@@ -253,7 +255,7 @@ def _try(
 ) -> tuple[float, float, float, int]:
     """(seconds a step, GB at the most, seconds a preview, bytes of the adapter). Raises RunError."""
     with PeakMemory(base.device) as peak:
-        train_step = TrainStep(config, base, Distributed())
+        train_step = train_step_for(config, base, Distributed())
         try:
             plan = BatchSampler(few, config.training.batch_size, config.training.seed, config.data)
             reader = BatchLoader(base, cache, config.data, texts=not train_step.trains_text)

@@ -40,7 +40,7 @@ def new_run(config: RunConfig, workspace: Workspace) -> Path:
     complaint = missing_for(config.training)
     if complaint:
         raise ConfigError(complaint)
-    name = safe_name(config.name or Path(config.data.folder).name)
+    name = safe_name(config.name or Path(config.data.folder).name or "slider")
     folder = workspace.runs / name
     if (folder / "run.toml").exists():
         raise RunError(f"There is a run called {name!r} already: choose another name, or resume it.")

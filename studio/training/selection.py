@@ -111,6 +111,8 @@ def split(
     record  what the run has trained on and held out before: a trained image never becomes a held-out one, and what was
             held out stays so
     """
+    if config.slider.positive and config.slider.images:  # the base draws them when the run begins
+        return Selection([], [], [], [], ["A slider: the base draws the images that it is trained on."])
     data, warnings, accounts = config.data, list[str](), list[str]()
     sources, by_path, items = sources_of(data), dict[Path, Source](), list[Item]()
 

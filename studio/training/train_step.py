@@ -193,7 +193,7 @@ class TrainStep:
         if settings.pyramid_noise:
             noise = pyramid_noise(noise, settings.pyramid_noise, settings.pyramid_discount, draw)
         perturbation = extra if settings.input_perturbation else None
-        return NoisedBatch(rows, self.distributed.share(rows), shares, noise, fresh, perturbation)
+        return NoisedBatch(rows, self.distributed.share(rows), shares, noise, fresh, perturbation, number)
 
     def _losses(self, drawn: NoisedBatch, rows: slice, reader: BatchLoader) -> Tensor:
         """(the rows',) losses, with gradients."""
@@ -208,8 +208,21 @@ class TrainStep:
         t = here(base.times(drawn.shares, shift))
         perturbation = None if drawn.perturbation is None else here(drawn.perturbation)
         latents = batch.mean + batch.spread * here(drawn.fresh)
-        noise = here(drawn.noise)
-        return loss_of(base, latents, self.conditions(batch), noise, t, batch.weight, settings, perturbation)
+        return self._loss(batch, latents, here(drawn.noise), t, perturbation, drawn, rows)
+
+    def _loss(
+        self,
+        batch: Batch,
+        latents: Tensor,
+        noise: Tensor,
+        t: Tensor,
+        perturbation: Tensor | None,
+        drawn: NoisedBatch,
+        rows: slice,
+    ) -> Tensor:
+        """(B,) losses of the rows of `drawn`, with gradients. perturbation: as in `loss_of`."""
+        settings, words = self.config.training, self.conditions(batch)
+        return loss_of(self.base, latents, words, noise, t, batch.weight, settings, perturbation)
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[None]:

@@ -53,7 +53,8 @@ from studio.training.scorecard.in_run import RunScorer
 from studio.training.scorecard.of_run import judged_event
 from studio.training.scorecard.verdict import Verdict
 from studio.training.selection import split
-from studio.training.train_step import StepResult, TrainStep, fault_of
+from studio.training.slider import train_step_for, with_images
+from studio.training.train_step import StepResult, fault_of
 from studio.training.validation import Validator
 from studio.workspace import Workspace
 
@@ -154,7 +155,7 @@ class _Run:
 
     def events(self) -> Iterator[Event]:
         """Prepare, learn, conclude."""
-        config = self.config
+        config = self.config = yield from with_images(self.config, self.workspace, self.distributed, self.stop)
         self.distributed.share([None] * config.training.batch_size)  # refuses a batch that can't be dealt out
         cache = Cache(self.workspace.cache / "encoded")
         chosen = split(config, lambda item: cache.facts(item)[0], made_of.image_record(self.folder))
@@ -173,7 +174,7 @@ class _Run:
         self.base, self.chosen = base, chosen
         self.weights = weights_hash(base.folder)  # now: the folder may be gone at a later checkpoint
         copies = [self.folder / name for name in (runs.INIT, runs.TRAINING_ADAPTER)]
-        self.train_step = TrainStep(config, base, self.distributed, *(c if c.is_file() else None for c in copies))
+        self.train_step = train_step_for(config, base, self.distributed, *(c if c.is_file() else None for c in copies))
         warnings += self.train_step.notes
         self.leaving.enter_context(
             cache_of(base).training(
@@ -195,7 +196,7 @@ class _Run:
             self.held.base_rows = self.held.measure()
             self.train_step.strength = 1.0
         self.scoring = RunScorer(config, base, examples, held_out, self.folder, self._set_strength)
-        if config.preview.every and self.distributed.is_main:
+        if config.preview.every and self.distributed.is_main and not config.slider.positive:
             check = MemorizationCheck.of(examples, base)
             self.memory = None if isinstance(check, str) else check
             warnings += [check] if isinstance(check, str) else []

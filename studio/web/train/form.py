@@ -22,7 +22,13 @@ NOT_CHOSEN = {
     "adapter.init_from": "a new adapter",
     "training.training_adapter": "none",
 }
-LISTS = ("preview.prompts", "adapter.patterns", "data.folders", "data.more_resolutions")  # a line each
+LISTS = (
+    "preview.prompts",
+    "adapter.patterns",
+    "data.folders",
+    "data.more_resolutions",
+    "slider.preserve",
+)  # a line each
 NUMBERS = ("data.more_resolutions",)  # in one line, with commas or spaces
 OWN = ("base", "data.trigger", "preview.prompts", *NOT_CHOSEN)  # what no preset changes
 # What decides how much is trained.

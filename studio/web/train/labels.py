@@ -98,6 +98,14 @@ GROUPS = {  # heading of a folded part -> its settings, with their labels
         "validation.stop": "Stop when overfitting",
         "validation.scorecard": "Scorecard budget",
     },
+    "Slider (without images)": {
+        "slider.positive": "More of it at strength 1",
+        "slider.negative": "More of it at strength -1",
+        "slider.target": "What it changes",
+        "slider.guidance": "Slider guidance",
+        "slider.images": "Images drawn for it",
+        "slider.preserve": "What stays as it is",
+    },
     "Saving and speed": {
         "training.checkpoint_every": "Checkpoint every",
         "training.keep_checkpoints": "Checkpoints kept",

@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,29 @@ def base_defaults() -> str:
 
     rows = [(variant.title, _said(variant.settings) or "the defaults") for variant in VARIANTS]
     return table(("base", "settings where nothing is said"), rows)
+
+
+def taken(*titles: str) -> str:
+    """What a run takes of these bases where nothing is said; of the second on, what differs from the first."""
+    from studio.basemodels.defaults import VARIANTS
+
+    known = {variant.title: variant.settings for variant in VARIANTS}
+    first = known[titles[0]]
+    lines = [f"**{titles[0]}** takes {_said(first)}."]
+    for title in titles[1:]:
+        other = {key: value for key, value in known[title].items() if first.get(key) != value}
+        lines.append(f"**{title}**: the same, but {_said(other)}." if other else f"**{title}**: the same.")
+    return "\n\n".join(["", *lines, ""])
+
+
+TAKEN = {  # of the page of worked examples
+    "sd": ("SD 1.5",),
+    "sdxl": ("SDXL",),
+    "tagged": ("Illustrious", "NoobAI", "NoobAI v-prediction", "Pony"),
+    "three": ("SD 3.5",),
+    "flux": ("FLUX.1 dev", "FLUX.1 schnell"),
+    "z": ("Z-Image", "Z-Image Turbo"),
+}
 
 
 def presets() -> str:
@@ -399,6 +423,7 @@ BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {  # name: (page, what makes 
     "commands": ("cli.md", commands),
     "limits": ("deployment-and-security.md", limits),
     "launch": ("deployment-and-security.md", launch),
+    **{f"taken-{name}": ("worked-examples.md", partial(taken, *titles)) for name, titles in TAKEN.items()},
 }
 
 

@@ -136,6 +136,7 @@ def all_operations() -> dict[str, Operation]:
         generation,
         grids,
         masks,
+        preview_lines,
         publishing,
         run_data,
         run_library,

@@ -1,5 +1,6 @@
 """What a person does with many runs: find, sort, compare, note, delete, restore. Names only, never paths."""
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,6 +139,14 @@ def differences(workspace: Workspace, names: list[str]) -> list[tuple[str, list[
     ]
     keys = [key for table in tables[:1] for key in table if key != "name"]
     return [(key, [t[key] for t in tables]) for key in keys if any(t[key] != tables[0][key] for t in tables[1:])]
+
+
+def preview_file(workspace: Workspace, name: str, image: str) -> Path | None:
+    """A preview of a run by its file's name, such as 000200-0; None where there is none."""
+    if name not in list_run_names(workspace) or not re.fullmatch(r"\d{1,9}-\d{1,3}", image, re.ASCII):
+        return None
+    path = workspace.runs / name / "previews" / f"{image}.png"
+    return path if path.is_file() else None
 
 
 def timeline(workspace: Workspace, name: str, course: Any, shown: int = 1) -> list[tuple[str, list[tuple[int, Path]]]]:

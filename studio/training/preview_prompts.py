@@ -8,6 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from studio.errors import ConfigError
+
 MOST_SEED = 2**63 - 1
 _FLAGS = {  # flag: (field, kind, least, most)
     "w": ("width", int, 64, 2048),
@@ -62,6 +66,36 @@ def read_preview(line: str) -> PreviewLine:
         found[field] = kind(max(least, min(most, float(number[0]) if kind is float else int(float(number[0])))))
     prompt, strength = _at(text)
     return PreviewLine(**{"prompt": prompt, "strength": strength, **found, "others": tuple(others)})
+
+
+class LineNumbers(BaseModel):
+    """The numbers of a line, with their ranges."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    width: int | None = Field(None, ge=64, le=2048)
+    height: int | None = Field(None, ge=64, le=2048)
+    seed: int | None = Field(None, ge=0, le=MOST_SEED)
+    guidance: float | None = Field(None, ge=0, le=30)
+    steps: int | None = Field(None, ge=1, le=200)
+    strength: float | None = Field(None, ge=-10, le=10)
+
+
+def write_preview(line: PreviewLine) -> str:
+    """The line that `read_preview` takes apart into this. Raises ConfigError where a text reads as a flag."""
+    said = " ".join(line.prompt.split())
+    negative = " ".join(line.negative.split())
+    said += f" --n {negative}" if negative else ""
+    for flag, (field, *_) in _FLAGS.items():
+        value = getattr(line, field)
+        if value is not None and (field, value) != ("strength", 1.0):
+            said += f" --{flag} {value:.10g}" if isinstance(value, float) else f" --{flag} {value}"
+    back = read_preview(said)
+    if (back.prompt, back.negative) != (" ".join(line.prompt.split()), negative):
+        raise ConfigError(
+            "The prompt or negative prompt holds what reads as a flag, such as --w or @0.5: leave it out."
+        )
+    return said
 
 
 def _at(text: str) -> tuple[str, float]:

@@ -11,6 +11,7 @@ from PIL import Image
 from studio.adapters import read_adapter
 from studio.basemodels import load_base
 from studio.datasets import open_dataset
+from studio.errors import ConfigError
 from studio.generation import read_recipe
 from studio.services.runs import hardest_of
 from studio.training import config_from, read_run, train
@@ -20,7 +21,7 @@ from studio.training.difficulty import Difficulty, hardest
 from studio.training.events import ExportChecked, Finished, Step, Validation, Warned
 from studio.training.examples import list_examples
 from studio.training.memorization import MemorizationCheck
-from studio.training.preview_prompts import PreviewLine, prompt_and_strength, read_preview
+from studio.training.preview_prompts import PreviewLine, prompt_and_strength, read_preview, write_preview
 from studio.workspace import ASSETS
 
 SILHOUETTES = ASSETS / "datasets" / "silhouette"
@@ -153,6 +154,29 @@ def test_a_preview_line_takes_kohyas_flags(workspace, quick):
 )
 def test_flags_that_are_odd_stay_words_or_are_brought_into_range(line, wanted):
     assert read_preview(line) == wanted
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (PreviewLine("red  apple"), "red apple"),
+        (
+            PreviewLine("a", 0.5, "b c", 768, 1024, 7, 4.5, 20),
+            "a --n b c --w 768 --h 1024 --d 7 --l 4.5 --s 20 --am 0.5",
+        ),
+        (PreviewLine("a", -1.0), "a --am -1"),
+    ],
+)
+def test_a_line_is_written_as_it_is_read(line, text):
+    assert write_preview(line) == text
+    back = read_preview(text)
+    assert back == PreviewLine(" ".join(line.prompt.split()), *list(vars(line).values())[1:])
+
+
+@pytest.mark.parametrize("prompt", ["a --s 3", "a @0.5"])
+def test_a_prompt_that_reads_as_a_flag_is_refused(prompt):
+    with pytest.raises(ConfigError, match="reads as a flag"):
+        write_preview(PreviewLine(prompt))
 
 
 def test_a_run_is_sampled_and_saved_when_asked(workspace, quick):

@@ -1,16 +1,20 @@
 """The form of a run: nothing of RunConfig is out of reach, and what is shown is what will happen."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from studio.errors import StudioError
 from studio.services import run_data, runs
+from studio.services.datasets import open_named
+from studio.services.preview_lines import preview_line, suggested_for
 from studio.training.config import config_from, dotted
 from studio.training.presets import PRESETS
 from studio.web.train.form import as_shown, defaults, typed
 from studio.web.train.labels import LABELS
+from studio.web.train.views import preview_grid
 from studio.workspace import Workspace
 
 
@@ -79,3 +83,30 @@ def test_the_crops_that_are_drawn_are_those_that_the_trainer_makes(workspace, va
     assert all(line.startswith("Left out: 4.png") for line in problems)  # as small as no bucket, and not drawn either
     assert [crop.frame for crop in crops] == [example.frame for example in examples]
     assert counts == Counter(example.frame.size for example in examples)
+
+
+def test_previews_grow_from_the_base_at_the_left_to_the_right():
+    small = [("apple", [(0, Path("a.webp")), (200, Path("b.webp"))]), ("fish & chips", [(200, Path("c.webp"))])]
+    html = preview_grid(small, {(0, "apple"): "000000-0", (200, "apple"): "000200-0"}, str)
+    head = [one.partition("<")[0] for one in html.split('scope="col">')[1:]]
+    assert head == ["Base", "200"] and html.index("a.webp") < html.index("b.webp")
+    assert 'data-arg="000200-0"' in html and "fish &amp; chips" in html and html.count("no-image") == 1
+    assert preview_grid([], {}) == ""
+
+
+def test_untouched_prompts_become_the_datasets_with_its_trigger(workspace):
+    untouched = "\n".join(config_from({"data.folder": "x"}).preview.prompts)
+    found = suggested_for(workspace, "silhouette", "zsk", "starter", untouched).splitlines()
+    captions = {item.caption for item in open_named(workspace, "silhouette").items}
+    assert len(found) == 4 and all("zsk" in line for line in found)
+    assert sum(line.removeprefix("zsk, ") in captions or line in captions for line in found) == 2
+    assert suggested_for(workspace, "silhouette", "zsk", "starter", "my own prompt") is None
+
+
+def test_a_preview_line_is_written_by_the_form_or_refused_in_a_sentence():
+    numbers = {"width": "768", "height": "", "seed": "7", "guidance": "", "steps": "", "strength": "-1"}
+    assert preview_line(" a  cat", "dog", numbers) == "a cat --n dog --w 768 --d 7 --am -1"
+    with pytest.raises(StudioError, match="width: must be at least 64"):
+        preview_line("a", "", {"width": "1"})
+    with pytest.raises(StudioError, match="prompt is empty"):
+        preview_line(" ", "", {})

@@ -149,7 +149,7 @@ class AdapterInspector:
 
 def build(context: GenerateContext) -> AdapterInspector:
     """The inspector, where the caller stands. Form and rows are built before it."""
-    part = AdapterInspector(context)
+    part = context.inspector = AdapterInspector(context)
     part.wire()
     return part
 

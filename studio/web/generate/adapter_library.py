@@ -38,7 +38,7 @@ class AdapterLibrary:
             self.deleted = clickable_html("library-removed")
             self.cards = clickable_html("library", NOTHING)
             self.inspector = adapter_inspector.build(context)
-            checkpoints.build(context, self.inspector)
+            checkpoints.build(context)
             self.timer = gr.Timer(1, active=False)
 
     def wire(self) -> None:

@@ -6,7 +6,6 @@ from studio.services import base_models, checkpoints
 from studio.web.components.fields import QUIET
 from studio.web.components.html import note
 from studio.web.errors import show_errors
-from studio.web.generate.adapter_inspector import AdapterInspector
 from studio.web.generate.context import GenerateContext
 
 PRECISIONS = [("As the base", "keep"), "fp16", "bf16", "fp32"]
@@ -15,8 +14,8 @@ PRECISIONS = [("As the base", "keep"), "fp16", "bf16", "fp32"]
 class Checkpoints:
     """Both forms; the job is watched by the inspector's timer."""
 
-    def __init__(self, context: GenerateContext, inspector: AdapterInspector):
-        self.context, self.workspace, self.inspector = context, context.workspace, inspector
+    def __init__(self, context: GenerateContext):
+        self.context, self.workspace, self.inspector = context, context.workspace, context.inspector
         choices = base_models.base_choices(self.workspace)
         with gr.Accordion("Merge into a checkpoint", open=False, elem_id="merge-checkpoint-part"):
             gr.HTML(
@@ -87,10 +86,10 @@ class Checkpoints:
         return gr.Timer(active=True)
 
 
-def build(context: GenerateContext, inspector: AdapterInspector) -> Checkpoints | None:
-    """Both forms, where the caller stands; None where no other base may be used."""
+def build(context: GenerateContext) -> Checkpoints | None:
+    """Both forms, where the caller stands; None where no other base may be used. The inspector is built before them."""
     if not context.workspace.allows.models:
         return None
-    part = Checkpoints(context, inspector)
+    part = Checkpoints(context)
     part.wire()
     return part

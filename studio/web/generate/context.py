@@ -13,6 +13,7 @@ from studio.web.components.context import PageContext
 
 if TYPE_CHECKING:
     from studio.web.generate.actions import Actions
+    from studio.web.generate.adapter_inspector import AdapterInspector
     from studio.web.generate.adapter_rows import AdapterRows
     from studio.web.generate.form import GenerateForm
 
@@ -57,6 +58,7 @@ class GenerateContext(PageContext):
     form: GenerateForm = field(init=False)
     rows: AdapterRows = field(init=False)
     actions: Actions = field(init=False)
+    inspector: AdapterInspector = field(init=False)
 
     @property
     def inputs(self) -> list[Any]:

@@ -7,11 +7,12 @@ import gradio as gr
 from studio.errors import StudioError
 from studio.services import base_models, datasets, run_data, runs
 from studio.services.adapter_files import adapter_choices
+from studio.services.preview_lines import suggested_for
 from studio.web.components import base_model_picker
 from studio.web.components.fields import QUIET, field_for, setting
 from studio.web.components.html import note
 from studio.web.errors import show_errors, show_warning
-from studio.web.train import crops, views
+from studio.web.train import crops, preview_lines, views
 from studio.web.train.context import TrainContext
 from studio.web.train.labels import FIRST, GROUPS, LABELS
 from studio.workspace import Workspace
@@ -78,7 +79,7 @@ class TrainForm:
                 fields[key] = field_for(key, FIRST[key], min_width=130)
         self.parameters = gr.HTML(elem_id="parameters", elem_classes="tight")
         fields["training.learning_rate"] = field_for("training.learning_rate", FIRST["training.learning_rate"])
-        fields["preview.prompts"] = gr.Textbox(
+        self.prompts = fields["preview.prompts"] = gr.Textbox(
             label=FIRST["preview.prompts"],
             info="One a line. An image of each is generated during training.",
             value=as_shown("preview.prompts", setting("preview.prompts").default),
@@ -86,6 +87,7 @@ class TrainForm:
             max_lines=8,
             elem_id="preview-prompts",
         )
+        self.lines = preview_lines.build(context)
         with gr.Accordion("More settings", open=False, elem_id="expert"):
             for title, labels in GROUPS.items():
                 name = title.split()[0].lower() + "-settings"
@@ -113,6 +115,9 @@ class TrainForm:
         self.preset.input(self.fill, [self.preset, base], settings, **QUIET)
         self.picker.when_chosen(self.follow_base, [self.fields["preview.prompts"]], [self.preset, *settings])
         base.change(self.list_presets, base, self.preset, **QUIET)
+        of_set = [self.dataset, self.fields["data.trigger"], base, self.prompts]
+        self.dataset.change(self.suggest, of_set, self.prompts, trigger_mode="always_last", **QUIET)
+        self.lines.wire()
         sized = [self.fields[key] for key in ("base", *SIZED)]
         gr.on(
             [demo.load, *(part.change for part in sized)],
@@ -166,6 +171,14 @@ class TrainForm:
         updates = self.filled(found.get(first, {})) | {self.preset: gr.update(choices=list(found), value=first)}
         own = runs.prompts_for(self.workspace, base, prompts or "")
         return updates if own is None else updates | {self.fields["preview.prompts"]: own}
+
+    def suggest(self, dataset, trigger, base, prompts):
+        """Prompts from the dataset, where none was written."""
+        try:
+            found = suggested_for(self.workspace, dataset or "", trigger or "", base, prompts or "")
+        except StudioError:  # the run says what is wrong with the dataset
+            return gr.skip()
+        return gr.skip() if found is None else found
 
     @show_errors
     def list_presets(self, base):

@@ -5,9 +5,9 @@ from typing import Any
 
 import gradio as gr
 
-from studio.services import runs, scorecards
-from studio.services.thumbnails import thumbnail
-from studio.web.components.clickable import clickable_html, image_link
+from studio.services import run_library, runs, scorecards
+from studio.services.thumbnails import LARGE, thumbnail
+from studio.web.components.clickable import clickable_html, clicked, image_link
 from studio.web.components.fields import QUIET, gallery
 from studio.web.components.html import empty, note
 from studio.web.components.loss_chart import empty_chart, loss_chart
@@ -22,7 +22,7 @@ from studio.web.train.scorecard_view import GO_JS, scorecard
 NO_RUN = empty("No run yet", "Choose a dataset and press Start. A first run of 200 steps takes minutes on a laptop.")
 SHEET = 2048  # longest side of a contact sheet in pixels
 CARDS = 3  # checkpoints that the button scores
-PREVIEWS = 24  # the newest ones shown
+HIDDEN = gr.update(value="", visible=False)
 
 
 class RunView:
@@ -40,14 +40,16 @@ class RunView:
             )
             self.warnings = gr.HTML(elem_id="warnings", visible=False, padding=False)
             self.heading = gr.Markdown("### Previews", elem_classes="heading", visible=False)
-            self.previews = gallery("previews")
+            self.previews = clickable_html("previews", visible=False)
+            self.large = gr.HTML(elem_id="preview-large", visible=False, padding=False)
             with gr.Accordion("Hardest images", open=False, visible=False, elem_id="hardest") as self.hardest:
                 self.hardest_note = gr.HTML()
                 self.hardest_images = gallery("hard-images")
             with gr.Column(visible=False, elem_id="run-extras") as self.details:
                 run_details.build(context)
         self.tools = [self.onward, self.download, self.resume, self.score, self.copy]
-        self.below = [self.verdict, self.chart, self.warnings, self.heading, self.previews, self.hardest, self.details]
+        shown = [self.verdict, self.chart, self.warnings, self.heading, self.previews, self.large]
+        self.below = [*shown, self.hardest, self.details]
         self.outputs = [self.status, *self.tools, self.extending, self.extend, *self.below]
 
     def _tools(self) -> None:
@@ -70,6 +72,7 @@ class RunView:
         self.score.click(self.score_run, self.run, [self.score, message], **QUIET)
         self.extend.click(self.extend_run, [self.run, self.more], [self.extending, message], **QUIET)
         self.copy.click(self.copy_settings, self.run, [*form.inputs, message], **QUIET)
+        self.previews.click(self.enlarge, self.run, self.large, **QUIET)
         self.hardest.expand(self.show_hardest, self.run, [self.hardest_note, self.hardest_images], **QUIET)
 
     @show_errors
@@ -150,12 +153,19 @@ class RunView:
         return image_link(thumbnail(self.workspace, file, SHEET))
 
     def _previews(self, view) -> dict[Any, Any]:
-        cells = [
-            (str(thumbnail(self.workspace, path)), f"{step:,} · {prompt}")
-            for step, prompt, path in view.previews[: -PREVIEWS - 1 : -1]
-        ]
-        visible = gr.update(visible=bool(cells))
-        return {self.previews: gr.update(value=cells, visible=bool(cells)), self.heading: visible}
+        rows = run_library.timeline(self.workspace, view.name, view)
+        files = {(step, prompt): Path(file).stem for step, prompt, file in view.previews}
+        html, there = views.preview_grid(rows, files), gr.update(visible=bool(rows))
+        return {self.previews: gr.update(value=html, visible=bool(rows)), self.heading: there, self.large: HIDDEN}
+
+    @show_errors
+    def enlarge(self, name, event: gr.EventData):
+        """A preview was clicked: it is shown large below the grid."""
+        act, arg, _ = clicked(event)
+        path = run_library.preview_file(self.workspace, name or "", arg) if act == "enlarge" else None
+        if path is None:
+            return gr.skip()
+        return gr.update(value=views.large_preview(thumbnail(self.workspace, path, LARGE), path.stem), visible=True)
 
 
 def build(context: TrainContext) -> RunView:

@@ -297,6 +297,50 @@ def timestep_plot(shares: Sequence[float]) -> str:
     )
 
 
+def preview_grid(
+    rows: Sequence[tuple[str, Sequence[tuple[int, Path]]]],
+    files: Mapping[tuple[int, str], str],
+    link: Callable = image_link,
+) -> str:
+    """Prompts down, steps from left to right: the base at step 0 first, the newest last and in sight.
+
+    rows: (prompt, (step, thumbnail)); files: {(step, prompt): the preview's name}. "" where there is none.
+    """
+    steps = sorted({step for _, images in rows for step, _ in images})
+    if not steps:
+        return ""
+    head = "".join(f'<th scope="col">{f"{step:,}" if step else "Base"}</th>' for step in steps)
+    body = ""
+    for prompt, images in rows:
+        known = dict(images)
+        cells = "".join(_preview(prompt, files.get((step, prompt), ""), step, known.get(step), link) for step in steps)
+        body += f'<tr><th scope="row">{escape(prompt)}</th>{cells}</tr>'
+    return (
+        '<div class="grid-room newest"><table class="grid-table" style="--cell: 120px; --shape: auto">'
+        f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _preview(prompt: str, file: str, step: int, path: Path | None, link: Callable) -> str:
+    if path is None:
+        return '<td><div class="no-image"></div></td>'
+    name = f"{escape(prompt)}, {f'step {step:,}' if step else 'the base'}"
+    return (
+        f'<td><button type="button" data-act="enlarge" data-arg="{escape(file)}" title="Show it large" '
+        f'aria-label="Show large: {name}"><img src="{escape(link(path))}" alt="{name}" loading="lazy"></button></td>'
+    )
+
+
+def large_preview(path: Path, name: str) -> str:
+    """One preview as large as it is. name: of its file, such as 000200-0."""
+    step = int(name.partition("-")[0])
+    what = f"Step {step:,}" if step else "The base"
+    return (
+        f'<figure class="large-preview"><img src="{escape(image_link(path))}" alt="{what}">'
+        f"<figcaption>{what}. Its recipe is in the file previews/{escape(name)}.png of the run.</figcaption></figure>"
+    )
+
+
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"

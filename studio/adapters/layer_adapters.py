@@ -181,8 +181,8 @@ class LayerAdapters:
         pairs = [(scale * layer.sigma, layer) for layer, scale in merged if layer.is_low_rank]
         if not pairs:
             return start
-        B = torch.cat([scale * layer.B.flatten(1) for scale, layer in pairs], 1)
-        A = torch.cat([layer.A.flatten(1) for _, layer in pairs])
+        B = torch.cat([scale * layer.B.flatten(1).float() for scale, layer in pairs], 1)
+        A = torch.cat([layer.A.flatten(1).float() for _, layer in pairs])
         out = self.cache.sum_buffer(start)
         torch.addmm(start.flatten(1), B, A, out=out.flatten(1))
         return out

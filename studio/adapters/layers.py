@@ -25,7 +25,10 @@ _BUFFERS = ("on_input", "neumann", "A_start", "B_start")  # these never train
 
 
 class Layer(nn.Module):
-    """The tensors of one layer's update, float32 whatever the base's precision: small updates vanish in bfloat16."""
+    """The tensors of one layer's update, float32 whatever the base's precision: small updates vanish in bfloat16.
+
+    A run may keep its matrices in bfloat16 (see `training.rounding`); what is computed of them is in float32 then.
+    """
 
     A: Tensor
     B: Tensor
@@ -45,8 +48,8 @@ class Layer(nn.Module):
 
     @property
     def parts(self) -> formulas.Parts:
-        """{part: tensor}, live."""
-        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        """{part: tensor}, live, in float32."""
+        return {name: part.float() for name, part in (*self.named_parameters(), *self.named_buffers())}
 
     @property
     def update(self) -> Update:
@@ -109,12 +112,13 @@ class Layer(nn.Module):
 
     def _low_rank(self, base: nn.Module, x: Tensor, scale: float) -> Tensor:
         """scale · B (A x): two thin products in place of a full one."""
+        A, B = self.A.float(), self.B.float()
         if isinstance(base, nn.Linear):
-            return F.linear(F.linear(x, self.A.flatten(1)) * scale, self.B.flatten(1))
+            return F.linear(F.linear(x, A.flatten(1)) * scale, B.flatten(1))
         if isinstance(base, nn.Embedding):
-            return F.embedding(x, self.B) @ (self.A * scale)
-        down = run(base, x, self.A.reshape(-1, *weight_of(base).shape[1:]), None)
-        return run_1x1(base, down * scale, self.B)
+            return F.embedding(x, B) @ (A * scale)
+        down = run(base, x, A.reshape(-1, *weight_of(base).shape[1:]), None)
+        return run_1x1(base, down * scale, B)
 
 
 def weight_of(base: nn.Module) -> nn.Parameter:

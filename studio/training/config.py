@@ -56,6 +56,8 @@ class RunConfig(Section):
             raise ValueError(f"{training.optimizer} needs no schedule: set training.schedule to constant")
         if training.optimizer in SCHEDULE_FREE and training.ema:
             raise ValueError(f"{training.optimizer} averages by itself: set training.ema to 0")
+        if training.optimizer in SCHEDULE_FREE and training.weights == "bf16":
+            raise ValueError(f"{training.optimizer} averages in the weights themselves: set training.weights to fp32")
         try:
             patterns = parsed(self.adapter.patterns)
         except ValueError as error:

@@ -254,6 +254,11 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Mixed precision. Auto: what the device does well."
     )
+    weights: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="The adapter's own weights. bf16: less memory, rounded stochastically so that small updates are "
+        "not lost.",
+    )
     gradient_checkpointing: bool = Field(
         False, description="Gradient checkpointing: less memory, about a third slower."
     )

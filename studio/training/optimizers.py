@@ -235,7 +235,7 @@ class Average:
 
     def __init__(self, parameters: Sequence[Tensor], decay: float):
         self.parameters, self.decay = list(parameters), decay
-        self.values = [p.detach().clone() for p in self.parameters]
+        self.values = [p.detach().float().clone() for p in self.parameters]
         self.steps = 0
 
     @torch.no_grad()
@@ -243,7 +243,7 @@ class Average:
         """One step. The first ones count more, so that the start is soon forgotten."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 9))
-        torch._foreach_lerp_(self.values, self.parameters, 1 - decay)
+        torch._foreach_lerp_(self.values, [p.float() for p in self.parameters], 1 - decay)
 
     def state(self) -> dict[str, Any]:
         return {"values": self.values, "steps": self.steps}

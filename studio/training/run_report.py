@@ -21,9 +21,9 @@ def setup_line(
     chosen: Selection,
     examples: list[Example],
     distributed: Distributed,
-    scoring: str,
+    besides: str,
 ) -> str:
-    """Device, precision, images and buckets. scoring: what will be scored, in a sentence."""
+    """Device, precision, images and buckets. besides: what else the run does, such as scoring, in sentences."""
     own, other = (len({e.item.path for e in examples if e.regularization is kind}) for kind in (False, True))
     buckets = ", ".join(f"{w} × {h}: {plan.in_bucket[w, h]}" for w, h in plan.places)
     beside = f" and as often {other} regularization images" if other else ""
@@ -34,7 +34,7 @@ def setup_line(
     account = " ".join([*folders, *about_variety(examples), *chosen.accounts])
     length = f"{settings.steps:,} steps, {epochs:.3g} epochs."
     usual = usual_line(config)
-    return f"{own} images{beside} ({buckets}){many}. {length} {account} {base.placed()} {scoring} {usual}".strip()
+    return f"{own} images{beside} ({buckets}){many}. {length} {account} {base.placed()} {besides} {usual}".strip()
 
 
 def result_line(

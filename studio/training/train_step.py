@@ -13,6 +13,7 @@ from studio.adapters.writing import adapter_bytes
 from studio.basemodels import Family
 from studio.building import building
 from studio.errors import out_of_memory
+from studio.text import size
 from studio.training.batch_sampler import BatchSampler
 from studio.training.config import RunConfig
 from studio.training.distributed import Distributed
@@ -21,6 +22,7 @@ from studio.training.micro_batches import MicroBatcher, NoisedBatch
 from studio.training.objective import loss_of, offset_noise, pyramid_noise, stratified, timesteps
 from studio.training.optimizers import Average, lr_factor, make_optimizer, set_learning_rates
 from studio.training.patterns import parsed
+from studio.training.rounding import in_float32, to_bfloat16
 from studio.training.starting import attach_training_adapter, start_adapters
 from studio.workspace import atomic_write
 
@@ -76,7 +78,11 @@ class TrainStep:
                     adapter.detach()
                 raise
         self.notes += notes
+        self.facts: list[str] = []  # sentences for the run's setup
         self.adapters = {component: adapter.to(base.device).eval() for component, adapter in adapters.items()}
+        if settings.weights == "bf16":
+            saved = sum(to_bfloat16(adapter) for adapter in adapters.values())
+            self.facts.append(f"Weights in bf16, rounded stochastically: {size(saved)} less than in fp32.")
         self.parameters = [p for adapter in adapters.values() for p in adapter.parameters()]
         self.optimizer = make_optimizer(adapters, settings, parsed(wanted.patterns))
         self.average = Average(self.parameters, settings.ema) if settings.ema else None
@@ -137,12 +143,14 @@ class TrainStep:
             adapter.train(not (self.text_stops and component.startswith("text_encoder")))
         while (parts := self._gradients(step, plan, reader)) is None:
             warning = self.pieces.smaller(settings, self.base.device)
-        self.distributed.sum_gradients(self.parameters)
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip or float("inf"))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        draw = torch.Generator(self.base.device).manual_seed(settings.seed * 1_000_003 + step)
+        with in_float32(self.parameters, draw):
+            self.distributed.sum_gradients(self.parameters)
+            self.scaler.unscale_(self.optimizer)
+            norm = nn.utils.clip_grad_norm_(self.parameters, settings.clip or float("inf"))
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
         for adapter in self.adapters.values():
             adapter.eval()
         if self.average:
@@ -279,7 +287,8 @@ class TrainStep:
     def restore(self, state: dict[str, Any]) -> None:
         for component, adapter in self.adapters.items():
             adapter.load_state_dict(state["adapters"][component])
-        self.optimizer.load_state_dict(state["optimizer"])
+        with in_float32(self.parameters):  # an optimizer brings its state to the precision of the weights
+            self.optimizer.load_state_dict(state["optimizer"])
         if self.average and state["average"]:
             self.average.restore(state["average"])
         self.scaler.load_state_dict(state["scaler"])

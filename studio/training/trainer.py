@@ -454,8 +454,8 @@ class _Run:
         return adapter_metadata(self.config, self.chosen, resolution, step, losses, self.weights, verdict)
 
     def _setup(self, examples: list[Example]) -> str:
-        scoring = self.scoring.line() if self.scoring else ""
-        return setup_line(self.config, self.base, self.plan, self.chosen, examples, self.distributed, scoring)
+        besides = " ".join([*self.train_step.facts, *([self.scoring.line()] if self.scoring else [])])
+        return setup_line(self.config, self.base, self.plan, self.chosen, examples, self.distributed, besides)
 
     def _state(self, step: int) -> dict[str, Any]:
         """All that a run needs to go on as if it had never stopped."""

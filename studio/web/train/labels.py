@@ -110,6 +110,7 @@ GROUPS = {  # heading of a folded part -> its settings, with their labels
         "training.checkpoint_every": "Checkpoint every",
         "training.keep_checkpoints": "Checkpoints kept",
         "training.precision": "Precision",
+        "training.weights": "Adapter weights",
         "training.gradient_checkpointing": "Gradient checkpointing",
         "training.compile": "Compile",
         "training.tensorboard": "TensorBoard",

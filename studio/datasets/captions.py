@@ -206,7 +206,12 @@ class Tables:
 
 def has_trigger(caption: str, trigger: str) -> bool:
     """Whether the trigger stands in the caption as a word of its own, in any case: "ink" is not in "pink bird"."""
-    return re.search(rf"(?<!\w){re.escape(trigger.strip())}(?!\w)", caption, re.IGNORECASE) is not None
+    return re.search(trigger_pattern(trigger), caption, re.IGNORECASE) is not None
+
+
+def trigger_pattern(trigger: str) -> str:
+    """A regular expression for the trigger as a word of its own."""
+    return rf"(?<!\w){re.escape(trigger.strip())}(?!\w)"
 
 
 def with_trigger(caption: str, trigger: str) -> str:

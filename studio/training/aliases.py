@@ -141,6 +141,8 @@ ALIASES = {
     "checkpoints_total_limit": Alias("training.keep_checkpoints"),
     "validation_prompt": Alias("preview.prompts", lambda value: value if isinstance(value, list) else [value]),
     "assistant_lora_path": Alias("training.training_adapter"),  # ai-toolkit's
+    "diff_output_preservation_multiplier": Alias("data.prior_prediction"),  # and these two, of DOP
+    "diff_output_preservation_class": Alias("data.class_word"),
     "use_rslora": Alias("adapter.rank_stabilized"),  # PEFT's
     "rank_stabilized": Alias("adapter.rank_stabilized"),
     # The field's words for settings that are called otherwise here, with or without their section in front

@@ -133,6 +133,12 @@ RULES = (
     ),
     Rule("data.outside", "data.masks = true", lambda config, base: config.data.masks),
     Rule("data.regularisation_weight", "data.regularisation", lambda config, base: bool(config.data.regularisation)),
+    Rule("data.prior_prediction", "data.trigger", lambda config, base: bool(config.data.trigger)),
+    Rule(
+        "data.class_word",
+        "data.prior_prediction above 0, and data.trigger",
+        lambda config, base: config.data.prior_prediction > 0 and bool(config.data.trigger),
+    ),
     Rule("data.held_out", "validation.every above 0", lambda config, base: config.validation.every > 0),
     Rule(
         "validation.fraction",

@@ -32,6 +32,7 @@ from studio.training.cache import Cache, Tensors, key_of
 from studio.training.caption_variants import caption_of, captions_of, fixed_caption_of
 from studio.training.config_sections import DataConfig
 from studio.training.distributed import Distributed
+from studio.training.prior_prediction import prior_captions
 from studio.training.selection import Selection, Source, frames_of, is_too_small, name_of
 
 BATCH = 16  # images, or captions, at a time
@@ -64,6 +65,7 @@ class Example:
     folder_weight: float | None = None
     sizes: int = 1  # in how many sizes the image is trained
     is_main: bool = True  # whether this is the one of `data.resolution`
+    priors: tuple[str | None, ...] = ()  # of each caption, see `prior_prediction.prior_captions`
 
     @property
     def flips(self) -> int:
@@ -108,6 +110,11 @@ class Row:
         """(size on disk, left and top of the crop after scaling, size of the crop): see `Family.size_conditioning`."""
         frame = self.example.crops[self.variant].frame
         return self.example.original, (frame.left, frame.top), frame.size
+
+    @property
+    def prior(self) -> str | None:
+        """The caption for prior prediction; None where this place has none, as without a caption."""
+        return dict(zip(self.example.captions, self.example.priors)).get(self.caption)
 
 
 @dataclass(frozen=True)
@@ -201,6 +208,7 @@ def _listed(
         folder=source.label if source else "",
         folder_weight=source.line.weight if source else None,
         sizes=len(frames),
+        priors=() if held_out else prior_captions(captions, data, regularization),
     )
     found = []
     for frame in frames:
@@ -293,7 +301,8 @@ def encode_missing(
     is done stays done.
     """
     model = _text_identity(base, data)
-    captions = sorted({caption for e in examples for caption in e.captions} | {""}) if texts else []
+    known = {caption for e in examples for caption in (*e.captions, *e.priors) if caption is not None}
+    captions = sorted(known | {""}) if texts else []
     words = [c for c in captions[distributed.rank :: distributed.count] if not cache.has(_text_key(model, c))]
     images = [e for e in examples if not all(cache.has(key) for key in e.latents)]
     images = sorted(images, key=lambda e: e.frame.size)[distributed.rank :: distributed.count]
@@ -349,15 +358,20 @@ class BatchLoader:
         """Raises RunError when a cache file is gone or damaged."""
         latents = [self._found(row.latents, row) for row in rows]
         weights = [self._weight(found) * row.example.weight for found, row in zip(latents, rows)]
-        texts = [self._found(_text_key(self._model, row.caption), row) for row in rows] if self.texts else []
-        words = self._join([{name: value[None] for name, value in text.items()} for text in texts]) if texts else {}
+        words = self.words(rows, [row.caption for row in rows]) if self.texts else {}
         return Batch(
             rows,
             self._stack([found["mean"] for found in latents]),
             self._stack([found.get("spread", torch.zeros(())).expand_as(found["mean"]) for found in latents]),
             self._stack(weights),
-            {name: value.to(self.device, non_blocking=True) for name, value in words.items()},
+            words,
         )
+
+    def words(self, rows: list[Row], captions: list[str]) -> Tensors:
+        """The conditions of these captions, one for each row, on the device. Raises RunError as `read` does."""
+        texts = [self._found(_text_key(self._model, caption), row) for row, caption in zip(rows, captions)]
+        joined = self._join([{name: value[None] for name, value in text.items()} for text in texts])
+        return {name: value.to(self.device, non_blocking=True) for name, value in joined.items()}
 
     def _found(self, key: str, row: Row) -> Tensors:
         found = self.cache.read(key)

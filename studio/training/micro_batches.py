@@ -12,7 +12,7 @@ from torch import Tensor
 from studio import devices
 from studio.errors import RunError
 from studio.training.config_sections import TrainingConfig
-from studio.training.examples import Row
+from studio.training.examples import Batch, Row
 
 
 class DoesNotFit(RunError):
@@ -30,6 +30,17 @@ class NoisedBatch:
     fresh: Tensor  # (B, C, h, w) what the VAE's spread is multiplied by
     perturbation: Tensor | None  # (B, C, h, w) noise that only the input gets
     number: int = 0  # of the batch in the run
+
+
+@dataclass(frozen=True)
+class NoisedRows:
+    """Some rows of a batch on the device. latents, noise, perturbation: (B, C, h, w); t: (B,) as `Family.times`."""
+
+    batch: Batch
+    latents: Tensor
+    noise: Tensor
+    t: Tensor
+    perturbation: Tensor | None
 
 
 class MicroBatcher:

@@ -75,7 +75,7 @@ class SliderStep(TrainStep):
         places = torch.arange(rows.start, rows.stop) + drawn.number
         sign = (1.0 - 2.0 * (places % 2)).to(latents.device)
         attribute = (places // 2) % self.attributes
-        sizes = self.base.size_conditioning([row.example.framing for row in batch.rows])
+        sizes = self.base.size_conditioning([row.framing for row in batch.rows])
         seen = self.base.add_noise(latents, noise, t)
 
         def predicted(end: int) -> Tensor:

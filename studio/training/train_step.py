@@ -18,10 +18,11 @@ from studio.training.batch_sampler import BatchSampler
 from studio.training.config import RunConfig
 from studio.training.distributed import Distributed
 from studio.training.examples import Batch, BatchLoader
-from studio.training.micro_batches import MicroBatcher, NoisedBatch
+from studio.training.micro_batches import MicroBatcher, NoisedBatch, NoisedRows
 from studio.training.objective import loss_of, offset_noise, pyramid_noise, stratified, timesteps
 from studio.training.optimizers import Average, lr_factor, make_optimizer, set_learning_rates
 from studio.training.patterns import parsed
+from studio.training.prior_prediction import COST, prior_loss, spread_over
 from studio.training.rounding import in_float32, to_bfloat16
 from studio.training.starting import attach_training_adapter, start_adapters
 from studio.workspace import atomic_write
@@ -83,6 +84,8 @@ class TrainStep:
         if settings.weights == "bf16":
             saved = sum(to_bfloat16(adapter) for adapter in adapters.values())
             self.facts.append(f"Weights in bf16, rounded stochastically: {size(saved)} less than in fp32.")
+        if config.data.prior_prediction and config.data.trigger:
+            self.facts.append(f"Prior prediction: {COST}.")
         self.parameters = [p for adapter in adapters.values() for p in adapter.parameters()]
         self.optimizer = make_optimizer(adapters, settings, parsed(wanted.patterns))
         self.average = Average(self.parameters, settings.ema) if settings.ema else None
@@ -123,12 +126,13 @@ class TrainStep:
 
     def conditions(self, batch: Batch) -> dict[str, Tensor]:
         """What the denoiser is told: from the cache, or by the text encoders as they are now when those train."""
+        words = batch.conditions or self._encoded([row.caption for row in batch.rows])
+        return words | self.base.size_conditioning([row.framing for row in batch.rows])
+
+    def _encoded(self, captions: list[str]) -> dict[str, Tensor]:
         data = self.config.data
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_stops):
-            words = batch.conditions or self.base.encode_prompt(
-                [row.caption for row in batch.rows], data.clip_skip, data.max_token_length
-            )
-        return words | self.base.size_conditioning([row.framing for row in batch.rows])
+            return self.base.encode_prompt(captions, data.clip_skip, data.max_token_length)
 
     def step(self, step: int, plan: BatchSampler, reader: BatchLoader, slower: float) -> StepResult:
         """Adjust the adapters once. slower: a factor on the learning rate, below 1 after a rollback.
@@ -169,9 +173,12 @@ class TrainStep:
                 drawn = self._draw((step - 1) * settings.accumulation + part, plan)
                 found = []
                 for rows in self.pieces.of(drawn.mine):
-                    losses = self._losses(drawn, rows, reader)
-                    torch.autograd.backward(self.scaler.scale(losses.sum() / share_of_step))
-                    found.append(losses.detach())
+                    total: Tensor | float = 0.0
+                    for losses in self._losses(drawn, rows, reader):  # one after the other: no more memory than for one
+                        torch.autograd.backward(self.scaler.scale(losses.sum() / share_of_step))
+                        total = total + losses.detach()
+                    assert isinstance(total, Tensor)
+                    found.append(total)
                 parts.append((drawn, torch.cat(found)))
             return parts
         except (RuntimeError, MemoryError) as error:
@@ -203,8 +210,8 @@ class TrainStep:
         perturbation = extra if settings.input_perturbation else None
         return NoisedBatch(rows, self.distributed.share(rows), shares, noise, fresh, perturbation, number)
 
-    def _losses(self, drawn: NoisedBatch, rows: slice, reader: BatchLoader) -> Tensor:
-        """(the rows',) losses, with gradients."""
+    def _noised(self, drawn: NoisedBatch, rows: slice, reader: BatchLoader) -> NoisedRows:
+        """The rows on the device, with their noise."""
         settings, base = self.config.training, self.base
 
         def here(x: Tensor) -> Tensor:
@@ -215,8 +222,16 @@ class TrainStep:
         shift = base.shift_at(*size) if settings.shift_by_resolution else settings.shift
         t = here(base.times(drawn.shares, shift))
         perturbation = None if drawn.perturbation is None else here(drawn.perturbation)
-        latents = batch.mean + batch.spread * here(drawn.fresh)
-        return self._loss(batch, latents, here(drawn.noise), t, perturbation, drawn, rows)
+        return NoisedRows(batch, batch.mean + batch.spread * here(drawn.fresh), here(drawn.noise), t, perturbation)
+
+    def _losses(self, drawn: NoisedBatch, rows: slice, reader: BatchLoader) -> Iterator[Tensor]:
+        """(the rows',) losses, each with gradients: the training loss, then that of prior prediction."""
+        noised = self._noised(drawn, rows, reader)
+        batch = noised.batch
+        yield self._loss(batch, noised.latents, noised.noise, noised.t, noised.perturbation, drawn, rows)
+        places = [place for place, row in enumerate(batch.rows) if row.prior is not None]
+        if places:
+            yield spread_over(self._prior_losses(noised, places, reader), places, len(batch.rows))
 
     def _loss(
         self,
@@ -231,6 +246,25 @@ class TrainStep:
         """(B,) losses of the rows of `drawn`, with gradients. perturbation: as in `loss_of`."""
         settings, words = self.config.training, self.conditions(batch)
         return loss_of(self.base, latents, words, noise, t, batch.weight, settings, perturbation)
+
+    def _prior_losses(self, noised: NoisedRows, places: list[int], reader: BatchLoader) -> Tensor:
+        """(the places',) losses against the base's own prediction, see `prior_prediction`."""
+        rows = [noised.batch.rows[place] for place in places]
+        captions = [row.prior for row in rows if row.prior is not None]
+        seen = noised.noise if noised.perturbation is None else noised.noise + noised.perturbation
+        noisy = self.base.add_noise(noised.latents, seen, noised.t)[places]
+        t, sizes = noised.t[places], self.base.size_conditioning([row.framing for row in rows])
+
+        def conditions() -> dict[str, Tensor]:
+            return (self._encoded(captions) if self.trains_text else reader.words(rows, captions)) | sizes
+
+        strength, self.strength = self.strength, 0.0
+        try:
+            with torch.no_grad():
+                prediction = self.base.predict(noisy, t, conditions())
+        finally:
+            self.strength = strength
+        return prior_loss(self.base, noisy, t, conditions(), prediction, self.config.data.prior_prediction)
 
     @contextmanager
     def evaluation_weights(self) -> Iterator[None]:

@@ -49,6 +49,8 @@ OTHERS = {
     "color_jitter": 0.3,
     "rotation": 20.0,
     "augmentations": 2,
+    "prior_prediction": 1.0,
+    "class_word": "toy",
 }
 WITH = {  # what a setting needs to act
     "outside": {"masks": True},
@@ -56,6 +58,7 @@ WITH = {  # what a setting needs to act
     "protected_tags": {"tag_dropout": 0.5},
     "caption_draws": {"shuffle_tags": True},
     "augmentations": {"rotation": 10.0},
+    "class_word": {"trigger": "zsk1", "prior_prediction": 1.0},
 }
 
 
@@ -91,7 +94,8 @@ def read(folder, base, cache, **settings) -> list[dict[str, torch.Tensor]]:
     reader, found = BatchLoader(base, cache, data), []
     for example in examples:
         ways = [(variant, bool(m)) for variant in range(len(example.crops)) for m in range(example.flips)]
-        rows = [Row(example, m, c, variant) for variant, m in ways for c in (*example.captions, "")]
+        texts = [one for one in (*example.captions, *example.priors, "") if one is not None]
+        rows = [Row(example, m, c, variant) for variant, m in ways for c in texts]
         for row in rows:
             batch = reader.read([row])
             found.append({"mean": batch.mean, "spread": batch.spread, "weight": batch.weight, **batch.conditions})

@@ -143,6 +143,14 @@ CASES = [
     ("data.clip_skip", 2, "z-image", {}, None),
     ("data.outside", 0.7, "sd1", {}, MASKS),
     ("data.regularisation_weight", 3.0, "sd1", {}, KIND),
+    ("data.prior_prediction", 2.0, "sd1", {}, {"data.trigger": "zsk"}),
+    (
+        "data.class_word",
+        "toy",
+        "sd1",
+        {"data.prior_prediction": 1},
+        {"data.trigger": "zsk", "data.prior_prediction": 1},
+    ),
     ("adapter.alpha", 1.0, "sd1", {"adapter.kind": "lokr", "adapter.rank": 64}, {"adapter.kind": "lokr"}),
 ]
 
@@ -190,6 +198,7 @@ ALWAYS = {
     "least_noise": 0.3,
     "most_noise": 0.5,
     "ema": 0.5,
+    "weights": "bf16",
     "rank": 3,
     "alpha": 1.0,
     "kind": "dora",

@@ -213,7 +213,7 @@ def _lines(events: Iterable, folder: Path) -> Iterator[tuple[str, str]]:
 def _line(kind: str, view, folder: Path) -> str:
     at = f"step {view.step} of {view.steps}"
     if kind == "Preparing" and view.preparing:
-        return f"{view.preparing[0]} of {view.preparing[1]} images and captions encoded"
+        return f"{view.preparing[0]} of {view.preparing[1]} {view.preparing_what or 'images and captions encoded'}"
     if kind == "Started":
         return f"{view.name}: {view.steps} steps, in {folder}"
     if kind == "Step" and view.losses:

@@ -95,6 +95,7 @@ VISITED = Capabilities(
         ("training.compile", 0),
         ("training.keep_checkpoints", 20),
         ("data.resolution", 256),
+        ("data.class_images", 50),
         ("data.augmentations", 8),
         ("data.caption_draws", 32),
         ("adapter.rank", 64),

@@ -131,6 +131,8 @@ ALIASES = {
     # diffusers' example scripts
     "instance_data_dir": Alias("data.folder"),
     "class_data_dir": Alias("data.regularisation"),
+    "class_prompt": Alias("data.class_prompt"),
+    "num_class_images": Alias("data.class_images"),
     "random_flip": Alias("data.flip"),
     "rank": Alias("adapter.rank"),
     "lora_alpha": Alias("adapter.alpha"),

@@ -56,6 +56,12 @@ class RunConfig(Section):
             raise ValueError(f"{training.optimizer} needs no schedule: set training.schedule to constant")
         if training.optimizer in SCHEDULE_FREE and training.ema:
             raise ValueError(f"{training.optimizer} averages by itself: set training.ema to 0")
+        if self.data.class_images and not self.data.class_prompt.strip():
+            raise ValueError("data.class_images needs data.class_prompt: what the base draws")
+        if self.data.class_images and self.data.regularisation:
+            raise ValueError(
+                "data.class_images and data.regularisation are two sources of regularization images: leave one out"
+            )
         if training.optimizer in SCHEDULE_FREE and training.weights == "bf16":
             raise ValueError(f"{training.optimizer} averages in the weights themselves: set training.weights to fp32")
         try:
@@ -95,6 +101,10 @@ class RunConfig(Section):
             raise ValueError("slider.positive, slider.negative and slider.target go together: set all three")
         if self.adapter.text_encoder:
             raise ValueError("a slider trains no text encoder: set adapter.text_encoder to false")
+        if self.data.class_images or self.data.prior_prediction:
+            raise ValueError(
+                "a slider keeps the rest by slider.preserve: leave data.class_images and data.prior_prediction at 0"
+            )
         if not (slider.images or self.data.folder):
             raise ValueError("slider.images = 0 needs images of your own: set data.folder")
         if training.epochs is not None:

@@ -67,6 +67,18 @@ class DataConfig(Section):
     regularisation_weight: float = Field(
         1.0, ge=0, le=100, description="Prior-preservation weight: how much regularization images count in the loss."
     )
+    class_prompt: str = Field(
+        "",
+        max_length=1000,
+        description="Class prompt (DreamBooth): what the base draws as regularization images before the run.",
+    )
+    class_images: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="Class images: how many regularization images the base draws of data.class_prompt; 100 to 300 are "
+        "usual.",
+    )
     prior_prediction: float = Field(
         0.0,
         ge=0,

@@ -17,7 +17,7 @@ from studio.training.augmenting import augments
 from studio.training.caption_variants import draws
 from studio.training.config import RunConfig, config_from, dotted
 from studio.training.config_sections import FIND_THEIR_RATE
-from studio.training.folders import parsed
+from studio.training.folders import names_trigger, parsed
 from studio.training.parameter_count import specs_of
 
 ALPHA, OFTS = "adapter.alpha", ("oft", "oftv2")
@@ -132,12 +132,17 @@ RULES = (
         lambda config, base: augments(config.data),
     ),
     Rule("data.outside", "data.masks = true", lambda config, base: config.data.masks),
-    Rule("data.regularisation_weight", "data.regularisation", lambda config, base: bool(config.data.regularisation)),
-    Rule("data.prior_prediction", "data.trigger", lambda config, base: bool(config.data.trigger)),
+    Rule(
+        "data.regularisation_weight",
+        "data.regularisation, or data.class_images above 0",
+        lambda config, base: bool(config.data.regularisation or config.data.class_images),
+    ),
+    Rule("data.class_prompt", "data.class_images above 0", lambda config, base: config.data.class_images > 0),
+    Rule("data.prior_prediction", "data.trigger", lambda config, base: names_trigger(config.data)),
     Rule(
         "data.class_word",
         "data.prior_prediction above 0, and data.trigger",
-        lambda config, base: config.data.prior_prediction > 0 and bool(config.data.trigger),
+        lambda config, base: config.data.prior_prediction > 0 and names_trigger(config.data),
     ),
     Rule("data.held_out", "validation.every above 0", lambda config, base: config.validation.every > 0),
     Rule(

@@ -9,11 +9,12 @@ from studio.workspace import is_valid_unicode
 
 @dataclass(frozen=True)
 class Preparing:
-    """Images and captions are being encoded; before Started."""
+    """Images and captions are being encoded, or `what` says what else is being done; before Started."""
 
     step: int
     done: int
     total: int
+    what: str = ""
 
 
 @dataclass(frozen=True)

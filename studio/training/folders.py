@@ -75,6 +75,11 @@ def parsed(lines: Sequence[str]) -> list[DatasetFolder]:
     return found
 
 
+def names_trigger(data: DataConfig) -> bool:
+    """Whether any folder of the run has a trigger word. Raises ValueError as `parsed`."""
+    return bool(data.trigger) or any(line.trigger for line in parsed(data.folders))
+
+
 def renamed(line: str, change: Callable[[str], str]) -> str:
     """The line with its folder replaced, the settings behind it as they are."""
     folder, rest = _cut(line)

@@ -39,6 +39,7 @@ def with_steps(config: RunConfig) -> RunConfig:
         sum(item.repeats * chosen.data_of(item, config.data).repeats for item in items)
         for items in (chosen.items, chosen.regularization)
     )
+    regularization += config.data.class_images
     steps = steps_for(training.epochs, own, regularization, training.batch_size * training.accumulation)
     warmup = training.warmup if training.warmup < steps else steps // 10
     return config_from(dotted(config) | {"training.steps": steps, "training.warmup": warmup})

@@ -4,7 +4,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,8 +15,10 @@ from studio import devices
 from studio.basemodels import Family, load_base
 from studio.datasets import has_trigger
 from studio.errors import ConfigError, RunError, out_of_memory
+from studio.text import pluralize
 from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache
+from studio.training.class_images import with_class_images
 from studio.training.config import RunConfig, config_from, dotted
 from studio.training.config_sections import FIND_THEIR_RATE
 from studio.training.defaults import usual_line
@@ -88,6 +90,7 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     precision = precision_of(config.training)
     base = load_base(config.base, precision=precision)
     base.onload()  # an earlier run has sent parts of a shared base away
+    chosen, undrawn = with_class_images(config, chosen, base, workspace)
     seed = config.training.seed
     examples, problems = list_examples(chosen.items, base, cache, config.data, seed, chosen=chosen)
     regularization, more = list_examples(chosen.regularization, base, cache, config.data, seed, regularization=True)
@@ -109,6 +112,7 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
     warnings += about_frames(examples + regularization)
     warnings += about_masks(examples + regularization, config.data)
     findings += [Finding("warn", line) for line in warnings]
+    regularization += [replace(examples[0], regularization=True, repeats=1)] * undrawn  # for the balance
     if not config.slider.positive:  # whose few images are only here to be tried on
         findings += _about_images(config, examples, cache, base)
         findings += _about_balance(config, chosen, examples, regularization)
@@ -120,7 +124,9 @@ def preflight(config: RunConfig, workspace: Workspace, stop: threading.Event | N
         return Report([*findings, Finding("stop", measured.failure)], proposal=measured.proposal)
     previews = config.training.steps // config.preview.every if config.preview.every else 0
     images = len([line for line in config.preview.prompts if line.strip()])
-    total = config.training.steps * measured.step + previews * images * measured.preview
+    if undrawn:
+        findings.append(Finding("note", f"{pluralize(undrawn, 'class image')} will be drawn before the run."))
+    total = config.training.steps * measured.step + (previews * images + undrawn) * measured.preview
     return Report(
         findings, measured.step, measured.preview, measured.memory, measured.available, total, measured.proposal
     )
@@ -158,7 +164,7 @@ def _about_settings(config: RunConfig) -> list[Finding]:
         out.append(Finding("warn", "fp16 on a CPU is slow and coarse: leave training.precision at auto."))
     if training.loss == "huber" and training.min_snr_gamma:
         out.append(Finding("note", "Huber loss and min-SNR both play down hard timesteps."))
-    if config.data.regularisation and not config.data.trigger:
+    if (config.data.regularisation or config.data.class_images) and not config.data.trigger:
         out.append(Finding("warn", "Regularization images are there, but no trigger word tells yours from them."))
     return out
 

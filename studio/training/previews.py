@@ -32,7 +32,7 @@ def draw_previews(
 def recipe_of(line: str, base: Family, config: RunConfig, folder: Path) -> tuple[Recipe, float]:
     """(what a line of `preview.prompts` draws, the adapter's strength). Sizes are cut to what the denoiser allows."""
     wanted, asked, side = config.preview, read_preview(line), side_of(base)
-    width, height = (side if size is None else _fitting(size, base) for size in (asked.width, asked.height))
+    width, height = (side if size is None else fitting(size, base) for size in (asked.width, asked.height))
     usual = {"seed": wanted.seed, "steps": wanted.steps, "guidance": wanted.guidance}
     recipe = Recipe(
         prompt=asked.prompt,
@@ -47,11 +47,12 @@ def recipe_of(line: str, base: Family, config: RunConfig, folder: Path) -> tuple
     return recipe, asked.strength
 
 
-def _fitting(size: int, base: Family) -> int:
+def fitting(size: int, base: Family) -> int:
+    """The side in pixels nearest below `size` that a recipe and the denoiser allow."""
     least, most = SIDES
     return max(least, min(most, size) // base.multiple * base.multiple)
 
 
 def side_of(base: Family) -> int:
     """Side in pixels of what a run draws: that of the base, as far as a recipe and the denoiser allow it."""
-    return _fitting(base.resolution, base)
+    return fitting(base.resolution, base)

@@ -58,6 +58,7 @@ class RunView:
     warnings: list[tuple[int, str]] = field(default_factory=list)  # step, what
     setup: str = ""  # device, precision, images and buckets
     preparing: tuple[int, int] | None = None  # images and captions encoded, of how many
+    preparing_what: str = ""  # what is done instead of encoding
     last: Step | None = None
     export_check: ExportChecked | None = None
     adapter: Path | None = None
@@ -212,7 +213,7 @@ def _apply(view: RunView, event: Event, folder: Path) -> None:
             view.steps_per_second, view.seconds_left, view.last = event.steps_per_second, event.seconds_left, event
             view.losses.append((event.step, event.loss, event.smoothed))
         case Preparing():
-            view.preparing = (event.done, event.total)
+            view.preparing, view.preparing_what = (event.done, event.total), event.what
         case Started():
             view.steps, view.message, view.setup, view.preparing = event.steps, "", event.setup, None
             _forget_after(view, event.step)

@@ -18,6 +18,7 @@ from studio.training.batch_sampler import BatchSampler
 from studio.training.config import RunConfig
 from studio.training.distributed import Distributed
 from studio.training.examples import Batch, BatchLoader
+from studio.training.folders import names_trigger
 from studio.training.micro_batches import MicroBatcher, NoisedBatch, NoisedRows
 from studio.training.objective import loss_of, offset_noise, pyramid_noise, stratified, timesteps
 from studio.training.optimizers import Average, lr_factor, make_optimizer, set_learning_rates
@@ -84,7 +85,7 @@ class TrainStep:
         if settings.weights == "bf16":
             saved = sum(to_bfloat16(adapter) for adapter in adapters.values())
             self.facts.append(f"Weights in bf16, rounded stochastically: {size(saved)} less than in fp32.")
-        if config.data.prior_prediction and config.data.trigger:
+        if config.data.prior_prediction and names_trigger(config.data):
             self.facts.append(f"Prior prediction: {COST}.")
         self.parameters = [p for adapter in adapters.values() for p in adapter.parameters()]
         self.optimizer = make_optimizer(adapters, settings, parsed(wanted.patterns))

@@ -22,6 +22,7 @@ from studio.training import checkpoints, made_of, provenance, runs, tensorboard,
 from studio.training.batch_sampler import BatchSampler
 from studio.training.cache import Cache, key_of
 from studio.training.changes import as_begun
+from studio.training.class_images import drawn
 from studio.training.config import RunConfig, config_from_toml
 from studio.training.difficulty import Difficulty
 from studio.training.distributed import Distributed
@@ -165,6 +166,12 @@ class _Run:
         base.onload()  # an earlier run, or a check before this one, has sent parts of a shared base away
         if self.begun:
             provenance.refuse_other_weights(self.folder, base)
+        ready = yield from drawn(config, chosen, base, self.workspace, self.distributed, self.stop, self.begun)
+        if ready is None:
+            yield Stopped(self.begun, "Stopped while class images were drawn; those that are there are kept.")
+            return
+        config, chosen = ready
+        self.config = config
         examples, held_out, warnings = yield from prepare(
             config, chosen, base, cache, self.distributed, self.stop, self.begun
         )
@@ -176,16 +183,10 @@ class _Run:
         copies = [self.folder / name for name in (runs.INIT, runs.TRAINING_ADAPTER)]
         self.train_step = train_step_for(config, base, self.distributed, *(c if c.is_file() else None for c in copies))
         warnings += self.train_step.notes
-        self.leaving.enter_context(
-            cache_of(base).training(
-                self.folder / "adapter.safetensors", self.train_step.adapters, self.train_step.beside
-            )
-        )
-        reader = BatchLoader(base, cache, config.data, texts=not self.train_step.trains_text)
-        self.plan, self.reader = (
-            BatchSampler(examples, config.training.batch_size, config.training.seed, config.data),
-            reader,
-        )
+        result, step = self.folder / "adapter.safetensors", self.train_step
+        self.leaving.enter_context(cache_of(base).training(result, step.adapters, step.beside))
+        self.reader = reader = BatchLoader(base, cache, config.data, texts=not self.train_step.trains_text)
+        self.plan = BatchSampler(examples, config.training.batch_size, config.training.seed, config.data)
         self.difficulty.content = {e.name: short(e.digest) for e in examples}
         if held_out:
             weights = self.distributed.broadcast(

@@ -49,6 +49,8 @@ OTHERS = {
     "color_jitter": 0.3,
     "rotation": 20.0,
     "augmentations": 2,
+    "class_prompt": "a toy",
+    "class_images": 2,
     "prior_prediction": 1.0,
     "class_word": "toy",
 }

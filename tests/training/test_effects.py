@@ -174,7 +174,7 @@ def test_a_setting_acts_where_the_table_says_and_nowhere_else(trained, images, s
 def test_every_rule_of_training_is_tried():
     tried = {case[0] for case in CASES}
     others = {rule.setting for rule in RULES if rule.setting.split(".")[0] in ("preview", "validation")}
-    elsewhere = {"data.held_out", "adapter.init_resize"}  # the latter in test_init_from
+    elsewhere = {"data.held_out", "adapter.init_resize", "data.class_prompt"}  # in test_init_from, test_class_images
     assert {rule.setting for rule in RULES} | {"adapter.alpha"} == tried | others | elsewhere
 
 

@@ -13,6 +13,8 @@ GROUPS = {  # heading of a folded part -> its settings, with their labels
         "data.more_resolutions": "More resolutions",
         "data.regularisation": "Regularization images",
         "data.regularisation_weight": "Prior-preservation weight",
+        "data.class_prompt": "Class prompt",
+        "data.class_images": "Class images",
         "data.prior_prediction": "Prior prediction",
         "data.class_word": "Class word",
         "data.buckets": "Aspect ratio buckets",

@@ -67,7 +67,9 @@ def run_status(view) -> str:
     title = f'<div class="note"><b>{escape(view.name)}</b> <span class="pill {view.state}">{view.state}</span></div>'
     if active and view.preparing:
         done, total = view.preparing
-        return title + progress_bar(done, total) + note(f"Encoding images: {done:,} of {total:,}")
+        count = f"{done:,} of {total:,}"
+        said = f"{count} {view.preparing_what}" if view.preparing_what else f"Encoding images: {count}"
+        return title + progress_bar(done, total) + note(said)
     if active and not view.steps:
         return title + progress_bar(0, 1) + note("Loading the base model.")
     cells = "".join(f"<div><span>{escape(label)}</span><b>{html}</b></div>" for label, html in _facts(view, active))

@@ -190,11 +190,20 @@ def generator(seed: int) -> "torch.Generator":
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Global random numbers of the CPU and the accelerator begin at `seed` inside, and go on as before outside."""
+def random_numbers_kept() -> Iterator[None]:
+    """Whatever draws inside: outside, global random numbers of the CPU and the accelerator go on as before."""
     import torch
 
     device = accelerator()
     with torch.random.fork_rng(device_type=device.type) if device else torch.random.fork_rng(devices=[]):
+        yield
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Global random numbers of the CPU and the accelerator begin at `seed` inside, and go on as before outside."""
+    import torch
+
+    with random_numbers_kept():
         torch.manual_seed(seed)
         yield

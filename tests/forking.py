@@ -1,38 +1,48 @@
-"""Another process without a second import of torch, which costs seconds: a fork of this one."""
+"""The command line in another process without another import of torch, which costs seconds.
 
+The processes are forks of one that has read the libraries and done nothing else: the one that runs the tests has
+threads, and torch refuses to compute gradients in a fork of a process whose threads did.
+"""
+
+import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["studio.training.trainer", "studio.cli.main", "studio.basemodels.stable_diffusion"])
 
 
 class Forked:
-    """`run()` in a child of this process, whose exit status is what it returns. stderr and stdout go to `log`."""
+    """`lora-studio ARGUMENTS` with the variables of this process and more; stdout and stderr go to the file `log`."""
 
-    def __init__(self, run: Callable[[], int | None], log: Path, **environ: str):
+    def __init__(self, log: Path, *arguments: str, **more: str):
         self.log = log
         log.touch()
-        self.pid = os.fork()
-        if not self.pid:
-            status = 70
-            try:
-                os.environ |= environ
-                file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-                os.dup2(file, 1)
-                os.dup2(file, 2)
-                sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-                status = run() or 0
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(status)  # nothing of the parent's is undone
+        self.process = _context.Process(target=_run, args=(log, os.getcwd(), os.environ | more, arguments))
+        self.process.start()
 
     def signal(self, number: int) -> None:
-        os.kill(self.pid, number)
-
-    def wait(self) -> int:
-        """Its exit status, or minus the signal that ended it."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.kill(self.process.pid, number)
 
     def ended(self) -> bool:
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return self.process.exitcode is not None
+
+    def wait(self) -> int | None:
+        """Its exit status, or minus the signal that ended it."""
+        self.process.join()
+        return self.process.exitcode
+
+
+def _run(log: Path, folder: str, environ: dict[str, str], arguments: tuple[str, ...]) -> None:
+    from studio.cli.main import main
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(folder)
+    os.environ |= environ
+    with open(log, "a", buffering=1, encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file
+        sys.exit(main(list(arguments)))

@@ -69,8 +69,15 @@ def settings_of_a_run(values):
         assert config_from_toml(place / "run.toml") == config
 
 
-NUMBERS = {"int": st.integers(-(2**53), 2**53), "float": st.floats(allow_nan=False), "str": st.text(max_size=50),
-           "list[float]": st.lists(st.floats(allow_nan=False), max_size=4)}  # fmt: skip
+FLOATS = st.lists(st.floats(allow_nan=False), max_size=4)
+NUMBERS = {
+    "int": st.integers(-(2**53), 2**53),
+    "float": st.floats(allow_nan=False),
+    "str": st.text(max_size=50),
+    "list[float]": FLOATS,
+    "list[str]": st.lists(st.text(max_size=9), max_size=3),
+    "dict[str, list[float]]": st.dictionaries(st.text(max_size=9), FLOATS, max_size=3),
+}
 KIND = st.sampled_from(list(KINDS.values()))
 EVENT = KIND.flatmap(lambda kind: st.builds(kind, **{one.name: NUMBERS[_name_of(one.type)] for one in fields(kind)}))
 

@@ -268,11 +268,7 @@ def test_ctrl_c_writes_the_checkpoint_and_exits_130(space, images, tmp_path):
     base = str(tiny.save("sd1", images.parent))
     command = ["train", "--data", str(images), "--name", "long", "--base", base, *TRAIN]
 
-    def run() -> int:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        return main.main([*command, "--set", "training.steps=100000"])
-
-    process = Forked(run, tmp_path / "log")
+    process = Forked(tmp_path / "log", *command, "--set", "training.steps=100000")
     try:
         while "loss" not in process.log.read_text("utf-8") and not process.ended():
             time.sleep(0.05)

@@ -20,7 +20,7 @@ SPACE = {"SPACE_ID": "someone/studio", "SYSTEM": "spaces", "SPACE_HOST": "someon
 
 def test_a_space_is_public_and_knows_its_name():
     settings = Settings.from_arguments([], SPACE)
-    assert settings.public and settings.allows is VISITED and settings.host == "0.0.0.0"
+    assert settings.public and settings.allows == VISITED and settings.host == "0.0.0.0"
     assert settings.hosts == ("someone-studio.hf.space",) and settings.warning == ""
     assert Settings.from_arguments([], {"SYSTEM": "spaces"}).public
     assert Settings.from_arguments([], SPACE | {"GRADIO_SERVER_PORT": "7861"}).port == 7861
@@ -28,7 +28,7 @@ def test_a_space_is_public_and_knows_its_name():
 
 def test_the_owner_of_a_space_opens_it_by_a_variable_and_is_warned():
     settings = Settings.from_arguments([], SPACE | {"STUDIO_OPEN": "1"})
-    assert not settings.public and settings.allows is OWN and "--auth" in settings.warning
+    assert not settings.public and settings.allows == OWN and "--auth" in settings.warning
     assert Settings.from_arguments([], SPACE | {"STUDIO_OPEN": "1", "STUDIO_AUTH": "a:b"}).warning == ""
 
 
@@ -46,7 +46,7 @@ def test_the_owner_of_a_space_opens_it_by_a_variable_and_is_warned():
 )
 def test_what_is_allowed_follows_who_can_reach_the_page(arguments, allows, warned):
     settings = Settings.from_arguments(arguments, {})
-    assert settings.allows is allows and bool(settings.warning) is warned
+    assert settings.allows == allows and bool(settings.warning) is warned
 
 
 def test_flags_that_contradict_each_other_are_refused():

@@ -38,11 +38,9 @@ def launched(*arguments: str) -> tuple[int, str]:
 
 def forked(*arguments: str) -> tuple[int, str]:
     """The same two processes, with the variables that a launcher sets."""
-    from studio.cli.main import main
-
     log = Path(arguments[1]) / "log"
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    both = [Forked(lambda: main(list(arguments)), log, RANK=rank, LOCAL_RANK=rank, **common) for rank in "01"]
+    both = [Forked(log, *arguments, RANK=rank, LOCAL_RANK=rank, **common) for rank in "01"]
     return max(process.wait() for process in both), log.read_text("utf-8")
 
 

@@ -84,12 +84,10 @@ def count(folder: Path, kind: str) -> int:
 
 def killed_run(workspace, name: str, steps: int, after: float) -> None:
     """`lora-studio train`, or --resume, killed `after` seconds from the moment when it has said `steps` more."""
-    from studio.cli.main import main
-
     folder = workspace.runs / name
     what = ["--resume", str(folder)] if (folder / "run.toml").exists() else [str(workspace.root / f"{name}.toml")]
     before = count(folder, "Step")
-    process = Forked(lambda: main(["--workspace", str(workspace.root), "train", *what]), workspace.root / "log")
+    process = Forked(workspace.root / "log", "--workspace", str(workspace.root), "train", *what)
     try:
         for _ in range(6000):
             if process.ended() or count(folder, "Step") >= before + steps:

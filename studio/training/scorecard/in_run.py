@@ -4,13 +4,11 @@ import io
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from studio import devices
 from studio.basemodels import Family
 from studio.basemodels.defaults import variant_of
 from studio.errors import StudioError, out_of_memory, user_message
@@ -75,7 +73,7 @@ class RunScorer:
             return
         known = next((one for one in self.scores if one.step == step), None)
         try:
-            with _untouched_rng(self.base.device):
+            with devices.random_numbers_kept():
                 card = self._strengths(known) if known and last else self._card(step, last)
         except Exception as error:
             reason = user_message(error)
@@ -143,11 +141,3 @@ def _shown(examples: Sequence[Example]) -> list[Shown]:
         Shown(one.name, one.caption, lambda one=one: one.frame.cut(one.item.load()))  # type: ignore[misc]
         for one in examples
     ]
-
-
-@contextmanager
-def _untouched_rng(device: torch.device) -> Iterator[None]:
-    """Whatever draws inside: the run's random numbers go on as if nothing had been drawn."""
-    devices = [device] if device.type not in ("cpu", "mps", "privateuseone") else []
-    with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
-        yield

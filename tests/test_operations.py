@@ -59,7 +59,6 @@ NOT_ON_THE_PAGE = {
     "check_report": "newest_check",
     "list_runs": "all_runs, filtered and sorted",
     "run_status": "run_view",
-    "run_scorecard": "the verdict and the cards of run_view",
     "list_queue": "queue_of",
     "publish_result": "newest_publishing",
     "save_as_plain_lora": "export_adapters of one adapter, with the rank for what is no plain LoRA",

@@ -16,6 +16,7 @@ from studio.basemodels.clip_vocabulary import clip_tokenizer
 from studio.basemodels.tokens import token_counter
 from studio.errors import BaseModelError
 from studio.generation import draw
+from tests import tiers
 from tests.basemodels import tiny
 from tests.basemodels.original import write_sd1, write_sd3
 from tests.basemodels.test_training import RECIPE
@@ -44,7 +45,7 @@ def on_paper(kind, part):
         return made(made.config_class(**config))
 
 
-@pytest.mark.parametrize("kind", COUNTS)
+@pytest.mark.parametrize("kind", tiers.default(COUNTS, "sd1"))
 def test_the_settings_make_the_true_models(kind):
     for part, count in COUNTS[kind].items():
         assert sum(p.numel() for p in on_paper(kind, part).parameters()) == count, part
@@ -153,6 +154,7 @@ def test_a_file_and_nothing_else_draws(nothing_else, monkeypatch, tmp_path):
     assert token_counter(str(file))("a photo of a cat") == (5, "")
 
 
+@pytest.mark.full
 def test_a_file_that_was_trained_to_say_v_is_recognised_by_its_mark(nothing_else, monkeypatch, tmp_path):
     with_clips_words(monkeypatch)
     pipeline = diffusers.DiffusionPipeline.from_pretrained(tiny.save("sd1", tmp_path), safety_checker=None)

@@ -91,6 +91,7 @@ def test_images_added_taken_away_and_put_back_never_mix_trained_and_held_out(beg
     assert "not those that this run began with" in warned(events)
 
 
+@pytest.mark.full
 def test_exchanged_held_out_images_are_measured_anew_and_the_best_is_compared_on_them_alone(begin):
     add(begin.images, *range(8))
     begin(3)
@@ -199,6 +200,7 @@ def test_an_image_that_is_trained_on_is_not_held_out_as_well(begin, tmp_path, wh
     assert any(line.startswith("Not held out: 1 image") for line in again.warnings)
 
 
+@pytest.mark.full
 def test_what_an_image_did_before_it_was_exchanged_is_not_counted_as_its_own(begin):
     add(begin.images, *range(4))
     off = {"validation.every": 0}

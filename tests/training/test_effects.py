@@ -357,6 +357,7 @@ def test_a_run_says_what_it_leaves_out_cuts_ignores_and_reads_as_words(bases, tm
     assert "4 images, 1" in found and "2 images, each seen 1.0 times" in found
 
 
+@pytest.mark.full
 def test_masks_and_validation_that_nothing_is_there_for_are_said(bases, images, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()

@@ -132,6 +132,7 @@ def test_a_torn_checkpoint_is_passed_over_for_the_one_before(workspace, quick):
     assert losses(workspace, "torn") == whole
 
 
+@pytest.mark.full
 def test_a_finished_run_goes_on_when_given_more_steps(workspace, quick):
     from studio.cli.main import main
 
@@ -184,6 +185,7 @@ def test_events_after_a_torn_line_are_still_read(workspace, quick):
     assert read_run(workspace, "lines").warnings[-1] == (1, "said afterwards")
 
 
+@pytest.mark.full
 def test_a_removed_cache_is_made_again_and_changes_nothing(workspace, quick):
     run_on(config_from(quick | {"name": "one"}), workspace)
     (workspace.cache / "encoded").unlink()

@@ -14,6 +14,7 @@ from studio.errors import ConfigError
 from studio.services import adapters, base_models
 from studio.training import config_from, new_run, train
 from studio.training.events import ExportChecked, Finished, Started
+from tests import tiers
 
 
 def weights_with(base, file):
@@ -32,7 +33,7 @@ def weights_with(base, file):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"adapter.kind": "oft"},
+        tiers.in_full({"adapter.kind": "oft"}),
         {"adapter.kind": "oftv2"},
         {"adapter.init": "pissa"},
         {"adapter.rank_stabilized": True, "adapter.alpha": 8},

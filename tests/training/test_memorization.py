@@ -37,6 +37,7 @@ def test_a_copy_of_a_training_image_is_reported_and_another_image_is_not(tmp_pat
     assert said and items[6].path.name in said and "may be memorized" in said
 
 
+@pytest.mark.full
 def test_a_run_of_two_images_says_that_the_check_is_off(tmp_path):
     folder = tmp_path / "two"
     folder.mkdir()

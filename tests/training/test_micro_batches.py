@@ -84,6 +84,7 @@ def test_a_divided_step_is_the_whole_step_and_the_run_says_so(base_folder, image
     assert isinstance(events[-1], Finished)
 
 
+@pytest.mark.full
 def test_a_run_that_goes_on_keeps_to_the_smaller_pieces(base_folder, images, tmp_path, room):
     room(2)
     config = config_from(

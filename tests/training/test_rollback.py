@@ -71,6 +71,7 @@ def test_a_run_that_stays_bad_ends_after_three_tries_with_its_best_kept(workspac
     assert read_adapter(view.adapter).metadata["studio.step"] == "3"
 
 
+@pytest.mark.full
 def test_a_gradient_that_overflows_goes_back_to_the_checkpoint_too(workspace, quick, monkeypatch):
     asked = steps_of(monkeypatch)
     clip = torch.nn.utils.clip_grad_norm_

@@ -6,9 +6,9 @@ import time
 
 import psutil
 
+from studio.basemodels import base_folder
 from studio.training import checkpoints, config_from, read_run, train
 from studio.training.events import Checkpoint, Finished, Step, Warned
-from studio.workspace import ASSETS
 
 
 def test_a_disk_that_fills_while_a_checkpoints_adapter_is_written_does_not_end_the_run(workspace, quick, monkeypatch):
@@ -32,7 +32,7 @@ def test_a_disk_that_fills_while_a_checkpoints_adapter_is_written_does_not_end_t
 
 def test_a_base_model_that_is_gone_at_the_end_leaves_a_finished_run_that_says_so(workspace, quick, tmp_path):
     base = tmp_path / "base"
-    shutil.copytree(ASSETS / "starter", base, ignore=shutil.ignore_patterns("recipe", "*.md"))
+    shutil.copytree(base_folder("starter"), base)
     events = []
     for event in train(config_from(quick | {"name": "gone", "base": str(base), "training.steps": 3}), workspace):
         events.append(event)

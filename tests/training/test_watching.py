@@ -257,6 +257,7 @@ def test_averaged_weights_are_what_is_saved(workspace, quick):
     assert kept == pytest.approx(averaged, rel=1e-4) and abs(kept - live) > 1e-3 * live
 
 
+@pytest.mark.full
 def test_images_of_one_name_in_two_folders_are_told_apart_among_the_hard_ones(workspace, quick):
     data = workspace.datasets / "two"
     sources = {"10_a/x.png": "moth", "1_b/x.png": "rose", "ordinary/1_b/x.png": "lamp"}
@@ -295,6 +296,7 @@ def test_hard_images_of_an_older_run_that_wrote_bare_names_are_still_found(works
     assert not (folder / "pictures.json").exists()
 
 
+@pytest.mark.full
 def test_a_base_of_more_pixels_than_an_image_may_have_is_previewed_within_them(workspace, quick, monkeypatch):
     from studio.training import export_check, previews
 

@@ -225,6 +225,7 @@ def _apply(view: RunView, event: Event, folder: Path) -> None:
             # Losses on other images can't be compared, and a step that is done again is measured again.
             last = view.validations[-1] if view.validations else None
             if last and (event.held_out != last.held_out or event.step <= last.step):
+                view.scores = view.scores if event.held_out == last.held_out else []
                 view.validations = [
                     one for one in view.validations if one.held_out == event.held_out and one.step < event.step
                 ]

@@ -15,14 +15,14 @@ from studio.errors import StudioError, out_of_memory, user_message
 from studio.text import pluralize
 from studio.training.config import RunConfig
 from studio.training.defaults import prompts_of
-from studio.training.events import Event, Validation, Warned
+from studio.training.events import Event, Scored, Warned
 from studio.training.examples import Example
 from studio.training.previews import side_of
 from studio.training.scorecard.card import Scorer, Shown
-from studio.training.scorecard.of_run import from_event, judge_run, to_event, with_card, with_strengths
+from studio.training.scorecard.of_run import from_event, to_event, with_card, with_strengths
 from studio.training.scorecard.plan import Plan, plan_of
 from studio.training.scorecard.scores import Scores
-from studio.training.scorecard.verdict import Verdict, fault_of
+from studio.training.scorecard.verdict import fault_of
 from studio.workspace import atomic_write
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class RunScorer:
         self.scores: list[Scores] = []
         self.sound: dict[str, Any] | None = None
         self.seconds = 0.0
+        self.failed = False  # of this process: nothing is scored any more, while the others go on by the same plan
         self._scorer: Scorer | None = None
 
     def line(self) -> str:
@@ -69,7 +70,7 @@ class RunScorer:
 
     def score(self, step: int, last: bool = False) -> Iterator[Event]:
         """Fill the card of the adapter as it is now. last: also find its strength."""
-        if self.plan.size is None:
+        if self.plan.size is None or self.failed:
             return
         known = next((one for one in self.scores if one.step == step), None)
         try:
@@ -80,7 +81,7 @@ class RunScorer:
             if reason is None and not isinstance(error, StudioError) and not out_of_memory(error):
                 raise
             log.exception("the scorecard of step %d", step)
-            self.plan = Plan(None)
+            self.failed = True
             yield Warned(step, f"No more scorecards: that of step {step} could not be filled. {reason or error}")
             return
         finally:
@@ -123,15 +124,10 @@ class RunScorer:
         if self.sound is None or best["loss"] < self.sound["loss"]:
             self.sound = best
 
-    def verdict(self, validations: Sequence[Validation]) -> Verdict:
-        return judge_run(validations, self.scores)
-
     def state(self) -> dict[str, Any]:
         return {"scores": [vars(to_event(one)) for one in self.scores], "sound": self.sound, "seconds": self.seconds}
 
     def restore(self, state: dict[str, Any] | None) -> None:
-        from studio.training.events import Scored
-
         self.scores = [from_event(Scored(**one)) for one in state["scores"]] if state else []
         self.sound, self.seconds = (state["sound"], state["seconds"]) if state else (None, 0.0)
 

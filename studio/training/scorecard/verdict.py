@@ -151,12 +151,12 @@ def _misfit(card: Scores) -> Fault | None:
     fit = card.get("captions")
     if fit is None or not fit.clearly_below(MISFIT):
         return None
-    names = f" ({', '.join(card.suspects[:3])} among them)" if card.suspects else ""
+    names = f", {', '.join(card.suspects[:3])} first" if card.suspects else ""
     return (
         CAPTIONS,
-        f"the captions do not say what the images show{names}: in the base's eyes they fit them no better than "
-        "another image's captions.",
-        "Check the captions; the worst are named.",
+        "the captions do not say what the images show: in the base's eyes they fit them no better than another "
+        "image's captions.",
+        f"Check the captions{names}.",
         "dataset:edit",
     )
 

@@ -35,7 +35,7 @@ def merge(
     """One adapter that at strength 1 does what these do together at their strengths, and the error made.
 
     Without a rank it is exact: the ranks are put side by side. With one, the sum is cut to that rank as by `resize`.
-    Raises AdapterError as `resize` does, and where two were made for layers of different sizes.
+    Raises AdapterError as `resize` does, where two were made for layers of different sizes, and where weights overflow.
     """
     if rank is not None:
         _check_rank(rank)
@@ -48,6 +48,8 @@ def merge(
         pairs = [factors(update) for update, _ in parts]
         B = torch.cat([strength * b for (b, _), (_, strength) in zip(pairs, parts)], 1)
         A = torch.cat([a for _, a in pairs])
+        if not B.isfinite().all():
+            raise AdapterError("At these strengths the merged weights overflow: choose smaller ones.")
         if rank is None:
             out[place] = _lora(B, A, like)
         else:

@@ -5,8 +5,9 @@ all of the time.
 """
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from gradio.context import LocalContext
@@ -91,7 +92,7 @@ class Turns:
         people: dict[str, set[str]] = {}
         for one in every:
             people.setdefault(_address(one), self._lately_at(_address(one))).add(_who_of(one))
-        now, runs = self._clock(), Counter[str]()
+        now, runs = self._clock(), defaultdict[str, float](float)
         for one in running:
             for name in _accounts(one):
                 runs[name] += now - self._began.get(one, now) + A_MOMENT
@@ -184,13 +185,16 @@ def _may_start(line: Any, running: list[Event]) -> list[Event]:
 
 
 def _who(scope: dict[str, Any], session: str | None) -> str:
-    return scope.get(SCOPE) or (name_of(session, cookie=False) if session else "")
+    return scope.get(SCOPE) or (_without_cookie(session) if session else "")
+
+
+@lru_cache(10_000)
+def _without_cookie(session: str) -> str:
+    return name_of(session, cookie=False)
 
 
 def _who_of(event: Event) -> str:
-    if not hasattr(event, "who"):  # asked often
-        event.who = _who(event.request.scope, event.session_hash)
-    return event.who
+    return _who(event.request.scope, event.session_hash)
 
 
 def _accounts(event: Event) -> tuple[str, str]:

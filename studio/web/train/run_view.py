@@ -140,7 +140,7 @@ class RunView:
         if shown["previews"] != last.get("previews"):
             updates |= self._previews(view)
         if shown["verdict"] != last.get("verdict"):  # else its table would close itself each second
-            html = scorecard(view, LABELS, self.workspace.runs / view.name, self._sheet)
+            html = scorecard(view, LABELS, folder=self.workspace.runs / view.name, link=self._sheet)
             updates[self.verdict] = gr.update(value=html, visible=bool(html))
         if shown["warnings"] != last.get("warnings"):  # else it would close itself each second
             html = views.warnings_list(view.warnings)

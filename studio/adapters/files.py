@@ -145,6 +145,7 @@ def _read(path: Path, read_tensors: "_Reader") -> AdapterFile:
         found = _group(entries, tensors)
         config = PeftConfig.of(metadata, path)
         notes = [*_complete_alphas(found, config, path), *_complete_turns(found, config)]
+        notes += _scale_whole_products(found, config)
     except ValueError as error:
         raise AdapterError(f"{path.name} can't be used ({error}): save or download it again.") from error
     if not found.layers:
@@ -312,6 +313,27 @@ def _complete_alphas(found: _Found, config: PeftConfig, path: Path) -> list[str]
     elif assumed:
         notes.append(f"gives no alpha for {assumed} of {len(found.layers)} layers: taken as the rank")
     return [*notes, *config.notes]
+
+
+def _scale_whole_products(found: _Found, config: PeftConfig) -> list[str]:
+    """PEFT scales every LoKr by alpha / r, LyCORIS those alone that have a rank: what the file's factors lack goes into
+    the first of them. Returns a note where there are such layers."""
+    if config.values.get("peft_type") != "LOKR":
+        return []
+    scaled = 0
+    for (component, layer), update in found.layers.items():
+        rank = config.rank(component, layer, 0)
+        if update.kind != "lokr" or update.rank or type(rank) is not int or rank < 1:
+            continue
+        alpha = config.alpha(component, layer, rank)
+        parts = {**update.parts, "lokr_w1": update.parts["lokr_w1"] * ((rank if alpha is None else alpha) / rank)}
+        found.layers[component, layer] = replace(update, parts=parts)
+        scaled += 1
+    return (
+        [f"{pluralize(scaled, 'LoKr layer')} of two whole factors scaled by alpha / rank, as PEFT does"]
+        if scaled
+        else []
+    )
 
 
 def _complete_turns(found: _Found, config: PeftConfig) -> list[str]:

@@ -173,9 +173,11 @@ def test_weights_are_merged_again_only_when_a_strength_or_a_number_moved(files, 
 
 @pytest.mark.full
 def test_a_second_process_draws_the_same_pixels(files, tmp_path):
-    recipe = Recipe(**QUICK, adapters=((files[0], 0.8), (files[1], -0.25)))
+    base = str(base_folder("starter"))
+    recipe = Recipe(**QUICK, base=base, adapters=((files[0], 0.8), (files[1], -0.25)))
     out = tmp_path / "again.png"
-    flags = {"--prompt": recipe.prompt, "--seed": 7, "--steps": 4, "--out": out}
+    flags = {"--prompt": recipe.prompt, "--seed": 7, "--steps": 4, "--base": base, "--out": out}
+    flags |= {"--width": 128, "--height": 128, "--guidance": recipe.guidance}
     words = [str(word) for pair in flags.items() for word in pair]
     adapters = ["--adapter", f"{files[0]}:0.8", "--adapter", f"{files[1]}:-0.25"]
     command = [sys.executable, "-m", "studio", "generate", *words, *adapters]

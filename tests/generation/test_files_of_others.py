@@ -100,7 +100,7 @@ PEFT = {
 }
 
 
-@pytest.mark.parametrize("kind", tiers.default(PEFT, "LoRA, ranks and alphas of its own", "DoRA"))
+@pytest.mark.parametrize("kind", tiers.default(PEFT, "LoRA, ranks and alphas of its own", "DoRA", "LoKr"))
 def test_a_folder_of_peft_in_every_kind(tmp_path, bare, kind):
     pipe = pipeline()
     wrapped = peft.get_peft_model(pipe.unet, PEFT[kind])

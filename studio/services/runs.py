@@ -65,6 +65,8 @@ def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
     from studio.training.folders import renamed
     from studio.training.length import with_steps
 
+    if any(key.rpartition(".")[2] == "dataset_config" for key in values):  # a path of this machine
+        raise ConfigError("dataset_config is read on the command line alone: here, name the folders in data.folders.")
     values = dict(values)
     name = values.pop("dataset", "")
     if values.get("slider.positive") and str(values.get("slider.images", "")) != "0":
@@ -77,8 +79,6 @@ def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
     for key in FOLDERS:  # names of datasets, never paths: whoever opened the page is not the owner of the disk
         if values.get(key):
             values[key] = str(open_named(workspace, values[key]).folder)
-    if "dataset_config" in values:
-        raise ConfigError("dataset_config is read on the command line alone: here, name the folders in data.folders.")
     if lines := values.get("data.folders"):
         given = lines if isinstance(lines, list) else [lines]
         values["data.folders"] = [

@@ -27,6 +27,8 @@ from studio.training.config_sections import (
     TrainingConfig,
     ValidationConfig,
 )
+from studio.training.dataset_config import read_dataset_config
+from studio.training.dataset_config import settings_of as settings_of_datasets
 from studio.training.patterns import parsed
 
 
@@ -128,8 +130,17 @@ def config_from(values: Mapping[str, Any], report: Report | None = None) -> RunC
 
 def resolved(values: Mapping[str, Any], report: Report | None = None) -> dict[str, Any]:
     """Dotted settings under their own names, without empty ones; see `config_from`. Raises ConfigError."""
-    given = resolve(values, _names(), report)
+    given = resolve(_with_dataset_config(values, report), _names(), report)
     return {key: value for key, value in given.items() if value is not None and value != ""}
+
+
+def _with_dataset_config(values: Mapping[str, Any], report: Report | None) -> Mapping[str, Any]:
+    """The settings with those of a dataset_config behind them, where one is named. Raises ConfigError."""
+    named = [key for key in values if key.rpartition(".")[2] == "dataset_config"]
+    if not named:
+        return values
+    rest = {key: value for key, value in values.items() if key not in named}
+    return read_dataset_config(Path(str(values[named[-1]])).expanduser(), report) | rest
 
 
 def holds_every_setting(values: Mapping[str, Any]) -> bool:
@@ -188,10 +199,12 @@ def values_from_toml(path: str | Path, report: Report | None = None) -> dict[str
     try:
         tree = tomllib.loads(Path(path).read_text("utf-8"))
         flat: dict[str, Any] = {}
+        if "datasets" in tree:  # kohya's dataset_config itself
+            return resolve(settings_of_datasets(tree, report), _names(), report)
         for key, value in tree.items():
             inside = value if isinstance(value, dict) else {}
             flat |= {f"{key}.{leaf}": inner for leaf, inner in inside.items()} or {key: value}
-        return resolve(flat, _names(), report)
+        return resolve(_with_dataset_config(flat, report), _names(), report)
     except ConfigError as error:
         raise ConfigError(f"{Path(path).name}: {error}") from error
     except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError among them

@@ -110,3 +110,23 @@ def test_a_preview_line_is_written_by_the_form_or_refused_in_a_sentence():
         preview_line("a", "", {"width": "1"})
     with pytest.raises(StudioError, match="prompt is empty"):
         preview_line(" ", "", {})
+
+
+def test_variants_of_images_and_captions_are_shown(workspace):
+    from studio.web.train.crops import crops
+
+    given = {"data.rotation": 5, "data.augmentations": 2, "data.tag_dropout": 0.5, "data.more_resolutions": [96]}
+    said, cells = crops(workspace, "silhouette", given)
+    assert "96 × 96" in said and "is drawn with" in said
+    variants = [(file, label) for file, label in cells if label.startswith("variant")]
+    assert len(variants) * 3 == len(cells) * 2 and all("turned" in label for _, label in variants)
+    with Image.open(variants[0][0]) as one, Image.open(variants[1][0]) as other:
+        assert one.size == other.size and one.tobytes() != other.tobytes()
+
+
+def test_the_folder_table_escapes_what_a_person_typed():
+    from studio.training.folder_table import FolderRow
+    from studio.web.train.views import folder_table
+
+    table = folder_table([FolderRow("cats", 20, 2, 0.75, 1.5, "<b>")])
+    assert "75.0%" in table and "1.5 ×" in table and "2 more held out" in table and "&lt;b&gt;" in table

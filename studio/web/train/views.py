@@ -272,16 +272,23 @@ def layer_table(rows: Sequence[Any]) -> str:
 def folder_table(rows: Sequence[Any]) -> str:
     """What each dataset folder comes to. rows: of `run_data.folder_table`."""
     body = "".join(
-        f"<tr><th>{escape(row.folder)}</th><td>{row.images:,}</td><td>{row.held_out:,}</td><td>{row.share:.1%}</td>"
-        f"<td>{row.shown:.3g}</td><td>{escape(row.trigger) or '–'}</td></tr>"
+        f"<tr><th>{escape(row.folder)}{_beside(row)}</th><td>{row.images:,}</td><td>{row.share:.1%}</td>"
+        f"<td>{row.shown:.3g} ×</td></tr>"
         for row in rows
     )
-    names = ("Folder", "Images", "Held out", "Share of samples", "Shown per epoch", "Trigger")
+    names = ("Folder", "Images", "Share", "Per epoch")
     head = f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"
     return (
-        '<div class="wide"><table class="compared settings" aria-label="Dataset folders">'
+        '<div class="wide"><table class="compared settings" style="table-layout:auto" aria-label="Dataset folders">'
         f"<thead>{head}</thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _beside(row: Any) -> str:
+    """Trigger and held-out images of a folder, below its name."""
+    held_out = f"{row.held_out:,} more held out" if row.held_out else ""
+    text = ", ".join(filter(None, (escape(row.trigger), held_out)))
+    return f'<div class="note small">{text}</div>' if text else ""
 
 
 def timestep_plot(shares: Sequence[float]) -> str:

@@ -22,13 +22,13 @@ from studio.server.visitors import ADDRESS, SCOPE, name_of
 
 DEVICE = "device"  # the concurrency_id of events that draw
 MOST_DRAWING = 100  # of all that wait, so that what needs no device always finds a place
-AT_ONE_ADDRESS, MOST_AT_ONE = 20, 200  # a class behind one router has as much as so many visitors, and so many calls
+AT_ONE_ADDRESS, MOST_AT_ONE = 20, 80  # a class behind one router has as much as so many visitors, and so many calls
 MOST_WEIGHT, MOST_WEIGHT_EACH = 64 * MB, 8 * MB  # of all events that wait, and of one visitor's
-SHARES = 4  # of the time, and no more of them, where several visitors come from one address
+SHARES = 2  # of the time, and no more of them, where several visitors come from one address
 AT_ONCE, AT_ONE_AT_ONCE = 4, 2  # events of a line that run at once, and of them those from one address
 MOST_ADDRESSES = 2000
 A_MOMENT = 0.01  # seconds that count for an event that has just begun
-HALF = 60  # seconds until half of what somebody has had is forgotten
+HALF = 180  # seconds until half of what somebody has had is forgotten
 _FULL = "Too much waits here: try again in a minute."
 _YOURS = "You have as much waiting as you may here: wait for its answers first."
 

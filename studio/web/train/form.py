@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.errors import StudioError
+from studio.errors import NotAllowedError, StudioError
 from studio.services import base_models, datasets, run_data, runs
 from studio.services.adapter_files import adapter_choices
 from studio.services.preview_lines import suggested_for
@@ -23,6 +23,7 @@ NOT_CHOSEN = {
     "adapter.init_from": "a new adapter",
     "training.training_adapter": "none",
 }
+PATTERNS = "adapter.patterns"
 LISTS = (
     "preview.prompts",
     "adapter.patterns",
@@ -73,7 +74,7 @@ class TrainForm:
         self.name = gr.Textbox(
             label="Name of the run", placeholder="the dataset's name", max_lines=1, elem_id="run-name"
         )
-        fields = {"base": self.picker.choice}
+        fields, self.errors = {"base": self.picker.choice}, dict[str, Any]()
         with gr.Row(elem_classes="aligned"):
             for key in ("training.steps", "adapter.rank"):
                 fields[key] = field_for(key, FIRST[key], min_width=130)
@@ -92,7 +93,7 @@ class TrainForm:
             for title, labels in GROUPS.items():
                 name = title.split()[0].lower() + "-settings"
                 with gr.Accordion(title, open=False, elem_classes="group", elem_id=name):
-                    fields |= _group(labels)
+                    fields |= _group(labels, self.errors)
                     if title == "Images and captions":
                         self.folders = gr.HTML(elem_id="folder-table", elem_classes="tight")
                     if title == "Adapter":
@@ -123,7 +124,7 @@ class TrainForm:
             [demo.load, *(part.change for part in sized)],
             self.count_parameters,
             sized,
-            [self.parameters, self.layers],
+            [self.parameters, self.layers, self.errors[PATTERNS]],
             trigger_mode="always_last",
             **QUIET,
         )
@@ -189,12 +190,15 @@ class TrainForm:
         """How many parameters are trainable, what another choice of modules would come to, what each line catches."""
         given = dict(zip((key.split(".")[1] for key in SIZED), values))
         given["patterns"] = (given["patterns"] or "").splitlines()
+        wrong = ""
         try:
             said = note(base_models.parameter_line(self.workspace, base, given))
             rows = base_models.layer_table(self.workspace, base, given) if given["patterns"] else []
         except StudioError as error:
             said, rows = note(str(error), bad=True), []
-        return {self.parameters: said, self.layers: views.layer_table(rows)}
+            if given["patterns"] and (PATTERNS in str(error) or isinstance(error, NotAllowedError)):
+                wrong, said = said, note(f"Not counted: see {LABELS[PATTERNS]}, among the settings of the adapter.")
+        return {self.parameters: said, self.layers: views.layer_table(rows), self.errors[PATTERNS]: wrong}
 
     def count_folders(self, dataset, *values):
         """What each dataset folder comes to, where there are several."""
@@ -222,15 +226,20 @@ def build(context: TrainContext) -> TrainForm:
     return part
 
 
-def _group(labels: dict[str, str]) -> dict[str, Any]:
-    """The fields of one closed part: two a line, then what is only on or off."""
+def _group(labels: dict[str, str], errors: dict[str, Any]) -> dict[str, Any]:
+    """The fields of one closed part: two a line, then what is on or off. errors: gets what stands below a field."""
     fields = {}
     with gr.Row(elem_classes="aligned"):
         for key, label in labels.items():
             if setting(key).kind is not bool:
                 choices: dict[str, Any] = {"lines": 2, "max_lines": 8} if key in LISTS and key not in NUMBERS else {}
                 choices |= {"choices": [(NOT_CHOSEN[key], "")], "value": ""} if key in NOT_CHOSEN else {}
-                fields[key] = field_for(key, label, min_width=130, **choices)
+                if key == PATTERNS:
+                    with gr.Column(min_width=130):
+                        fields[key] = field_for(key, label, **choices)
+                        errors[key] = gr.HTML(elem_id="patterns-error", elem_classes="tight")
+                else:
+                    fields[key] = field_for(key, label, min_width=130, **choices)
     for key, label in labels.items():
         if setting(key).kind is bool:
             fields[key] = field_for(key, label)

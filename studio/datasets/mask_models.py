@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageChops
 
 from studio.datasets.dataset import Dataset, Item
@@ -94,10 +95,10 @@ def _make(dataset: Dataset, item: Item, file: str, maker: MaskMaker, invert: boo
         text = str(error)
         return text if text.startswith(item.path.name) else f"{file}: {text}"
     mask = ImageChops.invert(mask) if invert else mask
-    low, high = mask.getextrema()
-    if int(high) < 128:
+    values = np.asarray(mask)
+    if values.max() < 128:
         return f"{file}: the model found nothing, its mask stays as it was."
-    if int(low) >= 250:
+    if values.min() >= 250:
         return f"{file}: the model took all of it, its mask stays as it was."
     change = write_masks(dataset, {file: mask}, "Make masks", f"model:{maker.model}", batch)
     return change.left[0] if change.left else ""

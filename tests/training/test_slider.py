@@ -68,7 +68,7 @@ def test_the_loss_is_the_papers_formula_for_both_ends(under_way):
     t = base.times(drawn.shares, None)
     seen = base.add_noise(batch.mean + batch.spread * drawn.fresh, drawn.noise, t)
     with torch.no_grad():
-        found = step._losses(drawn, slice(0, 2), reader)
+        (found,) = step._losses(drawn, slice(0, 2), reader)
         wanted = []
         for row, (sign, attribute) in enumerate(((-1, "red"), (1, "green"))):  # batch 5 begins at the lower end
             x, at = seen[row : row + 1], t[row : row + 1]

@@ -16,12 +16,14 @@ from tests.browser.test_training import settings, wait_for_a_step_after
 def test_lines_plots_and_buttons_of_a_run_are_clicked(context, studio, tmp_path, tmp_path_factory):
     space = Workspace.open(tmp_path / "workspace")
     line = base_models.line_from(space, str(tiny.save("sd1", tmp_path_factory.mktemp("bases"))), {})
-    base_models.choose(space, base_models.remember(space, line))
+    base_models.remember(space, line)
     page = open_studio(context, studio)
     clicks.open_sample(page, "silhouette")
     page.locator("#to-train").click()
     prompts = page.locator("#preview-prompts textarea")
     expect(prompts).to_have_value(re.compile(r"(.+\n){3}.+"), timeout=clicks.FIRST_LOAD)  # of the dataset
+    clicks.choose(page, "train-base", "sd1")
+    expect(page.locator("#training-steps input")).to_have_value("2000")  # the base's own
     page.locator("#preview-lines > button").click()
     for field, text in (("line-prompt", "a boat"), ("line-negative", "dog"), ("line-strength", "-1")):
         clicks.fill(page, field, text)

@@ -23,11 +23,12 @@ from studio.captioning.shapes import Shapes
 from studio.errors import StudioError
 from studio.training import config_from, read_run, train
 from studio.training.presets import preset
-from studio.training.scorecard.card import Scorer, Shown
+from studio.training.scorecard.card import Scorer
+from studio.training.scorecard.on_demand import shown_of
 from studio.training.scorecard.plan import SIZES
 from studio.training.scorecard.scores import Measure, Scores
 from studio.training.scorecard.verdict import Evidence, Loss, verdict_of
-from studio.training.selection import caption_of, split
+from studio.training.selection import split
 from studio.workspace import ASSETS, Workspace
 from tests.benchmarks.planted_runs import PLANTS, SETS, TRIGGER, Plant
 
@@ -96,11 +97,7 @@ def measured(plant: Plant, config: Any, workspace: Workspace) -> dict[str, Any]:
         {"step": one.step, "loss": one.loss, "base": one.base_loss, "spread": one.spread} for one in view.validations
     ]
     chosen, base = split(config), load_base("starter")
-    trigger = config.data.trigger
-
-    def shown(items: Any) -> list[Shown]:
-        return [Shown(item.file, caption_of(item, trigger), item.load) for item in items]
-
+    held_out, trained = (shown_of(items, chosen, config, base) for items in (chosen.held_out, chosen.items))
     last = max((workspace.runs / config.name / "checkpoints").glob("*/adapter.safetensors"))
     kept = min((row for row in losses if row["step"]), key=lambda row: row["loss"])["step"]
     files = {kept: workspace.runs / config.name / "adapter.safetensors"} | (
@@ -111,9 +108,7 @@ def measured(plant: Plant, config: Any, workspace: Workspace) -> dict[str, Any]:
     def set_strength(value: float) -> None:
         strength[0].strength = value
 
-    scorer = Scorer(
-        base, config, shown(chosen.held_out), shown(chosen.items), config.preview.prompts, set_strength, SIZES[2]
-    )
+    scorer = Scorer(base, config, held_out, trained, config.preview.prompts, set_strength, SIZES[2])
     cards = []
     for step, file in sorted(files.items()):
         strength[0] = attach_file(read_adapter(file), base.modules())
@@ -121,7 +116,7 @@ def measured(plant: Plant, config: Any, workspace: Workspace) -> dict[str, Any]:
         sheet.save(workspace.root.parent / f"{step}.png")
         cards.append(as_json(scores) | {"judge": judged(scorer)})
         strength[0].detach()
-    return {"plant": plant.name, "losses": losses, "cards": cards, "steps": config.training.steps, "trigger": trigger}
+    return {"plant": plant.name, "losses": losses, "cards": cards, "steps": config.training.steps}
 
 
 def as_json(scores: Scores) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class StreamedFile:
         name, dtype, shape = next(self._left)
         if tensor.dtype != dtype or tuple(tensor.shape) != shape:
             raise ValueError(f"{name}: {tensor.dtype} {tuple(tensor.shape)} instead of {dtype} {shape}")
-        data = memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        data = memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         self._stream.write(data)
         self._hash.update(data)
 

@@ -30,7 +30,8 @@ def workspace_folder(context: typer.Context, given: str) -> str | None:
 def opened(context: typer.Context, given: str) -> Workspace:
     """The workspace of this command, where its owner may do everything. Raises ConfigError."""
     space = Workspace.open(workspace_folder(context, given))
-    return replace(space, allows=replace(space.allows, **caption_server()))
+    server: dict[str, Any] = {**caption_server()}
+    return replace(space, allows=replace(space.allows, **server))
 
 
 def flags_of(

@@ -194,7 +194,8 @@ def _chosen(workspace: Workspace, name: str, settings: Mapping[str, Any] | None)
         return captioner_settings(name, settings)
     workspace.allows.check_model(name)
     chosen: Any = captioner_settings(name, settings)
-    return chosen.at(workspace.allows.caption_server, workspace.allows.caption_key)
+    at: BaseModel = chosen.at(workspace.allows.caption_server, workspace.allows.caption_key)
+    return at
 
 
 def usable_captioners(workspace: Workspace) -> list[str]:

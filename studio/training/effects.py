@@ -193,7 +193,7 @@ def _about_slider(config: RunConfig) -> list[str]:
     """A line on settings of a slider that neither the schema nor its base brings along, and that it does not use."""
     if not config.slider.positive:
         return []
-    given, usual = dotted(config), _defaults() | variant_of(config.base).settings
+    given, usual = dotted(config), {**_defaults(), **variant_of(config.base).settings}
     unused = [key for key in NOT_OF_A_SLIDER if given[key] != usual[key]]
     return [f"A slider does not use {', '.join(unused)}."] if unused else []
 

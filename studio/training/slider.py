@@ -85,7 +85,8 @@ class SliderStep(TrainStep):
 
         self.strength = 0.0
         with torch.no_grad():
-            goal = slider_goal(*(predicted(end).float() for end in range(3)), sign, self.config.slider.guidance)
+            target, positive, negative = (predicted(end).float() for end in range(3))
+            goal = slider_goal(target, positive, negative, sign, self.config.slider.guidance)
         self.strength = 1.0
         for adapter in self.adapters.values():
             adapter.per_sample_scale = sign

@@ -22,6 +22,8 @@ from studio.training.scorecard.probes import plain, probes_of
 from studio.training.scorecard.scores import Measure, Scores
 from studio.training.scorecard.sheet import contact_sheet
 
+Measures = dict[str, Measure | None]
+
 LEVELS = (0.125, 0.375, 0.625, 0.875)  # of the noise schedule, for losses
 FEW = 4  # held-out images: of fewer, trained ones show the style as well
 SUSPECT = 0.5  # of the base's own margin, below zero: the caption of an image is another one's
@@ -93,7 +95,7 @@ class Scorer:
         without = [n for n in own if self.probes[n].plain != self.probes[n].prompt][: self.size.plain]
         now = [self._draw(probe.prompt, probe.seed) for probe in self.probes]
         bare = {n: self._draw(self.probes[n].plain, self.probes[n].seed) for n in without}
-        measures: dict[str, Measure | None] = {}
+        measures: Measures = {}
         self._likeness(measures, own, now, bare)
         self._nearness(measures, own, now)
         self._drift(measures, own, now)
@@ -185,7 +187,9 @@ class Scorer:
 
     # Measures -------------------------------------------------------------------------------------------------------
 
-    def _likeness(self, measures: dict, own: list[int], now: list[Image.Image], bare: dict[int, Image.Image]) -> None:
+    def _likeness(
+        self, measures: Measures, own: list[int], now: list[Image.Image], bare: dict[int, Image.Image]
+    ) -> None:
         """likeness, subject, trigger and room."""
         assert self._base is not None
         target = self.held_out if len(self.held_out) >= FEW else [*self.held_out, *self.trained]
@@ -209,7 +213,7 @@ class Scorer:
                 alone = way(a, b, see(untriggered) * scale, places)
                 measures["trigger"] = _measure(went[places] - alone)
 
-    def _nearness(self, measures: dict, own: list[int], now: list[Image.Image]) -> None:
+    def _nearness(self, measures: Measures, own: list[int], now: list[Image.Image]) -> None:
         """collapse and memorized."""
         assert self._base is not None
         seen, before = self.features.content([now[n] for n in own]), [self._base.images[n] for n in own]
@@ -240,7 +244,7 @@ class Scorer:
             self._seen = rows, usual
         return self._seen
 
-    def _drift(self, measures: dict, own: list[int], now: list[Image.Image]) -> None:
+    def _drift(self, measures: Measures, own: list[int], now: list[Image.Image]) -> None:
         assert self._base is not None
         places = [n for n in range(len(self.probes)) if n not in own]
         if not places or len(self.probes) < 3:
@@ -250,7 +254,7 @@ class Scorer:
         room = max(1e-6, 1 - alike(start)[0])
         measures["drift"] = _measure((1 - (seen * start[places]).sum(1)) / room)
 
-    def _prompt_fit(self, measures: dict, own: list[int], now: list[Image.Image]) -> None:
+    def _prompt_fit(self, measures: Measures, own: list[int], now: list[Image.Image]) -> None:
         """By the base as a classifier, and by the image encoder where it reads texts.
 
         The base is less sure of images in a style that it does not know, also of the dataset's own: what is to be
@@ -258,7 +262,8 @@ class Scorer:
         """
         assert self._base is not None
         words, known = [self.probes[n].plain for n in own], {one.name: one for one in (*self.held_out, *self.trained)}
-        share = min(1.0, max(0.0, measures["likeness"].value)) if measures.get("likeness") else 0.0
+        likeness = measures.get("likeness")
+        share = min(1.0, max(0.0, likeness.value)) if likeness else 0.0
 
         def expected(start: Tensor, end: Tensor) -> float:
             return (1 - share) * start.mean().item() + share * min(start.mean().item(), max(0.0, end.mean().item()))

@@ -5,7 +5,7 @@ style     (N, width): what is the same wherever in the image it stands: means, c
 content   (N, width) unit vectors: the image encoder's, else small latents without their mean, which tell composition
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -78,7 +78,7 @@ class Features:
         pooled = found.pooler_output if pooled is None else pooled
         return None if pooled.shape[-1] != width else normalize(pooled.float().cpu(), dim=-1)
 
-    def _latents(self, images: Sequence[Image.Image], side: int):
+    def _latents(self, images: Sequence[Image.Image], side: int) -> Iterator[Tensor]:
         """(n, C, h, w) float32 on the CPU, of the images as squares of `side` pixels, a few at a time."""
         for at in range(0, len(images), TOGETHER):
             small = [

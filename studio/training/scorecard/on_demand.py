@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
 from studio.adapters import attach_file, read_adapter
 from studio.basemodels import Family, load_base
 from studio.basemodels.defaults import variant_of
@@ -131,7 +133,7 @@ def _spread(steps: Sequence[int], count: int) -> list[int]:
 def shown_of(items: Sequence[Item], chosen: Selection, config: RunConfig, base: Family) -> list[Shown]:
     """The images as training cuts them."""
 
-    def load(item: Item):
+    def load(item: Item) -> Image.Image:
         image, data = item.load(), config.data
         side = data.resolution or base.resolution
         step = max(base.multiple, 64 if side >= 512 else 0)

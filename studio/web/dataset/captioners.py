@@ -37,8 +37,8 @@ class CaptionerForm:
     """The captioner that is chosen, and the settings of each; `inputs` are what `chosen` reads."""
 
     def __init__(self, workspace: Workspace) -> None:
-        known = list_captioners()
-        self.kinds = {name: known[name] for name in captioning.usable_captioners(workspace)}
+        listed = list_captioners()
+        self.kinds = {name: listed[name] for name in captioning.usable_captioners(workspace)}
         self.fields: dict[tuple[str, str], gr.components.Component] = {}  # (captioner, setting) -> field
         self.groups: dict[str, gr.Accordion] = {}
         self.name = gr.Dropdown(

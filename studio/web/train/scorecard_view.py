@@ -86,7 +86,7 @@ def _cards(view: Any, link: Callable[[Path], str], folder: Any) -> str:
         for step, file in sheets[-3:]
         if file.is_file()
     )
-    strengths = next((one.strengths for one in reversed(view.scores) if one.strengths), {})
+    strengths: dict[float, float] = next((one.strengths for one in reversed(view.scores) if one.strengths), {})
     found = ", ".join(f"{strength:g}: {percent(loss - 1)}" for strength, loss in strengths.items())
     line = (
         f'<div class="note small">Held-out loss against the base by strength: {escape(found)}.</div>' if found else ""

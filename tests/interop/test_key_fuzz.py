@@ -14,7 +14,7 @@ from studio.adapters.attach import place_layers
 from studio.errors import AdapterError
 from tests.interop.test_adapter_cases import Net, X
 from tests.interop.test_adapter_files import error
-from tests.tiers import default
+from tests.tiers import in_full
 
 peft = pytest.importorskip("peft")
 
@@ -129,7 +129,7 @@ def theirs():
     return peft.get_peft_model(Net(), peft.LoraConfig(r=2, lora_alpha=2, target_modules=PATHS)).eval()
 
 
-@pytest.mark.parametrize("count", default([30, 2000]))
+@pytest.mark.parametrize("count", [30, in_full(300), pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_placed_plus_reported_is_present(tmp_path, theirs, layout, count):
     draw, read, compared = random.Random(layout), 0, 0

@@ -13,8 +13,6 @@ from studio.services.operations import operation
 from studio.services.parameters import BaseName, DatasetName, Trigger
 from studio.workspace import Workspace
 
-SUGGESTED = 4
-
 
 def preview_line(prompt: str, negative: str, numbers: Mapping[str, Any]) -> str:
     """A line with kohya's flags. numbers: width, height, seed, guidance, steps, strength, "" where as the run has it.
@@ -39,14 +37,12 @@ def suggest_prompts(
 ) -> list[str]:
     """Preview prompts for a run on a dataset: two of its captions and two other things, each with the trigger word."""
     from studio.basemodels.defaults import variant_of
-    from studio.datasets.captions import with_trigger
-    from studio.training.defaults import prompts_of
+    from studio.training.defaults import prompts_from, prompts_of
 
     captions = [item.caption for item in open_named(workspace, dataset).items]
-    found = vocabulary.preview_prompts(workspace, captions, trigger, base)
-    front = " ".join(trigger.split())
-    others = (with_trigger(one, front) for one in prompts_of(variant_of(base_models.line_of(workspace, base))))
-    return list(dict.fromkeys([*found, *others]))[:SUGGESTED]
+    others = prompts_of(variant_of(base_models.line_of(workspace, base)))
+    unseen = vocabulary.unseen_things(workspace, captions, base)
+    return prompts_from(captions, trigger, [*unseen, *others])
 
 
 def suggested_for(workspace: Workspace, dataset: str, trigger: str, base: str, current: str) -> str | None:

@@ -9,7 +9,7 @@ from studio.errors import StudioError
 from studio.services import base_models
 from studio.workspace import Workspace
 
-__all__ = ["UnknownWord", "display_scale", "preview_prompts", "unknown_words", "vocabulary"]
+__all__ = ["UnknownWord", "display_scale", "unknown_words", "unseen_things", "vocabulary"]
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,11 @@ def unknown_words(
     return [UnknownWord(word, base) for word in known.unknown(text, triggers)]
 
 
-def preview_prompts(
-    workspace: Workspace, captions: Sequence[str], trigger: str = "", base: str = base_models.STARTER
-) -> list[str]:
-    """What the previews of a run on a set with these captions show best: two of its captions, and two things that the
-    base knows and the set has not, each with the trigger in front. Fewer where there are fewer.
-    """
-    found = [caption.strip() for caption in captions if caption.strip()]
-    prompts = list(dict.fromkeys(found[:: max(1, len(found) // 2)]))[:2]
-    if known := vocabulary(workspace, base):
-        taken = {word for caption in found for word in caption.lower().replace(",", " ").split()}
-        unseen = [one for one in known.examples(len(known.names)) if not taken & set(one.split(",")[0].lower().split())]
-        prompts += [", ".join(p for p in one.split(", ") if not p.endswith(" style")) for one in unseen[:2]]
-    front = " ".join(trigger.split())
-    return [p if not front or p.lower().startswith(front.lower()) else f"{front}, {p}" for p in prompts]
+def unseen_things(workspace: Workspace, captions: Sequence[str], base: str = base_models.STARTER) -> list[str]:
+    """Two prompts of things that the base knows and no caption names, for previews; none where it tells no words."""
+    known = vocabulary(workspace, base)
+    if not known:
+        return []
+    taken = {word for caption in captions for word in caption.lower().replace(",", " ").split()}
+    unseen = [one for one in known.examples(len(known.names)) if not taken & set(one.split(",")[0].lower().split())]
+    return [", ".join(part for part in one.split(", ") if not part.endswith(" style")) for one in unseen[:2]]

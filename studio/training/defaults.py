@@ -1,14 +1,18 @@
 """A run takes its base's own settings wherever nothing else is set: on page, command line, endpoints and in Python."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from studio.basemodels.defaults import VARIANTS, Variant, variant_of
-from studio.errors import BaseModelError
+from studio.datasets import open_dataset
+from studio.datasets.captions import with_trigger
+from studio.errors import BaseModelError, StudioError
 from studio.text import pluralize
 from studio.training.aliases import Report
 from studio.training.config import RunConfig, config_from, dotted, resolved
 from studio.training.config_sections import FIND_THEIR_RATE
+
+SUGGESTED = 4  # preview prompts
 
 
 def config_for(values: Mapping[str, Any], report: Report | None = None) -> RunConfig:
@@ -32,7 +36,29 @@ def defaults_for(given: Mapping[str, Any]) -> dict[str, Any]:
     target = given.get("slider.target")
     if given.get("slider.positive") and target and "preview.prompts" not in given:  # both ends and the middle
         found["preview.prompts"] = [f"{target} @{strength}" for strength in (-1, 0, 1)]
+    elif "preview.prompts" not in given and (folder := str(given.get("data.folder") or "")):
+        trigger = str(given.get("data.trigger") or "")
+        found["preview.prompts"] = prompts_from(captions_of(folder), trigger, prompts_of(variant))
     return found
+
+
+def prompts_from(captions: Sequence[str], trigger: str, others: Sequence[str]) -> list[str]:
+    """What the previews of a run show best: two captions of its dataset and two other things, each with the trigger.
+
+    Without captions and trigger they are `others`.
+    """
+    found = list(dict.fromkeys(caption.strip() for caption in captions if caption.strip()))
+    front = " ".join(trigger.split())
+    lines = [*found[:: max(1, len(found) // 2)][:2], *others]
+    return list(dict.fromkeys(with_trigger(line, front) for line in lines))[:SUGGESTED]
+
+
+def captions_of(folder: str) -> list[str]:
+    """Of the images in a folder; none where it can't be read, which is reported where the run begins."""
+    try:
+        return [item.caption for item in open_dataset(folder).items]
+    except (StudioError, OSError, ValueError):
+        return []
 
 
 def usual_line(config: RunConfig) -> str:
@@ -50,7 +76,7 @@ def usual_line(config: RunConfig) -> str:
         kept.append(f"data.resolution {card.resolution}")
     for key, value in variant.settings.items():
         if given[key] != value:
-            other += 1
+            other += key != "preview.prompts"  # these come from the dataset
         elif key != "preview.prompts":
             kept.append(f"{key} {_plain(value)}")
         else:

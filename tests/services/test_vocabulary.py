@@ -3,7 +3,8 @@
 import json
 
 from studio.basemodels.vocabulary import read_vocabulary
-from studio.services.vocabulary import display_scale, preview_prompts, unknown_words, vocabulary
+from studio.services.vocabulary import display_scale, unknown_words, unseen_things, vocabulary
+from studio.training.defaults import prompts_from
 from studio.workspace import Workspace
 
 
@@ -45,10 +46,10 @@ def test_small_images_are_shown_large():
 def test_previews_show_two_captions_and_two_things_that_the_set_has_not(tmp_path):
     workspace = Workspace.open(tmp_path)
     captions = ["monkey face, on a red background", "zsk, rose, on a blue background", "", "dog, on a white background"]
-    prompts = preview_prompts(workspace, captions, " zsk ")
+    prompts = prompts_from(captions, " zsk ", unseen_things(workspace, captions))
     assert len(prompts) == 4 and all(prompt.startswith("zsk, ") for prompt in prompts)
     assert prompts[0] == "zsk, monkey face, on a red background" and "zsk, zsk" not in " ".join(prompts)
     known, names = vocabulary(workspace), {prompt.split(", ")[1] for prompt in prompts[2:]}
     assert names <= set(known.names) and not names & {"monkey face", "rose", "dog", "dog face"}
     assert all(known.unknown(prompt, ["zsk"]) == [] for prompt in prompts[2:])
-    assert len(preview_prompts(workspace, [])) == 2 and preview_prompts(workspace, ["a car"], base="gone") == ["a car"]
+    assert len(unseen_things(workspace, [])) == 2 and unseen_things(workspace, ["a car"], base="gone") == []

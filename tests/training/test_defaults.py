@@ -5,8 +5,10 @@ from PIL import Image
 
 from studio.basemodels.defaults import PURPOSES, VARIANTS, variant_of
 from studio.cli.main import main
+from studio.datasets import open_dataset
 from studio.errors import ConfigError
 from studio.services import base_models, runs
+from studio.services.preview_lines import suggest_prompts
 from studio.training import config_from, config_from_toml, config_to_toml, train
 from studio.training.config import dotted
 from studio.training.defaults import config_for
@@ -106,12 +108,14 @@ def test_page_endpoint_command_line_and_toml_take_the_same(folders, data, tmp_pa
     data.rename(workspace.datasets / "mine")
     base = base_models.remember(workspace, folders(name))
     wanted = config_for({"data.folder": str(workspace.datasets / "mine"), "base": folders(name), "name": "mine"})
-    assert settings_in(wanted, variant_of(folders(name)).settings) == dict(variant_of(folders(name)).settings)
+    usual = {key: value for key, value in variant_of(folders(name)).settings.items() if key != "preview.prompts"}
+    assert settings_in(wanted, usual) == usual
     fields = dict.fromkeys(("steps", "rank", "learning_rate"))
     endpoint = runs.config_of(
         workspace, runs.settings_from("mine", "", {**fields, "prompts": "", "more": {"base": base}})
     )
     first = {**dotted(config_from({"data.folder": "x"})), **next(iter(runs.list_presets(workspace, base).values()))}
+    first["preview.prompts"] = suggest_prompts(workspace, "mine", "", base)  # as it does when a dataset is chosen
     shown = [base if key == "base" else as_shown(key, first[key]) for key in LABELS]
     page = runs.config_of(workspace, typed("mine", "", *shown))
     command = _config("", str(workspace.datasets / "mine"), folders(name), "", "", {})
@@ -209,3 +213,11 @@ def test_an_emptied_alpha_of_the_form_is_the_bases(folders, data, tmp_path):
         {"base": base, "adapter.rank": 8, "adapter.alpha": ""}.get(key, as_shown(key, first[key])) for key in LABELS
     ]
     assert runs.config_of(workspace, typed("mine", "", *shown)).adapter.alpha == 4
+
+
+def test_previews_are_of_the_dataset_with_its_trigger_and_of_other_things(data):
+    prompts = config_for({"data.folder": str(data), "data.trigger": "zsk"}).preview.prompts
+    captions = {item.caption for item in open_dataset(data).items}
+    assert len(prompts) == 4 and all(prompt.startswith("zsk, ") for prompt in prompts)
+    assert {prompt.removeprefix("zsk, ") for prompt in prompts[:2]} <= captions
+    assert config_for({"data.folder": str(data), "preview.prompts": ["mine"]}).preview.prompts == ["mine"]

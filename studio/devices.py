@@ -20,6 +20,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 _APPLE = "mps"  # torch's name for it
 _BITSANDBYTES = ("cuda", "xpu")  # devices on which it packs weights in 4 and 8 bits
+_DECOMPOSES = ("cuda", "xpu")  # devices on which torch computes singular values
 _PINS = ("cuda", "xpu")  # devices that copy from pinned memory while they compute
 _UNSUPPORTED = (RuntimeError, NotImplementedError, AttributeError, TypeError)  # what torch raises of a device's gaps
 
@@ -182,11 +183,29 @@ def pinned(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
 # Random numbers ------------------------------------------------------------------------------------------------------
 
 
+def for_singular_values() -> "torch.device":
+    """The device that decomposes matrices fastest: the accelerator where torch can do it there, else the CPU."""
+    import torch
+
+    device = accelerator()
+    return device if device and device.type in _DECOMPOSES else torch.device("cpu")
+
+
 def generator(seed: int) -> "torch.Generator":
     """A generator on the CPU: the same numbers whatever the device."""
     import torch
 
     return torch.Generator("cpu").manual_seed(seed)
+
+
+def device_generator(device: "torch.device", seed: int) -> "torch.Generator":
+    """A generator on this device; on the CPU where torch has none for it."""
+    import torch
+
+    try:
+        return torch.Generator(device).manual_seed(seed)
+    except NotImplementedError:
+        return generator(seed)
 
 
 @contextmanager

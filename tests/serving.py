@@ -1,12 +1,15 @@
 """A studio that serves on this machine for as long as a test needs it."""
 
+import asyncio
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import httpx
@@ -63,6 +66,12 @@ def launched(workspace: Path, *flags: str, **options) -> Iterator[tuple[subproce
             process.wait(120)
         finally:
             process.kill()
+
+
+def run_apart(work: Coroutine) -> Any:
+    """`asyncio.run` in a thread of its own: in this one a browser's loop may run."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def begin_anew(root: Path) -> None:

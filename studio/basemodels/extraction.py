@@ -140,9 +140,7 @@ def _most(module: torch.nn.Module, rank: int, conv_rank: int | None) -> int:
 
 def _cut(delta: Tensor, rank: int, keep: float, dtype: torch.dtype, alpha: float) -> Update:
     """The best plain LoRA of at most this rank, on the CPU."""
-    device = devices.best_device()
-    device = device if device.type in ("cuda", "xpu") else torch.device("cpu")
-    U, S, V = _svd(delta.flatten(1).to(device), rank)
+    U, S, V = _svd(delta.flatten(1).to(devices.for_singular_values()), rank)
     if keep < 1:
         reached = S.square().cumsum(0) >= keep * delta.square().sum().item()
         rank = min(rank, int((~reached).sum().item()) + 1)

@@ -17,9 +17,9 @@ def round_stochastically(values: Tensor, draw: torch.Generator | None = None) ->
     """float32 values in bfloat16, up or down so that the mean is the value itself; exact ones, NaN and inf stay.
 
     bfloat16 is the upper half of float32's bits: a random lower half is added and what is left of it cut off.
-    draw: a generator on the values' device.
     """
-    noise = torch.randint(1 << 16, values.shape, generator=draw, device=values.device, dtype=torch.int32)
+    device = draw.device if draw else values.device
+    noise = torch.randint(1 << 16, values.shape, generator=draw, device=device, dtype=torch.int32).to(values.device)
     rounded = ((values.contiguous().view(torch.int32) + noise) & -(1 << 16)).view(torch.float32)
     return torch.where(values.isfinite(), rounded, values).to(torch.bfloat16)
 

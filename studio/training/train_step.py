@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from studio import devices
 from studio.adapters.writing import adapter_bytes
 from studio.basemodels import Family
 from studio.building import building
@@ -148,7 +149,7 @@ class TrainStep:
             adapter.train(not (self.text_stops and component.startswith("text_encoder")))
         while (parts := self._gradients(step, plan, reader)) is None:
             warning = self.pieces.smaller(settings, self.base.device)
-        draw = torch.Generator(self.base.device).manual_seed(settings.seed * 1_000_003 + step)
+        draw = devices.device_generator(self.base.device, settings.seed * 1_000_003 + step)
         with in_float32(self.parameters, draw):
             self.distributed.sum_gradients(self.parameters)
             self.scaler.unscale_(self.optimizer)

@@ -17,7 +17,7 @@ from studio.server.permissions import MB, VISITED
 from studio.server.uploads import MOST_AT_ONCE, MOST_BROKEN, Uploads
 from studio.services.jobs import Jobs, jobs
 from studio.workspace import size_of
-from tests.serving import served
+from tests.serving import run_apart, served
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_who_breaks_off_many_uploads_waits_a_minute(tmp_path):
         sent.extend([await break_off("6.6.6.6") for _ in range(MOST_BROKEN + 5)])
         sent.append(await break_off("1.1.1.1"))
 
-    asyncio.run(go())
+    run_apart(go())
     assert MOST_BROKEN <= sum(sent[:-1]) < MOST_BROKEN + 5 and sent[-1]
 
 
@@ -166,7 +166,7 @@ def test_one_address_sends_so_many_events_at_once(tmp_path):
         await asyncio.gather(*sending, return_exceptions=True)
         return [refused, guard._sending]
 
-    assert asyncio.run(go()) == [(429, "Too much is being sent at once: wait for its answers first."), {}]
+    assert run_apart(go()) == [(429, "Too much is being sent at once: wait for its answers first."), {}]
 
 
 def test_a_caller_who_is_gone_stops_the_job_that_it_waits_for():

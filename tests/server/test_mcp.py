@@ -1,9 +1,7 @@
 """A studio with a password, and its MCP clients: what they are told and can send, and who may guess how often."""
 
-import asyncio
 import base64
 import io
-from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -12,7 +10,7 @@ from mcp.client.streamable_http import streamablehttp_client
 from PIL import Image
 
 from studio.server.login import GUESSES
-from tests.serving import served
+from tests.serving import run_apart, served
 
 LOGIN = ("ada", "a secret word")
 WORD = {"Authorization": "Basic " + base64.b64encode(":".join(LOGIN).encode()).decode()}
@@ -51,8 +49,7 @@ def asked(url, *calls, headers=WORD):
                 answers.append((result.isError, "\n".join(getattr(part, "text", "") for part in result.content)))
             return tools, answers
 
-    with ThreadPoolExecutor(1) as thread:  # in this one a browser's loop may run
-        return thread.submit(asyncio.run, talk()).result()
+    return run_apart(talk())
 
 
 def test_nothing_is_told_before_a_login(url):

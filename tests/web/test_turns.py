@@ -1,13 +1,12 @@
 """Whose event comes next, where visitors are strangers."""
 
-import asyncio
-
 import pytest
 
 from studio.server.lately import Lately
 from studio.server.permissions import OWN, VISITED
 from studio.server.visitors import ADDRESS, SCOPE
 from studio.web.turns import AT_ONCE, DEVICE, HALF, Turns
+from tests.serving import run_apart
 
 
 class Event:
@@ -66,7 +65,7 @@ def begin(queue, turns) -> str:
 
 
 def end(queue, turns, seconds):
-    asyncio.run(turns.process(queue.active_jobs[0], seconds))
+    run_apart(turns.process(queue.active_jobs[0], seconds))
 
 
 def test_who_has_had_least_draws_next(queue, turns):

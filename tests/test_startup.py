@@ -82,6 +82,7 @@ def test_a_closed_terminal_ends_the_studio_politely(tmp_path):
         assert process.wait(60) in (0, 130)
 
 
+@pytest.mark.full
 def test_a_polite_kill_ends_a_studio_that_a_script_started_in_the_background(tmp_path):
     """As with `python launch.py &` in a shell script, where Ctrl-C is ignored."""
 
@@ -133,6 +134,7 @@ def test_a_variable_that_is_neither_yes_nor_no_is_refused():
         Settings.from_arguments([], {"STUDIO_SHARE": "maybe"})
 
 
+@pytest.mark.full
 def test_a_port_that_is_taken_is_one_line_and_exit_2(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -35,6 +35,7 @@ def card(page, name):
     return page.locator(f'#library .adapter-card[data-name="{name}"]')
 
 
+@pytest.mark.full
 def test_a_look_inside_shows_where_it_acts_and_a_file_for_another_base_is_told_in_one_line(library, page):
     open_library(page)
     expect(card(page, "one")).to_contain_text("rank 4")

@@ -23,6 +23,7 @@ def done(page: Page) -> None:
     expect(page.locator("#grid-sheet")).to_be_visible(timeout=clicks.FIRST_LOAD)
 
 
+@pytest.mark.full
 def test_a_grid_is_found_by_a_reload_voted_on_and_gives_recipes_back(page, tmp_path):
     open_generate(page)
     page.locator("#drop-adapters input[type=file]").set_input_files(str(adapter(tmp_path / "one.safetensors", 1)))

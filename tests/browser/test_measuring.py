@@ -41,6 +41,7 @@ def test_an_adapter_is_measured_against_a_dataset_and_a_reload_finds_the_result(
     expect(page.locator("#image")).to_be_hidden()  # the tab of the image is open, and empty
 
 
+@pytest.mark.full
 def test_earlier_images_are_searched_opened_taken_up_deleted_and_put_back(page, tmp_path):
     from studio.generation import Recipe, save_image
 

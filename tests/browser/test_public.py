@@ -76,6 +76,7 @@ def test_two_visitors_see_only_their_own(browser, context, studio):
     other.close()
 
 
+@pytest.mark.full
 def test_about_says_what_works_and_what_takes_room(page):
     clicks.open_sample(page, "silhouette")
     clicks.tab(page, "About")

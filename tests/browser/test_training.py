@@ -79,6 +79,7 @@ def begin(page, name: str, steps: int) -> None:
     page.locator("#start").click()
 
 
+@pytest.mark.full
 def test_a_run_whose_process_died_is_resumed_by_one_click_then_extended_and_copied(context, studio, tmp_path):
     """As after a crash: the folder says running, and the process it names is gone."""
     from studio.training import config_from, config_to_toml

@@ -1,5 +1,6 @@
 """What was deleted on the page, and how it goes for good: asked once more, told in bytes, not offered afterwards."""
 
+import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -9,6 +10,7 @@ from tests.browser import clicks
 from tests.browser.test_generate import adapter
 
 
+@pytest.mark.full
 def test_the_bin_is_emptied_after_a_question_and_nothing_in_it_is_offered_any_more(page, tmp_path):
     workspace = Workspace.open(tmp_path / "workspace")
     adapter(workspace.adapters / "one.safetensors", 1)

@@ -91,6 +91,7 @@ def test_loras_are_put_together_exactly_and_load_in_diffusers_with_peft(files, p
     assert apart(in_diffusers(pipe, path), wanted) < 0.1
 
 
+@pytest.mark.full
 def test_other_kinds_take_their_dense_change_whole_when_the_rank_allows(files, pipe, tmp_path):
     uses = (
         AppliedAdapter(file=files["kron"], strength=0.7),

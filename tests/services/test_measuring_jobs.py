@@ -79,6 +79,7 @@ def _recipes(workspace, names):
     return [AppliedAdapter(**one) for name in names for one in read_recipe(workspace.outputs / name).adapters]
 
 
+@pytest.mark.full
 def test_a_stop_keeps_the_strips_that_are_done(workspace):
     job = start_measuring(workspace, recipe(workspace, steps=20), "run:ink", OWN, seeds=8)
     while job.state == "running" and not (job.result and job.result.sweeps):
@@ -89,6 +90,7 @@ def test_a_stop_keeps_the_strips_that_are_done(workspace):
     assert 1 <= len(job.result.sweeps) < 8 and newest(workspace) is job.result
 
 
+@pytest.mark.full
 def test_a_strip_waits_for_its_turn_on_the_device(workspace):
     with jobs.device():
         job = start_measuring(workspace, recipe(workspace), "run:ink", NONE, seeds=2)

@@ -94,6 +94,7 @@ def test_after_a_restart_the_queue_waits_to_be_told_and_then_goes_on(workspace):
     assert state(workspace, "one") == "finished"
 
 
+@pytest.mark.full
 def test_a_stop_holds_the_queue(workspace):
     runs.start_training(workspace, values=QUICK | {"name": "long", "training.steps": 5000})
     queued(workspace, "next")
@@ -104,6 +105,7 @@ def test_a_stop_holds_the_queue(workspace):
     assert waiting(workspace) == ["next"] and not running()
 
 
+@pytest.mark.full
 def test_a_waiting_run_that_is_started_by_hand_waits_no_more(workspace):
     job = busy()
     queued(workspace, "mine")

@@ -111,6 +111,7 @@ def test_exchanged_held_out_images_are_measured_anew_and_the_best_is_compared_on
     assert best["loss"] == min(event.loss for event in again)
 
 
+@pytest.mark.full
 def test_nothing_changed_nothing_said(begin):
     add(begin.images, *range(8))
     events = begin(2)

@@ -74,6 +74,7 @@ def how_many_denoisers() -> int:
     return sum(isinstance(thing, UNet2DConditionModel) for thing in gc.get_objects())
 
 
+@pytest.mark.full
 def test_a_run_and_an_image_share_one_base_and_the_run_leaves_it_clean(workspace, quick, words):
     before, base = generate(Recipe(**words)), load_base(words["base"])
     own, denoisers, seen = set(base.model.modules()), how_many_denoisers(), 0

@@ -77,6 +77,7 @@ def test_each_layer_has_what_its_first_line_says(base, begun, targets):
         assert {rates[id(p)] for p in layer.parameters()} == {rate}
 
 
+@pytest.mark.full
 def test_a_line_without_numbers_and_none_at_all_change_nothing(begun):
     plain, named = (begun(settings(lines)) for lines in ([], ["attn"]))
     assert plain.adapters["unet"].updates.keys() == named.adapters["unet"].updates.keys()

@@ -59,6 +59,7 @@ def test_weights_are_clean_after_a_rollback(workspace, quick, monkeypatch):
     assert all(torch.isfinite(part).all() for update in file.layers.values() for part in update.parts.values())
 
 
+@pytest.mark.full
 def test_a_run_that_stays_bad_ends_after_three_tries_with_its_best_kept(workspace, quick, monkeypatch):
     asked = steps_of(monkeypatch)
     poison(monkeypatch, lambda bad: asked and asked[-1][0] == 5)

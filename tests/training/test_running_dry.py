@@ -5,6 +5,7 @@ import shutil
 import time
 
 import psutil
+import pytest
 
 from studio.basemodels import base_folder
 from studio.training import checkpoints, config_from, read_run, train
@@ -30,6 +31,7 @@ def test_a_disk_that_fills_while_a_checkpoints_adapter_is_written_does_not_end_t
     assert sorted(os.listdir(workspace.runs / "full" / "checkpoints")) == ["000002", "000006"]
 
 
+@pytest.mark.full
 def test_a_base_model_that_is_gone_at_the_end_leaves_a_finished_run_that_says_so(workspace, quick, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(base_folder("starter"), base)

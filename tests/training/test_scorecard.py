@@ -11,6 +11,7 @@ from studio.training.events import Judged, Scored, Step, from_dict, to_dict
 from studio.training.scorecard.of_run import from_event
 from studio.training.scorecard.plan import NOISES, SIZES, plan_of
 from studio.workspace import ASSETS
+from tests import tiers
 from tests.basemodels import tiny
 
 SCORED = {
@@ -89,7 +90,7 @@ def test_the_starters_usual_run_has_a_card_within_a_tenth():
     assert plan.size in SIZES and plan.size.losses * NOISES > 0
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+@pytest.mark.parametrize("name", tiers.default(["sd1", "sdxl"]))
 def test_every_measure_needs_nothing_but_the_base(tmp_path, name):
     from studio.adapters import AdapterSpec, attach
     from studio.basemodels import load_base

@@ -64,6 +64,7 @@ def test_every_kind_of_adapter_trains_and_its_file_is_read_back_whole(workspace,
     assert len(file.kinds) <= 2 and not file.unknown  # Tucker is plain LoRA on layers without a window
 
 
+@pytest.mark.full
 def test_base_model_on_disk_and_in_memory_stays_as_it_was(workspace):
     from studio.basemodels import load_base
 
@@ -154,6 +155,7 @@ def test_an_optimiser_that_is_not_there_is_said_before_anything_is_made(workspac
     assert list_runs(workspace) == []
 
 
+@pytest.mark.full
 def test_a_resumed_run_remembers_its_best_from_before_the_stop(workspace, quick, monkeypatch):
     rising, measure = itertools.count(1), Validator.measure
     monkeypatch.setattr(Validator, "measure", lambda self: next(rising) * measure(self))  # each worse than the last

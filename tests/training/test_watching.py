@@ -29,8 +29,8 @@ SILHOUETTES = ASSETS / "datasets" / "silhouette"
 
 def test_held_out_loss_at_step_0_is_exactly_the_bases_and_falls_when_it_learns(workspace, quick):
     settings = quick | {
-        "name": "learn", "training.steps": 40, "training.batch_size": 4, "adapter.targets": "all", "adapter.rank": 8,
-        "validation.every": 20, "training.warmup": 4, "training.learning_rate": 5e-3,
+        "name": "learn", "training.steps": 24, "training.batch_size": 4, "adapter.targets": "all", "adapter.rank": 8,
+        "validation.every": 12, "training.warmup": 4, "training.learning_rate": 8e-3,
     }  # fmt: skip
     events = list(train(config_from(settings), workspace))
     looks = [event for event in events if isinstance(event, Validation)]

@@ -47,6 +47,7 @@ def context(workspace):
             yield context
 
 
+@pytest.mark.full
 def test_a_deleted_dataset_is_reported_once_where_it_was_checked_or_compared(context, workspace):
     checked, compared = check.build(context), captioners.build(context)
     for start in (
@@ -77,6 +78,7 @@ def test_the_checked_resolution_follows_the_base_until_one_is_typed(context, wor
     assert part.resolution not in part.follow_base(known, 500)
 
 
+@pytest.mark.full
 def test_captions_can_be_scored_by_a_named_clip(context, tmp_path):
     part, found = check.build(context), []
     for clip in ("", str(tiny.clip(tmp_path / "clip"))):

@@ -1,6 +1,7 @@
 """A run takes its base's own settings wherever nothing else is set: on page, command line, endpoints and in Python."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from studio.basemodels.defaults import VARIANTS, Variant, variant_of
@@ -56,7 +57,7 @@ def prompts_from(captions: Sequence[str], trigger: str, others: Sequence[str]) -
 def captions_of(folder: str) -> list[str]:
     """Of the images in a folder; none where it can't be read, which is reported where the run begins."""
     try:
-        return [item.caption for item in open_dataset(folder).items]
+        return [item.caption for item in open_dataset(Path(folder)).items]
     except (StudioError, OSError, ValueError):
         return []
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from PIL import ImageColor
 
 from studio.datasets.analysis import Progress
+from studio.datasets.captions import text_lines
 from studio.datasets.dataset import MASKS, Dataset, Item
 from studio.datasets.images import has_alpha, open_image
 from studio.errors import DatasetError
@@ -115,8 +116,14 @@ def _write(
             item.mask_file,
             str(PurePosixPath(name).with_name(f"{PurePosixPath(name).stem}{MASKS[0]}.png")),
         )
-        if kind == "sidecars" and item.caption:
-            put(sidecar, f"{item.caption}\n".encode())
+        if kind == "sidecars":
+            if item.caption:
+                put(sidecar, f"{item.caption}\n".encode())
+            for variant in item.variants:
+                lines = "\n".join(text_lines(item.path.with_name(variant)))
+                variant_name = sidecar.removesuffix(".txt") + variant.removeprefix(item.path.stem)
+                put(variant_name, f"{lines}\n".encode())
+                names.add(variant_name)
         if mask is not None and mask.resolve().is_relative_to(dataset.folder):
             put(mask_name, mask.read_bytes())
         names |= {name, sidecar, mask_name}

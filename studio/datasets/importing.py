@@ -96,10 +96,13 @@ def import_images(
                     waiting = Path(aside) / str(done)
                     waiting.write_bytes(data)
                     taken.append((target, file, waiting))
+            came = {file.stem for _, file, _ in taken}
             for target, file, waiting in taken:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if caption := captions.of(file):
                     put_caption(target, caption, lasting=False)
+                for end, variant in captions.variants_of(file, came).items():
+                    atomic_write(target.with_name(target.stem + end), f"{variant}\n", lasting=False)
                 masks.put(target, file)
                 waiting.replace(target)
             skipped += masks.unclaimed()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from studio.datasets.captions import CAPTION_SUFFIXES, TABLES, decode_caption, read_caption, read_table
-from studio.datasets.listing import visible_in
+from studio.datasets.listing import VARIANT, visible_in
 from studio.datasets.zips import MAX_FILE_BYTES, hidden_line, unzip
 from studio.errors import DatasetError
 
@@ -65,6 +65,7 @@ class Captions:
     def __init__(self):
         self._sidecars: dict[tuple[str, str], str] = {}  # (source, "folder/stem.txt"): caption
         self._tables: dict[tuple[str, str], dict[str, str]] = {}  # (source, folder): {file in it: caption}
+        self._variants: dict[tuple[str, str], dict[str, str]] = {}  # (source, "folder/stem"): {".1.txt": caption}
         self._unclaimed: dict[str, str] = {}  # "folder/stem": the sidecar's name
 
     @staticmethod
@@ -90,6 +91,9 @@ class Captions:
                 skipped.append(f"{file.inside.name}: {error}")
                 return
             self._sidecars |= {(source, key): caption for source in file.sources}
+            if more := VARIANT.fullmatch(file.stem):
+                for source in file.sources:
+                    self._variants.setdefault((source, more[1]), {})[f".{more[2]}{suffix}"] = caption
             self._unclaimed[file.stem] = file.inside.name
 
     def of(self, file: File) -> str:
@@ -105,6 +109,14 @@ class Captions:
                 if found:
                     return found
         return (read_caption(file.loose) if file.loose else None) or ""
+
+    def variants_of(self, file: File, stems: set[str]) -> dict[str, str]:
+        """{".1.txt": caption} of the further caption files beside an image. stems: of all images that came."""
+        found = self._variants.get((file.source, file.stem)) or self._variants.get(("", file.stem), {})
+        found = {end: caption for end, caption in found.items() if file.stem + end.rpartition(".")[0] not in stems}
+        for end in found:
+            self._unclaimed.pop(file.stem + end.rpartition(".")[0], None)
+        return found
 
     def unclaimed(self) -> list[str]:
         return [f"{name}: a caption of no image here." for name in self._unclaimed.values()]

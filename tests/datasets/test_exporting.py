@@ -63,6 +63,13 @@ def test_a_zip_holds_the_same_and_comes_back_in(dataset, tmp_path):
     assert [i.caption for i in back.items] == [i.caption for i in dataset.items]
 
 
+def test_further_captions_go_out_and_come_back(dataset, tmp_path):
+    (dataset.folder / "10_cat" / "b.1.txt").write_text("another\nof two lines\n")
+    folder = export(open_dataset(dataset.folder), tmp_path / "out", "sidecars")
+    assert (folder / "10_cat" / "b.1.txt").read_text() == "another\nof two lines\n"
+    assert {item.path.name: item.variants for item in open_dataset(folder).items}["b.webp"] == ("b.1.txt",)
+
+
 def test_transparent_images_are_laid_on_the_colour_that_was_asked_for(dataset, tmp_path):
     Image.new("RGBA", (8, 6), (0, 0, 0, 0)).save(dataset.folder / "10_cat" / "b.gif")
     out = export(open_dataset(dataset.folder), tmp_path / "out", background="#0000ff")

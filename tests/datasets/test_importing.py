@@ -79,6 +79,18 @@ def test_a_caption_beside_the_image_comes_along_unasked_and_from_another_folder_
     assert captions_of(dataset) == {"far.png": "dropped with it", "near.png": "beside it"} and not skipped
 
 
+def test_further_captions_of_an_image_come_along(workspace, tmp_path):
+    files = {"a.png": encoded(), "a.txt": b"one", "a.1.txt": b"two", "a.2.txt": b"three", "b.7.txt": b"of none"}
+    other = {"c.png": encoded(), "c.1.png": encoded(colour="blue"), "c.1.txt": b"its own"}
+    dataset, skipped = import_images(workspace, "mine", [zip_at(tmp_path / "z.zip", files | other)])
+    assert {item.path.name: item.variants for item in dataset.items} == {
+        "a.png": ("a.1.txt", "a.2.txt"), "c.png": (), "c.1.png": (),
+    }  # fmt: skip
+    assert captions_of(dataset) == {"a.png": "one", "c.png": "", "c.1.png": "its own"}
+    assert (dataset.folder / "a.2.txt").read_text() == "three\n"
+    assert skipped == ["b.7.txt: a caption of no image here."]
+
+
 def test_a_table_of_captions_in_a_zip_becomes_sidecars_and_the_rest_is_named(workspace, tmp_path):
     files = {
         "set/p.png": encoded(),

@@ -67,7 +67,7 @@ def test_two_visitors_see_only_their_own(browser, context, studio):
 
     clicks.tab(ada, "Train")
     clicks.run_state(ada, "stopped")
-    address = ada.locator("#previews img").first.get_attribute("src")
+    address = ada.locator("#previews img").first.evaluate("image => image.src")
     assert ada.request.get(address).status == 200
     assert bob.request.get(address).status == 403
     ada.reload()  # the same visitor, the same run

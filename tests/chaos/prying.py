@@ -262,7 +262,11 @@ def pry(
             for at, one in enumerate(parameters):
                 for kind, value in tries(place, one, endpoint, most):
                     row, heard = told.setdefault(kind, Told()), len(place.heard)
-                    state, said = asker.ask(endpoint, [*usual[:at], value, *usual[at + 1 :]])
+                    values = [*usual[:at], value, *usual[at + 1 :]]
+                    for file in files_of(parameters):
+                        if file != at and not mcp:  # an upload, or Gradio refuses the call before the text is read
+                            values[file] = [asker.upload("a.png", png("red"))]
+                    state, said = asker.ask(endpoint, values)
                     row.calls += 1
                     files = kind.startswith("files") and state == "hidden"  # Gradio itself refuses what is no upload
                     row.refused += state == "refused" or files
@@ -295,6 +299,11 @@ def _name(parameter: dict, endpoint: str) -> str:
     """What GOOD calls it."""
     name = parameter["parameter_name"]
     return "none" if name == "more" and endpoint.strip("/") in DRAWS else name
+
+
+def files_of(parameters: list[dict]) -> list[int]:
+    """Which parameters take uploaded files."""
+    return [number for number, one in enumerate(parameters) if one["component"] == "File"]
 
 
 def tries(place: Place, parameter: dict, endpoint: str, most: int | None) -> Iterator[tuple[str, Any]]:

@@ -99,6 +99,7 @@ def test_from_a_mixed_zip_to_a_training_run(page, mixed_zip, tmp_path, trained):
     page.locator("#to-train").click()
     expect(page.locator("#train-dataset input")).to_have_value("phone")
     if trained:
+        clicks.tab(page, "Dataset")
         clicks.start_run(page, "phone", steps=4)
         clicks.run_state(page, "finished")
 

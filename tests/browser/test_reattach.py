@@ -46,6 +46,7 @@ def test_a_page_whose_stream_was_lost_hears_again(context, studio):
     page.goto(studio)
     page.wait_for_timeout(14_000)  # all that the page has asked by itself is pending now
     deaf = False
+    clicks.open_sample(page, "silhouette")
     client = Client(studio, verbose=False)
     client.predict("silhouette", "", True, api_name="/caption_dataset")
     expect(page.locator("#caption-progress")).to_contain_text("captions written", timeout=clicks.FIRST_LOAD)

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 from studio.server.owners import owner
 
-_who_waits: list[Callable[[str], bool]] = []  # how a face above knows; elsewhere nobody does
+_who_waits: list[Callable[[str], bool]] = []  # how a face above knows; elsewhere no visitor waits
 _gone: ContextVar[Callable[[], bool] | None] = ContextVar("gone", default=None)
 
 

@@ -118,7 +118,7 @@ class Uploads:
         return path in self.sent and visitor in self.sent[path].visitors
 
     async def _look(self) -> None:
-        """See what lies in the folder; what went meanwhile is nobody's any more."""
+        """See what lies in the folder; what went meanwhile counts for no visitor any more."""
         before = {one: one.received for one in self._under_way}
         known, lay = list(self.sent), self._lies
         size, gone = await run_sync(lambda: (size_of(self.folder), [one for one in known if not os.path.exists(one)]))

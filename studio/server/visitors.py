@@ -39,7 +39,7 @@ _OFFSET = time.time() - time.monotonic()
 
 
 def steady() -> float:
-    """Seconds since 1970 as the system's clock said when the studio began: setting that clock sweeps nobody's work."""
+    """Seconds since 1970 as the system's clock said at the studio's start: setting it sweeps no visitor's work."""
     return _OFFSET + time.monotonic()
 
 

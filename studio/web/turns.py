@@ -28,7 +28,7 @@ SHARES = 2  # of the time, and no more of them, where several visitors come from
 AT_ONCE, AT_ONE_AT_ONCE = 4, 2  # events of a line that run at once, and of them those from one address
 MOST_ADDRESSES = 2000
 A_MOMENT = 0.01  # seconds that count for an event that has just begun
-HALF = 180  # seconds until half of what somebody has had is forgotten
+HALF = 180  # seconds until half of what a visitor has had is forgotten
 _FULL = "Too much waits here: try again in a minute."
 _YOURS = "You have as much waiting as you may here: wait for its answers first."
 
@@ -63,10 +63,10 @@ class Turns:
             yield from running or ()
 
     def next(self) -> tuple[list[Event], bool, str] | None:
-        """As Gradio's `get_events`: what is to run now, of whoever has had the least; None while nothing may.
+        """As Gradio's `get_events`: what is to run now, of the visitor who has had the least; None while nothing may.
 
-        A line's limit is one visitor's where it was everyone's, so that nobody waits for another's import. What draws
-        still goes one by one. Gradio asks every millisecond while anything waits.
+        A line's limit is one visitor's where it was everyone's, so that no visitor waits for another's import. What
+        draws still goes one by one. Gradio asks every millisecond while anything waits.
         """
         if not self._changed:
             return None

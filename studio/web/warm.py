@@ -8,7 +8,7 @@ import logging
 import threading
 
 _read = threading.Event()
-_read.set()  # unless somebody reads them
+_read.set()  # unless a thread reads them
 
 
 def begin() -> None:
@@ -17,7 +17,7 @@ def begin() -> None:
 
 
 def wait() -> None:
-    """Until nobody reads them."""
+    """Until no thread reads them."""
     _read.wait()
 
 

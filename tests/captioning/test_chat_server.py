@@ -174,9 +174,9 @@ def test_the_model_is_checked_before_the_first_image(server):
         load_captioner("server", settings(server))
     server.models = ["llava:latest"]
     assert load_captioner("server", settings(server, model="llava")).model == "llava"
-    nobody = captioner_settings("server").at("http://127.0.0.1:9/v1")
+    unreachable = captioner_settings("server").at("http://127.0.0.1:9/v1")
     with pytest.raises(BaseModelError, match="No caption server answers at 127.0.0.1:9"):
-        load_captioner("server", nobody)
+        load_captioner("server", unreachable)
 
 
 def test_stop_does_not_wait_for_the_answer(server):

@@ -270,7 +270,7 @@ def attack(studio: Studio, name: str, seconds: float, threads: int) -> Row:
 def many(studio: Studio, calls: int, sessions_: int) -> tuple[str, bool]:
     """Honest calls, each a session of its own, then invented sessions, while another visitor lists their datasets.
 
-    (a line, whether memory stayed as it was and nobody waited)
+    (a line, whether memory stayed as it was and no visitor waited)
     """
     me = Stranger(studio.url, "127.0.0.66", studio.root)
     for _ in range(50):

@@ -56,7 +56,7 @@ def turns(queue):
 
 
 def begin(queue, turns) -> str:
-    """Who is next, and runs from now on; "" when nobody may."""
+    """Who is next, and runs from now on; "" when no visitor may."""
     turns._changed = True
     found = turns.next()
     if found:

@@ -1,6 +1,7 @@
 """One verdict on a run: from its held-out losses and the scorecards of its checkpoints. Pure; no torch here.
 
-The thresholds were set on half of the seeds of planted runs, and judged on the other half: docs/scorecard.md.
+The thresholds are first guesses by four planted runs; most of those that would judge them were not made yet:
+docs/scorecard.md.
 """
 
 import math

@@ -1,11 +1,12 @@
-"""One quiet theme, light and dark; style.css has what Gradio's theme variables can't say."""
+"""One quiet theme, light and dark; the style sheets have what Gradio's theme variables can't say."""
 
 from pathlib import Path
 
 import gradio as gr
 from gradio.themes.utils import fonts
 
-CSS = Path(__file__).with_name("style.css").read_text("utf-8")
+STYLES = ("page", "dataset", "train", "generate")  # page.css is for the whole page, each of the others for a tab
+CSS = "\n".join((Path(__file__).parent / "styles" / f"{name}.css").read_text("utf-8") for name in STYLES)
 
 INK = gr.themes.Color(
     name="ink",

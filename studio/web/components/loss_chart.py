@@ -8,7 +8,7 @@ from studio.training.summary import Course, thin
 
 Point = tuple[float, float]
 SLOTS = 60  # columns that answer the mouse
-COLOURS = 8  # of runs over each other; style.css names them
+COLOURS = 8  # of runs over each other; styles/train.css names them
 
 
 def loss_chart(losses: Sequence[tuple], validations: Sequence, steps: int) -> str:

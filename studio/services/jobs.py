@@ -7,7 +7,7 @@ image may slip in between two training steps.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ from studio.server.owners import PerOwner, acting, owner
 
 log = logging.getLogger(__name__)
 Event = TypeVar("Event")
+Value = TypeVar("Value")
 MOST = 24  # jobs of all visitors together
 OFTEN = 0.5  # seconds between two looks whether the caller is still there
 
@@ -255,6 +256,20 @@ def counting(job: Job) -> Callable[..., None]:
         job.done, job.total, job.message = done, total, at or job.message
 
     return progress
+
+
+def followed(job: Job, work: Generator[tuple[int, int, str], None, Value]) -> Value:
+    """What `work` returns; it yields (done, in all, what), which becomes the job's progress, and gives up the device
+    between two of them.
+    """
+    found: list[Value] = []
+
+    def following() -> Iterator[tuple[int, int, str]]:
+        found.append((yield from work))
+
+    for job.done, job.total, job.message in jobs.turns(following()):
+        pass
+    return found[0]
 
 
 def fetching(job: Job, what: str) -> Callable[[int, int], None]:

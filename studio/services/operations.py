@@ -127,6 +127,7 @@ def all_operations() -> dict[str, Operation]:
         adapter_files,
         adapters,
         base_models,
+        caption_words,
         captioning,
         captions,
         checkpoints,

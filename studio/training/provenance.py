@@ -4,6 +4,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from studio import __version__
 from studio.basemodels import Family
@@ -42,7 +43,22 @@ def keep(
 
     examples: what is trained on, regularization images included; held_out: what is measured on.
     """
-    now = {
+    now = _facts(base, cache, chosen, examples)
+    before = made_of.read(folder)
+    record = made_of.image_record(folder) or made_of.ImageRecord()
+    trained = record.trained | {short(e.digest) for e in examples}
+    images = {"trained": sorted(trained), "held_out": sorted({short(e.digest) for e in held_out})}
+    made_of.update(folder, {**now, **before, "images": images})
+    return _differences(before, now)
+
+
+def changed(folder: Path, base: Family, cache: Cache, chosen: Selection, examples: Sequence[Example]) -> list[str]:
+    """A line for each thing that is not what the run began with. Writes nothing."""
+    return _differences(made_of.read(folder), _facts(base, cache, chosen, examples))
+
+
+def _facts(base: Family, cache: Cache, chosen: Selection, examples: Sequence[Example]) -> dict[str, Any]:
+    return {
         "versions": {"studio": __version__, "python": platform.python_version()} | _versions(),
         "base": base_files(base),
         "weights": weights_hash(base.folder),
@@ -52,11 +68,9 @@ def keep(
         "masks": key_of(sorted({(e.digest, e.mask) for e in examples if e.mask not in ("", "alpha")})),
         "image_count": len(chosen.items),
     }
-    before = made_of.read(folder)
-    record = made_of.image_record(folder) or made_of.ImageRecord()
-    trained = record.trained | {short(e.digest) for e in examples}
-    images = {"trained": sorted(trained), "held_out": sorted({short(e.digest) for e in held_out})}
-    made_of.update(folder, {**now, **before, "images": images})
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [sentence for key, sentence in _CHANGED.items() if before.get(key) not in (None, now[key])]
 
 

@@ -57,7 +57,9 @@ def scorecard(
     if found is None or (not over and not view.scores):
         return ""
     head = "Verdict" if over else "Verdict so far"
-    remedy = f'<div class="note">{escape(found.remedy)} {_button(found.link, labels)}</div>' if found.remedy else ""
+    remedy = (
+        f'<div class="note">{escape(found.remedy)} {remedy_button(found.link, labels)}</div>' if found.remedy else ""
+    )
     return (
         f'<section class="finding verdict"><header><b>{head}</b> '
         f'<span class="pill {kind_of(found.outcome)}">{escape(found.outcome)}</span></header>'
@@ -65,8 +67,8 @@ def scorecard(
     )
 
 
-def _button(target: str, labels: Mapping[str, str]) -> str:
-    """What leads to the setting or view that a remedy means."""
+def remedy_button(target: str, labels: Mapping[str, str]) -> str:
+    """What leads to the setting or view that a remedy means; "" for none."""
     if target in VIEWS:
         title, go = VIEWS[target], f"view|{VIEWS[target]}"
     elif target in labels:

@@ -133,6 +133,7 @@ def test_a_run_is_checked_paused_resumed_and_extended_by_a_program(studio, tmp_p
     assert wait(studio, "/run_status", run=short)["step"] == 6
 
 
+@pytest.mark.full
 def test_a_dataset_is_checked_mended_edited_and_taken_back_by_a_program(studio, tmp_path):
     for name, colour in (("a", "red"), ("b", "red"), ("c", "blue")):
         image = Image.radial_gradient("L").resize((160, 160))
@@ -165,6 +166,7 @@ def test_a_dataset_is_checked_mended_edited_and_taken_back_by_a_program(studio, 
     assert "3 pieces" in studio.predict("zsk", api_name="/trigger_report")["message"]
 
 
+@pytest.mark.full
 def test_images_grids_and_adapters_by_a_program(studio, tmp_path):
     from studio.adapters import AdapterSpec, attach
     from studio.basemodels import load_base
@@ -202,6 +204,7 @@ def test_images_grids_and_adapters_by_a_program(studio, tmp_path):
     assert {"file": "baked.safetensors"} in studio.predict(api_name="/list_adapters")
 
 
+@pytest.mark.full
 def test_the_queue_and_the_bin_by_a_program(studio):
     studio.predict("silhouette", api_name="/open_dataset")
     quick = {"dataset": "silhouette", "steps": 4, "more": QUICK, "api_name": "/queue_training"}

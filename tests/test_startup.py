@@ -144,6 +144,7 @@ def test_a_port_that_is_taken_is_one_line_and_exit_2(tmp_path):
     assert ended.returncode == 2 and "--port" in ended.stderr and "Traceback" not in ended.stderr
 
 
+@pytest.mark.full
 def test_ctrl_c_on_the_studio_lets_a_run_write_its_checkpoint():
     """A run started from the page goes on in the studio's own process: ending that must not lose its steps."""
     code = """

@@ -226,7 +226,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(kind):
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients))
 
 
-@pytest.mark.parametrize("kind", tiers.default(["lora", "dora", "loha"]))
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["lora", "dora", "loha"])
 def test_a_compiled_model_computes_and_trains_the_same(kind):
     torch._dynamo.reset()
     model = Model()

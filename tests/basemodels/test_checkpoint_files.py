@@ -108,7 +108,8 @@ def test_a_merged_file_stays_in_its_authors_layout_and_draws_the_same(bases, che
     assert close(draw(base, RECIPE), drawn_with(bases(name), file))
 
 
-@pytest.mark.parametrize("name", tiers.default(["sd3", "flux-dev"], "flux-dev"))
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["sd3", "flux-dev"])
 def test_fused_and_swapped_layers_of_a_denoiser_alone_are_merged(bases, alone, tmp_path, name):
     """FLUX keeps query, key, value and half the feed-forward as one; both swap the halves of the last modulation."""
     old = alone(name)

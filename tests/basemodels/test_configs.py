@@ -55,7 +55,7 @@ def test_the_settings_make_the_true_models(kind):
     assert parts == {folder.name for folder in (files.CONFIGS / kind).iterdir() if folder.is_dir()}
 
 
-@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("kind", tiers.default(["sd1", "sd2", "sdxl"], "sdxl"))
 def test_a_checkpoint_of_true_size_is_converted_into_the_model_of_these_settings(kind):
     """By diffusers' own converter, from names in the first authors' layout."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
@@ -77,7 +77,7 @@ def test_a_checkpoint_of_true_size_is_converted_into_the_model_of_these_settings
     assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in state.items()}
 
 
-@pytest.mark.parametrize("kind", ["flux-dev", "flux-schnell"])
+@pytest.mark.parametrize("kind", tiers.default(["flux-dev", "flux-schnell"]))
 def test_a_flux_file_of_true_size_is_converted_into_the_model_of_these_settings(kind):
     from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 

@@ -1,5 +1,7 @@
 """Each family draws the very pixels of diffusers' own pipeline."""
 
+import itertools
+
 import diffusers
 import pytest
 import torch
@@ -39,7 +41,11 @@ def drawn_by(pipeline, recipe):
 
 
 @pytest.mark.parametrize(
-    "more, name", tiers.cross([{"negative_prompt": "green", "height": 96}, {}, {"guidance": 1.0}], MAKERS)
+    "more, name",
+    tiers.default(
+        list(itertools.product([{"negative_prompt": "green", "height": 96}, {}, {"guidance": 1.0}], MAKERS)),
+        *(({"negative_prompt": "green", "height": 96}, name) for name in ("sd1", "sdxl", "flux-dev", "z-image")),
+    ),
 )
 def test_same_pixels_as_the_familys_own_pipeline(bases, folders, name, more):
     recipe = Recipe(

@@ -100,6 +100,7 @@ def test_one_copy_of_the_weights_comes_and_is_loaded(hub, name, variant):
     assert load_base(name, shared=False).folder == folder
 
 
+@pytest.mark.full
 def test_a_revision_is_asked_for_and_kept_apart(hub):
     fetch_base("art/good@v2")
     assert base_folder("art/good@v2").name == hubs.SHA
@@ -157,6 +158,7 @@ def test_large_models_come_in_their_shards():
     assert set(wanted_files("x/y", names, ["transformer"], "fp16")) == {*names[:2], *names[5:]}
 
 
+@pytest.mark.full
 def test_a_lost_shard_is_missed(hub):
     folder = fetch_base("art/good")
     index = {"weight_map": {"a": "diffusion_pytorch_model-00001-of-00001.safetensors"}}

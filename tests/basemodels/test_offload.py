@@ -83,6 +83,7 @@ def gradients(base, kind, checkpointing, away):
     return found
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", tiers.default(MAKERS, "sdxl", "flux-dev"))
 def test_an_offloaded_base_draws_the_same(bases, folders, tmp_path, name, away):
     base = load_base(f"{folders(name)}?offload=true", shared=False)

@@ -1,5 +1,6 @@
 """A family's adapter in the kohya layout: read back whole, and read alike by diffusers' own converters."""
 
+import itertools
 import re
 
 import diffusers
@@ -40,7 +41,10 @@ def written(base, targets, file):
     return len(layers)
 
 
-@pytest.mark.parametrize("targets, name", tiers.cross(TARGETS, MAKERS, TARGETS[1], "sdxl"))
+@pytest.mark.parametrize(
+    "targets, name",
+    tiers.default(list(itertools.product(TARGETS, MAKERS)), *((TARGETS[1], name) for name in ("sdxl", "flux-dev"))),
+)
 def test_the_kohya_layout_goes_out_and_back(bases, folders, tmp_path, name, targets):
     base, file = bases(name), tmp_path / "adapter.safetensors"
     count = written(base, targets, file)

@@ -59,6 +59,7 @@ def test_marks_of_v_prediction_and_zero_snr_are_heeded(checkpoint):
     assert variant.title == "NoobAI v-prediction" and variant.settings["preview.guidance_rescale"] == 0.7
 
 
+@pytest.mark.full
 def test_a_family_that_is_not_recognised_can_be_said(bases, checkpoint, monkeypatch):
     file = checkpoint("sd1")
 

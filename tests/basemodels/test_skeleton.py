@@ -1,5 +1,6 @@
 """What is said of a base before it is loaded, against the loaded one: layers, sizes, and how much would be trained."""
 
+import itertools
 import shutil
 
 import peft
@@ -54,7 +55,12 @@ def test_a_file_fits_it_as_it_fits_the_loaded_base(bases, folders, tmp_path, nam
     assert not unused
 
 
-@pytest.mark.parametrize("kind, name", tiers.cross(["lora", "dora", "lokr", "tucker"], MAKERS))
+@pytest.mark.parametrize(
+    "kind, name",
+    tiers.default(
+        list(itertools.product(["lora", "dora", "lokr", "tucker"], MAKERS)), ("lora", "sdxl"), ("dora", "flux-dev")
+    ),
+)
 def test_the_numbers_that_are_said_are_those_that_are_trained(bases, folders, name, kind):
     wanted = {"data.folder": "x", "adapter.kind": kind, "adapter.rank": 3, "adapter.text_encoder": name != "z-image"}
     state = torch.get_rng_state()

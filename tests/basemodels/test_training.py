@@ -43,7 +43,7 @@ def losses(events):
     return [event.loss for event in events if isinstance(event, Step)]
 
 
-@pytest.mark.parametrize("name", tiers.default(MAKERS, "sdxl", "flux-dev"))
+@pytest.mark.parametrize("name", tiers.default(MAKERS, "flux-dev"))
 def test_one_image_is_learned_and_its_adapter_goes_out_into_diffusers(bases, folders, image, tmp_path, name):
     folder, workspace, stop, seen = folders(name), Workspace.open(tmp_path), threading.Event(), []
     config = config_from(settings(folder, image))

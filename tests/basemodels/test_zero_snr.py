@@ -55,8 +55,8 @@ def test_training_sees_rescaled_betas_and_learns_v(zero, folders):
     assert torch.isfinite(losses).all()
 
 
-@pytest.mark.parametrize("rescale", [0.0, 0.7])
-@pytest.mark.parametrize("name", ["sd1", "sdxl"])
+@pytest.mark.parametrize("rescale", tiers.default([0.0, 0.7], 0.7))
+@pytest.mark.parametrize("name", tiers.default(["sd1", "sdxl"]))
 def test_images_are_those_of_diffusers(zero, folders, name, rescale):
     recipe = Recipe(
         prompt="red apple", negative_prompt="green", seed=3, steps=3, width=SIDE, height=SIDE, guidance=5.0,

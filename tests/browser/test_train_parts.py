@@ -3,6 +3,7 @@
 import os
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from studio.services import base_models
@@ -13,6 +14,7 @@ from tests.browser.conftest import open_studio
 from tests.browser.test_training import settings, wait_for_a_step_after
 
 
+@pytest.mark.full
 def test_lines_plots_and_buttons_of_a_run_are_clicked(context, studio, tmp_path, tmp_path_factory):
     space = Workspace.open(tmp_path / "workspace")
     line = base_models.line_from(space, str(tiny.save("sd1", tmp_path_factory.mktemp("bases"))), {})

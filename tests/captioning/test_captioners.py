@@ -75,7 +75,7 @@ def test_a_stop_ends_it_in_the_middle_of_a_sentence(folders, name):
     assert 2 < captioner.stop.asked < 10, "asked at each word, and once behind them"
 
 
-@pytest.mark.parametrize("name", ["blip", "blip2", "older blip2"])
+@pytest.mark.parametrize("name", tiers.default(["blip", "blip2", "older blip2"]))
 def test_blip_goes_on_from_a_prompt_and_leaves_it_out(folders, name):
     captioner = load(name.split()[-1], folders[name], prompt="A painting  of", max_tokens=12)
     plain = load(name.split()[-1], folders[name], max_tokens=12)

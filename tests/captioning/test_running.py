@@ -146,6 +146,7 @@ def test_batches_get_smaller_when_memory_runs_out_and_nothing_is_lost(dataset, f
     assert all(captions(dataset))
 
 
+@pytest.mark.full
 def test_an_image_that_alone_needs_too_much_is_named_and_the_rest_goes_on(dataset, fake, monkeypatch):
     monkeypatch.setattr(fake, "held", 0)
     report = caption_dataset(dataset, "fake", only=[dataset.file_of(item) for item in dataset.items[:3]])
@@ -245,6 +246,7 @@ def test_two_captioners_side_by_side_one_in_memory_at_a_time(fake, monkeypatch, 
     assert told[-1] == (4, 4, "starter")
 
 
+@pytest.mark.full
 def test_a_comparison_says_what_could_not_be_captioned_and_stops(fake, monkeypatch):
     monkeypatch.setattr(fake, "held", 0)
     stop = threading.Event()
@@ -265,6 +267,7 @@ def test_scores_find_the_caption_that_belongs_to_another_image(tmp_path):
     assert sum(row.similarity for row in wrong.rows) < sum(values) - 0.1 * len(values)
 
 
+@pytest.mark.full
 def test_scores_leave_out_the_trigger_and_name_what_has_no_caption_or_is_broken(tmp_path):
     dataset = copy_sample(Workspace.open(tmp_path), "pixel")
     plain = {row.file: row.similarity for row in score(dataset).rows}

@@ -63,6 +63,7 @@ def peak_of(memory, work) -> int:
     return memory.peak
 
 
+@pytest.mark.full
 def test_any_clip_measures_as_on_the_cpu(images, tmp_path):
     folder = tiny.clip(tmp_path)
     items, shown, found = open_dataset(images).items, tiny.images(2), []

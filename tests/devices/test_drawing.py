@@ -102,6 +102,7 @@ def test_images_are_those_of_the_cpu(folders, adapter_file, source, in_fp32, nam
     assert apart(images[1]["plain"], images[1]["one adapter"]) > 2
 
 
+@pytest.mark.full
 def test_a_sweep_in_one_batch_is_its_images_one_by_one(folders, adapter_file, memory, in_fp32):
     recipe = Recipe(**TINY, base=str(folders("sd1")), adapters=((adapter_file("sd1"), 1.0),))
     swept = draw_strength_sweep(recipe, (0.0, 1.0))
@@ -118,6 +119,7 @@ def test_a_sweep_in_one_batch_is_its_images_one_by_one(folders, adapter_file, me
     assert [apart(*pair) <= 2 for pair in zip(halves, alone)] == [True, True]
 
 
+@pytest.mark.full
 def test_a_grid_and_a_latent_preview(folders, adapter_file, memory):
     recipe = Recipe(**TINY, base=str(folders("sd1")), adapters=((adapter_file("sd1"), 1.0),))
     axes = [Axis("strength", (0.5, 1.0)), Axis("steps", (1, 2))]
@@ -129,6 +131,7 @@ def test_a_grid_and_a_latent_preview(folders, adapter_file, memory):
     assert seen[0].device.type == NAME and preview_latents(base, seen[0]).size == (8, 8)
 
 
+@pytest.mark.full
 def test_a_run_s_result_is_drawn_after_it(folders, images, tmp_path, memory, in_fp32):
     """The export check has sent the base away; the adapters that are attached then come back with it."""
     run(folders("sd1"), images, tmp_path, **{"adapter.text_encoder": True})

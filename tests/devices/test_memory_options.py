@@ -36,7 +36,8 @@ def test_an_offloaded_base_draws_the_same_and_holds_one_block(folders, memory, n
     assert memory.allocated - beside < whole  # not the whole denoiser stays
 
 
-@pytest.mark.parametrize("name", tiers.default(["sd1", "flux-dev", "z-image", "sd3"]))
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["sd1", "flux-dev", "z-image", "sd3"])
 def test_a_run_goes_on_an_offloaded_base(folders, images, tmp_path, memory, name):
     plain = losses(run(folders(name), images, tmp_path / "plain"))
     events = run(f"{folders(name)}?offload=true", images, tmp_path / "offloaded")

@@ -129,6 +129,7 @@ def test_a_run_begins_after_a_check_and_after_another_run(folders, images, tmp_p
         )
 
 
+@pytest.mark.full
 def test_readings_are_waited_for_in_bunches(folders, images, tmp_path, memory, monkeypatch):
     taken, seen, step = [], [], TrainStep.step
 

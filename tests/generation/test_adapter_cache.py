@@ -9,6 +9,7 @@ from studio.errors import AdapterError
 from studio.generation import AppliedAdapter, Recipe, draw, generate
 from studio.generation.adapter_cache import cache_of
 from studio.generation.strength_sweep import at_strength, draw_strength_sweep
+from tests import tiers
 from tests.generation.plain import apart, same
 
 QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
@@ -95,7 +96,9 @@ def test_blocks_have_factors_of_their_own(files, by_hand):
     assert not same(drawn(use), drawn(AppliedAdapter(file=files[0], text_strength=0)))
 
 
-@pytest.mark.parametrize("start, end, steps", [(0.5, 1, {2, 3}), (0, 0.5, {0, 1}), (0.25, 0.5, {1}), (0.5, 0.5, set())])
+@pytest.mark.parametrize(
+    "start, end, steps", tiers.default([(0.25, 0.5, {1}), (0.5, 1, {2, 3}), (0, 0.5, {0, 1}), (0.5, 0.5, set())])
+)
 def test_an_adapter_acts_between_its_start_and_its_end(files, by_hand, start, end, steps):
     base, adapter = by_hand
 
@@ -111,7 +114,7 @@ def test_the_same_file_twice_counts_twice(files):
     assert apart(drawn(one, one), drawn(AppliedAdapter(file=files[0], strength=0.8))) < 1
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", tiers.default([0, 1]))
 def test_a_strength_sweep_is_the_images_one_by_one(files, which):
     recipe = Recipe(**QUICK, adapters=(AppliedAdapter(file=files[which], text_strength=0.5), (files[1 - which], 0.2)))
     strengths = (0.0, 0.5, 1.0, -0.5)

@@ -7,6 +7,7 @@ from studio.adapters import AdapterSpec, attach
 from studio.basemodels import load_base
 from studio.errors import AdapterError, GenerationError
 from studio.generation import Recipe, generate
+from tests import tiers
 from tests.generation.plain import apart, pipeline, same, theirs
 
 QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
@@ -25,7 +26,9 @@ def adapter_file(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("more", [{}, {"negative_prompt": "green", "guidance": 7.0}, {"width": 192, "guidance": 1.0}])
+@pytest.mark.parametrize(
+    "more", tiers.default([{"negative_prompt": "green", "guidance": 7.0}, {}, {"width": 192, "guidance": 1.0}])
+)
 def test_same_pixels_as_the_plain_pipeline(more):
     recipe = Recipe(**QUICK | more)
     assert same(generate(recipe), theirs(pipeline(), recipe))
@@ -38,7 +41,7 @@ def test_strength_zero_gives_the_base_image_to_the_pixel(adapter_file):
     assert same(generate(Recipe(**QUICK)), base), "the adapter was left on"
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize("strength", tiers.default([1.0, 0.5], 0.5))
 def test_saved_adapter_gives_the_same_image_in_diffusers_with_peft(adapter_file, strength):
     recipe = Recipe(**QUICK, adapters=((adapter_file, strength),))
     pipe = pipeline()

@@ -117,6 +117,7 @@ def test_after_moves_of_a_slider_strength_0_is_the_plain_pipelines_image(files, 
     assert plain.keys() == ours.keys() and all(torch.equal(plain[key], ours[key]) for key in plain)
 
 
+@pytest.mark.full
 def test_a_move_there_and_back_gives_the_same_pixels(files):
     """What is kept for the next image must not show in it: neither what was merged nor the words that were read."""
     uses = [

@@ -18,6 +18,7 @@ from studio.errors import AdapterError, GenerationError
 from studio.generation import AppliedAdapter, Recipe, generate
 from studio.generation.cover import read_cover
 from studio.generation.exporting import cannot_bake, export_merged
+from tests import tiers
 from tests.generation.plain import apart, pipeline, theirs
 
 QUICK = {"prompt": "red apple, on a blue background", "steps": 4, "seed": 7}
@@ -80,7 +81,7 @@ def stack(files):
     )
 
 
-@pytest.mark.parametrize("layout", ["diffusers", "kohya"])
+@pytest.mark.parametrize("layout", tiers.default(["diffusers", "kohya"]))
 def test_loras_are_put_together_exactly_and_load_in_diffusers_with_peft(files, pipe, tmp_path, layout):
     uses, path = stack(files), tmp_path / "all.safetensors"
     made = export_merged(uses, load_base(), path, layout=layout)

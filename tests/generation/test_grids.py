@@ -29,6 +29,7 @@ from studio.generation.contact_sheet import (
 from studio.generation.grids import MAX_CELLS, Axis, batches, cells, count, draw_cells, parse_values
 from studio.generation.votes import FILE, cast, next_pair, pairs, tally, votes
 from studio.workspace import remove_folder
+from tests import tiers
 from tests.generation.plain import apart
 from tests.generation.test_adapter_cache import loud
 
@@ -188,7 +189,13 @@ def test_adapters_change_as_seldom_as_can_be(files):
     "axes",
     [
         lambda files: [Axis("strength", (0.0, 0.6, 1.0)), Axis("seed", (7, 8))],
-        lambda files: [Axis("adapter", files), Axis("words", ("red", "green")), Axis("scheduler", ("Euler a", "DDIM"))],
+        tiers.in_full(
+            lambda files: [
+                Axis("adapter", files),
+                Axis("words", ("red", "green")),
+                Axis("scheduler", ("Euler a", "DDIM")),
+            ]
+        ),
     ],
     ids=["in batches", "one by one"],
 )

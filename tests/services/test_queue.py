@@ -58,6 +58,7 @@ def busy():
     return jobs.start("caption", "Captioning", lambda job: job.stop_event.wait(60))
 
 
+@pytest.mark.full
 def test_runs_begin_one_after_the_other_and_a_failing_one_stops_none(workspace):
     shutil.copytree(workspace.datasets / "silhouette", workspace.datasets / "gone")
     runs.start_training(workspace, values=QUICK | {"name": "first"})

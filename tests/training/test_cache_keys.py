@@ -15,6 +15,7 @@ from studio.training.cache import Cache
 from studio.training.config_sections import DataConfig
 from studio.training.distributed import Distributed
 from studio.training.examples import BatchLoader, Row, encode_missing, list_examples
+from tests import tiers
 from tests.basemodels import tiny
 
 # Another value for every setting of the data section, so that a new one can't be forgotten.
@@ -115,7 +116,12 @@ def test_every_setting_of_the_data_is_tried():
     assert set(OTHERS) == set(DataConfig.model_fields) - {"folder"}
 
 
-@pytest.mark.parametrize("setting", OTHERS)
+@pytest.mark.parametrize(
+    "setting",
+    tiers.default(
+        OTHERS, "trigger", "resolution", "flip", "masks", "clip_skip", "caption_variants", "random_crop", "folders"
+    ),
+)
 def test_a_setting_changed_alone_gives_what_an_empty_cache_gives(folder, base, tmp_path, setting):
     used, change = Cache(tmp_path / "used"), {setting: OTHERS[setting]} | WITH.get(setting, {})
     plain = read(folder, base, used)
@@ -149,7 +155,7 @@ def test_a_changed_file_is_another_key(folder, base, tmp_path, changed):
     assert not same(before, after) and same(after, read(folder, base, Cache(tmp_path / "empty"), **settings))
 
 
-@pytest.mark.parametrize("name", ["flux-dev", "z-image"])
+@pytest.mark.parametrize("name", tiers.default(["flux-dev", "z-image"]))
 def test_captions_of_a_text_encoder_that_follows_the_precision_are_kept_apart(name, folder, tmp_path):
     place = tiny.save(name, tmp_path)
     cache = Cache(tmp_path / "cache")

@@ -14,7 +14,6 @@ import pytest
 from studio.errors import RunError
 from studio.training import config_from, config_to_toml, read_events, read_run, train
 from studio.training.distributed import Distributed
-from tests import tiers
 from tests.forking import Forked
 
 # As for two GPUs; where there is none, the processes find the CPU and speak over gloo.
@@ -52,7 +51,8 @@ def settings(quick) -> dict:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("begun", tiers.default([forked, launched]), ids=["forked", "launched"])
+@pytest.mark.full
+@pytest.mark.parametrize("begun", [forked, launched], ids=["forked", "launched"])
 def test_two_processes_make_the_run_that_one_makes(workspace, settings, begun):
     for _ in train(config_from(settings | {"name": "one"}), workspace):
         pass

@@ -99,7 +99,8 @@ def killed_run(workspace, name: str, steps: int, after: float) -> None:
         process.wait()
 
 
-@pytest.mark.parametrize("kills", tiers.default([[3], [1, 3, 2]]))  # steps until each
+@pytest.mark.full
+@pytest.mark.parametrize("kills", [[3], [1, 3, 2]])  # steps until each
 def test_a_run_killed_again_and_again_ends_bit_identical(workspace, quick, kills):
     settings = quick | BUSY | {"training.steps": 12 * len(kills)}  # not through before it is killed
     run_on(config_from(settings | {"name": "whole"}), workspace)

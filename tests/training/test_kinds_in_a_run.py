@@ -35,8 +35,8 @@ def weights_with(base, file):
     [
         tiers.in_full({"adapter.kind": "oft"}),
         {"adapter.kind": "oftv2"},
-        {"adapter.init": "pissa"},
-        {"adapter.rank_stabilized": True, "adapter.alpha": 8},
+        tiers.in_full({"adapter.init": "pissa"}),
+        tiers.in_full({"adapter.rank_stabilized": True, "adapter.alpha": 8}),
     ],
     ids=["oft", "oftv2", "pissa", "rslora"],
 )

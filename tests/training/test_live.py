@@ -50,6 +50,7 @@ def test_losses_are_the_same_to_the_bit_with_and_without_images_in_between(works
     assert alone.keys() == watched.keys() and all(torch.equal(alone[key], watched[key]) for key in alone)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("text", tiers.default([False, True], True))
 def test_an_image_shows_the_weights_as_they_are_now(workspace, quick, words, text):
     """At each checkpoint the live image is the one that the checkpoint's file draws later."""

@@ -71,7 +71,7 @@ def same(one, other) -> bool:
 
 
 @pytest.mark.parametrize("name", ["starter", *tiers.default(tiny.MAKERS, "sdxl", "flux-dev", "z-image")])
-@pytest.mark.parametrize("skip", [1, 2])
+@pytest.mark.parametrize("skip", tiers.default([1, 2], 2))
 def test_training_reads_a_caption_as_an_image_does(bases, images, tmp_path, name, skip):
     base = bases(name)
     examples, reader = loaded(images("red apple", LONG + "blue"), base, Cache(tmp_path / "cache"), clip_skip=skip)

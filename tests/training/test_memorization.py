@@ -12,12 +12,13 @@ from studio.training.events import Warned
 from studio.training.examples import list_examples
 from studio.training.memorization import MemorizationCheck
 from studio.workspace import ASSETS, Workspace
+from tests import tiers
 from tests.basemodels import tiny
 
 PIXEL = ASSETS / "datasets" / "pixel"
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl", "z-image"])
+@pytest.mark.parametrize("name", tiers.default(["sd1", "sdxl", "z-image"]))
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_copy_of_a_training_image_is_reported_and_another_image_is_not(tmp_path, name, flip):
     base = load_base(str(tiny.save(name, tmp_path)), shared=False)

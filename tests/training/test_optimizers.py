@@ -13,6 +13,7 @@ from studio.training import config_from
 from studio.training import optimizers as module
 from studio.training.config_sections import TrainingConfig
 from studio.training.optimizers import Average, lr_factor, make_optimizer, set_learning_rates
+from tests import tiers
 
 
 def factors(**settings) -> list[float]:
@@ -66,7 +67,7 @@ def test_no_schedule_stands_still_or_runs_away(schedule):
 LEARNING = ["adamw", "adafactor", "lion", "prodigy", "schedule-free-adamw", "came", "muon", "prodigy-schedule-free"]
 
 
-@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("name", tiers.default(LEARNING, *LEARNING[:3]))
 def test_every_optimiser_learns(name):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))

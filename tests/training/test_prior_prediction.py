@@ -107,6 +107,7 @@ def test_images_without_a_trigger_to_replace_have_no_such_loss(begun):
     assert torch.equal(one[0][1], two[0][1])
 
 
+@pytest.mark.full
 def test_the_base_draws_the_class_as_before(begun):
     """What the adapter changes about the class prompt is less than half of what it changes without prior prediction."""
     drift = []

@@ -24,7 +24,7 @@ from studio.training.events import Finished, Preview, Started, Step, Validation
 from studio.training.publishing import Publication, PublishingStopped, prepare, upload
 from studio.training.runs import append
 from studio.workspace import Workspace
-from tests import hubs
+from tests import hubs, tiers
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH"
 MINE = "anna/moody-cat"
@@ -315,7 +315,9 @@ def test_without_a_network_one_sentence_says_so_and_the_folder_stays(workspace, 
     assert (job.result.folder / "README.md").is_file()
 
 
-@pytest.mark.parametrize(("status", "part"), [(401, "does not know"), (403, "may not write"), (500, "answer 500")])
+@pytest.mark.parametrize(
+    ("status", "part"), tiers.default([(401, "does not know"), (403, "may not write"), (500, "answer 500")])
+)
 def test_what_the_hub_refuses_is_said_in_one_sentence(workspace, run, monkeypatch, status, part):
     folder = prepare(workspace, "cat", Publication())
     with hub(monkeypatch, status=status), pytest.raises(RunError, match=part) as error:
@@ -323,7 +325,7 @@ def test_what_the_hub_refuses_is_said_in_one_sentence(workspace, run, monkeypatc
     assert "\n" not in str(error.value) and TOKEN not in str(error.value)
 
 
-@pytest.mark.parametrize("token", ["two\nlines", "with space", "ä", "x" * 2000])
+@pytest.mark.parametrize("token", tiers.default(["two\nlines", "with space", "ä", "x" * 2000]))
 def test_what_is_no_token_is_never_sent(workspace, run, monkeypatch, token):
     folder = prepare(workspace, "cat", Publication())
     with hub(monkeypatch) as server, pytest.raises(RunError, match="not a token"):

@@ -50,6 +50,7 @@ def test_one_bad_step_goes_back_to_the_checkpoint_and_on_at_half_the_rate(worksp
     assert any(bad[0] in said and "step 4" in said and "times 0.5" in said for _, said in view.warnings)
 
 
+@pytest.mark.full
 def test_weights_are_clean_after_a_rollback(workspace, quick, monkeypatch):
     asked = steps_of(monkeypatch)
     poison(monkeypatch, lambda bad: asked[-1][0] == 4 and not bad)

@@ -47,7 +47,7 @@ def test_tiny_updates_come_through_that_rounding_to_the_nearest_loses():
     assert weight.float().mean().item() == pytest.approx(1.05, abs=0.003)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", tiers.default(OPTIMIZERS))
 def test_every_optimizer_steps_bfloat16_with_a_state_in_float32(name):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
@@ -84,7 +84,8 @@ def test_a_fresh_adapter_in_bfloat16_changes_nothing(settings):
     )
 
 
-@pytest.mark.parametrize("more", tiers.default([{}, {"training.ema": 0.9}, {"training.optimizer": "prodigy"}]))
+@pytest.mark.full
+@pytest.mark.parametrize("more", [{}, {"training.ema": 0.9}, {"training.optimizer": "prodigy"}])
 def test_a_run_in_bfloat16_resumes_bit_for_bit_and_saves_what_it_trained(workspace, quick, more):
     busy = quick | {"training.weights": "bf16", "adapter.dropout": 0.1, "validation.every": 3} | more
     events = list(train(config_from(busy | {"name": "whole"}), workspace))

@@ -83,6 +83,7 @@ def test_the_loss_is_the_papers_formula_for_both_ends(under_way):
     assert torch.allclose(found, torch.stack(wanted), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.full
 def test_the_two_ends_move_the_prediction_in_opposite_directions(under_way):
     step, plan, reader = under_way
     base = step.base
@@ -113,6 +114,7 @@ def test_a_run_needs_no_images_and_says_what_it_is(slider, workspace):
     assert preflight(config_from(slider), workspace).ready
 
 
+@pytest.mark.full
 def test_it_resumes_bit_for_bit(slider, workspace):
     list(train(config_from(slider | {"name": "whole"}), workspace))
     stop = threading.Event()

@@ -58,6 +58,7 @@ def examples_of(settings, base, cache):
     return config, examples
 
 
+@pytest.mark.full
 def test_a_varied_run_resumes_bit_for_bit(workspace, varied):
     settings = varied | {"training.steps": 4, "validation.every": 2, "validation.fraction": 0.34}
     events = list(train(config_from(settings | {"name": "whole"}), workspace))

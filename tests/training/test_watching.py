@@ -118,6 +118,7 @@ def test_a_runs_folder_tells_its_hardest_images(workspace, quick):
     assert {name for name, _, _ in found} <= {path.name for path in SILHOUETTES.glob("*.png")}
 
 
+@pytest.mark.full
 def test_previews_keep_the_strength_that_their_prompt_names(workspace, quick):
     settings = {"name": "p", "preview.every": 6, "preview.steps": 2, "training.learning_rate": 0.02,
                 "preview.prompts": ["rocket", "rocket @0", "rocket @0.5"]}  # fmt: skip

@@ -216,6 +216,13 @@ def import_files(
     return copy_in(workspace, safe_name(name or "my-images"), list(map(expanded, paths)), progress, stop)
 
 
+def new_name(workspace: Workspace, typed: str, paths: Sequence[str | Path] = ()) -> str:
+    """A name that no dataset has: as typed, else as the zip or the folder is called, else "my-images"."""
+    alone = Path(paths[0]) if len(paths) == 1 else None
+    found = alone.stem if alone and (alone.suffix.lower() == ".zip" or not alone.suffix) else ""
+    return free_path(workspace.datasets, safe_name(typed.strip() or found or "my-images")).name
+
+
 def start_import(workspace: Workspace, name: str, paths: Sequence[str | Path], folder: str = "") -> Job:
     """`import_files` in the background; its result is (the dataset's name, lines on what was skipped, its warnings).
 

@@ -121,6 +121,19 @@ def find(workspace: Workspace, words: str = "", page: int = 0) -> Found:
     return Found(shown, page, pages, len(fitting), len(files), len(fresh))
 
 
+def count_with(workspace: Workspace, adapter: str, since: int = 0) -> int:
+    """How many images were generated with the adapter of this name. since: nanoseconds; older images don't count.
+
+    Of images that are not in the index yet, the newest AT_ONCE are read.
+    """
+    index, files = _read(workspace), newest_files(workspace)
+    recent = [file for file in files if file[1][0] >= since]
+    if fresh := _unread(index, recent)[:AT_ONCE]:
+        _take_in(workspace, index, dict(files), fresh)
+    known = [index[name] for name, _ in recent if name in index]
+    return sum(any(one.rpartition(" ")[0] == adapter for one in entry.adapters) for entry in known)
+
+
 def beside(workspace: Workspace, words: str, name: str, by: int) -> str:
     """The image that stands `by` places after this one among those that fit; "" where there is none."""
     names = [entry.name for entry in _fitting(_read(workspace), newest_files(workspace), words)]

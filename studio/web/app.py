@@ -31,11 +31,12 @@ from studio.server.logs import cut_lines  # noqa: E402
 from studio.server.middleware import Guard  # noqa: E402
 from studio.server.settings import HOME, Settings  # noqa: E402
 from studio.server.visitors import LIFE, Visitors, VisitorsWorkspace  # noqa: E402
+from studio.services import stages  # noqa: E402
 from studio.services.datasets import dataset_choices  # noqa: E402
 from studio.services.jobs import jobs  # noqa: E402
 from studio.web import about, mcp_tools, warm  # noqa: E402
 from studio.web.api import endpoints  # noqa: E402
-from studio.web.components import jobs_bar  # noqa: E402
+from studio.web.components import jobs_bar, steps  # noqa: E402
 from studio.web.components.clickable import clicked  # noqa: E402
 from studio.web.components.context import page_context  # noqa: E402
 from studio.web.components.fields import QUIET  # noqa: E402
@@ -55,7 +56,7 @@ TABS = ("dataset", "train", "generate", "about")
 # The open tab stands in the address, so that a reload and a bookmark find it; it is marked a moment after the event.
 TAB_JS = """() => { setTimeout(() => {
     const open = document.querySelector('#tabs button[role=tab][aria-selected=true]');
-    if (open) history.replaceState(null, '', '#' + open.textContent.trim().toLowerCase());
+    if (open) history.replaceState(null, '', '#' + open.dataset.tabId);
 }, 50); }"""
 VISITORS = "visitors"  # the folder of their workspaces, below the workspace
 
@@ -80,11 +81,13 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
         )
         demo.leave_out(endpoints(workspace))  # first, so that their names are taken as they are
         jobs_bar.build(context)
+        line = steps.build(context)
         with gr.Tabs(elem_id="tabs") as tabs:
             data = dataset_tab.build(context)
             train = train_tab.build(context)
             generate = generate_tab.build(context)
             about.build(context)
+        line.watch(data.choice, tabs)
         context.poller.start()
 
         def open_tab(name):
@@ -104,6 +107,15 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
         def go_generate(run):
             return {tabs: gr.Tabs(selected="generate"), generate.incoming: f"run:{run}"}
 
+        def take_step(name, event: gr.EventData):
+            """A step was clicked, whose tab the browser has opened: the next one takes along what the last one made."""
+            step, now = steps.chosen(event), stages.stages(workspace, name or "")
+            if step == now.next == "train" and now.dataset and now.state not in ("running", "paused"):
+                return {train.dataset: go_train(name)[train.dataset]}
+            if step == now.next == "test":
+                return {generate.incoming: f"run:{now.run}"}
+            return gr.skip()
+
         # When the server closes its stream while an event is being sent, Gradio's client receives nothing until another
         # one is sent; and timers send none while theirs are pending. This one always does.
         gr.Timer(AWAKE).tick(lambda: None, None, None, trigger_mode="multiple", concurrency_limit=None, **QUIET)
@@ -111,7 +123,8 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
         demo.load(open_tab, address, tabs, js="() => location.hash.slice(1)", **QUIET)
         tabs.change(None, None, None, js=TAB_JS, **QUIET)
         data.choice.change(fill_dataset, [data.choice, train.dataset], train.dataset, **QUIET)
-        data.images.start.click(just_generate, None, tabs, **QUIET)
+        data.start.generate.click(just_generate, None, tabs, **QUIET)
+        line.line.click(take_step, data.choice, [train.dataset, generate.incoming], **QUIET)
         data.onward.click(go_train, data.choice, [tabs, train.dataset], **QUIET)
         train.onward.click(go_generate, train.run, [tabs, generate.incoming], **QUIET)
     return demo

@@ -39,6 +39,15 @@ def open_sample(page: Page, name: str) -> None:
     expect(page.locator("#images button.thumbnail-lg").first).to_be_visible()
 
 
+def add_images(page: Page, files, name: str) -> None:
+    """From the card of the first view, into a new dataset of this name."""
+    field = page.locator("#dataset-name input, #dataset-name textarea").first
+    if not field.is_visible():
+        page.locator("#more-ways button").first.click()
+    fill(page, "dataset-name", name)
+    page.locator("#drop-images input[type=file]").set_input_files(files)
+
+
 def caption_everything(page: Page) -> None:
     page.locator("#caption-all").click()
     expect(page.locator("#caption-progress")).to_contain_text("captions written", timeout=FIRST_LOAD)

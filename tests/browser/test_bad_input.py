@@ -35,11 +35,7 @@ def test_bad_setting_is_named_and_the_form_is_kept(kept_page, field, text, part)
 
 @pytest.mark.full
 def test_text_file_named_png_is_refused_and_nothing_is_lost(page, tmp_path):
-    drop = page.locator("#drop-images input[type=file]")
-    page.locator("#add-images button").first.click()
-    clicks.fill(page, "dataset-name", "mine")
-    drop.set_input_files({"name": "notes.png", "mimeType": "image/png", "buffer": b"dear diary"})
-    page.locator("#add").click()
+    clicks.add_images(page, {"name": "notes.png", "mimeType": "image/png", "buffer": b"dear diary"}, "mine")
     expect(page.locator("#added .bad")).to_contain_text("notes.png")
     assert clicks.value(page, "dataset-name") == "mine"
     assert not (tmp_path / "workspace/datasets/mine").exists()
@@ -48,16 +44,12 @@ def test_text_file_named_png_is_refused_and_nothing_is_lost(page, tmp_path):
 def test_good_images_beside_a_bad_one_are_kept(kept_page, home):
     page = kept_page
     clicks.tab(page, "Dataset")
-    page.locator("#add-images button").first.click()
-    clicks.fill(page, "dataset-name", "mine")
-    page.locator("#drop-images input[type=file]").set_input_files(
-        [
-            {"name": "notes.png", "mimeType": "image/png", "buffer": b"dear diary"},
-            {"name": "red.png", "mimeType": "image/png", "buffer": png("red")},
-            {"name": "blue.png", "mimeType": "image/png", "buffer": png("blue")},
-        ]
-    )
-    page.locator("#add").click()
+    files = [
+        {"name": "notes.png", "mimeType": "image/png", "buffer": b"dear diary"},
+        {"name": "red.png", "mimeType": "image/png", "buffer": png("red")},
+        {"name": "blue.png", "mimeType": "image/png", "buffer": png("blue")},
+    ]
+    clicks.add_images(page, files, "mine")
     expect(page.locator("#added")).to_contain_text("Skipped notes.png")
     expect(page.locator("#images button.thumbnail-lg")).to_have_count(2)
     assert len(list((home / "workspace/datasets/mine").glob("*.png"))) == 2

@@ -14,10 +14,16 @@ def test_the_first_page_offers_a_sample_own_images_and_generating(kept_page):
     page = kept_page
     cards = page.locator("#start-cards")
     expect(cards.locator("img").first).to_be_visible()
-    expect(page.locator("#caption-all")).to_be_hidden()  # nothing to caption yet
-    cards.get_by_text("Add images").click()
-    expect(page.locator("#dataset-name")).to_be_visible()
+    expect(cards.locator("img:not([alt]), img[alt='']")).to_have_count(0)
+    expect(cards.locator("#drop-images")).to_be_visible()
+    for later in ("caption-all", "find", "export", "dataset-tabs", "to-train"):  # of a dataset that is open
+        expect(page.locator(f"#{later}")).to_be_hidden()
+    steps = page.locator("#steps")
+    expect(steps.locator("[data-step=dataset]")).to_have_attribute("aria-current", "step")
+    expect(steps).to_contain_text("choose images")
     cards.get_by_text("silhouette").click()
+    expect(steps).to_contain_text("silhouette: 24 images, all with captions")
+    expect(steps.locator(".next")).to_have_attribute("data-step", "train")
     expect(page.locator("#images button.thumbnail-lg").first).to_be_visible()
     expect(cards).to_be_hidden()
     expect(page.locator("#caption-all")).to_be_visible()
@@ -49,6 +55,7 @@ def test_filter_chips_and_keys_edit_one_caption_after_the_other(kept_page, home)
     page.keyboard.type(", crisp")
     page.keyboard.press("PageDown")
     expect(page.locator("#caption label")).to_contain_text("(2 of 3)")
+    expect(images.nth(1)).to_have_class(re.compile("selected"))  # the grid marks the one that is open
     assert f"{first}, crisp" in captions(folder).values()
     page.locator("#large img").click(position={"x": 5, "y": 5})
     page.keyboard.press("ArrowLeft")

@@ -40,7 +40,8 @@ def context(workspace):
     with gr.Blocks() as demo:
         page = page_context(workspace, Settings(workspace=workspace.root, browser=False), demo)
         choice = gr.Dropdown()
-        context = DatasetContext(**vars(page), choice=choice, revision=gr.State(""), requested=gr.State(""))
+        states: dict = {"revision": gr.State(""), "requested": gr.State("")}
+        context = DatasetContext(**vars(page), choice=choice, onward=gr.Button(), **states)
         context.captions = captions.build(context)
         with gr.Tabs():
             context.images = images.build(context)
@@ -110,7 +111,7 @@ def listing(**changed):
 def test_removing_an_image_opens_the_one_that_takes_its_place(context, workspace):
     """It used to leave the removed image open, with a traceback in the log."""
     part, grid = image_editor.build(context), context.images
-    files = grid.show(0, *listing())[grid.shown]
+    files = grid.show(0, "", *listing())[grid.shown]
     assert [file for file, _ in files] == ["one.png", "two.png", "zero.png"]
     for removed, following in (("ink/two.png", "ink/zero.png"), ("ink/zero.png", "ink/one.png"), ("ink/one.png", "")):
         news = part.remove_image(removed, 0, files, *listing())
@@ -123,7 +124,7 @@ def test_removing_an_image_opens_the_one_that_takes_its_place(context, workspace
 
 def test_the_next_image_comes_after_one_that_its_new_caption_took_out_of_the_filter(context):
     part, only = image_editor.build(context), listing(captioned="Without caption")
-    files = context.images.show(0, *only)[context.images.shown]
+    files = context.images.show(0, "", *only)[context.images.shown]
     assert [file for file, _ in files] == ["two.png", "zero.png"]
     news = part.show_next("ink/two.png", "a caption", "ink/two.png\n", "", 0, files, *only)
     assert news[part.picked] == "ink/zero.png" and news[context.images.shown] == [["zero.png", ""]]
@@ -155,7 +156,7 @@ def test_what_became_of_every_file_stands_above_the_images(context, workspace):
     (folder / "art.tga").write_bytes(b"x")
     frames = [Image.new("L", (64, 64), grey) for grey in (0, 255)]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
-    listed = context.images.show(0, "ink", *(part.value for part in context.images.listing[1:]))
+    listed = context.images.show(0, "", "ink", *(part.value for part in context.images.listing[1:]))
     html = listed[context.images.summary]
     assert "<b>4</b> images · <b>1</b> with a caption · 1 file left out, 1 file of another kind (notes&lt;b&gt;" in html
     assert "Left out: art.tga: .tga files are not read" in html

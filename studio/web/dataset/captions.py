@@ -35,14 +35,16 @@ class Captions:
         self.word = gr.HTML(elem_id="trigger-report")
         with gr.Row():
             self.caption = gr.Button("Caption", variant="primary", elem_id="caption-all", min_width=120)
-            self.stop = gr.Button("Stop", interactive=False, elem_id="stop-captions", min_width=80)
+            self.stop = gr.Button("Stop", visible=False, elem_id="stop-captions", min_width=80)
+        self.why = gr.HTML(elem_id="why-no-captions", padding=False)
         self.progress = gr.HTML(elem_id="caption-progress")
 
     def wire(self) -> None:
         context = self.context
-        watched = [self.seen, self.caption, self.stop, self.progress, context.revision]
+        watched = [self.seen, self.caption, self.stop, self.why, self.progress, context.revision]
         context.poller.watch(self.watch, [self.seen, context.choice], watched)
         context.demo.load(self.watch, [self.seen, context.choice], watched, concurrency_limit=None, **QUIET)
+        context.revision.change(self.show_next, context.choice, [self.caption, context.onward], **QUIET)
         inputs = [context.choice, self.trigger, *self.form.inputs]
         self.caption.click(self.start, inputs, [self.caption, self.stop, self.progress, self.seen], **QUIET)
         self.stop.click(halt, None, None, **QUIET)
@@ -53,7 +55,7 @@ class Captions:
         captioning.caption_dataset(self.workspace, dataset, word or "", **self.form.chosen(*chosen))
         return {
             self.caption: gr.update(interactive=False),
-            self.stop: gr.update(interactive=True),
+            self.stop: gr.update(visible=True),
             self.progress: note("Starting."),
             self.seen: NOTHING_SHOWN,
         }
@@ -66,16 +68,27 @@ class Captions:
         if active and newest and newest.name == dataset and datasets.is_large(self.workspace, dataset):
             now = last[0] if last else now  # its grid follows at the end
         job = newest.job if newest else None
-        state = now, busy and id(busy), job and (id(job), job.state, job.done, job.message)
+        of_this = newest is not None and newest.name == dataset
+        state = now, busy and id(busy), of_this, job and (id(job), job.state, job.done, job.message)
         if state == last:
             return gr.skip()
-        updates = {
+        why = f"Captioning waits: {busy.title} is still going on." if busy and busy is not active else ""
+        return {
             self.seen: state,
             self.caption: gr.update(interactive=busy is None),
-            self.stop: gr.update(interactive=active is not None),
+            self.stop: gr.update(visible=active is not None),
+            self.why: note(why),
             self.context.revision: now,
+            self.progress: job_report(job) if of_this else note(job.title + ".") if active else "",
         }
-        return updates | ({self.progress: job_report(job)} if job else {})
+
+    def show_next(self, dataset):
+        """The one button that leads on: captions while any is missing, then training."""
+        missing = False
+        with suppress(StudioError):
+            missing = bool(dataset) and not all(item.caption for item in datasets.view(self.workspace, dataset).items)
+        first, second = gr.update(variant="primary"), gr.update(variant="secondary")
+        return {self.caption: first if missing else second, self.context.onward: second if missing else first}
 
     def check_trigger(self, candidate):
         if not (candidate or "").strip():

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from studio.web.dataset.captions import Captions
     from studio.web.dataset.image_editor import ImageEditor
     from studio.web.dataset.images import Images
+    from studio.web.dataset.imports import Import
 
 
 @dataclass
@@ -22,6 +23,8 @@ class DatasetContext(PageContext):
     choice      the name of the dataset that is open
     revision    another text whenever the dataset has changed
     requested   "dataset/file" of an image to open, from another part
+    onward      the button that goes on to training
+    imports     the report of the newest import
     captions    the trigger word, and the captioner with its settings
     images      the page of images that is shown, and its filter
     editor      the image that is open
@@ -30,6 +33,8 @@ class DatasetContext(PageContext):
     choice: gr.Dropdown
     revision: gr.State
     requested: gr.State
+    onward: gr.Button
+    imports: Import = field(init=False)
     captions: Captions = field(init=False)
     images: Images = field(init=False)
     editor: ImageEditor = field(init=False)

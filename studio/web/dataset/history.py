@@ -19,13 +19,13 @@ NOTHING = empty("No change yet", "Every edit, captioning and removal is listed h
 
 
 class UndoBar:
-    """Two buttons that name what they would undo or redo."""
+    """Two buttons that name what they would undo or redo; there is none where there is nothing."""
 
     def __init__(self, context: DatasetContext):
         self.context, self.workspace = context, context.workspace
-        with gr.Row(elem_classes="undo"):
-            self.undo = gr.Button("Undo", size="sm", interactive=False, elem_id="undo", min_width=80)
-            self.redo = gr.Button("Redo", size="sm", interactive=False, elem_id="redo", min_width=80)
+        with gr.Row(elem_classes="undo once-open"):
+            self.undo = gr.Button("Undo", size="sm", visible=False, elem_id="undo", min_width=80)
+            self.redo = gr.Button("Redo", size="sm", visible=False, elem_id="redo", min_width=80)
 
     def wire(self) -> None:
         choice, revision = self.context.choice, self.context.revision
@@ -41,7 +41,7 @@ class UndoBar:
         except StudioError:
             labels = "", ""
         return {
-            button: gr.update(value=f"{word}: {_short(label)}" if label else word, interactive=bool(label))
+            button: gr.update(value=f"{word}: {_short(label)}" if label else word, visible=bool(label))
             for button, word, label in zip((self.undo, self.redo), ("Undo", "Redo"), labels)
         }
 

@@ -12,7 +12,7 @@ from studio.web.components.fields import QUIET
 from studio.web.components.html import empty, note
 from studio.web.dataset import views
 from studio.web.dataset.context import DatasetContext
-from studio.web.dataset.images import PAGE
+from studio.web.dataset.images import PAGE, place_in
 from studio.web.errors import show_errors
 
 UNPICKED = empty("No image selected", "Click one to see it large and to edit its caption.")
@@ -46,7 +46,7 @@ class ImageEditor:
         self.context, self.workspace, self.images = context, context.workspace, context.images
         with self.images.side:
             self.batch = gr.State("")
-            self.picked, self.loaded = gr.Textbox(visible=False), gr.Textbox(visible=False)
+            self.picked, self.loaded = self.images.picked, gr.Textbox(visible=False)
             self.blank = gr.HTML(UNPICKED)
             with gr.Column(visible=False) as self.editor:
                 self.large = gr.Image(
@@ -85,7 +85,7 @@ class ImageEditor:
         editing = [self.picked, self.caption, self.loaded, self.batch]
         placed = [images.page, images.shown, *images.listing]
         both = [*images.outputs, *self.outputs]
-        images.grid.select(self.open_selected, [images.shown, *images.listing], self.outputs, **QUIET)
+        images.grid.select(self.open_selected, [self.picked, images.shown, *images.listing], self.outputs, **QUIET)
         # `change` and not `input`, which Gradio does not send for text that is pasted with the mouse.
         self.caption.change(
             self.typed, editing, [self.saved, self.loaded, self.tokens, self.chips], trigger_mode="always_last", **QUIET
@@ -102,7 +102,8 @@ class ImageEditor:
             **QUIET,
         )
         self.remove.click(self.remove_image, [self.picked, *placed], [*both, revision], **QUIET)
-        context.requested.change(self.open_requested, context.requested, self.outputs, **QUIET)
+        wanted = [context.requested, images.shown]
+        context.requested.change(self.open_requested, wanted, [*self.outputs, images.grid], **QUIET)
         revision.change(self.refresh, [self.picked, self.caption, self.loaded, context.choice], self.outputs, **QUIET)
         context.demo.load(None, None, None, js=KEYS_JS)
 
@@ -147,20 +148,21 @@ class ImageEditor:
         }
 
     @show_errors
-    def open_selected(self, event: gr.SelectData, files, *listing):
+    def open_selected(self, event: gr.SelectData, picked, files, *listing):
         index = event.index if isinstance(event.index, int) else -1
-        if not 0 <= index < len(files):
+        if not 0 <= index < len(files) or f"{listing[0]}/{files[index][0]}" == picked:  # marked after Next, say
             return gr.skip()
         dataset, items = self.images.listed(*listing)
         return self.opened(dataset, items, datasets.find_item(dataset, files[index][0]))
 
     @show_errors
-    def open_requested(self, key):
+    def open_requested(self, key, shown):
         name, file = split_key(key)
         if not file:
             return gr.skip()
         dataset = datasets.view(self.workspace, name)
-        return self.opened(dataset, [], datasets.find_item(dataset, file))
+        marked = {self.images.grid: gr.update(selected_index=place_in(shown, name, key))}
+        return self.opened(dataset, [], datasets.find_item(dataset, file)) | marked
 
     @show_errors
     def refresh(self, key, text, loaded, current):
@@ -206,7 +208,7 @@ class ImageEditor:
         updates = {self.loaded: as_loaded(key, text)}
         if name != listing[0] or [file, one_line(text)] in files:
             return updates
-        return updates | self.images.updates(*self.images.listed(*listing), number)
+        return updates | self.images.updates(*self.images.listed(*listing), number, key)
 
     @show_errors
     def show_previous(self, *given):
@@ -229,7 +231,11 @@ class ImageEditor:
         if not 0 <= index < len(items):
             return gr.skip()
         turned = changed or index // PAGE != number or [file, one_line(text)] not in files
-        updates = self.images.updates(dataset, items, index // PAGE) if turned else {}
+        now = f"{dataset.name}/{dataset.file_of(items[index])}"
+        if turned:
+            updates = self.images.updates(dataset, items, index // PAGE, now)
+        else:
+            updates = {self.images.grid: gr.update(selected_index=place_in(files, dataset.name, now))}
         return updates | self.opened(dataset, items, items[index])
 
     @show_errors
@@ -268,7 +274,8 @@ class ImageEditor:
             return self.closed() | revision
         index = min(index, len(items) - 1)
         following = self.opened(dataset, items, items[index]) if items else self.closed()
-        return self.images.updates(dataset, items, max(0, index) // PAGE) | following | revision
+        grid = self.images.updates(dataset, items, max(0, index) // PAGE, following[self.picked])
+        return grid | following | revision
 
 
 def build(context: DatasetContext) -> ImageEditor:

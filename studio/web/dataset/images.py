@@ -11,7 +11,6 @@ from studio.services import datasets
 from studio.services.thumbnails import thumbnail
 from studio.web.components.fields import QUIET, UNQUEUED, gallery
 from studio.web.components.html import first_lines, note
-from studio.web.dataset import start
 from studio.web.dataset.context import DatasetContext
 
 PAGE = 48  # images on one page of the grid
@@ -23,6 +22,7 @@ SORTS = {
     "Aspect ratio": "aspect",
 }
 SHOWN = ["All", "Without caption", "With caption"]
+SKELETON = f'<div class="cells-to-come" aria-hidden="true">{"<i></i>" * 12}</div>'  # where the images will stand
 TAGS = 500  # offered to choose from; any other can be typed
 
 
@@ -95,6 +95,7 @@ def _tag(value) -> str:
 class Images:
     """The sub-tab. image_editor.py fills `side`, the column beside the grid.
 
+    picked    "dataset/file" of the image that is open beside the grid, which is marked in it
     shown     [file, caption] of each image on the page that is open, so that a click names an image, not a position
     listing   the fields that decide which images are listed, in which order: what `listed` takes the values of
     """
@@ -103,30 +104,41 @@ class Images:
         self.context, self.workspace = context, context.workspace
         with gr.Tab("Images", id="images", elem_id="tab-images"):
             self.page, self.shown = gr.State(0), gr.State([])
-            self.start = start.cards()
-            with gr.Column(visible=False) as self.fields:
-                self.filter = ImageFilter()
+            self.picked = gr.Textbox(visible=False)
+            self.filter = ImageFilter()
             with gr.Row(equal_height=False):
                 with gr.Column(scale=6, min_width=320, elem_classes="middle"):
                     self.summary = gr.HTML(elem_id="dataset-summary")
+                    gr.HTML(SKELETON, elem_id="skeleton", padding=False)
                     self.grid = gallery("images", allow_preview=False)
                     with gr.Row(visible=False) as self.pager:
                         self.back = gr.Button("← Previous page", size="sm", min_width=90, elem_id="previous-page")
                         self.where = gr.HTML(elem_id="page")
                         self.forth = gr.Button("Next page →", size="sm", min_width=90, elem_id="next-page")
-                self.side = gr.Column(scale=4, min_width=280, visible=False, elem_classes="side")
+                self.side = gr.Column(scale=4, min_width=280, elem_classes="side")
         self.listing = [context.choice, self.filter.sort, self.filter.descending, *self.filter.inputs]
-        placed = [self.summary, self.grid, self.page, self.shown, self.pager, self.where, self.back, self.forth]
-        self.outputs = [self.start, self.fields, *placed, self.side]
+        self.outputs = [
+            self.summary,
+            self.grid,
+            self.page,
+            self.shown,
+            self.pager,
+            self.where,
+            self.back,
+            self.forth,
+        ]
 
     def wire(self) -> None:
         choice, revision, fields = self.context.choice, self.context.revision, self.filter
         for field in self.listing[1:]:
-            field.change(self.show_first, self.listing, self.outputs, trigger_mode="always_last", **UNQUEUED)
-        revision.change(self.show, [self.page, *self.listing], self.outputs, **QUIET)
+            field.change(
+                self.show_first, [self.picked, *self.listing], self.outputs, trigger_mode="always_last", **UNQUEUED
+            )
+        placed = [self.page, self.picked, *self.listing]
+        revision.change(self.show, placed, self.outputs, **QUIET)
         revision.change(self.offer_tags, choice, [fields.has, fields.lacks], **QUIET)
-        self.back.click(self.show_previous, [self.page, *self.listing], self.outputs, **UNQUEUED)
-        self.forth.click(self.show_next, [self.page, *self.listing], self.outputs, **UNQUEUED)
+        self.back.click(self.show_previous, placed, self.outputs, **UNQUEUED)
+        self.forth.click(self.show_next, placed, self.outputs, **UNQUEUED)
 
     def listed(self, dataset, by, descending, *filtered) -> tuple[Any, list[Any]]:
         """(the dataset, the items that the filter lets through, in their order). Raises StudioError."""
@@ -135,11 +147,11 @@ class Images:
         opened = datasets.view(self.workspace, dataset)
         return opened, sort_items(select(opened, filter_of(*filtered)), SORTS.get(by, "name"), bool(descending))
 
-    def show(self, number, dataset, *rest):
+    def show(self, number, picked, dataset, *rest):
         if not dataset:
-            return gr.skip()
+            return {self.summary: "", self.grid: gr.update(value=[], visible=False), self.shown: [], self.page: 0}
         try:
-            return self.updates(*self.listed(dataset, *rest), number)
+            return self.updates(*self.listed(dataset, *rest), number, picked)
         except StudioError as error:  # a pattern that is half typed, or a dataset that was deleted
             return {self.summary: note(str(error), bad=True)}
 
@@ -152,25 +164,22 @@ class Images:
     def show_next(self, number, *given):
         return self.show(number + 1, *given)
 
-    def updates(self, opened, items: list[Any], number: int) -> dict[Any, Any]:
-        """Of all `outputs`, for this page of these items."""
+    def updates(self, opened, items: list[Any], number: int, picked: str | None = "") -> dict[Any, Any]:
+        """Of all `outputs`, for this page of these items. picked: as `picked` will be."""
         last = max(0, (len(items) - 1) // PAGE)
         number = min(max(0, number), last)
         here = items[number * PAGE : (number + 1) * PAGE]
         cells = [(str(thumbnail(self.workspace, item.path)), item.caption or "no caption") for item in here]
-        first = number * PAGE + 1
+        first, shown = number * PAGE + 1, [[opened.file_of(item), item.caption] for item in here]
         return {
-            self.start: gr.update(visible=False),
-            self.fields: gr.update(visible=True),
             self.summary: _summary(opened, len(items)),
-            self.grid: gr.update(value=cells, visible=bool(cells), selected_index=None),
+            self.grid: gr.update(value=cells, visible=bool(cells), selected_index=place_in(shown, opened.name, picked)),
             self.page: number,
-            self.shown: [[opened.file_of(item), item.caption] for item in here],
+            self.shown: shown,
             self.pager: gr.update(visible=last > 0),
             self.where: note(f"{first:,}–{first + len(here) - 1:,} of {len(items):,}"),
             self.back: gr.update(interactive=number > 0),
             self.forth: gr.update(interactive=number < last),
-            self.side: gr.update(visible=True),
         }
 
     def offer_tags(self, dataset):
@@ -189,6 +198,11 @@ def build(context: DatasetContext) -> Images:
     part = Images(context)
     part.wire()
     return part
+
+
+def place_in(shown: list[list[str]], dataset: str, picked: str | None) -> int | None:
+    """Where the image that is open stands on a page of the grid; None when it isn't on it."""
+    return next((place for place, (file, _) in enumerate(shown) if f"{dataset}/{file}" == picked), None)
 
 
 def _summary(opened, listed: int) -> str:

@@ -12,7 +12,7 @@ from studio.web.components.context import PageContext
 from studio.web.components.fields import QUIET
 from studio.web.components.html import progress_bar
 
-SILENT = ("thumbnails", "about", "history")  # short, and not waited for
+SILENT = ("thumbnails", "about", "history", "example")  # short, and not waited for; or of jobs that are shown
 RATES = {"train": "steps", "caption": "images", "health": "images", "score": "captions", "import": "images"}
 SETTLED = 3  # seconds until a rate is shown
 COUNTED = 100_000  # totals above this are parts or bytes, and shown as a share

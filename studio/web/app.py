@@ -53,11 +53,6 @@ from studio.workspace import ASSETS, FOLDERS, SERVED, Workspace, keep_private, s
 AWAKE = 5  # seconds
 SWITCH = 0.001  # seconds until busy threads let the one that answers have its turn; Python's own 5 ms add up
 TABS = ("dataset", "train", "generate", "about")
-# The open tab stands in the address, so that a reload and a bookmark find it; it is marked a moment after the event.
-TAB_JS = """() => { setTimeout(() => {
-    const open = document.querySelector('#tabs button[role=tab][aria-selected=true]');
-    if (open) history.replaceState(null, '', '#' + open.dataset.tabId);
-}, 50); }"""
 VISITORS = "visitors"  # the folder of their workspaces, below the workspace
 
 
@@ -87,7 +82,7 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
             train = train_tab.build(context)
             generate = generate_tab.build(context)
             about.build(context)
-        line.watch(data.choice, tabs)
+        line.watch(data.choice)
         example.wire(tabs, data, train, generate)
         context.poller.start()
 
@@ -122,7 +117,6 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
         gr.Timer(AWAKE).tick(lambda: None, None, None, trigger_mode="multiple", concurrency_limit=None, **QUIET)
         address = gr.Textbox(visible=False)
         demo.load(open_tab, address, tabs, js="() => location.hash.slice(1)", **QUIET)
-        tabs.change(None, None, None, js=TAB_JS, **QUIET)
         data.choice.change(fill_dataset, [data.choice, train.dataset], train.dataset, **QUIET)
         data.start.generate.click(just_generate, None, tabs, **QUIET)
         line.line.click(take_step, data.choice, [train.dataset, generate.incoming], **QUIET)

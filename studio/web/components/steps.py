@@ -34,10 +34,20 @@ element.addEventListener('click', event => {
   trigger('click', {act: 'go', arg: step.dataset.step});
 });
 new MutationObserver(mark).observe(element, {childList: true, subtree: true});
-window.studioMarkStep = mark;
-mark();
+// The open tab also stands in the address, so that a reload and a bookmark find it.
+const opened = () => {
+  mark();
+  const open = document.querySelector('#tabs button[role=tab][aria-selected=true]');
+  if (open) history.replaceState(null, '', '#' + open.dataset.tabId);
+};
+const follow = () => {
+  const bar = document.querySelector('#tabs [role=tablist]');
+  if (!bar) return setTimeout(follow, 50);
+  mark();
+  new MutationObserver(opened).observe(bar, {attributes: true, subtree: true, attributeFilter: ['aria-selected']});
+};
+follow();
 """
-MARK_JS = "() => { setTimeout(() => window.studioMarkStep?.(), 60); }"  # after the tabs have changed
 
 
 class StepsLine:
@@ -48,13 +58,12 @@ class StepsLine:
         self.seen = gr.State(None)
         self.line = clickable_html("steps", steps_html(Stages()), script=_JS)
 
-    def watch(self, dataset: gr.Dropdown, tabs: gr.Tabs) -> None:
+    def watch(self, dataset: gr.Dropdown) -> None:
         """dataset: names the one that is open."""
         inputs, outputs = [dataset, self.seen], [self.seen, self.line]
         self.context.poller.watch(self.look, inputs, outputs)
         # Not the poller's next turn: a person who has just opened a dataset looks here.
         dataset.change(self.look, inputs, outputs, concurrency_limit=None, trigger_mode="always_last", **QUIET)
-        tabs.change(None, None, None, js=MARK_JS, **QUIET)
 
     def look(self, dataset: str | None, last: Any) -> Any:
         now = repr(stages.stamp(self.workspace, dataset or ""))

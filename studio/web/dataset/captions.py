@@ -79,7 +79,7 @@ class Captions:
             self.stop: gr.update(visible=active is not None),
             self.why: note(why),
             self.context.revision: now,
-            self.progress: job_report(job) if of_this else note(job.title + ".") if active else "",
+            self.progress: job_report(newest.job) if newest and of_this else note(active.title + ".") if active else "",
         }
 
     def show_next(self, dataset):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from studio.basemodels import Family
+from studio.text import pluralize
 from studio.training.batch_sampler import BatchSampler
 from studio.training.config import RunConfig
 from studio.training.defaults import usual_line
@@ -27,6 +28,7 @@ def setup_line(
     own, other = (len({e.item.path for e in examples if e.regularization is kind}) for kind in (False, True))
     buckets = ", ".join(f"{w} × {h}: {plan.in_bucket[w, h]}" for w, h in plan.places)
     beside = f" and as often {other} regularization images" if other else ""
+    apart = f", {pluralize(len(chosen.held_out), 'image')} held out for validation" if chosen.held_out else ""
     many = f" on {distributed.count} processes" if distributed.count > 1 else ""
     settings = config.training
     epochs, _ = plan.times_seen(settings.steps * settings.batch_size * settings.accumulation)
@@ -34,7 +36,8 @@ def setup_line(
     account = " ".join([*folders, *about_variety(examples), *chosen.accounts])
     length = f"{settings.steps:,} steps, {epochs:.3g} epochs."
     usual = usual_line(config)
-    return f"{own} images{beside} ({buckets}){many}. {length} {account} {base.placed()} {besides} {usual}".strip()
+    images = f"{own} images{beside} ({buckets}){apart}{many}."
+    return f"{images} {length} {account} {base.placed()} {besides} {usual}".strip()
 
 
 def result_line(

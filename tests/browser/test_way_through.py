@@ -2,9 +2,11 @@
 
 import io
 
+import pytest
 from PIL import Image, ImageChops
 from playwright.sync_api import expect
 
+from studio.workspace import ASSETS
 from tests.browser import clicks
 
 
@@ -19,6 +21,10 @@ def test_whole_way_by_clicking(page, tmp_path):
     clicks.start_run(page, "ink", steps=20)
     clicks.run_state(page, "finished")
     expect(page.locator("#status")).to_contain_text("20 of 20")
+    expect(page.locator("#status")).to_contain_text("2 images held out for validation")
+    steps = page.locator("#steps")
+    expect(steps.locator("[data-step=train]")).to_contain_text("ink: finished")
+    expect(steps.locator(".next")).to_have_attribute("data-step", "test")
     expect(page.locator("#loss svg path.train")).to_have_count(1)
 
     page.locator("#to-generate").click()
@@ -32,8 +38,53 @@ def test_whole_way_by_clicking(page, tmp_path):
     clicks.set_strength(page, 0, 1.0)
     strong = fetch(page, clicks.draw(page))
     expect(page.locator("#recipe")).to_contain_text("ink at 1")
+    expect(steps.locator("[data-step=test]")).to_contain_text("with ink")
     assert weak.size == strong.size == bare.size
     assert differ(weak, strong) and differ(weak, bare)
+
+
+@pytest.mark.full
+def test_whole_way_by_keyboard_alone(page, tmp_path):
+    """Own images, captions, a run, and an image with and without it: Tab, Enter and what is typed."""
+    files = [str(path) for path in sorted((ASSETS / "datasets" / "silhouette").glob("*.png"))[:6]]
+    reach(page, "#drop-images button")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(files)
+    expect(page.locator("#images button.thumbnail-lg")).to_have_count(6)
+
+    reach(page, "#caption-all")
+    page.keyboard.press("Enter")
+    expect(page.locator("#caption-progress")).to_contain_text("6 captions written", timeout=clicks.FIRST_LOAD)
+    assert len(list((tmp_path / "workspace/datasets/my-images").glob("*.txt"))) == 6
+    reach(page, "#to-train")
+    page.keyboard.press("Enter")
+    expect(page.locator("#train-dataset input")).to_have_value("my-images")
+    reach(page, "#training-steps input")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("8")
+    reach(page, "#start")
+    page.keyboard.press("Enter")
+    clicks.run_state(page, "finished")
+
+    reach(page, "#to-generate")
+    page.keyboard.press("Enter")
+    expect(page.locator("#strength-0")).to_contain_text("my-images")
+    reach(page, "#prompt textarea")
+    page.keyboard.type("red apple, on a blue background")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#image img")).to_be_visible(timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#without img")).to_be_visible()
+
+
+def reach(page, target: str, most: int = 300) -> None:
+    """Press Tab until the focus is on what fits."""
+    expect(page.locator(target).first).to_be_visible()
+    for _ in range(most):
+        if page.evaluate("target => !!document.activeElement?.matches(target)", target):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{target} was not reached by {most} times Tab")
 
 
 def fetch(page, address: str) -> Image.Image:

@@ -72,7 +72,7 @@ def findings(found: Sequence, named: Mapping[str, str], link: Callable[[str], st
 
 
 def _cell(file: str, detail: str, source: str | None, end: str = "", box: str = "") -> str:
-    image = _image(source) or '<div class="no-image">no image</div>'
+    image = _image(source, file) or '<div class="no-image">no image</div>'
     words = f"<small>{escape(detail)}</small>" if detail else ""
     return f'<li class="cell{end}">{image}<label>{box} {escape(file)}</label>{words}</li>'
 
@@ -156,7 +156,7 @@ def comparison(files: Sequence[str], results: Sequence, sources: Sequence[str]) 
         for number, one in enumerate(results)
     )
     rows = "".join(
-        f'<tr><th><img src="{escape(source)}" alt=""><small>{escape(file)}</small></th>'
+        f'<tr><th><img src="{escape(source)}" alt="{escape(file)}"><small>{escape(file)}</small></th>'
         + "".join(f"<td>{escape(one.captions[place])}</td>" for one in results)
         + "</tr>"
         for place, (file, source) in enumerate(zip(files, sources))
@@ -167,12 +167,12 @@ def comparison(files: Sequence[str], results: Sequence, sources: Sequence[str]) 
 def worst_captions(rows: Sequence, link: Callable[[str], str | None], most: int = 24) -> str:
     """The captions that fit their images least; a click opens the image."""
     cells = "".join(
-        f'<li class="cell">{_image(link(row.file))}{button("open", row.file, row.file, "link")}'
+        f'<li class="cell">{_image(link(row.file), row.file)}{button("open", row.file, row.file, "link")}'
         f"<small>{row.similarity:.2f} · {escape(row.caption[:120])}</small></li>"
         for row in rows[:most]
     )
     return f'<ul class="cells">{cells}</ul>'
 
 
-def _image(source: str | None) -> str:
-    return f'<img src="{escape(source)}" alt="" loading="lazy">' if source else ""
+def _image(source: str | None, file: str) -> str:
+    return f'<img src="{escape(source)}" alt="{escape(file)}" loading="lazy">' if source else ""

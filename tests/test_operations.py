@@ -22,6 +22,8 @@ ROOT = Path(__file__).parent.parent
 # Operations that no handler of the page calls by this name: what it calls instead, below the operation, and why.
 NOT_ON_THE_PAGE = {
     "run_scorecard": "the run's view, which holds verdict and scores",
+    "compare_rerun": "comparison_of, as a sentence",
+    "image_influence": "measured_images, a sentence each",
     "run_words": "words_of, as a table with its sentences",
     "list_datasets": "dataset_choices, with labels",
     "open_dataset": "datasets.view, which reads a large dataset once",

@@ -28,6 +28,8 @@ WITHOUT = {
     "merge_into_checkpoint": "the command merge-checkpoint takes files of this machine",
     "extract_lora": "the command extract takes files of this machine",
     "start_training": "the command train, which shows the run",
+    "check_rerun": "reproduce --dry-run",
+    "reproduce_run": "the command reproduce, which shows the run",
     "check_settings": "train --dry-run",
     "check_report": "train --dry-run prints it",
     "stop_training": "Ctrl-C, in the terminal where it runs",
@@ -109,5 +111,5 @@ def _answer(operation: Operation, workspace: Any, result: Any) -> Any:
             return str(found) if operation.file else operation.answered(workspace, found)
         return result.as_answer()
     if operation.file:
-        return [str(one) for one in result]
+        return str(result) if isinstance(result, Path) else [str(one) for one in result]
     return operation.answered(workspace, result)

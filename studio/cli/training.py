@@ -104,7 +104,7 @@ def train(
             say(usual_line(config))
     with stop_on_signals() as stop:
         last = ""
-        for kind, line in _lines(train(config, space, stop=stop, folder=folder), folder):
+        for kind, line in course(train(config, space, stop=stop, folder=folder), folder):
             say(line)
             last = kind
     adapter = read_run_folder(folder).adapter
@@ -194,7 +194,7 @@ def _change(text: str) -> tuple[str, Any]:
         raise ConfigError(f'{key}: not a list; write it like ["one", "two"] (you gave {value[:60]!r}).') from error
 
 
-def _lines(events: Iterable, folder: Path) -> Iterator[tuple[str, str]]:
+def course(events: Iterable, folder: Path) -> Iterator[tuple[str, str]]:
     """(kind, line) for the events worth a line; what it says is read from the run folder, as the page reads it."""
     from studio.training import read_run_folder
 

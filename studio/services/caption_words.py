@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from studio.errors import RunError
-from studio.services.jobs import Job, followed, jobs, latest, remember
+from studio.services.jobs import Job, followed, jobs, remember
 from studio.services.operations import operation
 from studio.services.parameters import AnyRun
 from studio.services.runs import run_view
@@ -61,9 +61,3 @@ def words_of(workspace: Workspace, name: str) -> Any:
     from studio.training.caption_words.effects import read
 
     return read(workspace.runs / name)
-
-
-def measuring_of(kind: str, name: str) -> Job | None:
-    """The newest job of this kind ("words", "influence") about the run, also after its end."""
-    newest = latest.get(kind)
-    return newest.job if newest and newest.name == name else None

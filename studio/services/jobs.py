@@ -233,6 +233,12 @@ def remember(job: Job, name: str) -> None:
     latest[job.kind] = Latest(job, name)
 
 
+def newest_about(kind: str, name: str) -> Job | None:
+    """The newest job of this kind, also after its end, if it is about the dataset or run `name`."""
+    newest = latest.get(kind)
+    return newest.job if newest and newest.name == name else None
+
+
 def stop_job(kind: str) -> bool:
     """Ask the running job of this kind to stop; False when none runs. The job ends after its current step."""
     job = running(kind)

@@ -54,13 +54,13 @@ def prompts_for(workspace: Workspace, base: str, current: str) -> str | None:
     return "\n".join(prompts_of(variant_of(base_models.line_of(workspace, base))))
 
 
-def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
+def config_of(workspace: Workspace, values: dict[str, Any], whole: bool = False) -> "RunConfig":
     """The RunConfig of what was typed, its folders being datasets of the workspace.
 
     values: dotted settings as for `config_from`, but `dataset` instead of `data.folder`, and `base` a name of the list.
-    What is missing is as the base has it.
+    What is missing is as the base has it; whole: it is all of a run's settings, and nothing is missing.
     """
-    from studio.training.config import dotted
+    from studio.training.config import config_from_whole, dotted
     from studio.training.defaults import config_for
     from studio.training.folders import renamed
     from studio.training.length import with_steps
@@ -88,7 +88,7 @@ def config_of(workspace: Workspace, values: dict[str, Any]) -> "RunConfig":
         if values.get(key):  # a name as well
             values[key] = str(adapter_path(workspace, str(values[key])))
     values["base"] = base_models.line_of(workspace, values.get("base"))
-    config = with_steps(config_for(values))
+    config = with_steps(config_from_whole(values) if whole else config_for(values))
     workspace.allows.check_run(dotted(config))
     return config
 
@@ -190,7 +190,7 @@ def start_training(
     config = config_of(workspace, settings_from(dataset, name, fields) if values is None else values)
     jobs.refuse_if_busy()
     workspace.refuse_if_full()
-    _train(workspace, config, new_run(config, workspace))
+    begin(workspace, config, new_run(config, workspace))
     return config.name
 
 
@@ -249,7 +249,7 @@ def resume_training(workspace: Workspace, run: AnyRun = "") -> str:
     if view.state not in (*UNFINISHED, QUEUED):
         raise RunError(f"The run {name!r} is {view.state}: only a run that was broken off can go on.")
     folder = workspace.runs / name
-    _train(workspace, config_from_toml(folder / "run.toml"), folder)
+    begin(workspace, config_from_toml(folder / "run.toml"), folder)
     return name
 
 
@@ -265,11 +265,11 @@ def extend_training(workspace: Workspace, run: RunName, steps: MoreSteps = 100) 
         raise RunError(f"The run {name!r} is running elsewhere: wait until it has ended.")
     folder = workspace.runs / name
     workspace.allows.check_run({"training.steps": view.step + more})
-    _train(workspace, extend_run(folder, view.step + more), folder)
+    begin(workspace, extend_run(folder, view.step + more), folder)
     return name
 
 
-def _train(workspace: Workspace, config: "RunConfig", folder: Path) -> None:
+def begin(workspace: Workspace, config: "RunConfig", folder: Path) -> None:
     """The run in `folder`, in the background, from where it stands; it waits in the queue no more."""
     from studio.services.run_order import dequeue
 

@@ -60,9 +60,13 @@ def every(folder: Path) -> list[Path]:
 
 def newest(folder: Path) -> dict[str, Any] | None:
     """The state of the last whole checkpoint, or None when there is none."""
-    for checkpoint in reversed(every(folder)):
-        try:
-            return unpack((checkpoint / "state.pt").read_bytes())
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-            continue  # a torn file, or one whose state was dropped: the one before it will do
-    return None
+    found = (state_of(checkpoint) for checkpoint in reversed(every(folder)))
+    return next((state for state in found if state is not None), None)
+
+
+def state_of(checkpoint: Path) -> dict[str, Any] | None:
+    """The state in a checkpoint's folder; None where its file is torn, or was dropped for newer ones."""
+    try:
+        return unpack((checkpoint / "state.pt").read_bytes())
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        return None

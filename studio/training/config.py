@@ -184,6 +184,14 @@ def config_to_toml(config: RunConfig) -> str:
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
+def config_from_whole(values: Mapping[str, Any]) -> RunConfig:
+    """A RunConfig from all its dotted settings, as `dotted` has them: empty ones stay empty. Raises ConfigError."""
+    try:
+        return RunConfig.model_validate(_tree(resolve(values, _names(), None)))
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from error
+
+
 def config_from_toml(path: str | Path, report: Report | None = None) -> RunConfig:
     """Read run.toml, or a file with the names of another program, see `aliases`. Raises ConfigError."""
     values = values_from_toml(path, report)

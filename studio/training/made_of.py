@@ -2,9 +2,11 @@
 
 {"versions": {program: version}, "base": {file: SHA-256}, "weights": one hash of what the base draws with,
  "data", "held_out", "regularization", "masks": one hash each, "image_count": how many are trained on,
- "images": {"trained": [SHA-256, cut], "held_out": [the same]}, "adapter": SHA-256 of it, once it is written}
+ "images": {"trained": [SHA-256, cut], "held_out": [the same]}, "adapter": SHA-256 of it, once it is written,
+ "device": in words, "files": {kind: {image: [SHA-256, hash of its captions, hash of its mask, all cut, repeats]}},
+ "copies": {setting: SHA-256 of the adapter that it names}}
 
-Runs of before 0.2 have no "held_out", "regularization", "masks" and "images".
+Runs of before 0.2 have none of what stands behind "weights" but "data" and "adapter".
 """
 
 import json

@@ -233,12 +233,12 @@ def _measure(
     if not few:
         raise RunError(unreadable[0].message)
     base.offload_encoders(text=texts)
-    found, wanted = _Measured(available=_available(base.device)), config
+    found, wanted = _Measured(available=available_memory(base.device)), config
     settings = dotted(config)
-    for change in _smaller(config):
+    for change in smaller(config):
         wanted = config_from(settings | change)
         try:
-            found.step, found.memory, found.preview, trainer_size = _try(wanted, few, base, cache, stop)
+            found.step, found.memory, found.preview, trainer_size = try_steps(wanted, few, base, cache, stop)
         except (RuntimeError, MemoryError, DoesNotFit) as error:
             if not isinstance(error, DoesNotFit) and not out_of_memory(error):
                 raise
@@ -256,7 +256,7 @@ def _measure(
     return found
 
 
-def _try(
+def try_steps(
     config: RunConfig, few: list[Example], base: Family, cache: Cache, stop: threading.Event
 ) -> tuple[float, float, float, int]:
     """(seconds a step, GB at the most, seconds a preview, bytes of the adapter). Raises RunError."""
@@ -286,7 +286,7 @@ def _try(
     return min(took[1:]), peak.gigabytes, drawn, size
 
 
-def _smaller(config: RunConfig) -> list[dict[str, Any]]:
+def smaller(config: RunConfig) -> list[dict[str, Any]]:
     """The run as it is, then in ever less memory with the same images a step."""
     out: list[dict[str, Any]] = [{}]
     training = config.training
@@ -309,7 +309,7 @@ def _larger(config: RunConfig, found: _Measured) -> dict[str, Any]:
     return {"training.batch_size": min(8, batch * fits)} if fits >= 2 else {}
 
 
-def _available(device: torch.device) -> float:
+def available_memory(device: torch.device) -> float:
     """GB that a run may take: ROOM of what is free now and what this process holds already."""
     return ROOM * devices.available_memory(device) / 1e9
 

@@ -6,17 +6,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from studio import __version__
+import torch
+
+from studio import __version__, devices
 from studio.basemodels import Family
 from studio.basemodels.vae import vae_files
 from studio.basemodels.weights import weights_hash
 from studio.datasets import Item
 from studio.datasets.captions import text_lines
 from studio.errors import DatasetError, RunError
-from studio.training import made_of
+from studio.text import pluralize
+from studio.training import made_of, runs
 from studio.training.cache import Cache, key_of
+from studio.training.config import RunConfig, config_from_toml
+from studio.training.config_sections import DataConfig
 from studio.training.examples import Example
 from studio.training.made_of import short
+from studio.training.run_resources import precision_of
 from studio.training.selection import Selection
 from studio.workspace import sha256_of
 
@@ -45,6 +51,8 @@ def keep(
     """
     now = _facts(base, cache, chosen, examples)
     before = made_of.read(folder)
+    if not before:  # a run that goes on keeps what it began with
+        now |= _of_its_own(folder, cache, chosen)
     record = made_of.image_record(folder) or made_of.ImageRecord()
     trained = record.trained | {short(e.digest) for e in examples}
     images = {"trained": sorted(trained), "held_out": sorted({short(e.digest) for e in held_out})}
@@ -59,7 +67,7 @@ def changed(folder: Path, base: Family, cache: Cache, chosen: Selection, example
 
 def _facts(base: Family, cache: Cache, chosen: Selection, examples: Sequence[Example]) -> dict[str, Any]:
     return {
-        "versions": {"studio": __version__, "python": platform.python_version()} | _versions(),
+        "versions": versions(),
         "base": base_files(base),
         "weights": weights_hash(base.folder),
         "data": data_hash(cache, chosen.items),
@@ -68,6 +76,43 @@ def _facts(base: Family, cache: Cache, chosen: Selection, examples: Sequence[Exa
         "masks": key_of(sorted({(e.digest, e.mask) for e in examples if e.mask not in ("", "alpha")})),
         "image_count": len(chosen.items),
     }
+
+
+def _of_its_own(folder: Path, cache: Cache, chosen: Selection) -> dict[str, Any]:
+    """What another one needs to be the same run: device, each image with its caption, adapters that it begins from."""
+    config = config_from_toml(folder / "run.toml")
+    copies = {"adapter.init_from": runs.INIT, "training.training_adapter": runs.TRAINING_ADAPTER}
+    return {
+        "device": device_of(config),
+        "files": {} if config.slider.positive else files_of(cache, chosen, config.data),
+        "copies": {key: sha256_of(folder / name) for key, name in copies.items() if (folder / name).is_file()},
+    }
+
+
+def device_of(config: RunConfig) -> str:
+    """What computes, and in which precision, in words: losses are the same bits on the same only."""
+    device = devices.best_device()
+    name = devices.device_name(device)
+    if not devices.is_accelerator(device):
+        threads = pluralize(torch.get_num_threads(), "thread")
+        name = f"{name} with {torch.backends.cpu.get_cpu_capability()}, {threads}"
+    return f"{name}, {precision_of(config.training)}"
+
+
+def files_of(cache: Cache, chosen: Selection, data: DataConfig) -> dict[str, dict[str, list[str]]]:
+    """{kind: {image: [short hash of its bytes, of its captions, of its mask or "", repeats]}} of a run's images."""
+    found: dict[str, dict[str, list[str]]] = {}
+    groups = {"trained": chosen.items, "held_out": chosen.held_out, "regularization": chosen.regularization}
+    for kind, items in groups.items():
+        for item in items:
+            try:
+                words = [item.caption, *(text_lines(item.path.with_name(file)) for file in item.variants)]
+                mask = item.mask_file if chosen.data_of(item, data).masks else None
+                facts = [short(cache.facts(item)[0]), short(key_of(words)), short(cache.digest(mask)) if mask else ""]
+            except (DatasetError, OSError):  # left out of the run, which says so
+                continue
+            found.setdefault(kind, {})[item.file] = [*facts, str(item.repeats)]
+    return found
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -123,8 +168,9 @@ def base_files(base: Family) -> dict[str, str]:
     return {name: sha256_of(file) for name, file in sorted(files.items())}
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def versions() -> dict[str, str]:
+    """{program: version} of what computes."""
+    found = {"studio": __version__, "python": platform.python_version()}
     for name in PROGRAMS:
         try:
             found[name] = version(name)

@@ -82,7 +82,7 @@ def test_when_memory_runs_out_a_smaller_batch_with_the_same_images_is_proposed(w
 
 @pytest.mark.full
 def test_a_device_that_is_too_small_for_anything_is_said(workspace, quick, monkeypatch):
-    monkeypatch.setattr(module, "_available", lambda device: 0.001)
+    monkeypatch.setattr(module, "available_memory", lambda device: 0.001)
     report = preflight(config_from(quick), workspace)
     assert not report.ready and "does not fit" in report.findings[-1].message
 

@@ -21,9 +21,11 @@ class TrainContext(PageContext):
     message   the line below the buttons
     form      the settings of the next run
     run_tab   the sub-tab of the run that is shown
+    hardest   the closed part of its hardest images, and their gallery
     """
 
     run: gr.Dropdown
     message: gr.HTML
     form: TrainForm = field(init=False)
     run_tab: gr.Tab = field(init=False)
+    hardest: tuple[gr.Accordion, gr.Gallery] = field(init=False)

@@ -11,7 +11,7 @@ from studio.web.components.clickable import clickable_html
 from studio.web.components.fields import QUIET
 from studio.web.components.html import note, progress_bar
 from studio.web.errors import show_errors
-from studio.web.train import views, words
+from studio.web.train import reproduce, views, words
 from studio.web.train.context import TrainContext
 from studio.web.train.views import TIMELINE_JS
 from studio.workspace import Workspace
@@ -194,6 +194,7 @@ class Publish:
 def build(context: TrainContext) -> None:
     """The closed parts below a run."""
     words.build(context)
+    reproduce.build(context)
     parts: list[Timeline | NoteAndFiles | Publish] = [Timeline(context), NoteAndFiles(context)]
     if context.workspace.allows.publish:
         parts.append(Publish(context))

@@ -12,7 +12,7 @@ from studio.web.components.fields import QUIET, gallery
 from studio.web.components.html import empty, note
 from studio.web.components.loss_chart import empty_chart, loss_chart
 from studio.web.errors import show_errors
-from studio.web.train import run_details, views
+from studio.web.train import influence, run_details, views
 from studio.web.train.context import TrainContext
 from studio.web.train.controls import OFF, line
 from studio.web.train.form import shown_in
@@ -45,6 +45,8 @@ class RunView:
             with gr.Accordion("Hardest images", open=False, visible=False, elem_id="hardest") as self.hardest:
                 self.hardest_note = gr.HTML()
                 self.hardest_images = gallery("hard-images")
+                context.hardest = self.hardest, self.hardest_images
+                influence.build(context)
             with gr.Column(visible=False, elem_id="run-extras") as self.details:
                 run_details.build(context)
         self.tools = [self.onward, self.download, self.resume, self.score, self.copy]

@@ -5,7 +5,7 @@ from html import escape
 import gradio as gr
 
 from studio.services import caption_words
-from studio.services.jobs import stop_job
+from studio.services.jobs import newest_about, stop_job
 from studio.services.operations import OPERATIONS
 from studio.text import duration
 from studio.web.components.clickable import clickable_html
@@ -64,7 +64,7 @@ class CaptionWords:
         return self.watch(name, object())
 
     def watch(self, name, last):
-        job = caption_words.measuring_of("words", name or "")
+        job = newest_about("words", name or "")
         now = job and (job.title, job.state, job.done, job.message)
         if now == last:
             return gr.skip()

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -197,10 +197,12 @@ def count(axes: Sequence[Axis]) -> int:
 def cells(recipe: Recipe, axes: Sequence[Axis]) -> list[Recipe]:
     """The recipe of each cell, one image each; the first axis changes fastest, the last slowest.
 
-    Strengths and words are set last, because another axis may choose the adapter and the prompt that they change.
-    Raises GenerationError.
+    Strengths and words are set last, because another axis may choose the adapter and the prompt that they change. An
+    adapter that an axis goes through stands alone in its cells: the others of that axis are compared with it, each at
+    its own strength, and not added to it. Raises GenerationError.
     """
     count(axes)
+    axes = aligned(recipe, axes)
     order = sorted(range(len(axes)), key=lambda place: axes[place].kind in ("strength", "words"))
     made = []
     for values in product(*(axis.values for axis in reversed(axes))):
@@ -212,14 +214,34 @@ def cells(recipe: Recipe, axes: Sequence[Axis]) -> list[Recipe]:
     return made
 
 
+def aligned(recipe: Recipe, axes: Sequence[Axis]) -> list[Axis]:
+    """The axes, with strengths of the adapters that are left once an axis of adapters has taken its own out."""
+    files = next((axis for axis in axes if axis.kind in ("adapter", "checkpoint")), None)
+    if files is None:
+        return list(axes)
+    kept = _kept(recipe, files)
+    places = {place: kept.index(place if place in kept else files.index) for place in range(len(recipe.adapters))}
+    return [
+        replace(axis, index=places.get(axis.index, axis.index)) if axis.kind == "strength" else axis for axis in axes
+    ]
+
+
+def _kept(recipe: Recipe, files: Axis) -> list[int]:
+    """The places of the adapters that stay beside the one that an axis of files puts into its own place."""
+    others = [place for place, one in enumerate(recipe.adapters) if one.file not in files.values]
+    return sorted({*others, files.index})
+
+
 def _changed(recipe: Recipe, axis: Axis, value: Any) -> Recipe:
     applied = list(recipe.adapters)
     if axis.kind in ("adapter", "checkpoint"):
         if axis.index > len(applied):
             raise GenerationError("The grid changes an adapter that the image does not have: choose another one.")
+        own = next((one for one in applied if one.file == value), None)
         old = applied[axis.index] if axis.index < len(applied) else AppliedAdapter(file=value)
-        applied[axis.index : axis.index + 1] = [old.model_copy(update={"file": value, "live": False, "hash": ""})]
-        return recipe.model_copy(update={"adapters": tuple(applied)})
+        new = (own or old).model_copy(update={"file": value, "live": False, "hash": ""})
+        left = [new if place == axis.index else applied[place] for place in _kept(recipe, axis)]
+        return recipe.model_copy(update={"adapters": tuple(left)})
     if axis.kind == "strength":
         from studio.generation.strength_sweep import at_strength
 
@@ -264,12 +286,13 @@ def batches(recipe: Recipe, axes: Sequence[Axis]) -> list[_Batch]:
     if place is None:
         found = [_Batch((number,), one) for number, one in enumerate(made)]
     else:
+        index = aligned(recipe, axes)[place].index
         axis, others = axes[place], [axis for n, axis in enumerate(axes) if n != place]
         stride = math.prod(len(one.values) for one in axes[:place])
         starts = [n for n in range(len(made)) if n // stride % len(axis.values) == 0]
         bare = cells(recipe, others) if others else [recipe.model_copy(update={"count": 1})]
         found = [
-            _Batch(tuple(start + stride * k for k in part), one, tuple(axis.values[k] for k in part), axis.index)
+            _Batch(tuple(start + stride * k for k in part), one, tuple(axis.values[k] for k in part), index)
             for start, one in zip(starts, bare)
             for part in _parts(len(axis.values))
         ]

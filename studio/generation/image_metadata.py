@@ -47,10 +47,15 @@ def save_image(
     info.add_itxt(KEY, _json(recipe))
     stream = io.BytesIO()
     image.save(stream, "PNG", pnginfo=info)
-    words = "".join(c if c.isalnum() else "-" for c in recipe.prompt[:40]).strip("-") or "image"
-    path = folder / name if name else free_path(folder, f"{words}-{recipe.seed}.png")
+    path = folder / name if name else free_path(folder, f"{stem_of(recipe)}.png")
     atomic_write(path, stream.getvalue())
     return path
+
+
+def stem_of(recipe: Recipe) -> str:
+    """What a file is called by its recipe: the beginning of the prompt, and the seed."""
+    words = "".join(c if c.isalnum() else "-" for c in recipe.prompt[:40]).strip("-") or "image"
+    return f"{words}-{recipe.seed}"
 
 
 def parameters_text(recipe: Recipe) -> str:

@@ -1,5 +1,13 @@
-"""A fast preview of latents: the linear map from latents to colours that fits a base's VAE best."""
+"""Previews of latents while an image is drawn, and how often there may be one.
 
+A base with a tiny VAE (AutoencoderTiny, as of https://github.com/madebyollin/taesd) decodes them. Any other gets a
+linear map from latents to colours: the approximation of ComfyUI's `latent_rgb_factors` (comfy/latent_formats.py) and
+of the guide "How to process latents" of diffusers, here fitted to the VAE that is loaded, so that no table of
+families is needed and nothing is downloaded.
+"""
+
+import time
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -8,9 +16,37 @@ from PIL import Image
 from torch import Tensor
 
 from studio.basemodels import Family
+from studio.libraries.diffusers import diffusers
 
 _maps: "WeakKeyDictionary[Family, Tensor]" = WeakKeyDictionary()
 PREVIEW_SIZE, COUNT = 128, 8  # pixels, and how many images the map is fitted on
+SHARE = 0.05  # of the time of drawing, at most, that previews take
+_costs: "WeakKeyDictionary[Family, float]" = WeakKeyDictionary()  # seconds that the last decoded preview took
+
+
+class LivePreview:
+    """What `generate_all` calls with latents after each step; `show` gets an image of them, seldom enough to be cheap.
+
+    A preview is decoded when its cost is at most SHARE of the time since the last one. Until the first that can be,
+    and for bases whose VAE is not tiny, the linear map shows what comes: it costs next to nothing. clock: seconds.
+    """
+
+    def __init__(self, base: Family, show: Callable[[Image.Image], None], clock: Callable[[], float] = time.monotonic):
+        self._base, self._show, self._clock = base, show, clock
+        self._decoded, self._last = False, clock()
+
+    def __call__(self, latents: Tensor) -> None:
+        began = self._clock()
+        if decodes_quickly(self._base) and _costs.get(self._base, 0.0) <= SHARE * (began - self._last):
+            self._show(self._base.decode(latents[:1])[0])
+            self._decoded, self._last = True, self._clock()
+            _costs[self._base] = self._last - began
+        elif not self._decoded:
+            self._show(preview_latents(self._base, latents))
+
+
+def decodes_quickly(base: Family) -> bool:
+    return isinstance(base.pipeline.vae, diffusers.AutoencoderTiny)
 
 
 def preview_latents(base: Family, latents: Tensor) -> Image.Image:

@@ -1,6 +1,7 @@
 """Blind votes on a grid: a person sees two images of the same prompt and seed and chooses the better one."""
 
 import json
+import math
 import random
 import threading
 from collections import Counter
@@ -15,6 +16,8 @@ from studio.workspace import atomic_write
 
 FILE = "votes.json"
 ANSWERS = ("left", "right", "same")
+LEVEL = 0.05  # of the sign test
+USEFUL = (6, 10, 20)  # numbers of votes for which the page says how many must agree; the last is enough for most
 _MOST = 100_000  # votes on one grid
 _lock = threading.Lock()
 
@@ -29,6 +32,39 @@ class Score:
     won: int
     lost: int
     same: int
+
+
+def chance_of(won: int, lost: int) -> float:
+    """How probably chance alone is as one-sided: the two-sided sign test (Dixon and Mood, 1946), without ties."""
+    many = won + lost
+    tail = sum(math.comb(many, count) for count in range(max(won, lost), many + 1)) / 2**many
+    return min(1.0, 2 * tail)
+
+
+def agreeing(many: int) -> int | None:
+    """Of so many votes, the fewest that must agree to be beyond chance at LEVEL; None where all are not enough."""
+    return next((count for count in range(many // 2 + 1, many + 1) if chance_of(count, many - count) <= LEVEL), None)
+
+
+def guide() -> str:
+    """How many votes are useful, in one sentence."""
+    few, some, many = (f"{agreeing(count)} of {count}" for count in USEFUL)
+    return f"Beyond chance at {LEVEL:.0%} are {few}, {some} or {many} that agree; {USEFUL[-1]} votes are useful."
+
+
+def verdict(scores: Sequence[Score]) -> str:
+    """Whether the best of these is better than chance says; "" without votes that decide.
+
+    The best of several is the best by chance more easily: the level is divided by how many there are (Bonferroni).
+    """
+    if not scores or not (best := scores[0]).won + best.lost:
+        return ""
+    many, chance = best.won + best.lost, chance_of(best.won, best.lost)
+    others = len(scores) if len(scores) > 2 else 1
+    found = f"{best.name} is preferred in {best.won} of {many}"
+    if best.won > best.lost and chance * others <= LEVEL:
+        return f"{found}: beyond chance (p = {min(1, chance * others):.2g})."
+    return f"{found}: not beyond chance (p = {min(1, chance * others):.2g}). {guide()}"
 
 
 def pairs(grid: SavedGrid) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from studio.server.permissions import BUILT_IN
 from studio.services import adapter_files, datasets, generation
 from studio.services.adapter_files import AdapterName, adapter_name
 from studio.services.generation import RecipeFields
+from studio.services.image_groups import member_name, new_group
 from studio.services.jobs import Job, fetching, jobs, latest, remember
 from studio.services.operations import Expanded, operation, plain
 from studio.services.parameters import Seeds
@@ -161,7 +162,7 @@ def _measure(
         *((len(known.seen), known.usual, known.alike) if known else (0, None, None)),
         *facts[1:],
     )
-    began, parts = time.monotonic(), generation.PARTS
+    began, parts, group = time.monotonic(), generation.PARTS, new_group("measure")
     job.done, job.total = 0, seeds * parts
     for number in range(seeds):
         one = recipe.model_copy(update={"seed": recipe.seed + number, "count": 1})
@@ -169,9 +170,11 @@ def _measure(
         progress = _progress(job, number, seeds, began)
         with jobs.device():
             images = draw_strength_sweep(one, STRENGTHS, index, job.stop_event, progress)
+        recipes = [at_strength(one, strength, index) for strength in STRENGTHS]
+        files = [member_name(group, len(STRENGTHS) * number + place, each) for place, each in enumerate(recipes)]
         names = [
-            save_image(image, at_strength(one, strength, index), workspace.outputs).name
-            for image, strength in zip(images, STRENGTHS, strict=True)
+            save_image(image, each, workspace.outputs, file).name
+            for image, each, file in zip(images, recipes, files, strict=True)
         ]
         sweep = evaluation.score_sweep(images, names, one.seed, words, clip, known)
         found = evaluation.Measured(**{**vars(found), "sweeps": (*found.sweeps, sweep)})

@@ -105,6 +105,14 @@ def restore_image(workspace: Workspace) -> str:
 
 def find(workspace: Workspace, words: str = "", page: int = 0) -> Found:
     """The images that have all the words, in prompt, names of adapters or seed; of others, in the file's name."""
+    found, total, unread = fitting(workspace, words)
+    pages = max(1, -(-len(found) // PAGE))
+    page = min(max(0, page), pages - 1)
+    return Found(found[page * PAGE : (page + 1) * PAGE], page, pages, len(found), total, unread)
+
+
+def fitting(workspace: Workspace, words: str = "") -> tuple[list[Entry], int, int]:
+    """(the images that have all the words, newest first; how many there are in all; how many are not read yet)."""
     index = _read(workspace)
     files = newest_files(workspace)
     fresh = _unread(index, files)
@@ -114,11 +122,7 @@ def find(workspace: Workspace, words: str = "", page: int = 0) -> Found:
             fresh = []
         else:
             _start_reading(workspace)
-    fitting = _fitting(index, files, words)
-    pages = max(1, -(-len(fitting) // PAGE))
-    page = min(max(0, page), pages - 1)
-    shown = fitting[page * PAGE : (page + 1) * PAGE]
-    return Found(shown, page, pages, len(fitting), len(files), len(fresh))
+    return _fitting(index, files, words), len(files), len(fresh)
 
 
 def count_with(workspace: Workspace, adapter: str, since: int = 0) -> int:
@@ -132,13 +136,6 @@ def count_with(workspace: Workspace, adapter: str, since: int = 0) -> int:
         _take_in(workspace, index, dict(files), fresh)
     known = [index[name] for name, _ in recent if name in index]
     return sum(any(one.rpartition(" ")[0] == adapter for one in entry.adapters) for entry in known)
-
-
-def beside(workspace: Workspace, words: str, name: str, by: int) -> str:
-    """The image that stands `by` places after this one among those that fit; "" where there is none."""
-    names = [entry.name for entry in _fitting(_read(workspace), newest_files(workspace), words)]
-    place = names.index(name) + by if name in names else -1
-    return names[place] if 0 <= place < len(names) else ""
 
 
 def _fitting(index: dict[str, Entry], files: list[File], words: str) -> list[Entry]:

@@ -5,9 +5,8 @@ import io
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +17,7 @@ from studio.errors import AdapterError, BusyError, DatasetError, GenerationError
 from studio.server.callers import Stop
 from studio.services import base_models
 from studio.services.adapter_files import adapter_choices, adapter_path, checked_key, key_of
-from studio.services.jobs import Job, jobs, latest, running
+from studio.services.jobs import jobs, latest, running
 from studio.services.operations import Expanded, operation
 from studio.services.parameters import BaseName, ImageName, List, Table
 from studio.text import duration, pluralize
@@ -244,11 +243,12 @@ def generate(
     stop = Stop(seconds=workspace.allows.drawing, shared=workspace.allows.shared)
     image = draw(recipe, stop)
     if image is None:
-        raise GenerationError(_too_long(workspace) if stop.too_long else "The image was stopped.")
+        raise GenerationError(too_long(workspace) if stop.too_long else "The image was stopped.")
     return save_image(image, recipe, workspace.outputs), recipe_line(recipe)
 
 
-def _too_long(workspace: Workspace) -> str:
+def too_long(workspace: Workspace) -> str:
+    """What is said of drawing that was ended because it took too long."""
     allows = workspace.allows
     most = f"{duration(allows.drawing)} here"
     most += f", {duration(allows.shared)} while others wait" if allows.shared else ""
@@ -264,28 +264,24 @@ def image_recipe(workspace: Workspace, image: ImageName) -> dict[str, Any]:
     return {"recipe": values, "adapters": adapters, "problems": problems}
 
 
-@dataclass
-class GeneratedImages:
-    """What a job has so far: images with their recipes, and a latent preview of the next one."""
-
-    images: list[tuple[Any, Path]] = field(default_factory=list)
-    latent_preview: Any = None  # PIL.Image, a pixel a latent
-
-
 def generated(
     recipe: "Recipe",
     stop: threading.Event,
     progress: Progress | None = None,
     preview: Callable[[Any], None] | None = None,
+    waiting: Callable[[], None] | None = None,
 ) -> Iterator[tuple["Recipe", Any]]:
-    """(recipe of one image, PIL.Image) one after the other, taking turns with training. Ends early when stopped."""
+    """(recipe of one image, PIL.Image) one after the other, taking turns with training. Ends early when stopped.
+
+    waiting: called when something else holds the device
+    """
     from studio.generation import generate_all
     from studio.generation.drawing import singles
 
     drawn = generate_all(recipe, stop, progress, preview)
     for one in singles(recipe):
         try:
-            with jobs.device(stop), _timed(stop):
+            with jobs.device(stop, waiting), timed(stop):
                 if stop.is_set():
                     return
                 image = next(drawn)
@@ -296,64 +292,9 @@ def generated(
         yield one, image
 
 
-def _timed(stop: threading.Event | None) -> AbstractContextManager[None]:
+def timed(stop: threading.Event | None) -> AbstractContextManager[None]:
+    """Counts the time inside against what the caller may take, where that is limited."""
     return stop.timed() if isinstance(stop, Stop) else nullcontext()
-
-
-def start_generation(workspace: Workspace, recipes: Sequence[Any]) -> Job:
-    """Generate and save all images of the recipes in the background; the result is `GeneratedImages`.
-
-    A reload of the page does not stop it: its images are found among the earlier ones. Waits for such a job first.
-    """
-    from studio.generation import save_image
-    from studio.generation.latent_preview import preview_latents
-
-    def work(job: Job) -> None:
-        count = sum(recipe.count for recipe in recipes)
-        made = job.result = GeneratedImages()
-        job.total = count * PARTS
-
-        def progress(done: int, total: int) -> None:
-            number = len(made.images)
-            job.done = int(PARTS * (number + done / total))
-            job.message = f"{'Image' if count == 1 else f'Image {number + 1} of {count}'}, step {done} of {total}"
-
-        stop = Stop(job.stop_event, workspace.allows.drawing, workspace.allows.shared)
-        for recipe in recipes:
-            base = recipe.base
-
-            def show(latents: Any, base: str = base) -> None:
-                from studio.basemodels import load_base
-
-                made.latent_preview = preview_latents(load_base(base), latents)
-
-            for one, image in generated(recipe, stop, progress, show):
-                made.images.append((one, save_image(image, one, workspace.outputs)))
-                made.latent_preview = None
-        if len(made.images) < count and stop.too_long:
-            raise GenerationError(_too_long(workspace))
-
-    workspace.refuse_if_full()
-    before = running("generate")
-    if before:
-        before.wait()
-    return jobs.start("generate", "Generating", work, device=False)
-
-
-def strength_sweep(
-    recipe: "Recipe", index: int, stop: threading.Event, progress: Progress | None = None
-) -> list[tuple[float, Any]]:
-    """(strength, PIL.Image) of one adapter from 0 to 1.5, of a slider from -1.5, in one batch; empty when stopped."""
-    from studio.generation.strength_sweep import draw_strength_sweep, strengths_for
-
-    strengths = strengths_for(recipe.adapters[index])
-    try:
-        with jobs.device(stop), _timed(stop):
-            return list(zip(strengths, draw_strength_sweep(recipe, strengths, index, stop, progress), strict=True))
-    except (GenerationError, BusyError):
-        if stop.is_set():
-            return []
-        raise
 
 
 def keep_source(workspace: Workspace, path: str | Path) -> Path:
@@ -433,7 +374,7 @@ def draw(recipe: "Recipe", stop: threading.Event | None = None, progress: Progre
     from studio.generation import generate
 
     try:
-        with jobs.device(stop), _timed(stop):
+        with jobs.device(stop), timed(stop):
             return None if stop is not None and stop.is_set() else generate(recipe, stop=stop, progress=progress)
     except (GenerationError, BusyError):
         if stop is not None and stop.is_set():

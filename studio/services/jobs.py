@@ -167,10 +167,15 @@ class Jobs:
         return True
 
     @contextmanager
-    def device(self, stop: threading.Event | None = None) -> Iterator[None]:
-        """Hold the device for an image; goes before the next turn of a job. BusyError when stopped before that."""
+    def device(self, stop: threading.Event | None = None, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold the device for an image; goes before the next turn of a job. BusyError when stopped before that.
+
+        waiting: called when something else holds it
+        """
         with self._turn:
             self._waiting += 1
+            if self._held and waiting:
+                waiting()
             try:
                 while self._held:
                     if stop is not None and stop.is_set():

@@ -358,13 +358,19 @@ def run_settings(workspace: Workspace, name: str) -> dict[str, Any]:
     """The settings that the run was made with, dotted; folders as names of datasets, the base by its name on the list:
     "" where they are elsewhere.
     """
+    if name not in list_run_names(workspace):
+        raise RunError("Choose a run first, to copy its settings.")
+    return settings_from_file(workspace, workspace.runs / name / "run.toml")[0]
+
+
+def settings_from_file(workspace: Workspace, path: Path) -> tuple[dict[str, Any], list[str]]:
+    """(settings as `run_settings`, lines on names that were translated) of a run.toml. Raises ConfigError."""
     from studio.training import config_from_toml
     from studio.training.config import dotted
     from studio.training.folders import parse, renamed
 
-    if name not in list_run_names(workspace):
-        raise RunError("Choose a run first, to copy its settings.")
-    values = dotted(config_from_toml(workspace.runs / name / "run.toml"))
+    notes: list[str] = []
+    values = dotted(config_from_toml(path, notes.append))
     for key in ("data.folder", *FOLDERS):
         folder = Path(values[key])
         inside = bool(values[key]) and folder.parent == workspace.datasets and folder.is_dir()
@@ -379,7 +385,7 @@ def run_settings(workspace: Workspace, name: str) -> dict[str, Any]:
         values[key] = key_of_path(workspace, values[key])
     values["dataset"] = values.pop("data.folder")
     values["base"] = base_models.name_of(workspace, values["base"])
-    return values
+    return values, notes
 
 
 def trigger_words(workspace: Workspace, name: str) -> list[str]:

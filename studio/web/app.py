@@ -34,7 +34,7 @@ from studio.server.visitors import LIFE, Visitors, VisitorsWorkspace  # noqa: E4
 from studio.services import stages  # noqa: E402
 from studio.services.datasets import dataset_choices  # noqa: E402
 from studio.services.jobs import jobs  # noqa: E402
-from studio.web import about, guide, mcp_tools, warm  # noqa: E402
+from studio.web import about, drop, guide, mcp_tools, warm  # noqa: E402
 from studio.web.api import endpoints  # noqa: E402
 from studio.web.components import jobs_bar, steps  # noqa: E402
 from studio.web.components.clickable import clicked  # noqa: E402
@@ -77,6 +77,7 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
         demo.leave_out(endpoints(workspace))  # first, so that their names are taken as they are
         jobs_bar.build(context)
         line, example = steps.build(context), guide.build(context)
+        dropped = drop.build(context)
         with gr.Tabs(elem_id="tabs") as tabs:
             data = dataset_tab.build(context)
             train = train_tab.build(context)
@@ -84,6 +85,7 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
             about.build(context)
         line.watch(data.choice)
         example.wire(tabs, data, train, generate)
+        dropped.wire(tabs, data, train, generate)
         context.poller.start()
 
         def open_tab(name):

@@ -74,7 +74,7 @@ def set_strength(page: Page, row: int, strength: float) -> None:
 
 def draw(page: Page) -> str:
     """Press Generate, wait for a new image, return its address."""
-    image = page.locator("#image img")
+    image = page.locator("#image img:not(.draft)")
     before = image.get_attribute("src") if image.count() else ""
     page.locator("#go").click()
     expect(image).not_to_have_attribute("src", before or "", timeout=FIRST_LOAD)

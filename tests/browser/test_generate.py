@@ -1,5 +1,6 @@
 """Adapters dropped and tried by clicking: rows, a sweep, a reload, and an image that gives its recipe back."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,16 @@ def adapter(path: Path, seed: int) -> Path:
     return path
 
 
+DROP = """([name, data]) => {
+  const bytes = Uint8Array.from(atob(data), one => one.charCodeAt(0)), transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], name));
+  for (const kind of ['dragenter', 'dragover']) document.body.dispatchEvent(
+    new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}));
+  window.letGo = () => document.body.dispatchEvent(
+    new DragEvent('drop', {dataTransfer: transfer, bubbles: true, cancelable: true}));
+}"""
+
+
 def open_generate(page, prompt: str = PROMPT) -> None:
     clicks.tab(page, "Generate")
     if prompt:
@@ -47,10 +58,10 @@ def test_two_adapters_at_once_a_strip_and_a_reload(page, tmp_path):
     frames = page.locator("#sweep-result .slider-frames img")
     expect(frames).to_have_count(7, timeout=clicks.FIRST_LOAD)
     shown = page.locator("#sweep-result .slider-frames img:not([hidden])")
-    expect(shown).to_have_attribute("alt", "one at 0")
-    page.locator("#sweep-result input[type=range]").fill("4")
-    expect(shown).to_have_count(1)
     expect(shown).to_have_attribute("alt", "one at 1")
+    page.locator("#sweep-result input[type=range]").fill("2")
+    expect(shown).to_have_count(1)
+    expect(shown).to_have_attribute("alt", "one at 0.5")
     assert shown.evaluate("image => image.complete && image.naturalWidth") == 128
 
     page.reload()  # the open tab stands in the address
@@ -62,6 +73,41 @@ def test_two_adapters_at_once_a_strip_and_a_reload(page, tmp_path):
     page.locator("#remove-0").click()  # the neighbour keeps its value
     expect(page.locator("#adapter-0")).to_be_hidden()
     expect(page.locator("#strength-1 input[type=number]")).to_have_value("0.4")
+
+
+def test_an_adapter_dropped_anywhere_is_loaded(page, tmp_path):
+    file = adapter(tmp_path / "one.safetensors", 1)
+    overlay = page.locator(".drop-overlay")
+    page.wait_for_function("document.querySelector('#drop-anywhere input[type=file]')")
+    page.evaluate(DROP, [file.name, base64.b64encode(file.read_bytes()).decode()])
+    expect(overlay).to_be_visible()
+    page.evaluate("window.letGo()")
+    expect(overlay).to_be_hidden()
+    expect(page.locator("#about-0")).to_contain_text("rank 4", timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#dropped")).to_contain_text("1 adapter for Generate: one.")
+    expect(page.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
+
+
+@pytest.mark.full
+def test_what_is_dropped_goes_where_it_belongs(page, tmp_path):
+    field = page.locator("#drop-anywhere input[type=file]")
+    (tmp_path / "run.toml").write_text("network_dim = 9\n[training]\nsteps = 77\n")
+    field.set_input_files(str(tmp_path / "run.toml"))
+    expect(page.locator("#training-steps input")).to_have_value("77")
+    expect(page.locator("#adapter-rank input")).to_have_value("9")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "plain.png")
+    field.set_input_files(str(tmp_path / "plain.png"))
+    page.locator("#dropped").get_by_role("button", name="Image to image").click()
+    expect(page.locator("#source img").first).to_be_visible()
+    field.set_input_files(str(tmp_path / "plain.png"))
+    page.locator("#dropped").get_by_role("button", name="New dataset").click()
+    expect(page.locator("#images button.thumbnail-lg")).to_have_count(1)
+    files = [adapter(tmp_path / f"{name}.safetensors", seed) for seed, name in enumerate(("one", "two"))]
+    clicks.tab(page, "Generate")
+    clicks.fill(page, "prompt", PROMPT)
+    clicks.fill(page, "gen-steps", "2")
+    field.set_input_files([str(file) for file in files])
+    expect(page.locator("#grid td img")).to_have_count(2, timeout=clicks.FIRST_LOAD)  # both at one seed
 
 
 @pytest.mark.full
@@ -115,12 +161,14 @@ def test_clicks_wait_in_line_and_stop_ends_them_all(page, tmp_path):
     clicks.fill(page, "gen-steps", "150")
     for seed in ("1", "2", "3"):
         clicks.fill(page, "seed", seed)
-        page.locator("#go").click()
+        page.keyboard.press("Control+Enter")
     line = page.locator("#recipe")
     expect(line).to_contain_text("more queued", timeout=clicks.FIRST_LOAD)
-    expect(line.locator(".latent-preview img")).to_be_visible()  # what is coming, while it comes
+    expect(page.locator("#image img.draft")).to_be_visible()  # what is coming, while it comes
+    expect(page.locator("#go")).to_be_hidden()
     page.locator("#stop-drawing").click()
     expect(line).to_contain_text("Stopped.")
+    expect(page.locator("#stop-drawing")).to_be_hidden()
     clicks.fill(page, "gen-steps", "2")
     clicks.fill(page, "seed", "9")
     clicks.draw(page)
@@ -156,9 +204,7 @@ def test_a_hole_is_painted_and_only_it_is_drawn_anew(page, tmp_path):
     clicks.fill(page, "seed", "6")
     page.locator("#drop-adapters input[type=file]").set_input_files(str(drawn))  # source and hole come back
     expect(page.locator("#seed input")).to_have_value("5")
-    before = page.locator("#image img").get_attribute("src")
-    page.locator("#go").click()
-    expect(page.locator("#image img")).not_to_have_attribute("src", before)
+    clicks.draw(page)
     again = max((tmp_path / "workspace/outputs").glob("*-5*.png"), key=lambda path: path.stat().st_mtime)
     assert again != drawn
     assert ImageChops.difference(Image.open(again).convert("RGB"), Image.open(drawn).convert("RGB")).getbbox() is None
@@ -173,6 +219,6 @@ def test_a_newcomer_takes_an_example_and_generates_by_keyboard(page):
     expect(page.locator("#unknown-words")).to_contain_text("lighthouse: the starter does not know this word")
     clicks.fill(page, "gen-steps", "2")
     page.locator("#prompt textarea").press("Control+Enter")
-    expect(page.locator("#image img")).to_be_visible(timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#image img:not(.draft)")).to_be_visible(timeout=clicks.FIRST_LOAD)
     expect(page.locator("#seed input")).not_to_have_value("0")  # a new seed, shown where the next one can be kept
     expect(page.locator("#examples")).to_be_hidden()

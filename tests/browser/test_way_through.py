@@ -1,6 +1,7 @@
 """The whole way by clicking: sample dataset, captions, a short run, images at two strengths."""
 
 import io
+from urllib.parse import urljoin
 
 import pytest
 from PIL import Image, ImageChops
@@ -88,7 +89,7 @@ def reach(page, target: str, most: int = 300) -> None:
 
 
 def fetch(page, address: str) -> Image.Image:
-    return Image.open(io.BytesIO(page.request.get(address).body())).convert("RGB")
+    return Image.open(io.BytesIO(page.request.get(urljoin(page.url, address)).body())).convert("RGB")
 
 
 def differ(one: Image.Image, other: Image.Image) -> bool:

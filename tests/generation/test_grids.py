@@ -27,7 +27,19 @@ from studio.generation.contact_sheet import (
     write_grid_file,
 )
 from studio.generation.grids import MAX_CELLS, Axis, batches, cells, count, draw_cells, parse_values
-from studio.generation.votes import FILE, cast, next_pair, pairs, tally, votes
+from studio.generation.votes import (
+    FILE,
+    Score,
+    agreeing,
+    cast,
+    chance_of,
+    guide,
+    next_pair,
+    pairs,
+    tally,
+    verdict,
+    votes,
+)
 from studio.workspace import remove_folder
 from tests import tiers
 from tests.generation.plain import apart
@@ -174,6 +186,17 @@ def test_batches_hold_every_cell_once_with_the_recipe_of_the_cell(files, order):
     for lot in lots:
         for number, strength in zip(lot.numbers, lot.strengths, strict=True):
             assert at_strength(lot.recipe, strength, lot.index) == made[number]
+
+
+def test_adapters_that_are_loaded_are_compared_and_not_stacked(files):
+    one, other = AppliedAdapter(file=files[0], strength=0.7), AppliedAdapter(file=files[1], strength=0.4)
+    recipe = Recipe(**QUICK, adapters=(one, other))
+    assert [cell.adapters for cell in cells(recipe, [Axis("adapter", files)])] == [(one,), (other,)]
+    axes = [Axis("adapter", files), Axis("strength", (0.5, 1.0), 1)]  # strengths of whichever stands there
+    assert [[use.strength for use in cell.adapters] for cell in cells(recipe, axes)] == [[0.5], [0.5], [1.0], [1.0]]
+    assert {batch.index for batch in batches(recipe, axes)} == {0}
+    beside = [cell.adapters for cell in cells(recipe, [Axis("adapter", (files[0],), 0)])]
+    assert beside == [(one, other)]  # what the axis does not go through stays
 
 
 def test_adapters_change_as_seldom_as_can_be(files):
@@ -425,3 +448,21 @@ def test_a_grid_without_candidates_has_no_vote(tmp_path):
     assert isinstance(grid, SavedGrid)
     with pytest.raises(GenerationError, match="differ only in adapter"):
         next_pair(grid)
+
+
+def test_votes_are_held_against_chance_as_scipy_does():
+    from scipy.stats import binomtest
+
+    for won, lost in [(0, 0), (3, 0), (6, 0), (5, 1), (9, 1), (15, 5), (14, 6), (2, 7)]:
+        expected = binomtest(won, won + lost).pvalue if won + lost else 1.0
+        assert chance_of(won, lost) == pytest.approx(expected)
+    assert [agreeing(many) for many in (5, 6, 10, 20)] == [None, 6, 9, 15]
+    assert "6 of 6, 9 of 10 or 15 of 20" in guide()
+
+
+def test_a_verdict_on_votes_says_whether_they_are_enough():
+    two = [Score("a", 15, 5, 2), Score("b", 5, 15, 2)]
+    assert "a is preferred in 15 of 20: beyond chance" in verdict(two)
+    assert "not beyond chance" in verdict([*two, Score("c", 0, 0, 1)])  # the best of three
+    assert "not beyond chance" in verdict([Score("a", 3, 0, 0), Score("b", 0, 3, 0)])
+    assert verdict([]) == verdict([Score("a", 0, 0, 3)]) == ""

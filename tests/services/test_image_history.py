@@ -13,7 +13,8 @@ from studio.errors import WorkspaceError
 from studio.generation import Recipe, save_image
 from studio.generation.image_metadata import FOREIGN, KEY, _json, parameters_text
 from studio.services import gallery
-from studio.services.gallery import beside, find, put_back, remove, removed
+from studio.services.gallery import find, put_back, remove, removed
+from studio.services.image_groups import Cell, neighbour
 from studio.services.jobs import jobs
 from studio.web.generate import gallery as gallery_part
 from studio.workspace import Workspace
@@ -83,7 +84,7 @@ def test_the_newest_stand_first_and_words_seed_and_adapters_are_found(workspace)
     assert names(workspace, "moody cat") == [bear]
     assert names(workspace, "3") == [other] and names(workspace, "7") == [other]  # neither 4711 nor a part of 0.8
     assert names(workspace, "8") == [] and names(workspace, "nothing") == []
-    assert beside(workspace, "red", other, 1) == apple and beside(workspace, "red", apple, 1) == ""
+    assert neighbour(workspace, "red", "", other, 1) == apple and neighbour(workspace, "red", "", apple, 1) == ""
 
 
 def test_a_new_image_and_one_that_was_replaced_are_seen(workspace):
@@ -110,7 +111,7 @@ def test_foreign_and_broken_files_are_shown_by_name_and_harm_nothing(workspace):
     Image.new("RGB", (8, 8)).save(workspace.outputs / "hostile.png", pnginfo=info)
     assert sorted(names(workspace)) == ["castle.png", "empty.png", "holiday.jpg", "hostile.png", "torn.png"]
     assert names(workspace, "gothic") == ["castle.png"] and names(workspace, "torn") == ["torn.png"]
-    page = "".join(gallery_part._cell(workspace, entry) for entry in find(workspace).entries)
+    page = "".join(gallery_part._cell(workspace, Cell(entry)) for entry in find(workspace).entries)
     assert page.count("<img") == 5
     for name in names(workspace):
         assert ("Use this recipe" in gallery_part._large(workspace, name)) == (name == "castle.png")
@@ -129,7 +130,7 @@ def test_only_images_of_the_workspace_are_opened_or_removed(workspace, name):
 def test_what_is_written_in_an_image_is_escaped(workspace):
     name = save(workspace, "<script>alert(1)</script>", adapter="<b>")
     (entry,) = find(workspace).entries
-    shown = gallery_part._cell(workspace, entry) + gallery_part._large(workspace, name)
+    shown = gallery_part._cell(workspace, Cell(entry)) + gallery_part._large(workspace, name)
     assert "<script>" not in shown and "<b>" not in shown and "&lt;script&gt;" in shown
 
 
@@ -188,7 +189,7 @@ def test_five_thousand_images_answer_within_a_fifth_of_a_second(workspace):
         for _ in range(5):
             start = time.perf_counter()
             found = find(workspace, words, page)
-            "".join(gallery_part._cell(workspace, entry) for entry in found.entries)
+            "".join(gallery_part._cell(workspace, Cell(entry)) for entry in found.entries)
             seconds.append(time.perf_counter() - start)
         print(f"{words or 'all':12} page {page:3}: {found.count:5,} found, {sorted(seconds)[2] * 1000:4.0f} ms")
         assert min(seconds) < 0.2

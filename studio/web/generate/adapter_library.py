@@ -13,6 +13,7 @@ from studio.web.components.fields import QUIET
 from studio.web.components.html import empty
 from studio.web.errors import show_errors
 from studio.web.generate import adapter_inspector, checkpoints
+from studio.web.generate.adapter_rows import word_in
 from studio.web.generate.context import GenerateContext
 
 NOTHING = empty(
@@ -44,8 +45,9 @@ class AdapterLibrary:
     def wire(self) -> None:
         context, listed = self.context, [self.cards, self.timer]
         outputs = [*listed, self.deleted, context.incoming, self.inspector.chosen]
-        self.cards.click(self.act, self.search, outputs, **QUIET)
-        self.deleted.click(self.act, self.search, outputs, **QUIET)
+        prompt = context.form.prompt
+        self.cards.click(self.act, [self.search, prompt], [*outputs, prompt], **QUIET)
+        self.deleted.click(self.act, [self.search, prompt], [*outputs, prompt], **QUIET)
         context.trash_emptied.change(lambda: "", None, self.deleted, **QUIET)
         self.search.change(self.show, self.search, listed, trigger_mode="always_last", **QUIET)
         refresh = [self.tab.select, context.keys.change, self.inspector.changed.change, self.timer.tick]
@@ -58,9 +60,11 @@ class AdapterLibrary:
         return {self.cards: library_html(found, bool(query)), self.timer: gr.Timer(active=pending)}
 
     @show_errors
-    def act(self, query, event: gr.EventData):
-        """Add, inspect, remove or restore."""
+    def act(self, query, prompt, event: gr.EventData):
+        """Add, inspect, remove or restore an adapter, or a trigger word of one into the prompt."""
         kind, key, _ = clicked(event)
+        if kind == "word":
+            return {self.context.form.prompt: word_in(prompt, key)}
         if kind == "add":
             return {self.context.incoming: key}
         if kind == "inspect":
@@ -101,7 +105,8 @@ def _card(card: adapter_library.Card) -> str:
     rank = f"rank {card.rank}" if card.rank else ""
     facts = " · ".join(filter(None, [card.kind, rank, size(card.size)]))
     family = escape(card.family or ("" if card.problem or not card.known else "base model not known"))
-    words = f"<small>{escape(', '.join(card.words[:3]))}</small>" if card.words else ""
+    chips = "".join(button("word", word, word, "chip word", f"Add {word} to the prompt") for word in card.words)
+    words = f'<div class="words" title="Trigger words">{chips}</div>' if chips else ""
     problem = f'<small class="bad">{escape(card.problem)}</small>' if card.problem else ""
     cross = "" if card.is_run else button("remove", card.key, "×", "cross", f"Remove {card.name} from the library")
     usable = button("add", card.key, "Add", "primary", f"Add {card.name}") + button(

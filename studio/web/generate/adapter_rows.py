@@ -1,12 +1,15 @@
 """The adapters of the Generate tab: a row each, with what the file is, its strength, and more when it is opened."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from html import escape
 from typing import Any
 
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.services import adapter_files, generation
+from studio.services import adapter_files, adapter_strengths, base_offers, generation
 from studio.web.components.clickable import button, clickable_html, clicked
 from studio.web.components.fields import QUIET
 from studio.web.components.html import note
@@ -92,7 +95,9 @@ class AdapterRows:
         context, chooser = self.context, self.chooser
         for index, row in enumerate(self.rows):
             row.remove.click(lambda keys, i=index: self.removed(i, keys), self.keys, self.outputs, **QUIET)
-            row.about.click(add_word, context.form.prompt, context.form.prompt, **QUIET)
+            form = context.form
+            inputs, outputs = [form.prompt, self.keys, form.base], [form.prompt, context.to_sweep, *form.of_base]
+            row.about.click(self.row_clicked(index), inputs, outputs, **QUIET)
         gr.on(
             [self.keys.change, context.form.base.change],
             self.describe,
@@ -125,7 +130,11 @@ class AdapterRows:
 
     def with_added(self, keys: Sequence[str] | None, wanted: Sequence[str]) -> dict[Any, Any]:
         held, new = add(keys or [], wanted)
-        return self.updates(held, dict.fromkeys(new, FRESH))
+        return self.updates(held, {row: self.fresh(held[row]) for row in new})
+
+    def fresh(self, key: str) -> tuple[Any, ...]:
+        """The values of a new row: its adapter at the strength at which it was drawn last."""
+        return (FRESH[0], adapter_strengths.strength_of(self.workspace, key), *FRESH[2:])
 
     def removed(self, index: int, keys: Sequence[str] | None) -> dict[Any, Any]:
         return self.updates([("" if place == index else key) for place, key in enumerate(keys or [])])
@@ -146,6 +155,31 @@ class AdapterRows:
             found[row.strength] = gr.update(label=label, **({"value": new[1]} if new else {}))
         return found
 
+    def row_clicked(self, index: int) -> Callable[..., Any]:
+        """The handler of a click on what a row says: a trigger word, a strength sweep, or another base model."""
+
+        @show_errors
+        def act(prompt, keys, base, event: gr.EventData):
+            kind, arg, _ = clicked(event)
+            if kind == "word":
+                return {self.context.form.prompt: word_in(prompt, arg)}
+            if kind == "base":
+                return self.other_base((keys or [])[index], base)
+            return {self.context.to_sweep: f"{index} {time.time()}"} if kind == "sweep" else gr.skip()
+
+        return act
+
+    def other_base(self, key: str, base: str) -> dict[Any, Any]:
+        """The base that was offered for an adapter, chosen or on its way."""
+        offer = base_offers.base_offer(self.workspace, key, base)
+        if offer is None:
+            raise StudioError("Nothing on this machine is known to fit it any more: choose a base model.")
+        name = base_offers.take(self.workspace, offer)
+        if not name:
+            gr.Info(f"Fetching {escape(offer.place)}; the line on top shows how far it is. Then choose it here.")
+            return gr.skip()
+        return self.context.form.with_base(name)
+
     def describe(self, keys, base):
         """What each adapter is, and how it fits the base of this name."""
         held = [*(keys or []), *[""] * POOL][:POOL]
@@ -163,13 +197,12 @@ def build(context: GenerateContext) -> AdapterRows:
 def about_html(workspace: Workspace, key: str, base: str) -> str:
     line, words, bad = generation.adapter_summary(workspace, key, base)
     chips = "".join(button("word", word, word, "chip word", f"Add {word} to the prompt") for word in words)
-    return note(line, bad=bad) + (f'<div class="words">{chips}</div>' if chips else "")
-
-
-def add_word(prompt, event: gr.EventData):
-    """A trigger word was clicked."""
-    act, word, _ = clicked(event)
-    return word_in(prompt, word) if act == "word" else gr.skip()
+    sweep = "" if bad else button("sweep", "", "Strength sweep", "link", "Strength sweep of this adapter")
+    if bad:
+        with suppress(StudioError):  # the line says what is wrong with it
+            offer = base_offers.base_offer(workspace, key, base)
+            sweep = button("base", "", offer.text, "primary") if offer else ""
+    return note(line, bad=bad) + f'<div class="words">{chips}{sweep}</div>'
 
 
 def add(keys: Sequence[str], wanted: Sequence[str]) -> tuple[list[str], list[int]]:

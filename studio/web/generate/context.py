@@ -46,24 +46,33 @@ class GenerateContext(PageContext):
     keys      hidden: what each row holds: "run:NAME", "file:NAME", "live:NAME" or ""
     taken     hidden: fill it with the name of an image in the workspace's outputs, and the form takes its recipe
     incoming  hidden: fill it with an adapter's key ("run:NAME", "file:NAME"), and it gets a row
+    to_sweep  hidden: fill it with a row's number and the time, and the adapter in it is drawn at several strengths
     axes      hidden: when a contact sheet was taken, and its axes as fields of a Typed each
+    pair      two adapters to compare: [when, key, key]; on the server alone
     packed    hidden: what the grid's plan is made of, in one piece
     """
 
     keys: gr.JSON
     taken: gr.Textbox
     incoming: gr.Textbox
+    to_sweep: gr.Textbox
     axes: gr.JSON
     packed: gr.JSON
+    pair: gr.State
     form: GenerateForm = field(init=False)
     rows: AdapterRows = field(init=False)
     actions: Actions = field(init=False)
     inspector: AdapterInspector = field(init=False)
+    tabs: gr.Tabs = field(init=False)
 
     @property
     def inputs(self) -> list[Any]:
         """Components whose values `recipe` takes."""
         return [self.keys, *self.form.fields, *self.rows.values]
+
+    def rows_on(self, values: Sequence[Any]) -> list[bool]:
+        """Which rows are switched on. values: of `inputs`."""
+        return [bool(on) for on in values[1 + len(FIELDS) :: len(ROW_FIELDS)]]
 
     def recipe(self, keys: Sequence[str] | None, *values: Any) -> Any:
         """The Recipe of the values of `inputs`, adapters and all. Raises StudioError."""

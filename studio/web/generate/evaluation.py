@@ -79,7 +79,7 @@ class Evaluation:
                     min_width=80,
                 )
                 self.measure = gr.Button("Measure", variant="primary", elem_id="measure", min_width=110)
-                self.stop = gr.Button("Stop", interactive=False, elem_id="stop-measure", min_width=70)
+                self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop-measure", min_width=110)
             self.encoder, self.download = encoder_fields(self.workspace, "measure")
             self.progress = gr.HTML(elem_id="measure-progress")
             self.result = clickable_html("measured", NOTHING)
@@ -93,7 +93,7 @@ class Evaluation:
         self.measure.click(self.start, inputs, [self.progress, self.timer], **QUIET)
         self.stop.click(halt, None, None, **QUIET)
         self.result.click(chosen_image, None, context.taken, **QUIET)
-        watched = [self.seen, self.progress, self.result, self.stop, self.timer]
+        watched = [self.seen, self.progress, self.result, self.measure, self.stop, self.timer]
         for event in (self.timer.tick, context.demo.load):
             event(self.watch, self.seen, watched, concurrency_limit=None, **QUIET)
 
@@ -138,7 +138,8 @@ class Evaluation:
         updates = {
             self.seen: state,
             self.progress: line,
-            self.stop: gr.update(interactive=active),
+            self.stop: gr.update(visible=active),
+            self.measure: gr.update(visible=not active),
             self.timer: gr.Timer(active=active),
         }
         return updates | ({self.result: shown(self.workspace, found)} if found else {})

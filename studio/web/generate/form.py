@@ -66,7 +66,7 @@ class GenerateForm:
         """Scheduler, clip skip, count, denoising strength, CFG rescale, source and mask."""
         from studio.generation.schedulers import NAMES
 
-        with gr.Accordion("Scheduler, count, image to image", open=False, elem_id="gen-more"):
+        with gr.Accordion("Scheduler, count, image to image", open=False, elem_id="gen-more") as self.more:
             with gr.Row():
                 self.scheduler = gr.Dropdown(
                     list(NAMES), value=NAMES[0], label="Scheduler", min_width=150, elem_id="scheduler"
@@ -131,6 +131,17 @@ class GenerateForm:
             **dict.fromkeys((self.width, self.height), gr.update(step=found["step"])),
         }
 
+    @property
+    def of_base(self) -> list[Any]:
+        """What `with_base` answers for."""
+        return [self.base, *(self.field(name) for name in BROUGHT)]
+
+    def with_base(self, name: str) -> dict[Any, Any]:
+        """Updates that choose a base, with its own size, steps and guidance. Raises StudioError."""
+        found = base_models.usual(self.workspace, name)
+        chosen = gr.update(choices=base_models.base_choices(self.workspace), value=name)
+        return {self.base: chosen, **{self.field(part): found[part] for part in BROUGHT}}
+
     @show_errors
     def follow_run(self, key, base):
         """An adapter came from another tab: the base that its run was trained on, with its size, steps, guidance."""
@@ -143,9 +154,7 @@ class GenerateForm:
             show_warning(StudioError(text))
         if not own or own == base:
             return gr.skip()
-        found = base_models.usual(self.workspace, own)
-        chosen = gr.update(choices=base_models.base_choices(self.workspace), value=own)
-        return {self.base: chosen, **{self.field(name): found[name] for name in BROUGHT}}
+        return self.with_base(own)
 
     def count_tokens(self, text, base):
         if not (text or "").strip():

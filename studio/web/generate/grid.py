@@ -112,7 +112,9 @@ class Grid:
             self.plan = gr.HTML(elem_id="grid-plan", padding=False)
             with gr.Row():
                 self.draw = gr.Button("Generate grid", variant="primary", min_width=130, elem_id="grid-go", scale=3)
-                self.stop = gr.Button("Stop", min_width=90, scale=0, interactive=False, elem_id="grid-stop")
+                self.stop = gr.Button(
+                    "Stop", variant="stop", min_width=130, visible=False, elem_id="grid-stop", scale=3
+                )
             self.line = gr.HTML(elem_id="grid-line", padding=False)
             self.table = clickable_html("grid", NOTHING)
             with gr.Row(elem_classes="tools"):
@@ -139,6 +141,8 @@ class Grid:
         context, inputs = self.context, [*self.axes, *self.context.inputs]
         started = self.draw.click(self.start, inputs, [self.pair, *self.outputs], **QUIET)
         started.then(None, inputs, context.packed, js=PACK_JS, **QUIET)
+        begun = [*self.outputs, self.pair, *self.axes]
+        context.pair.change(self.start_pair, [context.pair, *context.inputs], [*begun, context.tabs], **QUIET)
         self.stop.click(self.halt, None, self.stop, **QUIET)
         for event in (self.timer.tick, context.demo.load):
             event(self.watch, [self.seen, self.pair], self.outputs, concurrency_limit=None, **QUIET)
@@ -231,9 +235,22 @@ class Grid:
         grids.start_grid(self.workspace, recipe, axes)
         return {self.pair: []} | self.updates("")
 
+    @show_errors
+    def start_pair(self, pair, *values):
+        """Two adapters were dropped together: both at the form's seed, beside each other, once there is a prompt."""
+        if not pair:
+            return gr.skip()
+        axes = [Typed("adapter", picks=tuple(pair[1:]))]
+        updates = self.filled(axes) | {self.context.tabs: gr.Tabs(selected="grid")}
+        if not str(typed_value(values, "prompt") or "").strip():
+            return updates | {self.line: note("Write a prompt, then Generate grid: both adapters at one seed.")}
+        recipe = self.context.recipe(*values)
+        grids.start_grid(self.workspace, recipe, grids.axes_of(self.workspace, recipe, axes))
+        return updates | {self.pair: []} | self.updates("")
+
     def halt(self):
         stop_job("grid")
-        return gr.update(interactive=False)
+        return gr.update(value="Stopping", interactive=False)
 
     def watch(self, last, pair):
         """What is new; nothing while a vote hides the images."""
@@ -256,8 +273,8 @@ class Grid:
             self.line: words,
             self.table: html,
             self.score: score_html(grid) if grid else "",
-            self.draw: gr.update(interactive=not active),
-            self.stop: gr.update(interactive=stoppable),
+            self.draw: gr.update(visible=not active),
+            self.stop: gr.update(visible=active, value="Stop" if stoppable else "Stopping", interactive=stoppable),
             self.vote: gr.update(visible=done is not None and is_votable(done)),
             self.sheet: gr.update(visible=done is not None, value=str(done.sheet) if done else None),
             self.timer: gr.Timer(active=active),
@@ -407,27 +424,42 @@ def is_votable(grid) -> bool:
 
 def vote_html(grid, left: int, right: int) -> str:
     """Two images, without a word of what they are."""
-    from studio.generation.votes import votes
+    from studio.generation.votes import guide, votes
 
+    prompt = prompt_of(grid, left)
+    question = f"Which is the better image of “{prompt}”?" if prompt else "Which image is better?"
     images = "".join(
         f'<figure><img src="{escape(image_link(grid.images[number]))}" alt="{side}">'
         f"{button(side, '', f'{side.capitalize()} is better', 'primary')}</figure>"
         for side, number in (("left", left), ("right", right))
     )
     return (
-        f"<div class='blind'><div class='blind-pair'>{images}</div><div class='blind-tools'>"
+        f"<div class='blind'><h4>{escape(question)}</h4><div class='blind-pair'>{images}</div><div class='blind-tools'>"
         f"{button('same', '', 'The same')}{button('end', '', 'End and show results')}"
-        f"<span class='note'>{pluralize(len(votes(grid)), 'vote')} on this grid</span></div></div>"
+        f"<span class='note'>{pluralize(len(votes(grid)), 'vote')} on this grid. {escape(guide())}</span></div></div>"
     )
+
+
+def prompt_of(grid, number: int) -> str:
+    """The prompt of a cell, cut to one line; "" where the image does not say it."""
+    from studio.generation import read_recipe
+
+    try:
+        text = " ".join(str(read_recipe(grid.images[number]).values.get("prompt", "")).split())
+    except StudioError:
+        return ""
+    return text if len(text) <= 120 else text[:119] + "…"
 
 
 def score_html(grid) -> str:
     """The tally of the votes, the best first."""
-    from studio.generation.votes import tally
+    from studio.generation.votes import tally, verdict
 
+    scores = tally(grid)
     rows = "".join(
         f"<tr><th>{escape(one.name)}</th><td>{one.won}</td><td>{one.lost}</td><td>{one.same}</td></tr>"
-        for one in tally(grid)
+        for one in scores
     )
     head = "<tr><th>Blind votes</th><td>better</td><td>worse</td><td>the same</td></tr>"
-    return f'<table class="score"><thead>{head}</thead><tbody>{rows}</tbody></table>' if rows else ""
+    table = f'<table class="score"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+    return table + note(verdict(scores)) if rows else ""

@@ -1,9 +1,8 @@
 """What the Generate tab draws: the image with and without its adapters, and the strength sweep."""
 
-import base64
-import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,18 @@ import gradio as gr
 
 from studio.errors import StudioError
 from studio.server.owners import PerOwner
-from studio.services import gallery, generation
+from studio.services import generation_jobs, image_groups
 from studio.services.generation import recipe_line
 from studio.services.jobs import Job
-from studio.services.vocabulary import display_scale
 from studio.web.components import fields
-from studio.web.components.clickable import image_link
 from studio.web.components.fields import NO_PROGRESS, PRIVATE
-from studio.web.components.html import progress_bar, time_left
+from studio.web.components.html import note, progress_bar, time_left
 from studio.web.errors import show_errors
 from studio.web.generate import actions
-from studio.web.generate.actions import OFF, OVER
+from studio.web.generate.actions import busy_line
 from studio.web.generate.context import GenerateContext
+from studio.web.generate.stage import OFF, STAGE_JS, Shown, older_of, shown_from, stage_html
+from studio.web.generate.sweep import SWEEP_JS, strengths_of, sweep_html, waiting_html
 from studio.web.generate.vocabulary import Examples
 from studio.web.turns import DEVICE
 from studio.workspace import Workspace
@@ -32,24 +31,27 @@ NOTHING = ("No image yet", "Write a prompt and press Generate. Adapters are opti
 POLL_EVERY = 0.2  # seconds between two polls of the job
 EARLIER = 16  # images shown below
 IN_LINE = {"concurrency_id": DEVICE, "concurrency_limit": 1, **PRIVATE}
+# Ctrl+Enter generates, wherever the cursor is, while the tab is open. Generate and Stop stand in one place: the focus
+# goes from the one to the other.
 KEYS_JS = """
 if (!window.studioGenerateKey) document.addEventListener('keydown', window.studioGenerateKey = event => {
   const go = document.querySelector('#go');
-  if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey) || event.repeat || !go?.offsetParent) return;
+  if (event.key !== 'Enter' || !(event.ctrlKey || event.metaKey) || event.repeat) return;
+  if (!go || !document.querySelector('#prompt')?.offsetParent) return;
   event.preventDefault();
   go.click();
 }, true);
-"""  # Ctrl+Enter generates, wherever the cursor is, while the tab is open
-SWEEP_JS = """
-element.addEventListener('input', event => {
-  const range = event.target.closest('.frame-slider input[type=range]');
-  if (!range) return;
-  const slider = range.closest('.frame-slider');
-  for (const frame of slider.querySelectorAll('img')) frame.hidden = frame.dataset.frame !== range.value;
-  slider.querySelector('.slider-value').textContent = range.dataset.strengths.split(',')[Number(range.value)];
-});
+let busy = false;
+new MutationObserver(() => {
+  const now = element.querySelector('.busy') !== null;
+  if (now === busy) return;
+  busy = now;
+  const [go, stop] = [document.querySelector('#go'), document.querySelector('#stop-drawing')];
+  if (document.activeElement === (now ? go : stop)) (now ? stop : go).focus();
+}).observe(element, {childList: true, subtree: true});
 """
 
+HIDDEN = gr.update(visible=False)
 _without: PerOwner[str] = PerOwner()  # recipe -> image without adapters: a slider costs one image
 
 
@@ -57,43 +59,37 @@ class Result:
     """The sub-tab.
 
     made     whether there is an image: moving a slider draws again only when there is one to compare with
-    frames   what `images` answers for
+    last     what stands on the stage, as `Shown.as_state`
     """
 
     def __init__(self, context: GenerateContext):
         self.context, self.workspace = context, context.workspace
         with gr.Tab("Image", id="drawn", elem_id="tab-drawn"):
-            self.made = gr.State(False)
+            self.made, self.last = gr.State(False), gr.State(None)
             self.line = gr.HTML(at_rest(""), elem_id="recipe", html_template="${value}", js_on_load=KEYS_JS)
             self.examples = Examples(context, *NOTHING)
             self.blank = self.examples.box
-            with gr.Row():
-                frame: dict[str, Any] = {"interactive": False, "type": "filepath", "format": "png", "visible": False}
-                frame |= {"buttons": ["download", "fullscreen"], "elem_classes": "large-image", "min_width": 200}
-                self.without = gr.Image(label="Without adapters", elem_id="without", **frame)
-                self.image = gr.Image(label="Image", elem_id="image", **frame)
-            self.both = gr.ImageSlider(
-                label="Without | with adapters",
-                elem_id="both",
-                interactive=False,
-                type="filepath",
-                format="png",
-                visible=False,
-                buttons=["fullscreen"],
-                max_height=620,
-                show_label=False,
-            )
-            self.several = fields.gallery("several")
+            self.stage = gr.HTML("", elem_id="stage", html_template="${value}", js_on_load=STAGE_JS)
             self.sweep = gr.HTML("", elem_id="sweep-result", html_template="${value}", js_on_load=SWEEP_JS)
             self.heading = gr.Markdown("### Earlier images", elem_classes="heading", visible=False)
             self.earlier = fields.gallery("earlier")
-        self.frames = [self.blank, self.without, self.image, self.both, self.several]
-        self.outputs = [*self.frames, self.line, self.sweep, self.heading, self.earlier, self.made]
+        self.outputs = [
+            self.blank,
+            self.stage,
+            self.line,
+            self.sweep,
+            self.heading,
+            self.earlier,
+            self.made,
+            self.last,
+        ]
 
     def wire(self) -> None:
-        context, buttons, below = self.context, self.context.actions, [self.heading, self.earlier]
-        inputs = [buttons.compare, *context.inputs]
-        buttons.queued.then(self.generate, inputs, self.outputs, trigger_mode="multiple", **NO_PROGRESS, **IN_LINE)
+        context, buttons = self.context, self.context.actions
+        inputs = [self.last, buttons.compare, *context.inputs]
+        options: dict[str, Any] = {**NO_PROGRESS, **IN_LINE}
+        queued = buttons.queue_clicks(self.line)
+        queued.then(self.generate, inputs, self.outputs, trigger_mode="multiple", **options)
         for row in context.rows.rows:
             gr.on(
                 [row.strength.release, row.on.input],
@@ -101,93 +97,132 @@ class Result:
                 [self.made, *inputs],
                 self.outputs,
                 trigger_mode="always_last",
-                **NO_PROGRESS,
-                **IN_LINE,
+                **options,
             )
         self.examples.wire(context)
-        swept = [self.blank, self.sweep]
-        buttons.sweep.click(self.draw_sweep, context.inputs, [*swept, *below], show_progress_on=swept, **IN_LINE)
-        context.demo.load(self.earlier_images, None, below, **fields.QUIET)
+        buttons.compare.input(self.show_again, [self.last, buttons.compare], self.stage, **fields.QUIET)
+        swept = [*self.outputs, context.tabs]
+        buttons.sweep.click(self.draw_sweep, [self.last, *context.inputs], swept, **options)
+        wanted = [context.to_sweep, self.last, *context.inputs]
+        context.to_sweep.change(self.sweep_row, wanted, [*swept, context.to_sweep], **options)
+        context.demo.load(self.earlier_images, None, [self.heading, self.earlier], **fields.QUIET)
 
     @show_errors
-    def generate(self, request: gr.Request, how, *values):
+    def generate(self, request: gr.Request, last, how, *values):
         session = request.session_hash or ""
         turn = actions.next_turn(session)
-        for updates in self.drawn(session, turn, how, *values):
-            yield updates | {self.sweep: "", self.made: True}  # the sweep was of another recipe
+        for updates in self.drawn(session, turn, last, how, *values):
+            yield updates | {self.made: True}
 
     @show_errors
-    def generate_again(self, request: gr.Request, made, how, *values):
+    def generate_again(self, request: gr.Request, made, last, how, *values):
         """A strength was let go: the same image with it, once there is one."""
         if not made:
             yield gr.skip()  # a generator that yields nothing empties the outputs
             return
         session = request.session_hash or ""
-        yield from self.drawn(session, actions.next_turn(session, lined_up=False), how, *values)
+        yield from self.drawn(session, actions.next_turn(session, lined_up=False), last, how, *values)
 
-    def drawn(self, session: str, turn: threading.Event, how: str, *values) -> Iterator[dict[Any, Any]]:
+    def drawn(self, session: str, turn: threading.Event, last: Any, how: str, *values) -> Iterator[dict[Any, Any]]:
         """Updates while the recipe of the form is drawn, and at its end. Raises StudioError."""
         if turn.is_set():
-            yield {self.line: gr.skip()}
+            yield {self.line: at_rest("Stopped.", actions.waiting(session) > 0)}
             return
-        recipe = self.context.recipe(*values)
-        bare = recipe.model_copy(update={"adapters": ()}) if recipe.adapters and how != OFF else None
-        known = _without.get(repr(bare), "") if bare else ""
-        first = [bare.model_copy(update={"count": 1})] if bare and not Path(known or "-").is_file() else []
-        job = generation.start_generation(self.workspace, [*first, recipe])
+        try:
+            recipe = self.context.recipe(*values)
+            bare = recipe.model_copy(update={"adapters": (), "count": 1}) if recipe.adapters and how != OFF else None
+            known = _without.get(repr(bare), "") if bare else ""
+            known = known if Path(known or "-").is_file() else ""
+            first = [bare] if bare and not known else []
+            job = generation_jobs.start_generation(self.workspace, [*first, recipe])
+        except StudioError as error:
+            yield {self.line: failed(error)}
+            raise
+        older = older_of(last)
+        shown = Shown(recipe.width, recipe.height, without=known, compares=bare is not None, count=recipe.count)
+        seen = None
         for line in watch(job, session, turn):
-            yield {self.line: line}
-        if job.error:
-            yield {self.line: at_rest("")}
-            raise StudioError(job.error)
-        paths = [str(path) for _, path in job.result.images]
+            made = job.result
+            coming = (len(made.images), id(made.latent_preview)) if made else (0, 0)
+            updates = {self.line: line}
+            if coming != seen:
+                seen, preview = coming, made.latent_preview if made else None
+                now = _so_far(shown, paths_of(job), bool(first))
+                html = stage_html(now, how, preview, older, True)
+                updates |= {self.stage: html, self.blank: HIDDEN, self.sweep: ""}  # the sweep was of another recipe
+            yield updates
+        paths = paths_of(job)
         if first and paths:
-            known = _without[repr(bare)] = paths.pop(0)
+            _without[repr(bare)] = paths[0]
             while len(_without) > 100:
                 del _without[next(iter(_without))]
-        if not paths:
-            yield {self.line: at_rest("Stopped.")}
-            return
-        line = at_rest(recipe_line(recipe) + (" · stopped" if job.state == "stopped" else ""))
-        shown = self.images(paths, known if bare else None, how, max(recipe.width, recipe.height))
-        yield shown | self.earlier_images() | {self.line: line}
+        final = _so_far(shown, paths, bool(first))
+        yield self.ended(job, session, recipe_line(recipe), final, older, how)
+        if job.error:
+            raise StudioError(job.error)
 
-    def images(self, paths: list[str], without: str | None, how: str, side: int) -> dict[Any, Any]:
-        """Updates for `frames`. side: of the images in pixels; small ones are shown larger, unsmoothed."""
-        found: dict[Any, Any] = dict.fromkeys(self.frames, gr.update(visible=False))
-        if len(paths) > 1:
-            first = [(without, "without adapters")] if without else []
-            return found | {self.several: gr.update(value=[*first, *paths], visible=True)}
-        if without and how == OVER:
-            return found | {self.both: gr.update(value=(without, paths[0]), visible=True)}
-        label, look = "With adapters" if without else "Image", ["large-image", f"times-{display_scale(side)}"]
-        return found | {
-            self.without: gr.update(value=without, visible=without is not None, elem_classes=look),
-            self.image: gr.update(value=paths[0], visible=True, label=label, elem_classes=look),
+    def ended(self, job: Job, session: str, text: str, final: Shown, older: Shown | None, how: str) -> dict[Any, Any]:
+        """What stands there when a job is over: its images, or what was there before where it made none."""
+        more, made = actions.waiting(session) > 0, bool(final.paths)
+        shown = final if made else older
+        if job.error:
+            line = failed(StudioError(job.error))
+        else:
+            line = at_rest((text if made else "") + (" · stopped" if made and job.state == "stopped" else ""), more)
+            line = line if made else at_rest("Stopped.", more)
+        return self.earlier_images() | {
+            self.line: line,
+            self.stage: stage_html(shown, how) if shown else "",
+            self.last: shown.as_state() if shown else None,
+            self.blank: gr.update(visible=shown is None),
         }
 
-    @show_errors
-    def draw_sweep(self, request: gr.Request, *values):
-        """The first adapter at strengths from 0 to 1.5."""
-        from studio.generation import save_image
-        from studio.generation.strength_sweep import at_strength
+    def show_again(self, last, how):
+        """Another way to compare was chosen: the same images, otherwise."""
+        shown = shown_from(last)
+        return stage_html(shown, how) if shown else gr.skip()
 
-        turn = actions.next_turn(request.session_hash or "", lined_up=False)
+    @show_errors
+    def draw_sweep(self, request: gr.Request, last, *values):
+        """The first adapter in use at seven strengths."""
+        yield from self.swept(request, 0, *values)
+
+    @show_errors
+    def sweep_row(self, request: gr.Request, wanted, last, *values):
+        """The adapter of one row. wanted: its place and a time, so that each click is another one."""
+        if not wanted:
+            yield gr.skip()
+            return
+        row = int(wanted.split()[0])
+        on = [used and key != "" for key, used in zip([*(values[0] or [])], self.context.rows_on(values))]
+        if not on[row]:
+            raise StudioError("This adapter is off: switch it on to see it at several strengths.")
+        for updates in self.swept(request, sum(on[:row]), *values):
+            yield updates | {self.context.to_sweep: ""}
+
+    def swept(self, request: gr.Request, index: int, *values) -> Iterator[dict[Any, Any]]:
+        session = request.session_hash or ""
+        turn = actions.next_turn(session, lined_up=False)
         recipe = self.context.recipe(*values)
         if not recipe.adapters:
             raise StudioError("A strength sweep shows one adapter at several strengths: add an adapter first.")
-        progress = gr.Progress()
-        found = generation.strength_sweep(
-            recipe, 0, turn, lambda done, total: progress((done, total), desc="Strength sweep", unit="steps")
+        title, size, strengths = (
+            recipe.adapters[index].title,
+            (recipe.width, recipe.height),
+            strengths_of(recipe, index),
         )
-        if not found:
-            return gr.skip()
-        links = [
-            (strength, image_link(save_image(image, at_strength(recipe, strength), self.workspace.outputs)))
-            for strength, image in found
-        ]
-        html = sweep_html(links, recipe.adapters[0].title)
-        return self.earlier_images() | {self.blank: gr.update(visible=False), self.sweep: html}
+        job = generation_jobs.start_sweep(self.workspace, recipe, index)
+        blank = {self.sweep: waiting_html(strengths, title, size), self.blank: HIDDEN, self.stage: ""}
+        yield blank | {self.context.tabs: gr.Tabs(selected="drawn")}
+        for line in watch(job, session, turn):
+            yield {self.line: line}
+        found = [(one.adapters[index].strength, path) for one, path in job.result.images] if job.result else []
+        rest = at_rest("" if found else "Stopped.", actions.waiting(session) > 0)
+        html = sweep_html(self.workspace, found, title, size) if found else ""
+        line = failed(StudioError(job.error)) if job.error else rest
+        yield self.earlier_images() | {self.line: line, self.sweep: html}
+        if job.error:
+            raise StudioError(job.error)
 
     def earlier_images(self) -> dict[Any, Any]:
         files = earlier(self.workspace)
@@ -203,7 +238,19 @@ def build(context: GenerateContext) -> Result:
 
 
 def earlier(workspace: Workspace) -> list[str]:
-    return [str(workspace.outputs / name) for name, _ in gallery.newest_files(workspace)[:EARLIER]]
+    """The newest images that are no part of a sweep, a grid or a measure."""
+    return [str(workspace.outputs / name) for name in image_groups.singles(workspace, EARLIER)]
+
+
+def paths_of(job: Job) -> list[str]:
+    """The images that a job has saved until now."""
+    return [str(path) for _, path in job.result.images] if job.result else []
+
+
+def _so_far(shown: Shown, paths: Sequence[str], first: bool) -> Shown:
+    """With the images that there are. first: whether the first of them is the one without adapters."""
+    without, rest = (paths[0], paths[1:]) if first and paths else (shown.without, paths)
+    return replace(shown, without=without, paths=tuple(rest))
 
 
 def watch(job: Job, session: str, stop: threading.Event) -> Iterator[str]:
@@ -212,7 +259,8 @@ def watch(job: Job, session: str, stop: threading.Event) -> Iterator[str]:
     while job.state == "running":
         if stop.is_set():
             job.stop()
-        state = (job.done, job.message, actions.waiting(session))
+        preview = id(job.result.latent_preview) if job.result else 0
+        state = (job.done, job.message, actions.waiting(session), preview, stop.is_set())
         if state != last:
             last = state
             yield under_way(job, state[2])
@@ -221,38 +269,20 @@ def watch(job: Job, session: str, stop: threading.Event) -> Iterator[str]:
 
 
 def under_way(job: Job, waiting: int) -> str:
-    """The latent preview, a bar, and the time that is left. waiting: clicks that come after it."""
+    """A bar, and the time that is left. waiting: clicks that come after it."""
     more = f" · {waiting} more queued" if waiting else ""
-    preview = job.result.latent_preview if job.result else None
-    image = ""
-    if preview is not None:
-        stream = io.BytesIO()
-        preview.save(stream, "PNG")
-        image = f'<img src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}" alt="">'
-    text = escape((job.message or "Loading the base model") + time_left(job) + more)
-    return (
-        f'<div class="drawing"><div class="latent-preview">{image}</div>'
-        f'<div class="how-far">{progress_bar(job.done, job.total)}<div class="note">{text}</div></div></div>'
-    )
+    text = "Stopping after this step" if job.stop_event.is_set() else job.message or "Loading the base model"
+    return busy_line(f"{progress_bar(job.done, job.total)}{note(text + time_left(job) + more)}")
 
 
-def at_rest(text: str) -> str:
+def at_rest(text: str, more: bool = False) -> str:
+    """The line when nothing is drawn. more: a click waits, so that the next image begins at once."""
+    if more:
+        return busy_line(note(text))
     return f'<div class="drawing"><div class="note mono">{escape(text)}</div></div>'
 
 
-def sweep_html(images: list[tuple[float, str]], title: str) -> str:
-    """One image at a time: each is sent once, the slider only shows another one. images: (strength, address)."""
-    frames = "".join(
-        f'<img src="{escape(link)}" alt="{escape(title)} at {strength:g}" data-frame="{index}"'
-        f"{'' if index == 0 else ' hidden'}>"
-        for index, (strength, link) in enumerate(images)
-    )
-    marks = "".join(f"<span>{strength:g}</span>" for strength, _ in images)
-    return (
-        f'<div class="frame-slider"><div class="note"><b>{escape(title)}</b> at '
-        f'<b class="slider-value">{images[0][0]:g}</b></div>'
-        f'<div class="slider-frames">{frames}</div>'
-        f'<input type="range" min="0" max="{len(images) - 1}" value="0" step="1" aria-label="Strength of '
-        f'{escape(title)}" data-strengths="{",".join(f"{strength:g}" for strength, _ in images)}">'
-        f'<div class="slider-marks">{marks}</div></div>'
-    )
+def failed(error: StudioError) -> str:
+    """The line when nothing came of it: it says so until something else is drawn."""
+    text = " ".join(str(error).split())
+    return f'<div class="drawing"><div class="note bad" role="alert">Not drawn: {escape(text)}</div></div>'

@@ -8,12 +8,14 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.services import adapter_files, generation, grids
+from studio.services import drops, generation, grids
+from studio.text import pluralize
 from studio.web.components.context import PageContext
 from studio.web.components.fields import QUIET
 from studio.web.errors import show_errors, show_warning
 from studio.web.generate import actions, adapter_library, adapter_rows, evaluation, form, gallery, grid, result
 from studio.web.generate.context import FIELDS, POOL, ROW_FIELDS, GenerateContext
+from studio.web.generate.result import at_rest
 
 # What this browser remembers of the tab. Not gr.BrowserState: inside a tab that was not opened yet it reads nothing.
 RECALL_JS = "() => { try { return JSON.parse(localStorage.studioGenerate); } catch { return null; } }"
@@ -24,26 +26,31 @@ REMEMBER_JS = """(keys, ...held) => {
 
 
 class GenerateTab:
-    """incoming: hidden; fill it with an adapter's key, and the adapter gets a row."""
+    """incoming: hidden; fill it with an adapter's key, and the adapter gets a row.
+
+    dropped   {"when", "keys" of adapters, "recipe": an image's path, "source": another's}; on the server alone
+    """
 
     def __init__(self, page: PageContext):
         self.workspace = page.workspace
         with gr.Tab("Generate", id="generate", elem_id="tab-generate", render_children=True):
-            self.recalled = gr.JSON(visible=False)
+            self.recalled, self.dropped = gr.JSON(visible=False), gr.State(None)
             self.context = context = GenerateContext(
                 **vars(page),
                 keys=gr.JSON([], visible=False),
                 taken=gr.Textbox(visible=False),
                 incoming=gr.Textbox(visible=False),
+                to_sweep=gr.Textbox(visible=False),
                 axes=gr.JSON(visible=False),
                 packed=gr.JSON(visible=False),
+                pair=gr.State(None),
             )
             with gr.Row(equal_height=False):
                 with gr.Column(scale=5, min_width=300):
                     form.build(context)
                     adapter_rows.build(context)
                     self.drop = gr.File(
-                        label="Drop adapters (.safetensors), or an image to take its recipe",
+                        label="Drop adapters, or an image to take its recipe, here or anywhere on the page",
                         file_count="multiple",
                         height=130,
                         elem_id="drop-adapters",
@@ -52,7 +59,8 @@ class GenerateTab:
                 with gr.Column(scale=8, min_width=320):
                     actions.build(context)
                     with gr.Tabs(elem_id="generate-tabs") as self.tabs:
-                        result.build(context)
+                        context.tabs = self.tabs
+                        self.result = result.build(context)
                         grid.build(context)
                         adapter_library.build(context)
                         evaluation.build(context)
@@ -64,35 +72,48 @@ class GenerateTab:
         kept = [*context.form.remembered, *context.rows.values]
         changes = [part.change for part in [*kept, context.keys]]
         gr.on(changes, None, [context.keys, *kept], None, js=REMEMBER_JS, **QUIET)
-        filled = [*context.form.fields, context.form.keep_seed, *context.rows.outputs, context.axes, self.tabs]
-        dropped = [*filled, context.rows.chooser, self.drop]
-        self.drop.upload(self.take_files, [self.drop, context.keys], dropped, **QUIET)
+        filled = [
+            *context.form.fields,
+            self.result.line,
+            context.form.keep_seed,
+            *context.rows.outputs,
+            context.axes,
+            self.tabs,
+        ]
+        dropped = [*filled, context.rows.chooser, context.form.more, context.form.field("source"), context.pair]
+        self.dropped.change(self.take, [self.dropped, context.keys], dropped, **QUIET)
         context.taken.change(self.take_recipe, context.taken, [*filled, context.taken], **QUIET)
+        context.actions.queued.then(lambda: gr.Tabs(selected="drawn"), None, self.tabs, **QUIET)
         recalled = demo.load(
             self.recall, self.recalled, [*context.form.remembered, *context.rows.outputs], js=RECALL_JS, **QUIET
         )
         recalled.then(None, None, None, js=READY_JS, **QUIET)
 
     @show_errors
-    def take_files(self, files, keys):
-        """Dropped files: adapters become rows, or an image fills form and rows with its recipe."""
-        rows, wanted, image = self.context.rows, [], None
-        for path in files or []:
-            if Path(path).suffix.lower() == ".png":
-                image = path
-                continue
-            try:
-                wanted.append(adapter_files.add_adapter_file(self.workspace, path))
-            except StudioError as error:  # shown in one line; the others are kept
-                show_warning(error)
-        updates = None
-        try:
-            updates = self.restored(Path(image)) if image else None
-        except StudioError as error:
-            show_warning(error)
-        if updates is None:
-            updates = rows.with_added(keys, wanted)
-        return updates | {rows.chooser: rows.choices(), self.drop: None}
+    def take(self, dropped, keys):
+        """What was dropped (see `web.drop`): adapters become rows, an image gives its recipe, or starts image to image.
+
+        Two adapters dropped together are compared at one seed.
+        """
+        context, rows = self.context, self.context.rows
+        if not dropped:
+            return gr.skip()
+        if dropped.get("source"):
+            return {context.form.field("source"): dropped["source"], context.form.more: gr.update(open=True)}
+        if dropped["recipe"]:
+            updates = self.restored(Path(dropped["recipe"]))
+        else:
+            free = POOL - sum(map(bool, keys or []))
+            new = [key for key in dropped["keys"] if key not in (keys or [])]
+            updates = rows.with_added(keys, new[:free])
+            if left := len(new[free:]):
+                text = (
+                    f"{pluralize(left, 'adapter')} found no free row: add them from the list, or remove others first."
+                )
+                show_warning(StudioError(text))
+            if len(dropped["keys"]) == 2:
+                updates[context.pair] = [dropped["when"], *dropped["keys"]]
+        return updates | {rows.chooser: rows.choices()}
 
     @show_errors
     def take_recipe(self, name):
@@ -112,7 +133,10 @@ class GenerateTab:
             part: gr.update(value=found[name]) for name, part in zip(FIELDS, context.form.fields) if name in found
         }
         rows = {index: row_values(one) for index, one in enumerate(adapters[:POOL])}
-        updates = fields | context.rows.updates([one["key"] for one in adapters[:POOL]], rows)
+        line = at_rest(drops.restored_text(path.name, found, adapters[:POOL]))
+        updates = (
+            fields | {self.result.line: line} | context.rows.updates([one["key"] for one in adapters[:POOL]], rows)
+        )
         updates[context.form.keep_seed] = True
         if axes:
             updates[context.axes] = [time.time(), [asdict(one) for one in axes]]

@@ -38,7 +38,8 @@ class TrainTab:
         ):
             self.stamp, self.seen = gr.State(""), gr.State({})
             with gr.Column(scale=4, min_width=300):
-                self.dataset = form.build(context).dataset
+                self.form = form.build(context)
+                self.dataset = self.form.dataset
                 self.controls = controls.build(context)
             with gr.Column(scale=9, min_width=320), gr.Tabs(elem_id="train-tabs") as self.tabs:
                 self.view = run_view.build(context)

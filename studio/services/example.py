@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import StudioError
-from studio.services import generation, runs
+from studio.services import generation, generation_jobs, runs
 from studio.services.datasets import open_named
 from studio.services.jobs import Job, jobs, latest, remember, running
 from studio.text import duration, pluralize
@@ -65,7 +65,7 @@ def start_example(workspace: Workspace) -> Job:
         found.stage, job.done = "test", 200
         applied = generation.applied_fields(workspace, f"run:{found.run}", strength=1.0)
         recipe = generation.compose(workspace, [applied], prompt=PROMPT, seed=SEED)
-        drawn = generation.start_generation(workspace, [recipe])
+        drawn = generation_jobs.start_generation(workspace, [recipe])
         if not _follow(job, drawn):
             return
         found.image = Path(drawn.result.images[0][1]).name

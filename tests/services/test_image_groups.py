@@ -35,9 +35,8 @@ def test_a_group_is_one_cell_with_its_count(workspace):
 
 
 def test_a_group_opens_in_order_and_is_gone_through(workspace):
-    groups = {
-        cell.group.partition("-")[0].partition(":")[0]: cell.group for cell in image_groups.find_cells(workspace).cells
-    }
+    cells = image_groups.find_cells(workspace).cells
+    groups = {image_groups.title_of(cell.group): cell.group for cell in cells if cell.group}
     sweep = [cell.entry.name for cell in image_groups.find_cells(workspace, group=groups["Strength sweep"]).cells]
     assert len(sweep) == 7 and sweep == sorted(sweep)
     assert image_groups.neighbour(workspace, "", groups["Strength sweep"], sweep[0], 1) == sweep[1]

@@ -33,11 +33,11 @@ def test_each_file_of_a_drop_is_recognized(workspace, tmp_path, small_starter):
     (tmp_path / "run.toml").write_text("")
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.writestr("a.txt", "x")
-    pictures = [image(tmp_path / "a.png"), image(tmp_path / "b.jpg")]
+    drawn = [image(tmp_path / "a.png"), image(tmp_path / "b.jpg")]
     (tmp_path / "a.txt").write_text("a red square")
     found = drops.sort_files(workspace, sorted(path for path in tmp_path.iterdir() if path.is_file()))
     assert found.adapters == ["file:ink.safetensors"] and found.settings.name == "run.toml" and found.recipe is None
-    assert found.for_dataset == [*pictures, tmp_path / "set.zip", tmp_path / "a.txt"]
+    assert found.for_dataset == [*drawn, tmp_path / "set.zip", tmp_path / "a.txt"]
     assert [text.split()[0] for text in found.problems] == ["noise.safetensors", "what.exe:"]
 
 

@@ -36,10 +36,9 @@ class Stages:
     @property
     def next(self) -> str:
         """What is to be done next: "dataset", "train" or "test"; "" when all of it is done."""
-        if self.run and not self.dataset:
-            return "" if self.tried else "test" if self.ready else "train"
         if not self.images:
-            return "dataset"
+            active = self.state in ("running", "paused", "queued")
+            return "train" if active else "test" if self.ready and not self.tried else "dataset"
         return "train" if not self.ready else "" if self.tried else "test"
 
 

@@ -64,6 +64,7 @@ def test_whole_way_by_keyboard_alone(page, tmp_path):
     reach(page, "#training-steps input")
     page.keyboard.press("Control+A")
     page.keyboard.type("8")
+    page.wait_for_timeout(300)  # as long as a hand takes to the next key
     reach(page, "#start")
     page.keyboard.press("Enter")
     clicks.run_state(page, "finished")

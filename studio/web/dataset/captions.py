@@ -44,7 +44,7 @@ class Captions:
         watched = [self.seen, self.caption, self.stop, self.why, self.progress, context.revision]
         context.poller.watch(self.watch, [self.seen, context.choice], watched)
         context.demo.load(self.watch, [self.seen, context.choice], watched, concurrency_limit=None, **QUIET)
-        context.revision.change(self.show_next, context.choice, [self.caption, context.onward], **QUIET)
+        context.revision.change(self.show_next, context.choice, [self.caption, context.onward, self.progress], **QUIET)
         inputs = [context.choice, self.trigger, *self.form.inputs]
         self.caption.click(self.start, inputs, [self.caption, self.stop, self.progress, self.seen], **QUIET)
         self.stop.click(halt, None, None, **QUIET)
@@ -79,16 +79,20 @@ class Captions:
             self.stop: gr.update(visible=active is not None),
             self.why: note(why),
             self.context.revision: now,
-            self.progress: job_report(newest.job) if newest and of_this else note(active.title + ".") if active else "",
+            self.progress: report(dataset),
         }
 
     def show_next(self, dataset):
-        """The one button that leads on: captions while any is missing, then training."""
+        """The one button that leads on: captions while any is missing, then training. The report is of this dataset."""
         missing = False
         with suppress(StudioError):
             missing = bool(dataset) and not all(item.caption for item in datasets.view(self.workspace, dataset).items)
         first, second = gr.update(variant="primary"), gr.update(variant="secondary")
-        return {self.caption: first if missing else second, self.context.onward: second if missing else first}
+        return {
+            self.caption: first if missing else second,
+            self.context.onward: second if missing else first,
+            self.progress: report(dataset),
+        }
 
     def check_trigger(self, candidate):
         if not (candidate or "").strip():
@@ -102,6 +106,14 @@ def build(context: DatasetContext) -> Captions:
     part = Captions(context)
     part.wire()
     return part
+
+
+def report(dataset: str | None) -> str:
+    """Of the newest captioning, where it was of the dataset that is open; of another one, only that it goes on."""
+    newest, active = latest.get("caption"), running("caption")
+    if newest and newest.name == dataset:
+        return job_report(newest.job)
+    return note(f"{active.title}.") if active else ""
 
 
 def halt():

@@ -30,6 +30,8 @@ class Job:
         self.owner = owner()
         self.began = time.monotonic()  # seconds; when the device was got
         self.ahead = 0  # jobs of others that come first
+        self.waits_for = ""  # what holds the device meanwhile: "an image"
+        self.pace: tuple[float, float] | None = None  # how many a second and seconds left, where the work says so
         self.done, self.total, self.message = 0, 0, ""
         self.state = "running"  # "done", "stopped" or "failed" at the end
         self.error: str | None = None  # one line
@@ -189,13 +191,17 @@ class Jobs:
         finally:
             self._release()
 
-    def turns(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Go through `events`, holding the device only while the next one is made."""
+    def turns(self, events: Iterable[Event], job: Job | None = None) -> Iterator[Event]:
+        """Go through `events`, holding the device only while the next one is made. job: says what it waits for."""
         iterator = iter(events)
         while True:
             with self._turn:
+                if job:
+                    job.waits_for = "an image" if self._held or self._waiting else ""
                 while self._held or self._waiting:
                     self._turn.wait()
+                if job:
+                    job.waits_for = ""
                 self._held = True
             try:
                 event = next(iterator)

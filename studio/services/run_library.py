@@ -149,6 +149,17 @@ def preview_file(workspace: Workspace, name: str, image: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def preview_name(run: str, image: str) -> str:
+    """What `preview_named` finds again."""
+    return f"preview:{run}/{image}"
+
+
+def preview_named(workspace: Workspace, name: str) -> Path | None:
+    """The file of a preview by its `preview_name`; None for any other name."""
+    run, _, image = name.removeprefix("preview:").rpartition("/")
+    return preview_file(workspace, run, image) if name.startswith("preview:") else None
+
+
 def timeline(workspace: Workspace, name: str, course: Any, shown: int = 1) -> list[tuple[str, list[tuple[int, Path]]]]:
     """(prompt, its images by step, as files that the browser may see) of a run. shown: how many timelines are."""
     from studio.training.summary import thin

@@ -276,10 +276,11 @@ def begin(workspace: Workspace, config: "RunConfig", folder: Path) -> None:
     def work(job: Job) -> None:
         from studio.training import train
 
+        job.message = "Loading the base model"
         job.total, save, sample = config.training.steps, threading.Event(), threading.Event()
         job.asked = {"save": save, "sample": sample}
         events = train(config, workspace, stop=job.stop_event, folder=folder, save=save, sample=sample)
-        _follow(job, jobs.turns(events), save)
+        _follow(job, jobs.turns(events, job), save)
 
     remember(jobs.start("train", f"Training {folder.name}", work, limit=workspace.allows.longest), folder.name)
     dequeue(workspace, folder.name)
@@ -290,11 +291,16 @@ def _follow(job: Job, events: Iterable[Any], save: threading.Event) -> None:
 
     The trainer clears `save` when it has tried to write one: also when the disk was full, which must not train on.
     """
-    from studio.training.events import Preparing
+    from studio.training.events import Preparing, Step
 
     saving = False
     for event in events:
         job.done = event.step
+        if isinstance(event, Preparing):
+            count = f"{event.done:,} of {event.total:,}"
+            job.message = f"{count} {event.what}" if event.what else f"Encoding images: {count}"
+        elif isinstance(event, Step):
+            job.message, job.pace = "", (event.steps_per_second, event.seconds_left)
         if not job.pause_event.is_set():
             saving = False
         elif isinstance(event, Preparing) or (saving and not save.is_set()):
@@ -398,16 +404,20 @@ def trigger_words(workspace: Workspace, name: str) -> list[str]:
     return triggers_of(config_from_toml(workspace.runs / name / "run.toml").data)
 
 
-def hardest_of(workspace: Workspace, name: str) -> list[tuple[Any, float]]:
-    """(image, how hard; 1 is usual) of a run, the hardest first; images that are gone are passed over."""
+def hardest_of(workspace: Workspace, name: str, outlying: bool = False) -> list[tuple[Any, float]]:
+    """(image, how hard; 1 is usual) of a run, the hardest first; images that are gone are passed over.
+
+    outlying: those alone that are unlike the rest.
+    """
     from studio.datasets import open_dataset
     from studio.training import config_from_toml
-    from studio.training.difficulty import hardest
+    from studio.training.difficulty import hardest, standing_out
     from studio.training.selection import name_of, sources_of
 
     if name not in list_run_names(workspace):
         return []
-    rows = hardest(workspace.runs / name, HARDEST)
+    folder = workspace.runs / name
+    rows = standing_out(hardest(folder, None))[:HARDEST] if outlying else hardest(folder, HARDEST)
     if not rows:
         return []
     data = config_from_toml(workspace.runs / name / "run.toml").data
@@ -429,11 +439,14 @@ def hardest_of(workspace: Workspace, name: str) -> list[tuple[Any, float]]:
     return list(shown.values())
 
 
-def knows_hardest(workspace: Workspace, name: str) -> bool:
-    """Whether the run has said which images are hard: cheap to ask every second."""
+def hardest_stamp(workspace: Workspace, name: str) -> int:
+    """Changes when the run says anew which images are hard, 0 before it has: cheap to ask every second."""
     from studio.training.difficulty import file_of
 
-    return file_of(workspace.runs / checked_name(name, "run")).is_file()
+    try:
+        return file_of(workspace.runs / checked_name(name, "run")).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def download_copy(workspace: Workspace, run: str) -> Path | None:

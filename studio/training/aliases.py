@@ -4,8 +4,10 @@ A name that means the same here is accepted, and reported as what it became. One
 with the translation, since a run that is silently another one is worse than none.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from studio.errors import ConfigError
@@ -236,6 +238,21 @@ REFUSED: dict[str, Callable[[Any], str]] = {
         f"write training.loss = {value}" if value in ("l2", "huber") else "training.loss is l2 or huber here"
     ),
 }
+
+
+_SETTING = re.compile(r"\b(?:data|adapter|training|preview|validation|slider)\.[a-z_]+")
+
+
+@cache
+def names_elsewhere() -> dict[str, list[str]]:
+    """What other programs call each setting, by its key here: names that are accepted, and those that are refused."""
+    found: dict[str, list[str]] = {}
+    for name, alias in ALIASES.items():
+        found.setdefault(alias.key, []).append(name)
+    for name, reason in REFUSED.items():
+        for key in dict.fromkeys(_SETTING.findall(reason(""))):
+            found.setdefault(key, []).append(name)
+    return found
 
 
 def resolve(values: Mapping[str, Any], known: set[str], report: Report | None = None) -> dict[str, Any]:

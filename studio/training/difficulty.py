@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from studio.workspace import atomic_write, is_valid_unicode, with_older_name
 
 FILE, OLD_FILE = "images.json", "pictures.json"  # OLD: of before 0.2
+ENOUGH = 6  # images; fewer have no usual spread
+OUTLYING = 3.0  # robust standard deviations: 1 image in 740 by luck
+LEAST = 0.1  # of the usual loss: less is no difference that matters
 PARTS = 10  # of the noise schedule: a loss is compared with others at about the same noise
 
 
@@ -47,13 +51,27 @@ def file_of(folder: Path) -> Path:
     return with_older_name(folder / FILE, OLD_FILE)
 
 
-def hardest(folder: Path, count: int = 12) -> list[tuple[str, int, float]]:
-    """(image, times seen, how hard) of a run, the hardest first; empty when none are known."""
+def hardest(folder: Path, count: int | None = 12) -> list[tuple[str, int, float]]:
+    """(image, times seen, how hard) of a run, the hardest first; empty when none are known. count: None for all."""
     try:
         found = json.loads(file_of(folder).read_text("utf-8"))
         return [(name, int(row[0]), float(row[1])) for name, row in found.items() if is_valid_unicode(name)][:count]
     except (OSError, ValueError, TypeError, AttributeError, IndexError, KeyError, OverflowError, RecursionError):
         return []
+
+
+def standing_out(rows: list[tuple[str, int, float]]) -> list[tuple[str, int, float]]:
+    """Those of `hardest` that are unlike the rest: more than OUTLYING robust standard deviations above the median.
+
+    The robust one is 1.4826 times the median distance from the median, which a few odd images do not move
+    (Iglewicz and Hoaglin, How to detect and handle outliers, 1993).
+    """
+    if len(rows) < ENOUGH:
+        return []
+    values = [hard for _, _, hard in rows]
+    middle = median(values)
+    spread = 1.4826 * median(abs(value - middle) for value in values)
+    return [row for row in rows if row[2] > middle + max(OUTLYING * spread, LEAST)]
 
 
 def _mean(row: list[Any], value: float) -> None:

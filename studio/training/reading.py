@@ -76,8 +76,8 @@ class RunView:
 
     @property
     def word(self) -> str:
-        """The outcome of a run that is over; how the loss goes in one that is not."""
-        if self.state in ("running", "paused", "queued"):
+        """The outcome of a run that is over or was scored; else how the loss goes."""
+        if self.state in ("running", "paused", "queued") and not self.scores:
             return self.validations[-1].verdict if self.validations else ""
         found = self.verdict
         return found.outcome if found else ""

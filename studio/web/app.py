@@ -114,6 +114,11 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
                 return {generate.incoming: f"run:{now.run}"}
             return gr.skip()
 
+        def take_preview(name):
+            if not name:
+                return gr.skip()
+            return {tabs: gr.Tabs(selected="generate"), generate.context.taken: name, train.recipe: ""}
+
         # When the server closes its stream while an event is being sent, Gradio's client receives nothing until another
         # one is sent; and timers send none while theirs are pending. This one always does.
         gr.Timer(AWAKE).tick(lambda: None, None, None, trigger_mode="multiple", concurrency_limit=None, **QUIET)
@@ -124,6 +129,7 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
         line.line.click(take_step, data.choice, [train.dataset, generate.incoming], **QUIET)
         data.onward.click(go_train, data.choice, [tabs, train.dataset], **QUIET)
         train.onward.click(go_generate, train.run, [tabs, generate.incoming], **QUIET)
+        train.recipe.change(take_preview, train.recipe, [tabs, generate.context.taken, train.recipe], **QUIET)
     return demo
 
 

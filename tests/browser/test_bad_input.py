@@ -33,6 +33,23 @@ def test_bad_setting_is_named_and_the_form_is_kept(kept_page, field, text, part)
     expect(page.locator("#start")).to_be_enabled()
 
 
+def test_a_setting_is_searched_changed_marked_and_reset(kept_page):
+    page = kept_page
+    clicks.tab(page, "Train")
+    search, gamma = page.locator("#settings-search input"), page.locator("#training-min_snr_gamma")
+    search.fill("snr")
+    expect(page.locator(".found")).to_have_text("3 settings match")
+    expect(gamma).to_be_visible()
+    expect(page.locator("#training-huber_c")).to_be_hidden()
+    clicks.fill(page, "training-min_snr_gamma", "5")
+    expect(gamma.get_by_role("button", name="Reset Min-SNR gamma to 0")).to_be_visible()
+    search.press("Escape")
+    expect(gamma).to_be_hidden()
+    expect(page.locator(".changed")).to_contain_text("Min-SNR gamma")
+    page.locator(".changed").get_by_role("button", name="Reset all").click()
+    expect(page.locator(".changed")).to_have_text("As the preset has it")
+
+
 @pytest.mark.full
 def test_text_file_named_png_is_refused_and_nothing_is_lost(page, tmp_path):
     clicks.add_images(page, {"name": "notes.png", "mimeType": "image/png", "buffer": b"dear diary"}, "mine")

@@ -45,7 +45,7 @@ def test_a_base_in_a_folder_is_looked_at_trained_on_and_drawn_with(page, folder,
     clicks.fill(page, "run-name", "tiny")
     clicks.fill(page, "training-steps", "4")
     page.locator("#expert button").first.click()
-    page.locator("#steps-settings button").first.click()
+    page.locator("#length-settings button").first.click()
     clicks.fill(page, "training-warmup", "0")
     page.locator("#start").click()
     clicks.run_state(page, "finished")

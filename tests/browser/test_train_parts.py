@@ -23,6 +23,8 @@ def test_lines_plots_and_buttons_of_a_run_are_clicked(context, studio, tmp_path,
     clicks.open_sample(page, "silhouette")
     page.locator("#to-train").click()
     prompts = page.locator("#preview-prompts textarea")
+    for part in ("expert", "previews-settings"):
+        page.locator(f"#{part} > button").click()
     expect(prompts).to_have_value(re.compile(r"(.+\n){3}.+"), timeout=clicks.FIRST_LOAD)  # of the dataset
     clicks.choose(page, "train-base", "sd1")
     expect(page.locator("#training-steps input")).to_have_value("2000")  # the base's own
@@ -54,9 +56,15 @@ def test_lines_plots_and_buttons_of_a_run_are_clicked(context, studio, tmp_path,
     expect(page.locator("#previews img")).to_have_count(5, timeout=clicks.FIRST_LOAD)
     page.locator("#previews td button").last.click()
     expect(page.locator("#preview-large img")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#preview-large img")).to_have_count(0)
     if place := os.environ.get("STUDIO_LOOK"):
         page.screenshot(path=f"{place}/train.png", full_page=True)
     page.locator("#save-now").click()
     page.locator("#stop").click()
     clicks.run_state(page, "stopped")
+    expect(page.locator("#start")).to_be_visible()
+    page.locator("#previews td button").first.click()
+    page.get_by_role("button", name="Open in Generate").click()
+    expect(page.locator("#prompt textarea")).to_have_value(prompts.input_value().splitlines()[0])
     assert list((tmp_path / "workspace/runs/parts/checkpoints").glob("0*"))

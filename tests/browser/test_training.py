@@ -12,20 +12,24 @@ from tests.browser.conftest import open_studio
 
 def settings(page, group: str, name: str, value: str) -> None:
     """Type into a field of the folded settings."""
-    for folded, inside in (("expert", f"#{group} > button"), (group, f"#{name} input")):
+    for folded, inside in (("expert", f"#{group} > button"), (group, f"#{name}")):
         if not page.locator(inside).is_visible():
             page.locator(f"#{folded} > button").click()
     clicks.fill(page, name, value)
 
 
+# While a run goes on, the docked bar says its step; when it is over, the run's own numbers.
+STEP_JS = """() => Number(document.querySelector('#jobs-bar .going.train')?.dataset.step
+  ?? parseInt(document.querySelector('#status .facts b')?.innerText.replaceAll(',', '')))"""
+
+
 def step_of(page) -> int:
-    return int(page.locator("#status .facts b").first.inner_text().split(" of ")[0].replace(",", ""))
+    return page.evaluate(STEP_JS)
 
 
 def wait_for_a_step_after(page, step: int) -> None:
     """Wait until the page shows that the run is beyond `step`: before that, its base model may still be loading."""
-    reached = "step => parseInt(document.querySelector('#status .facts b')?.innerText.replaceAll(',', '')) > step"
-    page.wait_for_function(reached, arg=step, timeout=clicks.FIRST_LOAD)
+    page.wait_for_function(f"step => ({STEP_JS})() > step", arg=step, timeout=clicks.FIRST_LOAD)
 
 
 @pytest.mark.full
@@ -99,7 +103,7 @@ def test_a_run_whose_process_died_is_resumed_by_one_click_then_extended_and_copi
     page.locator("#resume").click()
     clicks.run_state(page, "finished")
     expect(page.locator("#status")).to_contain_text("4 of 4")
-    expect(page.locator("#status")).to_contain_text("reproduces the trained model")
+    expect(page.locator("#run-notes")).to_contain_text("reproduces the trained model")
     clicks.fill(page, "more-steps", "3")
     page.locator("#go-on").click()
     expect(page.locator("#status")).to_contain_text("7 of 7", timeout=clicks.FIRST_LOAD)

@@ -26,6 +26,7 @@ GOOD = losses(-0.2, -0.28, -0.3, -0.3)
     [
         (GOOD, {}, v.LEARNED),
         (losses(-0.02, -0.05, -0.12, -0.2, -0.3), {}, v.UNFINISHED),
+        (GOOD, {"likeness": 0.3}, v.PARTLY),
         (GOOD, {"likeness": 0.1}, v.UNFINISHED),
         (losses(-0.2, -0.3, -0.1, 0.1), {}, v.OVERFITTED),
         (losses(0.1, 0.3, 0.9), {}, v.BROKEN),

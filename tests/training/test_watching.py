@@ -17,7 +17,7 @@ from studio.services.runs import hardest_of
 from studio.training import config_from, read_run, train
 from studio.training.cache import Cache
 from studio.training.config_sections import DataConfig
-from studio.training.difficulty import Difficulty, hardest
+from studio.training.difficulty import Difficulty, hardest, standing_out
 from studio.training.events import ExportChecked, Finished, Step, Validation, Warned
 from studio.training.examples import list_examples
 from studio.training.memorization import MemorizationCheck
@@ -108,6 +108,15 @@ def test_hard_images_come_first_whatever_noise_they_were_seen_at(tmp_path):
     (first, seen, hard), *rest = hardest(tmp_path)
     assert first == "p7" and seen > 50 and hard == pytest.approx(1.4, abs=0.12)
     assert all(value == pytest.approx(0.95, abs=0.12) for _, _, value in rest)
+
+
+def test_images_stand_out_only_far_above_the_others():
+    usual = [(f"{n}.png", 9, 1 + n / 100) for n in range(12)]
+    assert standing_out(usual) == [] and standing_out([]) == []
+    odd = ("odd.png", 9, 1.6)
+    assert standing_out([odd, *usual]) == [odd]
+    assert standing_out([("a", 9, 1.04), *[(f"{n}", 9, 1.0) for n in range(9)]]) == [], "no spread, and no matter"
+    assert standing_out([odd, *usual[:3]]) == [], "too few images to say what is usual"
 
 
 def test_a_runs_folder_tells_its_hardest_images(workspace, quick):

@@ -52,3 +52,12 @@ def test_eight_long_runs_stay_a_small_image():
     runs = [(f"run {n}", Course(thin(line), thin(line[::100]), thin(line[::100]))) for n in range(8)]
     assert len(compare_chart(runs)) < 500_000
     assert "No loss yet" in compare_chart([("a", Course())])
+
+
+def test_the_best_step_is_a_labelled_line_with_a_dot_on_the_curve():
+    losses, looks = [(step, 0.5, 0.5) for step in range(1, 101)], [Validation(0, 0.6, 0.6), Validation(50, 0.4, 0.6)]
+    chart = loss_chart(losses, looks, 200, (50, "picked"))
+    assert 'class="mark" style="left:25.00%"' in chart and "picked: step 50</b><i" in chart
+    assert 'class="mark left"' in loss_chart(losses[:50], looks, 60, (50, "picked"))
+    assert "mark" not in loss_chart(losses, looks, 200)
+    assert "step 77</b></div>" in loss_chart(losses, looks, 200, (77, "picked")), "no dot where no loss was measured"

@@ -3,7 +3,7 @@
 from studio.training.events import Judged, Scored, Validation
 from studio.training.reading import RunView
 from studio.training.scorecard.of_run import from_event
-from studio.web.train.labels import LABELS
+from studio.training.setting_groups import LABELS
 from studio.web.train.scorecard_view import scorecard
 
 
@@ -41,3 +41,9 @@ def test_nothing_is_said_before_a_measurement():
     assert scorecard(view(scores=[], judged=None, validations=[]), LABELS) == ""
     assert scorecard(view(state="running", scores=[], judged=None), LABELS) == ""
     assert "Verdict so far" in scorecard(view(state="running", judged=None), LABELS)
+
+
+def test_the_badge_says_what_the_sentence_says_also_of_earlier_runs():
+    earlier = Judged(60, "learned", 60, 1.0, "Take step 60: partly learned (+30 % likeness).")
+    html = scorecard(view(judged=earlier), LABELS)
+    assert "partly learned</span>" in html and ">learned</span>" not in html

@@ -12,9 +12,10 @@ from studio.services.datasets import open_named
 from studio.services.preview_lines import preview_line, suggested_for
 from studio.training.config import config_from, dotted
 from studio.training.presets import PRESETS
-from studio.web.train.form import as_shown, defaults, typed
-from studio.web.train.labels import LABELS
-from studio.web.train.views import preview_grid
+from studio.training.setting_groups import FIRST, GROUPS, LABELS, search_text
+from studio.web.train.run_html import preview_grid
+from studio.web.train.settings_panel import search_html
+from studio.web.train.values import as_shown, defaults, standard_of, typed
 from studio.workspace import Workspace
 
 
@@ -26,6 +27,39 @@ def workspace(tmp_path):
 def test_every_setting_has_a_field():
     outside = {"name", "data.folder"}  # asked for by other fields
     assert set(LABELS) | outside == set(dotted(config_from({"data.folder": "x"})))
+
+
+def test_each_setting_is_above_the_panel_or_in_one_group():
+    grouped = [key for group in GROUPS for key in group.settings]
+    assert Counter([*grouped, *FIRST, "base"]) == Counter(LABELS.keys())
+
+
+@pytest.mark.parametrize(
+    "text, key",
+    [
+        ("min-snr", "training.min_snr_gamma"),  # the label
+        ("learning_rate", "training.learning_rate"),  # the key
+        ("horizontal flip", "data.flip"),  # the description
+        ("prodigy", "training.optimizer"),  # a choice
+        ("network_dim", "adapter.rank"),  # kohya's name
+        ("train_batch_size", "training.batch_size"),  # a name that is refused, since it means something else
+    ],
+)
+def test_a_setting_is_found_by_what_people_call_it(text, key):
+    assert text in search_text(key)
+    assert sum(text in search_text(other) for other in LABELS) < 4
+
+
+def test_the_search_knows_every_field_and_escapes_its_index():
+    html = search_html()
+    assert all(f"&quot;{key}&quot;" in html for key in LABELS) and '["' not in html
+
+
+def test_an_untouched_form_differs_in_nothing_from_its_preset(workspace):
+    first = next(iter(runs.list_presets(workspace).values()))
+    standard = standard_of(first)
+    assert standard == {key: as_shown(key, (defaults() | first)[key]) for key in standard}
+    assert set(LABELS) - set(standard) == {"base", "data.trigger", "preview.prompts"}
 
 
 @pytest.mark.parametrize("name", list(PRESETS))

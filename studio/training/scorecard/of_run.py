@@ -7,7 +7,7 @@ from typing import Any
 
 from studio.training.events import Judged, Scored, Validation
 from studio.training.scorecard.scores import Measure, Scores
-from studio.training.scorecard.verdict import Evidence, Loss, Verdict, verdict_of
+from studio.training.scorecard.verdict import LEARNED, PARTLY, Evidence, Loss, Verdict, verdict_of
 
 
 def to_event(scores: Scores) -> Scored:
@@ -61,7 +61,9 @@ def judged_event(step: int, verdict: Verdict, scoring: float = 0.0) -> Judged:
 
 
 def verdict_from(event: Judged) -> Verdict:
-    return Verdict(event.outcome, event.checkpoint, event.strength, event.sentence, event.remedy, event.link)
+    """The verdict that was given. Of earlier runs one that said "partly learned" was called learned."""
+    outcome = PARTLY if event.outcome == LEARNED and ": partly learned (" in event.sentence else event.outcome
+    return Verdict(outcome, event.checkpoint, event.strength, event.sentence, event.remedy, event.link)
 
 
 def with_card(scores: Sequence[Scores], card: Scores) -> list[Scores]:

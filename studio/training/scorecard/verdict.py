@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from studio.text import percent, pluralize
 from studio.training.scorecard.scores import Scores
 
-LEARNED, UNFINISHED, OVERFITTED = "learned", "unfinished", "over-fitted"
+LEARNED, PARTLY, UNFINISHED, OVERFITTED = "learned", "partly learned", "unfinished", "over-fitted"
 NOTHING, KNOWN, BROKEN, COLLAPSED = "nothing learned", "known already", "broken", "collapsed"
 MEMORIZED, CAPTIONS, DRIFTED, UNKNOWN = "memorized", "captions", "drifted", "not measured"
-OUTCOMES = (LEARNED, UNFINISHED, OVERFITTED, NOTHING, KNOWN, BROKEN, COLLAPSED, MEMORIZED, CAPTIONS, DRIFTED, UNKNOWN)
-USABLE = (LEARNED, UNFINISHED, OVERFITTED, DRIFTED)
+UNUSABLE = (NOTHING, KNOWN, BROKEN, COLLAPSED, MEMORIZED, CAPTIONS)
+OUTCOMES = (LEARNED, PARTLY, UNFINISHED, OVERFITTED, DRIFTED, *UNUSABLE, UNKNOWN)
+USABLE = (LEARNED, PARTLY, UNFINISHED, OVERFITTED, DRIFTED)
 
 SMALL = 0.01  # of the base's loss: less is no change
 RUINED = 0.05  # of the base's loss: the last validation is so much worse
@@ -275,6 +276,10 @@ def _usable(measured: Sequence[Loss], best: Loss | None, card: Scores | None, st
         return Verdict(
             UNFINISHED, step, strength, f"{take} It was still learning when it ended.", "More steps.", "training.steps"
         )
+    if card and (likeness := card.get("likeness")) and likeness.value < MUCH:  # as _facts calls it
+        return Verdict(
+            PARTLY, step, strength, take, "More steps, a higher rank, or more images.", "training.steps"
+        )  # fmt: skip
     return Verdict(LEARNED, step, strength, take)
 
 

@@ -27,10 +27,11 @@ def html_list(items: list[str], kind: str = "") -> str:
     return f'<ul class="message-list {kind}">{lines}</ul>' if items else ""
 
 
-def progress_bar(done: int, total: int) -> str:
-    """How far something is, as a thin line; empty while the total isn't known."""
+def progress_bar(done: int, total: int, label: str = "") -> str:
+    """How far something is, as a thin line; empty while the total isn't known. label: what is read out of it."""
     share = 100 * min(1.0, done / total) if total else 0
-    return f'<div class="bar"><i style="width:{share:.1f}%"></i></div>'
+    spoken = f' role="progressbar" aria-label="{escape(label)}" aria-valuenow="{share:.0f}"' if label else ""
+    return f'<div class="bar"{spoken}><i style="width:{share:.1f}%"></i></div>'
 
 
 def time_left(job: Job, from_share: float = 0.05) -> str:

@@ -1,4 +1,4 @@
-"""One line on top of every tab: what runs in the background, its progress, the time that is left, and Stop."""
+"""One line on top of every tab: what runs in the background, how far it is, the time left, what it waits for, Stop."""
 
 import time
 from html import escape
@@ -13,8 +13,8 @@ from studio.web.components.fields import QUIET
 from studio.web.components.html import progress_bar
 
 SILENT = ("thumbnails", "about", "history", "example")  # short, and not waited for; or of jobs that are shown
-RATES = {"train": "steps", "caption": "images", "health": "images", "score": "captions", "import": "images"}
-SETTLED = 3  # seconds until a rate is shown
+COUNTS = ("train", "caption", "health", "score", "import")  # kinds whose total counts steps or images
+SETTLED = 3  # seconds until the time left is shown
 COUNTED = 100_000  # totals above this are parts or bytes, and shown as a share
 
 
@@ -63,28 +63,39 @@ def shown(running: list[Job], since: dict[str, tuple[float, int]], now: float) -
     job, more = running[0], len(running) - 1
     others = f' <span class="more" title="{escape(", ".join(one.title for one in running[1:]))}">+{more}</span>'
     stopping = job.stop_event.is_set()
-    progress = "stopping after this step" if stopping else _progress(job, *since[str(id(job))], now)
+    first, rest = ("", "stopping after this step") if stopping else _progress(job, *since[str(id(job))], now)
     stop = clickable.button("stop", job.kind, "Stop", label=f"Stop: {job.title}") if not stopping else ""
+    count = f'<span class="count">{escape(first)}</span>' if first else ""
     return (
-        f'<div class="going" role="status"><b>{escape(job.title)}</b>{others if more else ""}'
-        f'{progress_bar(job.done, job.total)}<span class="progress-text">{escape(progress)}</span>{stop}</div>'
+        f'<div class="going {job.kind}" data-step="{job.done}"><b>{escape(job.title)}</b>{others if more else ""}'
+        f"{progress_bar(job.done, job.total, job.title)}"
+        f'<span class="progress-text">{count}{escape(rest)}</span>{stop}</div>'
     )
 
 
-def _progress(job: Job, began: float, first: int, now: float) -> str:
-    """`120 of 200 · 6.8 steps a second · 12 s left`, as much of it as is known."""
+def _progress(job: Job, began: float, first: int, now: float) -> tuple[str, str]:
+    """(what a narrow page leaves out, the rest): `step 120 of 200 · `, `60 % · 12 s left`, as much as is known."""
     if job.ahead:
-        return job.message
+        return "", job.message
+    counted = bool(job.total) and job.total <= COUNTED and job.kind in COUNTS
+    many = f"{job.done:,} of {job.total:,}"
     if job.paused:
-        return "paused"
+        return "", f"paused at step {many}" if job.done else "paused"
+    if job.waits_for:
+        return f"{many} · " if counted and job.done else "", f"waiting for {job.waits_for}"
+    if job.message and job.kind == "train":  # before its first step
+        return "", job.message
     if not job.total or not job.done:
-        return job.message or "starting"
-    whole = job.total <= COUNTED and job.kind in RATES
-    parts = [f"{job.done:,} of {job.total:,}" if whole else f"{100 * job.done / job.total:.0f} %"]
+        return "", job.message or "starting"
+    seconds, parts = _seconds_left(job, began, first, now), [f"{100 * job.done / job.total:.0f} %"]
+    if seconds is not None:
+        parts.append(f"{duration(seconds)} left")
+    return (f"{'step ' if job.kind == 'train' else ''}{many} · " if counted else ""), " · ".join(parts)
+
+
+def _seconds_left(job: Job, began: float, first: int, now: float) -> float | None:
+    """What the work says itself, else by what was done since it was seen first."""
+    if job.pace:
+        return job.pace[1] if job.pace[0] else None
     rate = (job.done - first) / (now - began) if now - began >= SETTLED else 0
-    if rate > 0:
-        if whole:
-            unit = RATES[job.kind]
-            parts.append(f"{rate:.1f} {unit} a second" if rate >= 1 else f"{1 / rate:.1f} s each")
-        parts.append(f"{duration((job.total - job.done) / rate)} left")
-    return " · ".join(parts)
+    return (job.total - job.done) / rate if rate > 0 else None

@@ -11,13 +11,15 @@ SLOTS = 60  # columns that answer the mouse
 COLOURS = 8  # of runs over each other; styles/train.css names them
 
 
-def loss_chart(losses: Sequence[tuple], validations: Sequence, steps: int) -> str:
+def loss_chart(losses: Sequence[tuple], validations: Sequence, steps: int, best: tuple[int, str] = (0, "")) -> str:
     """HTML of the chart, or of its empty state.
 
-    losses: (step, loss, smoothed); validations: the run's Validation events; steps: its length.
+    losses: (step, loss, smoothed); validations: the run's Validation events; steps: its length; best: the step that
+    is marked, and what it is called.
     """
     if not losses and not validations:
         return empty_chart("The loss is shown here during training.")
+    at = next((one for one in validations if one.step == best[0]), None)
     losses = thin(losses)
     smooth = [(s, value) for s, _, value in losses]
     validations = thin(validations)
@@ -40,7 +42,8 @@ def loss_chart(losses: Sequence[tuple], validations: Sequence, steps: int) -> st
         legend += (
             '<span><i style="border-color:var(--held);border-top-style:dashed"></i>validation, without adapter</span>'
         )
-    return _framed(legend, lines, _slots(losses, validations, right), right, low, high)
+    mark = _mark(best, at.loss if at else None, right, low, high) if best[0] else ""
+    return _framed(legend, lines, mark + _slots(losses, validations, right), right, low, high)
 
 
 def compare_chart(runs: Sequence[tuple[str, Course]]) -> str:
@@ -64,7 +67,21 @@ def compare_chart(runs: Sequence[tuple[str, Course]]) -> str:
 
 
 def empty_chart(text: str) -> str:
-    return f'<div class="empty"><b>No loss yet</b>{escape(text)}</div>'
+    """As high as the chart that will stand there."""
+    return (
+        '<div class="plot"><div class="legend">&nbsp;</div><div class="chart none"><div><b>No loss yet</b>'
+        f"{escape(text)}</div></div></div>"
+    )
+
+
+def _mark(best: tuple[int, str], loss: float | None, right: float, low: float, high: float) -> str:
+    """A labelled line at a step, with a dot where the validation loss is known."""
+    step, word = best
+    share = 100.0 if step >= right else 100 * step / right
+    side = " left" if share > 70 else ""
+    height = (loss - low) / max(high - low, 1e-9) * 100 if loss is not None else 0
+    dot = f'<i style="bottom:{height:.1f}%"></i>' if loss is not None and 0 <= height <= 100 else ""
+    return f'<div class="mark{side}" style="left:{share:.2f}%"><b>{escape(word)}: step {step:,}</b>{dot}</div>'
 
 
 def _path(points: Sequence[Point], name: str, right: float, low: float, high: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from studio.errors import StudioError
-from studio.services import drops, generation, grids
+from studio.services import drops, generation, grids, run_library
 from studio.text import pluralize
 from studio.web.components.context import PageContext
 from studio.web.components.fields import QUIET
@@ -120,7 +120,8 @@ class GenerateTab:
         """An image of the workspace was chosen: the form takes its recipe."""
         if not name:
             return gr.skip()
-        return self.restored(generation.image_path(self.workspace, name)) | {self.context.taken: ""}
+        path = run_library.preview_named(self.workspace, name) or generation.image_path(self.workspace, name)
+        return self.restored(path) | {self.context.taken: ""}
 
     def restored(self, path: Path) -> dict[Any, Any]:
         """Updates for the form, the rows, axes and tabs, from the recipe inside an image or a contact sheet."""

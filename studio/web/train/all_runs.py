@@ -6,13 +6,13 @@ from typing import Any
 import gradio as gr
 
 from studio.services import run_library, run_queue, runs
+from studio.training.setting_groups import NAMES
 from studio.web.components.clickable import clickable_html, clicked
 from studio.web.components.fields import QUIET
 from studio.web.components.loss_chart import compare_chart
 from studio.web.errors import show_errors
 from studio.web.train import views
 from studio.web.train.context import TrainContext
-from studio.web.train.labels import NAMES
 from studio.web.train.views import LIST_JS, PAGE, TIMELINE_JS
 from studio.workspace import Workspace
 

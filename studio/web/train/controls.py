@@ -1,40 +1,71 @@
-"""Start, check, queue, pause and stop, and what a check proposes. Below the form of the Train tab."""
+"""Start, check, queue, pause and stop, and what a check proposes. Always in sight, below the form of the Train tab."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from studio.services import run_queue, runs
 from studio.services.jobs import running, stop_job
+from studio.training.setting_groups import LABELS
+from studio.web.components.clickable import clickable_html
 from studio.web.components.fields import QUIET
 from studio.web.components.html import note
 from studio.web.errors import show_errors
 from studio.web.train import views
 from studio.web.train.all_runs import queue_list, queue_update
 from studio.web.train.context import TrainContext
-from studio.web.train.form import shown_in, typed
-from studio.web.train.labels import LABELS
+from studio.web.train.form import shown_in
+from studio.web.train.values import typed
+
+# A disabled button says why: the line above the buttons is its title too.
+WHY_JS = """
+const bar = element.closest('#start-bar');
+const sync = () => {
+  const why = element.textContent.trim();
+  for (const one of bar.querySelectorAll('button')) {
+    const title = one.disabled ? why : '';
+    if (one.title !== title) one.title = title;
+  }
+};
+new MutationObserver(sync).observe(bar, {subtree: true, childList: true, characterData: true, attributes: true,
+  attributeFilter: ['disabled']});
+sync();
+"""
+REPORT_JS = "() => { document.getElementById('report')?.scrollIntoView({behavior: 'smooth', block: 'center'}); }"
+
+
+def why_line() -> gr.HTML:
+    """The line above the buttons, rendered by `Controls`; as high without a word."""
+    return clickable_html("why", script=WHY_JS, padding=False, render=False)
 
 
 class Controls:
-    """The buttons, the line below them (`context.message`), the queue and the report of the newest check."""
+    """The buttons, the line above them (`context.message`), the queue and the report of the newest check.
+
+    While a run goes on, Pause and Stop stand in the place of Start. The first of them is one that does no harm to
+    a person who clicks twice. begun: the event of Start.
+    """
+
+    begun: Any
 
     def __init__(self, context: TrainContext):
         self.context, self.workspace, self.message = context, context.workspace, context.message
-        with gr.Row(elem_classes="in-reach", elem_id="start-bar"):
-            self.start = gr.Button("Start", variant="primary", elem_id="start", min_width=120)
-            self.check = gr.Button("Check first", elem_id="check", min_width=120)
-            self.enqueue = gr.Button("Add to queue", visible=False, elem_id="enqueue", min_width=120)
-        with gr.Row():
-            self.pause = gr.Button("Pause", size="md", interactive=False, elem_id="pause", min_width=90)
-            self.stop = gr.Button("Stop", size="md", interactive=False, elem_id="stop", min_width=90)
-        with gr.Row():
-            self.sample = gr.Button("Sample now", size="md", interactive=False, elem_id="sample-now", min_width=90)
-            self.save = gr.Button("Save now", size="md", interactive=False, elem_id="save-now", min_width=90)
-        self.message.render()
-        self.queue = queue_list(context)
         self.report = gr.HTML(elem_id="report", visible=False, padding=False)
         self.use = gr.Button("Use these settings", size="md", visible=False, elem_id="use-proposal")
+        self.queue = queue_list(context)
+        with gr.Column(elem_id="start-bar"):
+            self.message.render()
+            with gr.Row(elem_classes="in-reach"):
+                self.start = gr.Button("Start", variant="primary", elem_id="start", min_width=80)
+                self.check = gr.Button("Check first", elem_id="check", min_width=80)
+                later: dict[str, Any] = {"visible": False, "min_width": 60}
+                self.sample = gr.Button("Sample now", elem_id="sample-now", **later)
+                self.save = gr.Button("Save now", elem_id="save-now", **later)
+                self.pause = gr.Button("Pause", elem_id="pause", **later)
+                self.stop = gr.Button("Stop", elem_id="stop", **later)
+                self.enqueue = gr.Button("Add to queue", elem_id="enqueue", **later)
+        self.of_run = (self.sample, self.save, self.pause)
         self.outputs = [
             self.start,
             self.check,
@@ -51,10 +82,13 @@ class Controls:
 
     def wire(self) -> None:
         form = self.context.form
-        self.start.click(self.begin, form.inputs, [self.start, self.check, self.stop, self.message], **QUIET)
+        bar = [self.start, self.check, self.stop, *self.of_run, self.message]
+        self.begun = self.start.click(self.begin, form.inputs, bar, **QUIET)
         self.enqueue.click(self.add_to_queue, form.inputs, [self.message, self.queue], **QUIET)
-        self.check.click(self.check_first, form.inputs, [self.start, self.check, self.report], **QUIET)
-        self.use.click(self.use_proposal, None, [*form.fields.values(), self.use], **QUIET)
+        checked = self.check.click(self.check_first, form.inputs, [*bar, self.report], **QUIET)
+        checked.then(None, None, None, js=REPORT_JS, **QUIET)
+        used = self.use.click(self.use_proposal, None, [*form.fields.values(), self.use], **QUIET)
+        form.panel.mark_after(used)
         self.pause.click(self.pause_or_resume, None, [self.pause, self.message], **QUIET)
         self.stop.click(self.halt, None, [self.stop, self.pause, self.message], **QUIET)
         self.sample.click(self.sample_now, None, [self.sample, self.message], **QUIET)
@@ -63,32 +97,28 @@ class Controls:
     @show_errors
     def sample_now(self):
         runs.sample_now(self.workspace)
-        return {self.sample: OFF, self.message: line(note("Drawing previews after this step."))}
+        return {self.sample: OFF, self.message: note("Drawing previews after this step.")}
 
     @show_errors
     def save_now(self):
         runs.save_now(self.workspace)
-        return {self.save: OFF, self.message: line(note("Writing a checkpoint after this step."))}
+        return {self.save: OFF, self.message: note("Writing a checkpoint after this step.")}
 
     @show_errors
     def begin(self, *values):
         name = runs.start_training(self.workspace, values=typed(*values))
-        return {
-            **dict.fromkeys((self.start, self.check), OFF),
-            self.stop: gr.update(interactive=True),
-            self.message: line(note(f"{name}: loading the base model.")),
-        }
+        return self.bar("train", off=self.of_run) | {self.message: note(f"{name}: loading the base model.")}
 
     @show_errors
     def add_to_queue(self, *values):
         name = run_queue.queue_training(self.workspace, values=typed(*values))
-        return {self.message: line(note(f"{name} is queued.")), self.queue: queue_update(self.workspace)}
+        return {self.message: note(f"{name} is queued."), self.queue: queue_update(self.workspace)}
 
     @show_errors
     def check_first(self, *values):
         job = runs.check_settings(self.workspace, values=typed(*values))
         report = gr.update(value=views.check_report(job, LABELS), visible=True)
-        return {**dict.fromkeys((self.start, self.check), OFF), self.report: report}
+        return self.bar("check") | {self.report: report, self.message: ""}
 
     @show_errors
     def use_proposal(self):
@@ -99,7 +129,7 @@ class Controls:
     def halt(self):
         if not stop_job("train"):
             stop_job("check")
-        return {**dict.fromkeys((self.stop, self.pause), OFF), self.message: line(note("Stopping after this step."))}
+        return {**dict.fromkeys((self.stop, self.pause), OFF), self.message: note("Stopping after this step.")}
 
     @show_errors
     def pause_or_resume(self):
@@ -108,20 +138,30 @@ class Controls:
             runs.resume_training(self.workspace)
         else:
             runs.pause_training(self.workspace)
-        return {self.pause: OFF, self.message: line(views.why_not(job, None))}
+        return {self.pause: OFF, self.message: views.why_not(job, None)}
+
+    def bar(self, kind: str = "", off: Sequence[Any] = ()) -> dict[Any, Any]:
+        """Which buttons are there. kind: of the job that holds the device, "" for none; off: disabled ones."""
+        ours, training = kind in ("train", "check"), kind == "train"
+        shown = {
+            **dict.fromkeys((self.start, self.check), not ours),
+            **dict.fromkeys(self.of_run, training),
+            self.stop: ours,
+        }
+        return {one: gr.update(visible=there, interactive=one not in off) for one, there in shown.items()}
 
     def updates(self, job, newest, waiting: bool) -> dict[Any, Any]:
-        """Of the buttons and the line below them: the server's state alone decides. job: what holds the device."""
-        training = job is not None and job.kind == "train" and not job.stop_event.is_set()
-        checking = job is not None and job.kind == "check" and not job.stop_event.is_set()
-        pausing = training and job.pause_event.is_set()
-        return {
-            **dict.fromkeys((self.start, self.check), gr.update(interactive=job is None)),
+        """Of the buttons and the line above them: the server's state alone decides. job: what holds the device."""
+        kind = job.kind if job else ""
+        stopping, pausing = bool(job and job.stop_event.is_set()), bool(job and job.pause_event.is_set())
+        off = [self.start, self.check] if job else []
+        off += [self.stop, *self.of_run] if stopping else [self.sample, self.save] if pausing else []
+        updates = self.bar(kind, off)
+        updates[self.pause] |= {"value": "Resume" if pausing else "Pause"}
+        updates[self.pause] |= {"variant": "primary" if pausing else "secondary"}
+        return updates | {
             self.enqueue: gr.update(visible=job is not None or waiting),
-            self.pause: gr.update(value="Resume" if pausing else "Pause", interactive=training),
-            self.stop: gr.update(interactive=training or checking),
-            **dict.fromkeys((self.sample, self.save), gr.update(interactive=training and not pausing)),
-            self.message: line(views.why_not(job, newest)),
+            self.message: views.why_not(job, newest),
         }
 
     def check_updates(self) -> dict[Any, Any]:
@@ -140,8 +180,3 @@ def build(context: TrainContext) -> Controls:
 
 
 OFF = gr.update(interactive=False)
-
-
-def line(html: str):
-    """An update of the line below the buttons; it takes no room when it is empty."""
-    return gr.update(value=html, visible=bool(html))

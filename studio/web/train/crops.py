@@ -8,11 +8,12 @@ import gradio as gr
 from studio.errors import StudioError
 from studio.services import run_data
 from studio.services.thumbnails import augmented, cropped, masked
+from studio.training.setting_groups import LABELS
 from studio.web.components.fields import QUIET, gallery
 from studio.web.components.html import html_list, note
 from studio.web.errors import show_errors
 from studio.web.train.context import TrainContext
-from studio.web.train.labels import LABELS
+from studio.web.train.values import listed
 from studio.workspace import Workspace
 
 CROPS = 24  # images that are shown
@@ -50,8 +51,6 @@ class Crops:
     def show(self, dataset, *values):
         line, cells = note("Choose a dataset first."), list[tuple[str, str]]()
         if dataset:
-            from studio.web.train.form import listed  # builds this part
-
             given = listed(dict(zip(KEYS, values, strict=True)))
             try:
                 line, cells = crops(self.workspace, dataset, given)

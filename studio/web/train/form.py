@@ -1,4 +1,4 @@
-"""The settings of a run as a form: a preset on top, what most people change below it, and the rest in closed groups."""
+"""The settings of a run as a form: what most people change, and below it a panel of all others."""
 
 from typing import Any
 
@@ -8,31 +8,16 @@ from studio.errors import NotAllowedError, StudioError
 from studio.services import base_models, datasets, run_data, runs
 from studio.services.adapter_files import adapter_choices
 from studio.services.preview_lines import suggested_for
+from studio.training.setting_groups import FIRST, LABELS
 from studio.web.components import base_model_picker
 from studio.web.components.fields import QUIET, field_for, setting
 from studio.web.components.html import note
 from studio.web.errors import show_errors, show_warning
-from studio.web.train import crops, preview_lines, views
+from studio.web.train import crops, settings_panel, views
 from studio.web.train.context import TrainContext
-from studio.web.train.labels import FIRST, GROUPS, LABELS
+from studio.web.train.values import NOT_CHOSEN, OWN, PATTERNS, as_shown, defaults, listed, standard_of
 from studio.workspace import Workspace
 
-NOT_CHOSEN = {
-    "data.held_out": "a share of the dataset",
-    "data.regularisation": "none",
-    "adapter.init_from": "a new adapter",
-    "training.training_adapter": "none",
-}
-PATTERNS = "adapter.patterns"
-LISTS = (
-    "preview.prompts",
-    "adapter.patterns",
-    "data.folders",
-    "data.more_resolutions",
-    "slider.preserve",
-)  # a line each
-NUMBERS = ("data.more_resolutions",)  # in one line, with commas or spaces
-OWN = ("base", "data.trigger", "preview.prompts", *NOT_CHOSEN)  # what no preset changes
 # What decides how much is trained.
 SIZED = ("adapter.kind", "adapter.rank", "adapter.targets", "adapter.text_encoder", "adapter.patterns")
 # What decides how often an image of a folder is shown.
@@ -62,44 +47,22 @@ class TrainForm:
         context.form = self
         self.picker = base_model_picker.build(context, "train")
         presets = list(runs.list_presets(self.workspace))
-        self.preset = gr.Dropdown(
-            presets,
-            value=presets[0],
-            label="Preset",
-            info="Fills in the settings below.",
-            elem_id="preset",
-            interactive=True,
-        )
-        self.dataset = gr.Dropdown(label="Dataset", choices=[], elem_id="train-dataset", interactive=True)
-        self.name = gr.Textbox(
-            label="Name of the run", placeholder="the dataset's name", max_lines=1, elem_id="run-name"
-        )
-        fields, self.errors = {"base": self.picker.choice}, dict[str, Any]()
         with gr.Row(elem_classes="aligned"):
-            for key in ("training.steps", "adapter.rank"):
-                fields[key] = field_for(key, FIRST[key], min_width=130)
+            self.dataset = gr.Dropdown(
+                label="Dataset", choices=[], elem_id="train-dataset", interactive=True, min_width=140
+            )
+            self.preset = gr.Dropdown(
+                presets, value=presets[0], label="Preset", elem_id="preset", interactive=True, min_width=140
+            )
+        with gr.Column(elem_id="first-settings"):
+            self.name = gr.Textbox(
+                label="Name of the run", placeholder="the dataset's", max_lines=1, elem_id="run-name"
+            )
+            fields = {key: field_for(key, label, info=setting(key).description) for key, label in FIRST.items()}
         self.parameters = gr.HTML(elem_id="parameters", elem_classes="tight")
-        fields["training.learning_rate"] = field_for("training.learning_rate", FIRST["training.learning_rate"])
-        self.prompts = fields["preview.prompts"] = gr.Textbox(
-            label=FIRST["preview.prompts"],
-            info="One a line. An image of each is generated during training.",
-            value=as_shown("preview.prompts", setting("preview.prompts").default),
-            lines=3,
-            max_lines=8,
-            elem_id="preview-prompts",
-        )
-        self.lines = preview_lines.build(context)
-        with gr.Accordion("More settings", open=False, elem_id="expert"):
-            for title, labels in GROUPS.items():
-                name = title.split()[0].lower() + "-settings"
-                with gr.Accordion(title, open=False, elem_classes="group", elem_id=name):
-                    fields |= _group(labels, self.errors)
-                    if title == "Images and captions":
-                        self.folders = gr.HTML(elem_id="folder-table", elem_classes="tight")
-                    if title == "Adapter":
-                        self.layers = gr.HTML(elem_id="layer-table", elem_classes="tight")
-                    if title == "Loss and noise":
-                        self.drawn = gr.HTML(elem_id="timestep-plot", elem_classes="tight")
+        self.panel = settings_panel.SettingsPanel(context, standard_of(runs.list_presets(self.workspace)[presets[0]]))
+        fields |= {"base": self.picker.choice} | self.panel.fields
+        self.prompts, self.errors = self.panel.prompts, self.panel.errors
         self.fields: dict[str, Any] = {key: fields[key] for key in LABELS}
         crops.build(context)
 
@@ -113,18 +76,20 @@ class TrainForm:
         demo.load(self.list_folders, None, folders, **QUIET)
         for field in folders:
             field.focus(self.list_folders, None, folders, **QUIET)
-        self.preset.input(self.fill, [self.preset, base], settings, **QUIET)
-        self.picker.when_chosen(self.follow_base, [self.fields["preview.prompts"]], [self.preset, *settings])
-        base.change(self.list_presets, base, self.preset, **QUIET)
+        panel, named = self.panel, [self.preset, self.panel.standard]
+        panel.wire(self.fields)
+        panel.mark_after(self.preset.input(self.fill, [self.preset, base], [panel.standard, *settings], **QUIET))
+        self.picker.when_chosen(self.follow_base, [self.fields["preview.prompts"]], [*named, *settings])
+        base.change(self.list_presets, [base, self.preset], named, **QUIET)
         of_set = [self.dataset, self.fields["data.trigger"], base, self.prompts]
         self.dataset.change(self.suggest, of_set, self.prompts, trigger_mode="always_last", **QUIET)
-        self.lines.wire()
+        panel.lines.wire()
         sized = [self.fields[key] for key in ("base", *SIZED)]
         gr.on(
             [demo.load, *(part.change for part in sized)],
             self.count_parameters,
             sized,
-            [self.parameters, self.layers, self.errors[PATTERNS]],
+            [self.parameters, panel.layers, self.errors[PATTERNS]],
             trigger_mode="always_last",
             **QUIET,
         )
@@ -134,7 +99,7 @@ class TrainForm:
             [part.change for part in foldered],
             self.count_folders,
             foldered,
-            self.folders,
+            panel.folders,
             trigger_mode="always_last",
             **QUIET,
         )
@@ -144,7 +109,7 @@ class TrainForm:
             [demo.load, *(part.change for part in timed)],
             self.plot_timesteps,
             timed,
-            self.drawn,
+            panel.drawn,
             trigger_mode="always_last",
             **QUIET,
         )
@@ -156,7 +121,8 @@ class TrainForm:
 
     @show_errors
     def fill(self, chosen, base):
-        return self.filled(runs.list_presets(self.workspace, base).get(chosen, {}))
+        values = runs.list_presets(self.workspace, base).get(chosen, {})
+        return self.filled(values) | {self.panel.standard: standard_of(values)}
 
     def filled(self, values: dict[str, Any]) -> dict:
         """Updates that show a preset."""
@@ -170,6 +136,7 @@ class TrainForm:
         base_models.choose(self.workspace, base)
         first = next(iter(found), "")
         updates = self.filled(found.get(first, {})) | {self.preset: gr.update(choices=list(found), value=first)}
+        updates[self.panel.standard] = standard_of(found.get(first, {}))
         own = runs.prompts_for(self.workspace, base, prompts or "")
         return updates if own is None else updates | {self.fields["preview.prompts"]: own}
 
@@ -182,23 +149,33 @@ class TrainForm:
         return gr.skip() if found is None else found
 
     @show_errors
-    def list_presets(self, base):
+    def list_presets(self, base, chosen):
         """A run's settings brought their base along."""
-        return gr.update(choices=list(runs.list_presets(self.workspace, base)))
+        found = runs.list_presets(self.workspace, base)
+        chosen = chosen if chosen in found else next(iter(found), "")
+        return {
+            self.preset: gr.update(choices=list(found), value=chosen),
+            self.panel.standard: standard_of(found.get(chosen, {})),
+        }
 
     def count_parameters(self, base, *values):
         """How many parameters are trainable, what another choice of modules would come to, what each line catches."""
         given = dict(zip((key.split(".")[1] for key in SIZED), values))
         given["patterns"] = (given["patterns"] or "").splitlines()
-        wrong = ""
+        wrong, choices = "", ""
         try:
-            said = note(base_models.parameter_line(self.workspace, base, given))
+            count, by, rest = base_models.parameter_line(self.workspace, base, given).partition(" By layers: ")
+            said, choices = note(count), note(f"Target modules: {rest}") if by else ""
             rows = base_models.layer_table(self.workspace, base, given) if given["patterns"] else []
         except StudioError as error:
             said, rows = note(str(error), bad=True), []
             if given["patterns"] and (PATTERNS in str(error) or isinstance(error, NotAllowedError)):
                 wrong, said = said, note(f"Not counted: see {LABELS[PATTERNS]}, among the settings of the adapter.")
-        return {self.parameters: said, self.layers: views.layer_table(rows), self.errors[PATTERNS]: wrong}
+        return {
+            self.parameters: said,
+            self.panel.layers: choices + views.layer_table(rows),
+            self.errors[PATTERNS]: wrong,
+        }
 
     def count_folders(self, dataset, *values):
         """What each dataset folder comes to, where there are several."""
@@ -226,61 +203,9 @@ def build(context: TrainContext) -> TrainForm:
     return part
 
 
-def _group(labels: dict[str, str], errors: dict[str, Any]) -> dict[str, Any]:
-    """The fields of one closed part: two a line, then what is on or off. errors: gets what stands below a field."""
-    fields = {}
-    with gr.Row(elem_classes="aligned"):
-        for key, label in labels.items():
-            if setting(key).kind is not bool:
-                choices: dict[str, Any] = {"lines": 2, "max_lines": 8} if key in LISTS and key not in NUMBERS else {}
-                choices |= {"choices": [(NOT_CHOSEN[key], "")], "value": ""} if key in NOT_CHOSEN else {}
-                if key == PATTERNS:
-                    with gr.Column(min_width=130):
-                        fields[key] = field_for(key, label, **choices)
-                        errors[key] = gr.HTML(elem_id="patterns-error", elem_classes="tight")
-                else:
-                    fields[key] = field_for(key, label, min_width=130, **choices)
-    for key, label in labels.items():
-        if setting(key).kind is bool:
-            fields[key] = field_for(key, label)
-    return fields
-
-
 def _folders(workspace: Workspace, key: str) -> list[tuple[str, str]]:
     known = adapter_choices(workspace) if key in runs.FILES else datasets.dataset_choices(workspace)
     return [(NOT_CHOSEN[key], ""), *known]
-
-
-# Between settings and what the fields hold --------------------------------------------------------------------------
-
-
-def defaults() -> dict[str, Any]:
-    return {key: setting(key).default for key in LABELS}
-
-
-def as_shown(key: str, value: Any) -> Any:
-    """A setting's value as its field shows it."""
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) if key in NUMBERS else "\n".join(value)
-    return f"{value:.10g}" if setting(key).kind is float else value
-
-
-def typed(dataset, name, *values) -> dict[str, Any]:
-    """What `runs.config_of` takes, from the values of `TrainForm.inputs`. An empty field is left out."""
-    found = {"dataset": dataset, "name": (name or "").strip()} | dict(zip(LABELS, values, strict=True))
-    return listed(found)
-
-
-def listed(found: dict[str, Any]) -> dict[str, Any]:
-    """Values of fields as settings: lists as such, empty fields left out."""
-    for key in LISTS:
-        if key in found:
-            text = found[key] or ""
-            lines = text.replace(",", " ").split() if key in NUMBERS else text.splitlines()
-            found[key] = [line.strip() for line in lines if line.strip()]
-    return {key: value for key, value in found.items() if value not in ("", None) or key == "dataset"}
 
 
 def shown_in(form: TrainForm, workspace: Workspace, values: dict[str, Any]) -> dict:

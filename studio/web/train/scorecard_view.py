@@ -9,10 +9,10 @@ from studio.text import duration, percent
 from studio.web.components.clickable import image_link
 
 VIEWS = {"dataset:edit": "Bulk edit", "dataset:images": "Images", "dataset:check": "Check"}
-GOOD = ("learned", "learning")
+GOOD = ("learned", "partly learned", "learning")
 BAD = ("over-fitting", "overfitting", "nothing learned", "broken", "collapsed", "memorized", "captions")
 
-# A setting may lie in a closed group; a tab is found by its title, as a person finds it.
+# A setting may lie in a closed group, which its panel knows; a tab is found by its title, as a person finds it.
 GO_JS = """
 const tab = name => [...document.querySelectorAll('button[role=tab]')].find(
   one => one.textContent.trim() === name && one.offsetParent !== null);
@@ -25,18 +25,7 @@ element.addEventListener('click', event => {
     setTimeout(() => tab(name)?.click(), 300);
     return;
   }
-  const field = () => document.getElementById(name);
-  const group = field()?.closest('.group');
-  const closed = [document.getElementById('expert'), group].filter(
-    part => part && part.contains(field()) && part.querySelector('button.label-wrap:not(.open)'));
-  for (const part of closed) {
-    const button = part.querySelector('button.label-wrap');
-    if (!button.classList.contains('open')) button.click();
-  }
-  setTimeout(() => {
-    field()?.scrollIntoView({behavior: 'smooth', block: 'center'});
-    field()?.querySelector('input, textarea')?.focus({preventScroll: true});
-  }, 200);
+  window.studioSettings?.show(name);
 });
 """
 
@@ -44,6 +33,11 @@ element.addEventListener('click', event => {
 def kind_of(word: str) -> str:
     """The class of a pill: good, bad or neither."""
     return "good" if word in GOOD else "bad" if word in BAD else "quiet-pill"
+
+
+def pill(word: str) -> str:
+    """A verdict in its colour; "" for none."""
+    return f' <span class="pill {kind_of(word)}">{escape(word)}</span>' if word else ""
 
 
 def scorecard(
@@ -61,8 +55,7 @@ def scorecard(
         f'<div class="note">{escape(found.remedy)} {remedy_button(found.link, labels)}</div>' if found.remedy else ""
     )
     return (
-        f'<section class="finding verdict"><header><b>{head}</b> '
-        f'<span class="pill {kind_of(found.outcome)}">{escape(found.outcome)}</span></header>'
+        f'<section class="finding verdict"><header><b>{head}</b>{pill(found.outcome)}</header>'
         f'<p class="sentence">{escape(found.sentence)}</p>{remedy}{_cards(view, link, folder)}</section>'
     )
 

@@ -11,9 +11,18 @@ from studio.web.train import all_runs, controls, form, run_view
 from studio.web.train.all_runs import queue_update
 from studio.web.train.context import TrainContext
 
+# On a phone the run lies below the form; on a wide page it may have been scrolled out of sight.
+IN_VIEW_JS = """() => { setTimeout(() => {
+    if (!document.getElementById('stop')) return;
+    const run = document.getElementById('train-tabs');
+    const hidden = innerWidth < 900 || run.getBoundingClientRect().top < 0;
+    if (hidden) run.scrollIntoView({behavior: 'smooth', block: 'start'});
+}, 100); }"""
+
 
 class TrainTab:
-    """dataset: of the form; run: the one that is shown; onward: the button that goes on to generating.
+    """dataset: of the form; run: the one that is shown; onward: the button that goes on to generating; recipe: hidden,
+    the preview that Generate is to take.
 
     stamp   changes with whatever is shown. The poller asks for it alone: a browser pays for each output of each event
     seen    what this page has shown: {"runs", "stamp", "check", "line", "going", "ended", "previews", ...}
@@ -30,21 +39,20 @@ class TrainTab:
             interactive=True,
             render=False,
         )
-        message = gr.HTML(elem_id="why", visible=False, padding=False, render=False)
-        context = TrainContext(**vars(page), run=self.run, message=message)
+        context = TrainContext(**vars(page), run=self.run, message=controls.why_line())
         with (
             gr.Tab("Train", id="train", elem_id="tab-train", render_children=True),
             gr.Row(equal_height=False),
         ):
             self.stamp, self.seen = gr.State(""), gr.State({})
-            with gr.Column(scale=4, min_width=300):
+            with gr.Column(scale=4, min_width=300, elem_id="train-form"):
                 self.form = form.build(context)
                 self.dataset = self.form.dataset
                 self.controls = controls.build(context)
             with gr.Column(scale=9, min_width=320), gr.Tabs(elem_id="train-tabs") as self.tabs:
                 self.view = run_view.build(context)
                 self.all = all_runs.build(context)
-        self.onward = self.view.onward
+        self.onward, self.recipe = self.view.onward, self.view.recipe
 
     def wire(self) -> None:
         run, picked = self.run, self.all.chosen
@@ -53,6 +61,8 @@ class TrainTab:
         for event in (self.stamp.change, self.context.demo.load, run.input):
             event(self.watch, [run, self.seen], self.outputs, concurrency_limit=None, **QUIET)
         picked.change(self.show_picked, picked, [run, self.tabs, picked], **QUIET)
+        begun = self.controls.begun.then(self.after_start, [run, self.seen], [*self.outputs, self.tabs], **QUIET)
+        begun.then(None, None, None, js=IN_VIEW_JS, **QUIET)
 
     def stamp_of(self, current) -> tuple:
         """Changes with whatever `watch` shows."""
@@ -93,6 +103,13 @@ class TrainTab:
             updates[self.run] = gr.update(choices=names, value=current, visible=True)
         of_run, shown = self.view.updates(view, job is None, last)
         return updates | of_run | {self.seen: fresh | shown}
+
+    def after_start(self, chosen, last):
+        """Start was pressed: what it started is shown at once, not at the next poll."""
+        if not running("train"):
+            return gr.skip()
+        updates = self.watch(chosen, last)
+        return {self.tabs: gr.Tabs(selected="one")} | ({} if updates == gr.skip() else updates)
 
     def show_picked(self, name):
         """A run was chosen among all: it is shown on its own."""

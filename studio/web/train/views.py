@@ -1,4 +1,4 @@
-"""Runs as HTML: one run, the list, the queue, the trash, settings side by side, the timeline of previews, and a check.
+"""Runs as HTML: the list, the queue, the trash, settings side by side, the timeline of previews, and a check.
 
 All text is escaped here.
 """
@@ -11,9 +11,9 @@ from typing import Any
 
 from studio.text import duration, percent, pluralize, size
 from studio.web.components.clickable import button, checkbox, image_link
-from studio.web.components.html import empty, html_list, note, progress_bar
+from studio.web.components.html import empty, html_list, note
 from studio.web.components.loss_chart import COLOURS
-from studio.web.train.scorecard_view import kind_of
+from studio.web.train.scorecard_view import pill
 
 PAGE = 60  # rows shown at a time
 SIGNS = {"stop": ("✗", "Would fail"), "warn": ("!", "Warning"), "note": ("·", "Note")}
@@ -58,82 +58,6 @@ def when(seconds: float) -> str:
     return time.strftime("%H:%M" if then[:3] == time.localtime()[:3] else "%Y-%m-%d", then)
 
 
-# The run that is shown ----------------------------------------------------------------------------------------------
-
-
-def run_status(view) -> str:
-    """Name, state, progress and a few large numbers."""
-    active = view.state in ("running", "paused")
-    title = f'<div class="note"><b>{escape(view.name)}</b> <span class="pill {view.state}">{view.state}</span></div>'
-    if active and view.preparing:
-        done, total = view.preparing
-        count = f"{done:,} of {total:,}"
-        said = f"{count} {view.preparing_what}" if view.preparing_what else f"Encoding images: {count}"
-        return title + progress_bar(done, total) + note(said)
-    if active and not view.steps:
-        return title + progress_bar(0, 1) + note("Loading the base model.")
-    cells = "".join(f"<div><span>{escape(label)}</span><b>{html}</b></div>" for label, html in _facts(view, active))
-    message = "" if active or not view.message else note(view.message, bad=view.state == "failed")
-    if view.export_check and not active:
-        message += note(f"Export check: {view.export_check.message}")
-    setup = f'<div class="note small">{escape(view.setup)}</div>' if view.setup else ""
-    return f'{title}{progress_bar(view.step, view.steps)}<div class="facts">{cells}</div>{_bands(view)}{message}{setup}'
-
-
-def _facts(view, active: bool) -> list[tuple[str, str]]:
-    """(label, HTML) of each number."""
-    facts = [("step", f"{view.step:,} of {view.steps:,}")]
-    if view.losses:
-        facts.append(("loss", f"{view.losses[-1][2]:.4f}"))
-    validated = view.validations[-1] if view.validations else None
-    if validated and validated.step and validated.base_loss:
-        change = percent(validated.loss / validated.base_loss - 1)
-        facts.append(("validation against base", f"{change}{_pill(view.word)}"))
-    speed = view.steps_per_second
-    if speed:
-        facts.append(("speed", f"{speed:.1f} steps a second" if speed >= 1 else f"{1 / speed:.1f} s a step"))
-    if active and speed:
-        facts.append(("time left", duration(view.seconds_left)))
-    if view.last and view.last.memory:
-        facts.append(("memory", f"{view.last.memory:.1f} GB"))
-    return facts
-
-
-def _pill(verdict: str, tag: str = "i") -> str:
-    return f' <{tag} class="pill {kind_of(verdict)}">{escape(verdict)}</{tag}>' if verdict else ""
-
-
-def _bands(view) -> str:
-    """The newest validation by timesteps: the loss as a share of the base's."""
-    last = view.validations[-1] if view.validations else None
-    if not last or not last.step or not last.bands or len(last.bands) != len(last.base_bands):
-        return ""
-    from studio.training.verdict import BAND_NAMES
-
-    cells = []
-    for name, loss, base in zip(BAND_NAMES, last.bands, last.base_bands):
-        share = loss / base if base else 1.0
-        worse = " worse" if share > 1.005 else ""
-        cells.append(
-            f'<div class="band{worse}"><span>{escape(name)}</span><b>{percent(share - 1)}</b>'
-            f'<div class="bar"><i style="width:{100 * min(1.0, share):.1f}%"></i></div></div>'
-        )
-    return (
-        '<div class="bands" role="img" aria-label="Validation loss against the base, by timestep">'
-        f'{"".join(cells)}</div><div class="note small">Validation loss by timestep; a full bar is the base model, '
-        "shorter is better.</div>"
-    )
-
-
-def warnings_list(warnings: list[tuple[int, str]]) -> str:
-    """Folded, newest first."""
-    if not warnings:
-        return ""
-    count = pluralize(len(warnings), "warning")
-    lines = [f"<b>step {step:,}</b> {escape(message)}" for step, message in reversed(warnings)]
-    return f'<details class="warnings"><summary>{count}</summary>{html_list(lines)}</details>'
-
-
 # The list -----------------------------------------------------------------------------------------------------------
 
 
@@ -163,7 +87,7 @@ def _row(row: Any, on: bool) -> str:
     run = row.run
     image = f'<img src="{escape(image_link(row.image))}" alt="" loading="lazy">' if row.image else "<i></i>"
     against = f"<b>{percent(run.against_base)}</b>" if run.against_base is not None else "<b>–</b>"
-    verdict = _pill(run.verdict, "span")
+    verdict = pill(run.verdict)
     best = ""
     if run.best is not None and run.base_loss is not None:
         numbers = f"{run.best:.4f} / {run.base_loss:.4f}"
@@ -306,50 +230,6 @@ def timestep_plot(shares: Sequence[float]) -> str:
     )
 
 
-def preview_grid(
-    rows: Sequence[tuple[str, Sequence[tuple[int, Path]]]],
-    files: Mapping[tuple[int, str], str],
-    link: Callable = image_link,
-) -> str:
-    """Prompts down, steps from left to right: the base at step 0 first, the newest last and in sight.
-
-    rows: (prompt, (step, thumbnail)); files: {(step, prompt): the preview's name}. "" where there is none.
-    """
-    steps = sorted({step for _, images in rows for step, _ in images})
-    if not steps:
-        return ""
-    head = "".join(f'<th scope="col">{f"{step:,}" if step else "Base"}</th>' for step in steps)
-    body = ""
-    for prompt, images in rows:
-        known = dict(images)
-        cells = "".join(_preview(prompt, files.get((step, prompt), ""), step, known.get(step), link) for step in steps)
-        body += f'<tr><th scope="row">{escape(prompt)}</th>{cells}</tr>'
-    return (
-        '<div class="grid-room newest"><table class="grid-table" style="--cell: 120px; --shape: auto">'
-        f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _preview(prompt: str, file: str, step: int, path: Path | None, link: Callable) -> str:
-    if path is None:
-        return '<td><div class="no-image"></div></td>'
-    name = f"{escape(prompt)}, {f'step {step:,}' if step else 'the base'}"
-    return (
-        f'<td><button type="button" data-act="enlarge" data-arg="{escape(file)}" title="Show it large" '
-        f'aria-label="Show large: {name}"><img src="{escape(link(path))}" alt="{name}" loading="lazy"></button></td>'
-    )
-
-
-def large_preview(path: Path, name: str) -> str:
-    """One preview as large as it is. name: of its file, such as 000200-0."""
-    step = int(name.partition("-")[0])
-    what = f"Step {step:,}" if step else "The base"
-    return (
-        f'<figure class="large-preview"><img src="{escape(image_link(path))}" alt="{what}">'
-        f"<figcaption>{what}. Its recipe is in the file previews/{escape(name)}.png of the run.</figcaption></figure>"
-    )
-
-
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
@@ -449,7 +329,7 @@ def why_not(job, newest) -> str:
         failed = newest is not None and newest.state == "failed"
         return note(f"The last run failed: {newest.error}", bad=True) if failed else ""
     if job.kind == "check":
-        return ""  # its own line says how it goes
+        return note("Trying a few real steps with these settings: the report stands above.")
     if job.kind != "train":
         return note(f"{job.title} is running: wait until it is done, or stop it in the Dataset tab.")
     if job.stop_event.is_set():

@@ -8,12 +8,12 @@ from studio.services import caption_words
 from studio.services.jobs import newest_about, stop_job
 from studio.services.operations import OPERATIONS
 from studio.text import duration
+from studio.training.setting_groups import LABELS
 from studio.web.components.clickable import clickable_html
 from studio.web.components.fields import QUIET, field_for
 from studio.web.components.html import first_lines, job_report, note
 from studio.web.errors import show_errors
 from studio.web.train.context import TrainContext
-from studio.web.train.labels import LABELS
 from studio.web.train.scorecard_view import GO_JS, remedy_button
 
 ABOUT = (

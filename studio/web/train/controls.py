@@ -56,15 +56,15 @@ class Controls:
         self.queue = queue_list(context)
         with gr.Column(elem_id="start-bar"):
             self.message.render()
+            later: dict[str, Any] = {"visible": False, "min_width": 60}
+            self.enqueue = gr.Button("Add to queue", size="sm", elem_id="enqueue", **later)
             with gr.Row(elem_classes="in-reach"):
                 self.start = gr.Button("Start", variant="primary", elem_id="start", min_width=80)
                 self.check = gr.Button("Check first", elem_id="check", min_width=80)
-                later: dict[str, Any] = {"visible": False, "min_width": 60}
                 self.sample = gr.Button("Sample now", elem_id="sample-now", **later)
                 self.save = gr.Button("Save now", elem_id="save-now", **later)
                 self.pause = gr.Button("Pause", elem_id="pause", **later)
                 self.stop = gr.Button("Stop", elem_id="stop", **later)
-                self.enqueue = gr.Button("Add to queue", elem_id="enqueue", **later)
         self.of_run = (self.sample, self.save, self.pause)
         self.outputs = [
             self.start,

@@ -30,7 +30,8 @@ def run_card(view: Any, labels: Mapping[str, str], link: Callable[[Path], str] =
     if found := scorecard(view, labels, link, folder):
         return found
     if view.state in ACTIVE:
-        return _card("So far", view.word, _so_far(view))
+        measured = any(one.step for one in view.validations)
+        return _card("So far", view.word if measured else "", _so_far(view))
     if view.state == "queued":
         return _card("Queued", "", "It begins when the runs before it are done.")
     if view.state == "interrupted":

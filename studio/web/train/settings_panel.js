@@ -99,11 +99,11 @@ const list = () => {
     Object.assign(made.dataset, data);
     return made;
   };
-  changed.append(Object.assign(document.createElement('b'), {textContent: `${differing.length} changed: `}));
-  differing.slice(0, 4).forEach((one, place) => changed.append(place ? ', ' : '',
+  const names = Object.assign(document.createElement('span'), {className: 'names'});
+  differing.slice(0, 6).forEach((one, place) => names.append(place ? ', ' : '',
     button(one.label, {show: one.id}, `Show ${one.label}`)));
-  if (differing.length > 4) changed.append(` and ${differing.length - 4} more`);
-  changed.append(' · ', button('Reset all', {reset: '*'}, 'As the preset has it'));
+  changed.append(Object.assign(document.createElement('b'), {textContent: `${differing.length} changed`}), names,
+    button('Reset all', {reset: '*'}, 'As the preset has it'));
 };
 const mark = (standard, values) => {
   differing = index.filter(one => one.key in standard && !same(values[order.get(one.key)], standard[one.key]))

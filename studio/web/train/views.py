@@ -331,7 +331,7 @@ def why_not(job, newest) -> str:
     if job.kind == "check":
         return note("Trying a few real steps with these settings: the report stands above.")
     if job.kind != "train":
-        return note(f"{job.title} is running: wait until it is done, or stop it in the Dataset tab.")
+        return note(f"{job.title} is running: wait until it is done, or stop it in the bar on top.")
     if job.stop_event.is_set():
         return note("Stopping after this step.")
     if job.paused:

@@ -11,7 +11,7 @@ from typing import Any
 from studio.text import duration, percent, pluralize
 from studio.web.components.clickable import button, image_link
 from studio.web.components.html import html_list, note, progress_bar
-from studio.web.train.scorecard_view import pill, scorecard
+from studio.web.train.scorecard_view import pill, scorecard, sentence_html
 
 ACTIVE = ("running", "paused")
 NOTHING = "–"
@@ -43,7 +43,7 @@ def run_card(view: Any, labels: Mapping[str, str], link: Callable[[Path], str] =
 def _card(head: str, word: str, sentence: str, bad: bool = False) -> str:
     return (
         f'<section class="finding verdict"><header><b>{escape(head)}</b>{pill(word)}</header>'
-        f'<p class="sentence{" bad" if bad else ""}">{escape(sentence)}</p></section>'
+        f'<p class="sentence{" bad" if bad else ""}">{sentence_html(sentence)}</p></section>'
     )
 
 

@@ -73,7 +73,7 @@ class RunView:
 
     def _tools(self) -> None:
         with gr.Row(elem_classes="tools"):
-            small: dict[str, Any] = {"size": "md", "visible": False, "scale": 0, "min_width": 150}
+            small: dict[str, Any] = {"size": "md", "visible": False, "scale": 0, "min_width": 100}
             self.onward = gr.Button("Try this adapter →", variant="primary", elem_id="to-generate", **small)
             self.download = gr.DownloadButton("Download adapter", elem_id="download", **small)
             self.resume = gr.Button("Resume this run", elem_id="resume", **small)

@@ -40,6 +40,11 @@ def pill(word: str) -> str:
     return f' <span class="pill {kind_of(word)}">{escape(word)}</span>' if word else ""
 
 
+def sentence_html(text: str) -> str:
+    """A sentence that is not broken between a number and its %."""
+    return escape(text).replace(" %", "\u00a0%")
+
+
 def scorecard(
     view: Any, labels: Mapping[str, str], link: Callable[[Path], str] = image_link, folder: Any = None
 ) -> str:
@@ -56,7 +61,7 @@ def scorecard(
     )
     return (
         f'<section class="finding verdict"><header><b>{head}</b>{pill(found.outcome)}</header>'
-        f'<p class="sentence">{escape(found.sentence)}</p>{remedy}{_cards(view, link, folder)}</section>'
+        f'<p class="sentence">{sentence_html(found.sentence)}</p>{remedy}{_cards(view, link, folder)}</section>'
     )
 
 

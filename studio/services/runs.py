@@ -416,8 +416,8 @@ def hardest_of(workspace: Workspace, name: str, outlying: bool = False) -> list[
 
     if name not in list_run_names(workspace):
         return []
-    folder = workspace.runs / name
-    rows = standing_out(hardest(folder, None))[:HARDEST] if outlying else hardest(folder, HARDEST)
+    place = workspace.runs / name
+    rows = standing_out(hardest(place, None))[:HARDEST] if outlying else hardest(place, HARDEST)
     if not rows:
         return []
     data = config_from_toml(workspace.runs / name / "run.toml").data

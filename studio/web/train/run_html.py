@@ -63,7 +63,7 @@ def _so_far(view: Any) -> str:
 
 def best_step(view: Any) -> tuple[int, str]:
     """(the step that counts, what it is called): the one that the verdict picked, else of the lowest validation."""
-    found = view.verdict if view.state not in ACTIVE else None
+    found = view.verdict if view.state in ("finished", "stopped") else None
     if found and found.checkpoint:
         return found.checkpoint, "picked"
     measured = [one for one in view.validations if one.step]

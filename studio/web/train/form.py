@@ -60,7 +60,7 @@ class TrainForm:
             )
             fields = {key: field_for(key, label, info=setting(key).description) for key, label in FIRST.items()}
         self.parameters = gr.HTML(elem_id="parameters", elem_classes="tight")
-        self.panel = settings_panel.SettingsPanel(context, standard_of(runs.list_presets(self.workspace)[presets[0]]))
+        self.panel = settings_panel.build(context)
         fields |= {"base": self.picker.choice} | self.panel.fields
         self.prompts, self.errors = self.panel.prompts, self.panel.errors
         self.fields: dict[str, Any] = {key: fields[key] for key in LABELS}

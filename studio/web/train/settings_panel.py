@@ -11,13 +11,14 @@ from typing import Any
 
 import gradio as gr
 
+from studio.services import runs
 from studio.text import pluralize
 from studio.training.setting_groups import FIRST, GROUPS, LABELS, Group, search_text
 from studio.web.components.clickable import clickable_html, clicked
 from studio.web.components.fields import QUIET, field_for, setting
 from studio.web.train import preview_lines
 from studio.web.train.context import TrainContext
-from studio.web.train.values import LISTS, NOT_CHOSEN, NUMBERS, PATTERNS, as_shown
+from studio.web.train.values import LISTS, NOT_CHOSEN, NUMBERS, PATTERNS, as_shown, standard_of
 
 _JS = (Path(__file__).parent / "settings_panel.js").read_text("utf-8")
 MARK_JS = "(standard, ...values) => { window.studioSettings?.mark(standard || {}, values); return []; }"
@@ -27,9 +28,10 @@ RESET_ALL = "*"
 class SettingsPanel:
     """fields: by dotted setting. standard: hidden, the chosen preset's values as the fields show them."""
 
-    def __init__(self, context: TrainContext, standard: dict[str, Any]):
+    def __init__(self, context: TrainContext):
         self.context, self.fields, self.errors = context, dict[str, Any](), dict[str, Any]()
-        self.standard = gr.JSON(standard, visible=False)
+        first = next(iter(runs.list_presets(context.workspace).values()))
+        self.standard = gr.JSON(standard_of(first), visible=False)
         self.search = clickable_html("settings-search", search_html(), script=_JS, padding=False)
         with gr.Accordion("All settings", open=False, elem_id="expert"):
             for group in GROUPS:
@@ -81,6 +83,11 @@ class SettingsPanel:
         if act != "reset" or key not in (RESET_ALL, *known):
             return gr.skip()
         return {self.all[name]: value for name, value in known.items() if key in (RESET_ALL, name)}
+
+
+def build(context: TrainContext) -> SettingsPanel:
+    """The panel, inside the form's column; the form wires it when all of its own fields are there."""
+    return SettingsPanel(context)
 
 
 def group_fields(labels: Mapping[str, str], errors: dict[str, Any]) -> dict[str, Any]:

@@ -30,9 +30,10 @@ from studio.training import config_from, config_from_toml, config_to_toml, read_
 from studio.training.difficulty import hardest
 from studio.training.reading import Log, skim_run_folder
 from studio.training.run_notes import note_of
+from studio.training.setting_groups import LABELS
 from studio.training.trash import list_trash
 from studio.web.components import loss_chart
-from studio.web.train import views
+from studio.web.train import run_html
 from studio.workspace import ASSETS, Workspace
 from tests.adapters.test_hostile_adapter_files import raw
 from tests.chaos.lied import Reader, typed
@@ -81,7 +82,7 @@ def of_runs(workspace: Workspace) -> list[Reader]:
     def events(data: bytes):
         save(folder / "events.jsonl", data)
         view, _ = Log(folder).poll(), (read_events(folder), skim_run_folder(folder))
-        page = [views.run_status(view), views.warnings_list(view.warnings)]
+        page = [run_html.run_card(view, LABELS), run_html.run_status(view), run_html.warnings_list(view.warnings)]
         page += [loss_chart.loss_chart(view.losses, view.validations, view.steps), str(view.export_check)]
         short, course = summary.summary(workspace, "run"), summary.course(workspace, "run")
         frames_of = run_library.timeline(workspace, "run", course)

@@ -55,7 +55,6 @@ class RunView:
             self.heading = gr.Markdown("### Previews", elem_classes="heading", visible=False)
             self.previews = clickable_html("previews", visible=False)
             self.large = clickable_html("preview-large", script=LARGE_JS, padding=False)
-            self.usual = gr.HTML(elem_id="usual-images", visible=False, padding=False)
             with gr.Accordion("Hardest images", open=False, visible=False, elem_id="hardest") as self.hardest:
                 self.hardest_note = gr.HTML()
                 self.hardest_images = gallery("hard-images")
@@ -67,7 +66,7 @@ class RunView:
             with gr.Column(visible=False, elem_id="run-extras") as self.details:
                 run_details.build(context)
         self.tools = [self.onward, self.download, self.resume, self.score, self.copy]
-        shown = [self.verdict, self.chart, self.heading, self.previews, self.usual, self.warnings, self.notes]
+        shown = [self.verdict, self.chart, self.heading, self.previews, self.warnings, self.notes]
         self.below = [*shown, self.hardest, self.details]
         self.outputs = [self.status, *self.tools, self.extending, self.extend, *self.below]
 
@@ -123,11 +122,9 @@ class RunView:
             (str(thumbnail(self.workspace, item.path)), f"{hard:.1f} × the usual loss · {item.caption or 'no caption'}")
             for item, hard in runs.hardest_of(self.workspace, name or "", outlying=True)
         ]
-        text = (
-            "Their loss against that of the others at the same timesteps. Check them for wrong captions and odd images."
-        )
+        text = "Their loss against that of the others at the same timesteps: check their captions, and for odd images."
         return {
-            self.hardest_note: note(text if cells else "The images are not there any more."),
+            self.hardest_note: note(text) if cells else "",
             self.hardest_images: gr.update(value=cells, visible=bool(cells)),
         }
 
@@ -175,16 +172,10 @@ class RunView:
         return updates, shown
 
     def _hardest(self, name: str, known: bool) -> dict[Any, Any]:
-        """Closed, and there only when some images are unlike the rest; else a quiet line."""
+        """Closed; its line says whether any image is unlike the rest."""
         odd = len(runs.hardest_of(self.workspace, name, outlying=True)) if known else 0
-        title = f"{pluralize(odd, 'image')} much harder than the rest"
-        return {
-            self.hardest: gr.update(visible=bool(odd), open=False, label=title),
-            self.usual: gr.update(
-                value='<div class="note small">No image is much harder to learn than the rest.</div>',
-                visible=known and not odd,
-            ),
-        }
+        title = f"{pluralize(odd, 'image')} much harder than the rest" if odd else "No image much harder than the rest"
+        return {self.hardest: gr.update(visible=known, open=False, label=title)}
 
     def _sheet(self, file: Path) -> str:
         return image_link(thumbnail(self.workspace, file, SHEET))

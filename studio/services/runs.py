@@ -439,16 +439,6 @@ def hardest_of(workspace: Workspace, name: str, outlying: bool = False) -> list[
     return list(shown.values())
 
 
-def hardest_stamp(workspace: Workspace, name: str) -> int:
-    """Changes when the run says anew which images are hard, 0 before it has: cheap to ask every second."""
-    from studio.training.difficulty import file_of
-
-    try:
-        return file_of(workspace.runs / checked_name(name, "run")).stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
 def download_copy(workspace: Workspace, run: str) -> Path | None:
     """The run's adapter under its run's name in a folder the browser may read; None while there is none."""
     view = run_view(workspace, run)

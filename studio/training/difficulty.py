@@ -51,6 +51,14 @@ def file_of(folder: Path) -> Path:
     return with_older_name(folder / FILE, OLD_FILE)
 
 
+def stamp_of(folder: Path) -> int:
+    """Changes when the run says anew which images are hard, 0 before it has: cheap to ask every second."""
+    try:
+        return file_of(folder).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def hardest(folder: Path, count: int | None = 12) -> list[tuple[str, int, float]]:
     """(image, times seen, how hard) of a run, the hardest first; empty when none are known. count: None for all."""
     try:

@@ -54,7 +54,8 @@ class Drop:
             field.upload(self.take_from(field), [field, data.choice], [*outputs, field], **QUIET)
         self.line.click(self.act, [self.held, data.choice], outputs, **QUIET)
         filled = [*self.form.fields.values(), self.form.dataset]
-        self.settings.change(self.fill, self.settings, [*filled, self.line], **QUIET)
+        event = self.settings.change(self.fill, self.settings, [*filled, self.line], **QUIET)
+        self.form.panel.mark_after(event)
 
     def take_from(self, field: gr.File) -> Any:
         @show_errors

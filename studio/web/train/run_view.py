@@ -9,6 +9,7 @@ import gradio as gr
 from studio.services import run_library, runs, scorecards
 from studio.services.thumbnails import LARGE, thumbnail
 from studio.text import pluralize
+from studio.training.difficulty import stamp_of
 from studio.training.setting_groups import LABELS
 from studio.web.components.clickable import clickable_html, clicked, image_link
 from studio.web.components.fields import QUIET, gallery
@@ -157,7 +158,7 @@ class RunView:
             "previews": (view.name, len(view.previews), view.previews[-1][0] if view.previews else 0),
             "warnings": (view.name, len(view.warnings)),
             "verdict": (view.name, view.state, len(view.scores), sentence, *going),
-            "hardest": (view.name, runs.hardest_stamp(self.workspace, view.name)),
+            "hardest": (view.name, stamp_of(self.workspace.runs / view.name)),
         }
         if shown["previews"] != last.get("previews"):
             updates |= self._previews(view)

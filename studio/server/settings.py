@@ -39,6 +39,7 @@ class Settings:
     workspace: Path | None = None  # None: Workspace.open decides
     browser: bool = True  # open the page in a browser
     on_space: bool = False  # running as a Hugging Face Space
+    space: str = ""  # its name there, owner/name
     public: bool = False  # everyone who comes has a small workspace of their own
     open: bool = False  # everything is allowed, whoever can open the page
     mcp: bool = False  # the named endpoints also as tools of the Model Context Protocol
@@ -66,6 +67,7 @@ class Settings:
             workspace=Path(workspace) if workspace else None,
             browser=not (given.no_browser or on_space or _flag(environ, "STUDIO_NO_BROWSER")),
             on_space=on_space,
+            space=environ.get("SPACE_ID", ""),
             public=given.public or _flag(environ, "STUDIO_PUBLIC") or (on_space and not opened),
             open=opened,
             mcp=given.mcp or _flag(environ, "STUDIO_MCP"),

@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from gradio.context import LocalContext
 
 from studio.errors import BusyError, WorkspaceError
-from studio.server import owners
+from studio.server import owners, zero_gpu
 from studio.server.permissions import GB, VISITED, Capabilities
 from studio.workspace import Workspace, holds_files, make_folders, size_of
 
@@ -64,7 +65,13 @@ def _where_from() -> str:
     return request.scope.get(ADDRESS, "") if request is not None else ""
 
 
+def _carry_request() -> Callable[[], Any]:
+    request = LocalContext.request.get(None)
+    return lambda: LocalContext.request.set(request)
+
+
 owners.ask(_who_asks)
+zero_gpu.carry(_carry_request)
 
 
 class Visitors:

@@ -11,6 +11,7 @@ from typing import Any
 
 SECONDS = 60  # that one call may ask the GPU for
 _here = False  # whether this process has the GPU now
+_carry: list[Callable[[], Callable[[], Any]]] = []  # how a face above finds the request that is answered now
 
 
 def on_zero_gpu() -> bool:
@@ -21,6 +22,17 @@ def on_zero_gpu() -> bool:
 def is_cpu_process() -> bool:
     """Whether this process of a ZeroGPU Space has no GPU now and computes on the CPU."""
     return on_zero_gpu() and not _here
+
+
+def carry(how: Callable[[], Callable[[], Any]]) -> None:
+    """From now on `how()` is called where a visitor asks, and what it returns in the thread that draws for them."""
+    _carry[:] = [how]
+
+
+def carried() -> Callable[[], Any]:
+    """To be called in another thread that works for who asks now: ZeroGPU finds the visitor, whose quota it counts, in
+    the request that Gradio answers, and one without a request is counted to the Space."""
+    return _carry[0]() if _carry and on_zero_gpu() else lambda: None
 
 
 def on_gpu(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from studio.errors import BusyError, StudioError, user_message
+from studio.server import zero_gpu
 from studio.server.callers import is_gone
 from studio.server.owners import PerOwner, acting, owner
 
@@ -100,7 +101,8 @@ class Jobs:
             else:
                 _refuse_if_running(self.beside.get(kind))
                 job = self.beside[kind] = Job(kind, title, limit)
-        job.thread = threading.Thread(target=self._run, args=(job, work), name=f"job-{kind}", daemon=True)
+        arrive = zero_gpu.carried()
+        job.thread = threading.Thread(target=self._run, args=(job, work, arrive), name=f"job-{kind}", daemon=True)
         try:
             job.thread.start()
         except RuntimeError:  # no memory for one more; the device must not wait for it
@@ -121,8 +123,9 @@ class Jobs:
         """All that runs now, whoever it belongs to: for whoever looks after the process."""
         return [job for job in [*self._newest.everyone(), *self.beside.everyone()] if job.state == "running"]
 
-    def _run(self, job: Job, work: Callable[[Job], None]) -> None:
+    def _run(self, job: Job, work: Callable[[Job], None], arrive: Callable[[], Any]) -> None:
         timer, state = None, "failed"
+        arrive()
         with acting(job.owner):
             try:
                 first = self._stand_in_line(job)

@@ -12,6 +12,8 @@ from studio.server.visitors import LIFE
 from studio.services import system
 from studio.services.jobs import jobs
 from studio.text import pluralize, size
+from studio.web import i18n
+from studio.web.components import clickable
 from studio.web.components.context import PageContext
 from studio.web.components.fields import QUIET
 from studio.web.components.html import note
@@ -42,6 +44,18 @@ THEME_JS = """() => {
     if (theme) document.body.classList.toggle('dark', theme === 'dark');
   } catch {}
 }"""
+# Kept for the next page as well; in a Space's frame of another site only a partitioned cookie is.
+LANGUAGE_JS = """
+element.addEventListener('click', event => {
+  const chosen = event.target.closest('button[lang]');
+  if (!chosen) return;
+  const framed = location.protocol === 'https:' ? 'SameSite=None; Secure; Partitioned' : 'SameSite=Lax';
+  document.cookie = `studio_language=${chosen.lang}; path=/; max-age=31536000; ${framed}`;
+  location.reload();
+});
+for (const one of element.querySelectorAll('button[lang]'))
+  one.setAttribute('aria-pressed', String(one.lang === (document.documentElement.lang || 'en')));
+"""
 # The clipboard proper is kept from pages that come over plain http.
 COPY_JS = """() => {
   const range = document.createRange(), selection = getSelection();
@@ -72,10 +86,12 @@ class About:
                 self._workspace_part()
                 gr.Markdown("### Theme", elem_classes="heading")
                 self.theme = _button("Light or dark", "theme", 140)
+                gr.Markdown("### Language", elem_classes="heading")
+                clickable.clickable_html("languages", _languages(), LANGUAGE_JS, padding=False)
                 if context.settings.auth:
                     _button("Sign out", "sign-out", 140, link="/logout")
                 gr.Markdown("### Licences", elem_classes="heading")
-                gr.Markdown(f"LoRA Studio {__version__}. {LICENCES}", elem_classes="about-text")
+                gr.Markdown(f"LoRA Studio {__version__}\n\n{LICENCES}", elem_classes="about-text")
 
     def _workspace_part(self) -> None:
         gr.Markdown("### Workspace", elem_classes="heading")
@@ -169,6 +185,12 @@ def build(context: PageContext) -> About:
 
 def _button(text: str, name: str, width: int, **options) -> gr.Button:
     return gr.Button(text, size="md", elem_id=name, min_width=width, scale=0, **options)
+
+
+def _languages() -> str:
+    """A button for each, with its name in itself."""
+    names = {i18n.ENGLISH: "English"} | {code: one.name for code, one in i18n.languages().items()}
+    return " ".join(f'<button type="button" lang="{code}">{escape(name)}</button>' for code, name in names.items())
 
 
 def _freed(count: int) -> str:

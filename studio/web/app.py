@@ -21,6 +21,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 os.environ.setdefault("GRADIO_TEMP_DIR", usual_folder())
 
 import gradio as gr  # noqa: E402
+import httpx  # noqa: E402
+from gradio import networking  # noqa: E402
 from gradio.utils import get_upload_folder  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
@@ -43,16 +45,21 @@ from studio.web.components.fields import QUIET  # noqa: E402
 from studio.web.dataset import start  # noqa: E402
 from studio.web.dataset import tab as dataset_tab  # noqa: E402
 from studio.web.generate import tab as generate_tab  # noqa: E402
-from studio.web.page import Page  # noqa: E402
+from studio.web.i18n import Speaks  # noqa: E402
+from studio.web.job_events import JobEvents  # noqa: E402
+from studio.web.page import PAGE_JS, Page  # noqa: E402
 from studio.web.quick_client import QuickClient  # noqa: E402
 from studio.web.sessions import OpenPages, kept_small  # noqa: E402
 from studio.web.theme import CSS, theme  # noqa: E402
 from studio.web.train import tab as train_tab  # noqa: E402
+from studio.web.visitor_note import note_html  # noqa: E402
 from studio.workspace import ASSETS, FOLDERS, SERVED, Workspace, keep_private, sweep  # noqa: E402
 
 AWAKE = 5  # seconds
+PATIENCE = 60  # seconds until a page that does not answer counts as closed
 SWITCH = 0.001  # seconds until busy threads let the one that answers have its turn; Python's own 5 ms add up
 TABS = ("dataset", "train", "generate", "about")
+BEHIND = (Login, OpenPages, JobEvents, Speaks, QuickClient)  # middleware behind the guard, in this order
 VISITORS = "visitors"  # the folder of their workspaces, below the workspace
 
 
@@ -71,13 +78,16 @@ def _build(settings: Settings, workspace: Workspace) -> gr.Blocks:
     with Page(title="LoRA Studio", analytics_enabled=False, delete_cache=(kept // 2, kept)) as demo:
         context = page_context(workspace, settings, demo)
         gr.HTML(
-            "<h1>LoRA Studio</h1><p>Teach an image model your style or subject from a few images.</p>",
+            "<h1>LoRA Studio</h1><p>Teach an image model your style or subject from a few images.</p>"
+            '<button type="button" id="keys-button" aria-haspopup="dialog" aria-label="Keys" title="Keys">?</button>',
             elem_id="masthead",
         )
         demo.leave_out(endpoints(workspace))  # first, so that their names are taken as they are
         jobs_bar.build(context)
         line, example = steps.build(context), guide.build(context)
         dropped = drop.build(context)
+        if settings.public:
+            gr.HTML(note_html(settings), padding=False, elem_id="visitor-note")
         with gr.Tabs(elem_id="tabs") as tabs:
             data = dataset_tab.build(context)
             train = train_tab.build(context)
@@ -162,7 +172,7 @@ def launch_options(settings: Settings) -> dict:
         "allowed_paths": [str(folder) for folder in [*served, ASSETS / "datasets"]],
         "max_file_size": allows.upload,
         "app_kwargs": {
-            "middleware": [guard, Middleware(Login), Middleware(OpenPages), Middleware(QuickClient)],
+            "middleware": [guard, *(Middleware(one) for one in BEHIND)],
             "lifespan": partial(kept_small, allows=allows),
         },
         "enable_monitoring": False,
@@ -172,6 +182,7 @@ def launch_options(settings: Settings) -> dict:
         "footer_links": ["api", "settings"],
         "theme": theme(),
         "css": CSS,
+        "js": PAGE_JS,
     }
 
 
@@ -194,11 +205,12 @@ def serve(settings: Settings) -> None:
     _end_politely()
     sys.setswitchinterval(SWITCH)
     demo, options = build(settings).queue(**QUEUE), launch_options(settings)
+    networking.url_ok = _answers
     try:
         demo.launch(**options, prevent_thread_lock=True)
     except OSError as error:
         raise ConfigError(f"The page can't be opened there ({error}): choose another --port or --host.") from error
-    except ValueError as error:  # Gradio asks the page once, and gives up after 3 seconds
+    except ValueError as error:  # Gradio asks the page, and gives up where it does not answer
         if "localhost" not in str(error):
             raise
         raise ConfigError(
@@ -214,6 +226,15 @@ def serve(settings: Settings) -> None:
     except (KeyboardInterrupt, OSError):  # it came a moment before, or the terminal is closed: the server would go on
         demo.close(verbose=False)
     _finish()
+
+
+def _answers(url: str) -> bool:
+    """Whether the page is there, for Gradio, which gives it 3 seconds: a busy machine, or a Space that starts, takes
+    longer for its first page."""
+    try:
+        return httpx.head(url, timeout=PATIENCE, verify=False).status_code < 500
+    except httpx.HTTPError:
+        return False
 
 
 def _end_politely() -> None:

@@ -4,11 +4,15 @@ Gradio's client looks a component up by going through all of them, the first one
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block, BlockContext
 
+from studio.web import i18n
+
+PAGE_JS = (Path(__file__).parent / "scripts" / "page.js").read_text("utf-8")
 UNSEEN = ("state", "timer")  # nothing of them shows, and the page asks for them most
 
 
@@ -17,7 +21,28 @@ class Page(gr.Blocks):
 
     def __init__(self, *args: Any, **options: Any):
         self.left_out: set[int] = set()
+        self._config: Any = None
+        self._spoken: dict[str, Any] = {}  # the configuration by language
         super().__init__(*args, **options)
+
+    @property
+    def config(self) -> Any:
+        """The configuration as it is sent now: Gradio takes it from here for each request."""
+        code = i18n.asked()
+        if code == i18n.ENGLISH or self._config is None:
+            return self._config
+        if code not in self._spoken:
+            self._spoken[code] = i18n.translated(self._config, code)
+        return self._spoken[code]
+
+    @config.setter
+    def config(self, made: Any) -> None:
+        self._config, self._spoken = made, {}
+
+    def get_api_info(self, *args: Any, **options: Any) -> Any:
+        """What programs are told of endpoints is English, whoever asks first."""
+        with i18n.speaking(i18n.ENGLISH):
+            return super().get_api_info(*args, **options)
 
     def leave_out(self, container: BlockContext) -> None:
         """Browsers receive neither the container nor what is in it. Events that name it still answer programs."""

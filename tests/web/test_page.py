@@ -4,6 +4,7 @@ import gradio as gr
 import pytest
 
 from studio.server.settings import Settings
+from studio.web import i18n
 from studio.web.app import build
 
 
@@ -64,3 +65,33 @@ def test_what_does_not_show_stands_first_where_it_is_found_soonest(page, config)
 
 def test_no_part_is_exchanged_as_a_whole_which_the_index_of_components_would_not_notice(page):
     assert not page.renderables
+
+
+@pytest.fixture
+def spoken(page, config):
+    page.config = config
+    with i18n.speaking("de"):
+        return page.config
+
+
+def test_english_is_sent_as_it_is_and_german_replaces_texts_alone(page, config, spoken):
+    assert page.config is config and config["i18n_translations"] is None
+    english, german = ({one["id"]: one["props"] for one in sent["components"]} for sent in (config, spoken))
+    changed = [key for key, props in english.items() if props != german[key]]
+    assert len(changed) > 300 and {**spoken, "components": 0, "i18n_translations": 0, "js": 0} == {
+        **config, "components": 0, "i18n_translations": 0, "js": 0
+    }  # fmt: skip
+    for key in changed:
+        choices = [[choice[1] for choice in props[key].get("choices") or ()] for props in (english, german)]
+        assert choices[0] == choices[1], "a setting's values are nobody's language"
+    with i18n.speaking("de"):
+        assert page.get_api_info(page="") == page.get_api_info(page="")
+        assert "Trainingsschritte" not in str(page.get_api_info(page=""))
+
+
+@pytest.mark.parametrize("code", list(i18n.languages()))
+def test_every_text_is_translated_or_listed_as_missing(config, code):
+    needed = {text for text, must in i18n.texts(config).items() if must}
+    language, lacks = i18n.languages()[code], set(i18n.missing(config, code))
+    assert needed == (needed & {*language.texts, *language.same}) | lacks
+    assert len(lacks) < len(needed) / 4, f"python -m studio.web.i18n --missing {code}"

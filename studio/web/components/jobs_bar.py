@@ -15,6 +15,7 @@ from studio.web.components.html import progress_bar
 SILENT = ("thumbnails", "about", "history", "example")  # short, and not waited for; or of jobs that are shown
 COUNTS = ("train", "caption", "health", "score", "import")  # kinds whose total counts steps or images
 SETTLED = 3  # seconds until the time left is shown
+NOTIFY = '<button type="button" class="link" data-notify hidden>Notify me</button>'  # page.js shows and minds it
 COUNTED = 100_000  # totals above this are parts or bytes, and shown as a share
 
 
@@ -67,10 +68,21 @@ def shown(running: list[Job], since: dict[str, tuple[float, int]], now: float) -
     stop = clickable.button("stop", job.kind, "Stop", label=f"Stop: {job.title}") if not stopping else ""
     count = f'<span class="count">{escape(first)}</span>' if first else ""
     return (
-        f'<div class="going {job.kind}" data-step="{job.done}"><b>{escape(job.title)}</b>{others if more else ""}'
+        f'<div class="going {job.kind}" data-step="{job.done}" data-name="{escape(named(job))}" '
+        f'data-percent="{percent(job)}"><b>{escape(job.title)}</b>{others if more else ""}'
         f"{progress_bar(job.done, job.total, job.title)}"
-        f'<span class="progress-text">{count}{escape(rest)}</span>{stop}</div>'
+        f'<span class="progress-text">{count}{escape(rest)}</span>{NOTIFY}{stop}</div>'
     )
+
+
+def named(job: Job) -> str:
+    """What the browser's title calls it: a run by its name."""
+    return job.title.removeprefix("Training ") if job.kind == "train" else job.title
+
+
+def percent(job: Job) -> int:
+    """How much of it is done, of 100."""
+    return int(100 * min(1.0, job.done / job.total)) if job.total else 0
 
 
 def _progress(job: Job, began: float, first: int, now: float) -> tuple[str, str]:

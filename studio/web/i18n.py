@@ -33,10 +33,11 @@ _TEXTS = ("label", "info", "placeholder", "title")  # props that are texts
 _VALUES = ("button", "downloadbutton", "uploadbutton")  # components whose value is one
 _RANGE = re.compile(r" \(from ([^()]+?)(?: to ([^()]+?))?\)(\.?)$")  # behind the description of a setting
 _TAG = re.compile(r"(<[^>]*>)")
-_SPOKEN = re.compile(r'(?<= )(aria-label|title|placeholder|alt)="([^"]*)"')
+_SPOKEN = re.compile(r'(?<= )(aria-label|title|placeholder)="([^"]*)"')
 _MARK = re.compile(r"^(#+ |- )?(.*)$")
 _CODE = ("code", "pre", "script", "style", "kbd")  # not language
 _PATHS = ("/", "~", "\\")
+_OWN = re.compile(r"LoRA Studio( |$)")  # the name, and the version behind it
 _WORD = re.compile(r"[A-Za-z]{2}")
 
 
@@ -149,7 +150,7 @@ def said(kind: str, props: dict[str, Any], say: Say) -> dict[str, Any]:
 def _line(text: str, say: Say, needed: bool = True) -> str:
     """A description of a setting ends with its range, which is a text of its own."""
     stripped = text.strip()
-    if not _WORD.search(stripped) or stripped.startswith(_PATHS):
+    if not _WORD.search(stripped) or stripped.startswith(_PATHS) or _OWN.match(stripped):
         return text
     reach = _RANGE.search(stripped)
     if reach is None:

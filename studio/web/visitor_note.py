@@ -40,7 +40,7 @@ def limits(allows: Capabilities) -> list[str]:
     ]
     if zero_gpu.on_zero_gpu():
         found.append(
-            f"Images are drawn on a GPU that is lent for calls of at most {zero_gpu.SECONDS} seconds and counts "
+            f"Images are drawn on a GPU that ZeroGPU gives for calls of at most {zero_gpu.SECONDS} seconds and counts "
             "towards your daily quota on Hugging Face. A run takes longer than such a call, so it trains on the CPU."
         )
     return found

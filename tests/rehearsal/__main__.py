@@ -68,13 +68,15 @@ def on_zero(space: Path, python: Path, root: Path, real: bool, patience: float) 
         more = {"SPACES_ZERO_GPU": "true", "SPACES_ZERO_DEVICE_API_URL": address}
         found = visited("ZeroGPU", command, space, root / "zero", patience, **more)
     if real:
-        lent = [one for path, one in asked if path == "/schedule"]
+        calls = [one for path, one in asked if path == "/schedule"]
         gave_back = sum(path == "/release" and one.get("fail") != "true" for path, one in asked)
-        seconds = sorted({one.get("durationSeconds", "") for one in lent})
-        said = f"{len(lent)} times, for at most {' or '.join(seconds)} s, given back {gave_back} times"
-        found.append(Check("ZeroGPU: images ask for a GPU", bool(lent) and gave_back == len(lent), said))
-        named = sum("token" in one for one in lent)
-        found.append(Check("ZeroGPU: the visitor's quota is used", named == len(lent), f"{named} of {len(lent)} calls"))
+        seconds = sorted({one.get("durationSeconds", "") for one in calls})
+        said = f"{len(calls)} times, for at most {' or '.join(seconds)} s, given back {gave_back} times"
+        found.append(Check("ZeroGPU: images ask for a GPU", bool(calls) and gave_back == len(calls), said))
+        named = sum("token" in one for one in calls)
+        found.append(
+            Check("ZeroGPU: the visitor's quota is used", named == len(calls), f"{named} of {len(calls)} calls")
+        )
     return found
 
 

@@ -17,8 +17,8 @@ def served() -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
         def do_POST(self) -> None:
             split = urlsplit(self.path)
             asked.append((split.path, {key: values[0] for key, values in parse_qs(split.query).items()}))
-            lent = {"idle": False, "nvidiaIndex": 0, "nvidiaUUID": "GPU-pretend", "allowToken": f"token-{len(asked)}"}
-            body = json.dumps(lent if split.path == "/schedule" else {}).encode()
+            given = {"idle": False, "nvidiaIndex": 0, "nvidiaUUID": "GPU-pretend", "allowToken": f"token-{len(asked)}"}
+            body = json.dumps(given if split.path == "/schedule" else {}).encode()
             self.send_response(200)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))

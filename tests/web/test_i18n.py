@@ -48,7 +48,7 @@ def shout(text: str, needed: bool) -> str:
         (
             "html",
             {"value": '<b class="x">One &amp; two</b> <code>pip x</code><img alt="A dog" src="a.png"> 3'},
-            {"value": '<b class="x">ONE &amp; TWO</b> <code>pip x</code><img alt="A DOG" src="a.png"> 3'},
+            {"value": '<b class="x">ONE &amp; TWO</b> <code>pip x</code><img alt="A dog" src="a.png"> 3'},
         ),
     ],
 )

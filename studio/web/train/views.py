@@ -329,7 +329,7 @@ def why_not(job, newest) -> str:
         failed = newest is not None and newest.state == "failed"
         return note(f"The last run failed: {newest.error}", bad=True) if failed else ""
     if job.kind == "check":
-        return note("Trying a few real steps with these settings: the report stands above.")
+        return ""  # the report above says how it goes
     if job.kind != "train":
         return note(f"{job.title} is running: wait until it is done, or stop it in the bar on top.")
     if job.stop_event.is_set():

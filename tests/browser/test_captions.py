@@ -24,6 +24,7 @@ def test_the_first_page_offers_a_sample_own_images_and_generating(kept_page):
     cards.get_by_text("silhouette").click()
     expect(steps).to_contain_text("silhouette: 24 images, all with captions")
     expect(steps.locator(".next")).to_have_attribute("data-step", "train")
+    expect(steps.locator("[data-step=dataset].done")).to_have_attribute("aria-current", "step")
     expect(page.locator("#images button.thumbnail-lg").first).to_be_visible()
     expect(cards).to_be_hidden()
     expect(page.locator("#caption-all")).to_be_visible()

@@ -23,9 +23,12 @@ NAMES = {"dataset": "Dataset", "train": "Train", "test": "Test"}
 _JS = """
 const mark = () => {
   const open = document.querySelector('#tabs button[role=tab][aria-selected=true]');
-  for (const step of element.querySelectorAll('[data-tab]'))
-    if (open && open.dataset.tabId === step.dataset.tab) step.setAttribute('aria-current', 'step');
+  for (const step of element.querySelectorAll('[data-tab]')) {
+    const here = open?.dataset.tabId === step.dataset.tab;
+    if (here === step.hasAttribute('aria-current')) continue;
+    if (here) step.setAttribute('aria-current', 'step');
     else step.removeAttribute('aria-current');
+  }
 };
 element.addEventListener('click', event => {
   const step = event.target.closest('[data-tab]');
@@ -33,7 +36,8 @@ element.addEventListener('click', event => {
   document.querySelector(`#tab-${step.dataset.tab}-button`)?.click();
   trigger('click', {act: 'go', arg: step.dataset.step});
 });
-new MutationObserver(mark).observe(element, {childList: true, subtree: true});
+// Gradio mends what is there to match the new text: the mark goes with the other attributes that it does not know.
+new MutationObserver(mark).observe(element, {childList: true, subtree: true, attributes: true});
 // The open tab also stands in the address, so that a reload and a bookmark find it.
 const opened = () => {
   mark();

@@ -47,7 +47,9 @@ new MutationObserver(() => {
   if (now === busy) return;
   busy = now;
   const [go, stop] = [document.querySelector('#go'), document.querySelector('#stop-drawing')];
-  if (document.activeElement === (now ? go : stop)) (now ? stop : go).focus();
+  if (document.activeElement !== (now ? go : stop)) return;
+  (now ? stop : go).focus({preventScroll: true});
+  if (now && innerWidth < 900) element.scrollIntoView({block: 'start', behavior: 'smooth'});  // below a long form
 }).observe(element, {childList: true, subtree: true});
 """
 

@@ -55,9 +55,10 @@ class Controls:
         self.use = gr.Button("Use these settings", size="md", visible=False, elem_id="use-proposal")
         self.queue = queue_list(context)
         with gr.Column(elem_id="start-bar"):
-            self.message.render()
             later: dict[str, Any] = {"visible": False, "min_width": 60}
-            self.enqueue = gr.Button("Add to queue", size="sm", elem_id="enqueue", **later)
+            with gr.Row(elem_classes="why-row"):
+                self.message.render()
+                self.enqueue = gr.Button("Add to queue", size="sm", elem_id="enqueue", **later)
             with gr.Row(elem_classes="in-reach"):
                 self.start = gr.Button("Start", variant="primary", elem_id="start", min_width=80)
                 self.check = gr.Button("Check first", elem_id="check", min_width=80)

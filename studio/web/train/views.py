@@ -338,4 +338,4 @@ def why_not(job, newest) -> str:
         return note("Paused, with a checkpoint written. You can generate images meanwhile.")
     if job.pause_event.is_set():
         return note("Pausing after this step.")
-    return note("A run is active. You can close this page: the run continues, and this page shows it again.")
+    return note("A run is active: you can close this page.")

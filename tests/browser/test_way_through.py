@@ -22,7 +22,7 @@ def test_whole_way_by_clicking(page, tmp_path):
     clicks.start_run(page, "ink", steps=20)
     clicks.run_state(page, "finished")
     expect(page.locator("#status")).to_contain_text("20 of 20")
-    expect(page.locator("#status")).to_contain_text("2 images held out for validation")
+    expect(page.locator("#run-notes")).to_contain_text("2 images held out for validation")
     steps = page.locator("#steps")
     expect(steps.locator("[data-step=train]")).to_contain_text("ink: finished")
     expect(steps.locator(".next")).to_have_attribute("data-step", "test")

@@ -24,12 +24,13 @@ def chips(written: Sequence[tuple[str, str]], prose: bool) -> str:
         cells.append(
             f'<li class="chip {escape(kind)}" title="Written by {escape(by)}"{handle}>{escape(phrase)}{drop}</li>'
         )
-    add = '<input data-act="add" placeholder="Add a tag, Enter" aria-label="Add a tag" maxlength="200">'
+    field = '<input data-act="add" placeholder="Add a tag, Enter" aria-label="Add a tag" maxlength="200">'
+    add = "" if prose else f'<li class="add">{field}</li>'
     kinds = {author.partition(":")[0] for _, author in written}
     names = {"person": "you", "model": "a captioner", "rule": "a rule"}
     key = "".join(f'<span class="key {kind}">{text}</span>' for kind, text in names.items() if kind in kinds)
     legend = f'<div class="legend-line">Written by {key}</div>' if written else ""
-    return f'<ul class="chips{" prose" if prose else ""}">{"".join(cells)}{"" if prose else add}</ul>{legend}'
+    return f'<ul class="chips{" prose" if prose else ""}">{"".join(cells)}{add}</ul>{legend}'
 
 
 def tokens_line(count: int, room: int, cut: str, chunks: int = 1) -> str:

@@ -56,6 +56,14 @@
     button.setAttribute('aria-pressed', String(want));
   }, true);
 
+  // Gradio shows an image inside a button that has no name.
+  document.addEventListener('load', event => {
+    const button = event.target.closest?.('.image-container button:not([aria-label])');
+    if (!button) return;
+    const label = button.closest('.block')?.querySelector('[data-testid=block-label]')?.textContent.trim();
+    button.setAttribute('aria-label', label || 'Image');
+  }, true);
+
   const keys = [
     ['Ctrl+Enter', 'Generate, from any field of the Generate tab'],
     ['Page Up, Page Down', 'Previous and next image of the dataset, also while writing its caption'],

@@ -7,12 +7,13 @@ import dataclasses
 import threading
 import uuid
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from studio.errors import BusyError, DatasetError
+from studio.errors import BusyError, DatasetError, StudioError
 from studio.server.owners import PerOwner
 from studio.services import base_models
 from studio.services.jobs import Job, counting, jobs, latest, remember
@@ -216,11 +217,19 @@ def import_files(
     return copy_in(workspace, safe_name(name or "my-images"), list(map(expanded, paths)), progress, stop)
 
 
-def new_name(workspace: Workspace, typed: str, paths: Sequence[str | Path] = ()) -> str:
-    """A name that no dataset has: as typed, else as the zip or the folder is called, else "my-images"."""
-    alone = Path(paths[0]) if len(paths) == 1 else None
-    found = alone.stem if alone and (alone.suffix.lower() == ".zip" or not alone.suffix) else ""
-    return free_path(workspace.datasets, safe_name(typed.strip() or found or "my-images")).name
+def new_name(workspace: Workspace, typed: str = "", paths: Sequence[str | Path] = ()) -> str:
+    """A name that no dataset has: as typed, else as the only zip or the only folder is called, else "my-images".
+
+    Raises StudioError for a typed name that can't be one.
+    """
+    named = [path for path in map(Path, paths) if path.suffix.lower() == ".zip" or len(paths) == 1 and not path.suffix]
+    name = "my-images"
+    if typed.strip():
+        name = safe_name(typed.strip())
+    elif len(named) == 1:
+        with suppress(StudioError):
+            name = safe_name(named[0].stem)
+    return free_path(workspace.datasets, name).name
 
 
 def start_import(workspace: Workspace, name: str, paths: Sequence[str | Path], folder: str = "") -> Job:

@@ -1,7 +1,6 @@
 """What was dropped on the page: each file is recognized, checked, and said where it belongs."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from studio.errors import ConfigError, GenerationError, StudioError
 from studio.services import adapter_files, runs
 from studio.text import pluralize
-from studio.workspace import Workspace, free_path, safe_name
+from studio.workspace import Workspace
 
 MANY = 40  # adapters of one drop; more are left, and said
 LONGEST = 1_000_000  # bytes of a run.toml
@@ -99,16 +98,6 @@ def dropped_settings(workspace: Workspace, path: Path) -> tuple[dict[str, Any], 
     if not workspace.allows.folders and "dataset_config" in path.read_text("utf-8", "replace"):
         raise ConfigError(f"{path.name[:80]} names a dataset_config on another machine: leave that line out.")
     return runs.settings_from_file(workspace, path)
-
-
-def new_dataset_name(workspace: Workspace, files: Sequence[Path]) -> str:
-    """A free name for a dataset of these: a zip's own, else "my-images"."""
-    zips = [path for path in files if path.suffix.lower() == ".zip"]
-    name = "my-images"
-    if len(zips) == 1:
-        with suppress(StudioError):
-            name = safe_name(zips[0].stem)
-    return free_path(workspace.datasets, name).name
 
 
 def restored_text(name: str, values: dict[str, Any], adapters: Sequence[dict[str, Any]]) -> str:

@@ -83,7 +83,7 @@ class Drop:
             updates[self.tabs] = gr.Tabs(selected="train")
         waiting = found.for_dataset
         if waiting and (found.archives or len(found.images) > 1) and not choice:
-            updates |= self.into_dataset(drops.new_dataset_name(self.workspace, waiting), waiting)
+            updates |= self.into_dataset(datasets.new_name(self.workspace, paths=waiting), waiting)
             said.append(_dataset_text(found))
         elif waiting:
             updates[self.held] = [str(path) for path in waiting]
@@ -104,7 +104,7 @@ class Drop:
         if kind == FROM:
             taken = {"when": time.time(), "keys": [], "recipe": "", "source": str(paths[0])}
             return updates | {self.taken: taken, self.tabs: gr.Tabs(selected="generate")}
-        name = choice if kind == ADD and choice else drops.new_dataset_name(self.workspace, paths)
+        name = choice if kind == ADD and choice else datasets.new_name(self.workspace, paths=paths)
         return updates | self.into_dataset(name, paths)
 
     def into_dataset(self, name: str, paths: Sequence[Path]) -> dict[Any, Any]:

@@ -11,7 +11,7 @@ from studio.basemodels import load_base
 from studio.errors import ConfigError
 from studio.generation import Recipe, save_image
 from studio.server.permissions import Capabilities
-from studio.services import drops
+from studio.services import datasets, drops
 from studio.training.config import config_from, config_to_toml
 from studio.workspace import Workspace
 
@@ -78,10 +78,10 @@ def test_a_visitors_settings_read_no_other_file(tmp_path):
 
 
 def test_a_new_dataset_is_called_like_its_zip(workspace, tmp_path):
-    assert drops.new_dataset_name(workspace, [tmp_path / "cats.zip"]) == "cats"
+    assert datasets.new_name(workspace, paths=[tmp_path / "cats.zip"]) == "cats"
     (workspace.datasets / "cats").mkdir()
-    assert drops.new_dataset_name(workspace, [tmp_path / "cats.zip"]) == "cats-2"
-    assert drops.new_dataset_name(workspace, [tmp_path / "a.png"]) == "my-images"
+    assert datasets.new_name(workspace, paths=[tmp_path / "cats.zip"]) == "cats-2"
+    assert datasets.new_name(workspace, paths=[tmp_path / "a.png"]) == "my-images"
 
 
 def test_a_restored_recipe_says_what_it_restored():

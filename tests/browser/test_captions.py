@@ -107,6 +107,7 @@ def test_names_and_captions_are_shown_as_they_are_and_never_as_html(kept_page, h
     (folder / name).with_suffix(".txt").write_text("<script>alert(1)</script>, <b>bold</b>", encoding="utf-8")
     page.on("dialog", lambda dialog: pytest.fail("a caption or a name was run as HTML"))
     clicks.choose(page, "dataset", "odd")
+    expect(page.locator("#images button.thumbnail-lg")).to_have_count(1)  # and no more those of the one before
     page.locator("#images button.thumbnail-lg").first.click()
     expect(page.locator("#chips .chip").first).to_contain_text("<script>alert(1)</script>")
     sub_tab(page, "Check")

@@ -202,7 +202,8 @@ def test_captions_are_counted_as_the_chosen_base_reads_them(workspace, flux):
 
 
 def test_a_preset_of_another_family_fills_the_form(workspace, flux):
-    from studio.web.train.form import defaults, shown_in, typed
+    from studio.web.train.form import shown_in
+    from studio.web.train.values import defaults, typed
 
     values = defaults() | next(iter(runs.list_presets(workspace, flux).values())) | {"base": flux}
     form = SimpleNamespace(fields={key: key for key in values}, dataset="dataset")

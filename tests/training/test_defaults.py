@@ -15,7 +15,7 @@ from studio.training.defaults import config_for
 from studio.training.events import Started
 from studio.training.presets import PRESETS, preset
 from studio.training.setting_groups import LABELS
-from studio.web.train.form import as_shown, typed
+from studio.web.train.values import as_shown, typed
 from studio.workspace import Workspace
 from tests import tiers
 from tests.basemodels import tiny

@@ -91,7 +91,7 @@ def test_an_adapter_dropped_anywhere_is_loaded(page, tmp_path):
 @pytest.mark.full
 def test_what_is_dropped_goes_where_it_belongs(page, tmp_path):
     field = page.locator("#drop-anywhere input[type=file]")
-    (tmp_path / "run.toml").write_text("network_dim = 9\n[training]\nsteps = 77\n")
+    (tmp_path / "run.toml").write_text("network_dim = 9\n[data]\nfolder = 'x'\n[training]\nsteps = 77\n")
     field.set_input_files(str(tmp_path / "run.toml"))
     expect(page.locator("#training-steps input")).to_have_value("77")
     expect(page.locator("#adapter-rank input")).to_have_value("9")

@@ -2,8 +2,9 @@
 
 
 def pluralize(count: int, what: str) -> str:
-    """`1 image`, `1,200 images`."""
-    return f"{count:,} {what}{'s' * (count != 1)}"
+    """`1 image`, `1,200 images`, `2 losses`."""
+    ending = "es" if what.endswith("ss") else "s"
+    return f"{count:,} {what}{ending * (count != 1)}"
 
 
 def size(count: int) -> str:

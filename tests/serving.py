@@ -4,10 +4,12 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -44,28 +46,71 @@ def launched(workspace: Path, *flags: str, **options) -> Iterator[tuple[subproce
 
     options: of subprocess.Popen.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "launch.py", "--no-browser", "--port", str(port), "--workspace", str(workspace), *flags]
     process = subprocess.Popen(command, **{"cwd": ROOT, "stdout": subprocess.DEVNULL, **options})
-    url, until = f"http://127.0.0.1:{port}", time.monotonic() + 120
-    try:
-        while True:
-            try:
-                if httpx.get(url, timeout=30).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                assert process.poll() is None, "the studio ended before it served a page"
-                assert time.monotonic() < until, "no page within two minutes"
-                time.sleep(0.05)
+    url = f"http://127.0.0.1:{port}"
+    with ended(process):
+        assert answers(url, process, 120), "the studio ended before it served a page, or none came in two minutes"
         yield process, url
+
+
+def answers(url: str, process: subprocess.Popen, seconds: float) -> bool:
+    """Wait for the first page: whether it came, before the process ended or the seconds were over."""
+    until = time.monotonic() + seconds
+    while True:
+        with suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=30).status_code == 200:
+                return True
+        if process.poll() is not None or time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+
+
+@contextmanager
+def ended(process: subprocess.Popen) -> Iterator[None]:
+    """The process is ended politely, at last by force."""
+    try:
+        yield
     finally:
         process.terminate()
         try:
             process.wait(120)
         finally:
             process.kill()
+
+
+@contextmanager
+def answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """The port of this machine on which the handler answers."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Quiet(BaseHTTPRequestHandler):
+    """Writes no log."""
+
+    def say(self, kind: str, body: bytes) -> None:
+        """Answer with a body of this content type."""
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        return None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def run_apart(work: Coroutine) -> Any:

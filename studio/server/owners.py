@@ -11,6 +11,8 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
+NO_VISITOR = "nobody"  # acts where there is none yet: finds and owns nothing
+
 _acting: ContextVar[str | None] = ContextVar("acting", default=None)
 _ask: list[Callable[[], str]] = []  # how a face above finds who asks; the command line has none
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from studio.errors import RunError
-from studio.services.jobs import Job, followed, jobs, remember
+from studio.services.ended_runs import ended_run, start_on
+from studio.services.jobs import Job, followed
 from studio.services.operations import operation
 from studio.services.parameters import AnyRun
 from studio.services.runs import run_view
@@ -23,27 +23,20 @@ ImagesAWord = Annotated[
 @operation()
 def measure_words(workspace: Workspace, run: AnyRun = "", words: Words = 12, images: ImagesAWord = 8) -> Job:
     """Drop each word of a run's captions in turn and compare losses, in the background: job_status, then run_words."""
-    view = run_view(workspace, run)
-    if view is None:
-        raise RunError("There is no run yet: no words can be measured.")
-    if view.state in ("running", "paused"):
-        raise RunError(f"{view.name} is {view.state}: its words are measured when it has ended.")
+    view = ended_run(workspace, run, "its words are measured")
     folder = workspace.runs / view.name
 
     def work(job: Job) -> None:
         from studio.training.caption_words.effects import keep
         from studio.training.caption_words.measure import measure_words
 
-        job.message = "Loading the base model"
         report = followed(job, measure_words(folder, workspace, words, images, job.stop_event))
         if report is not None:
             keep(folder, report)
             job.result = report.as_answer()
             job.message = next((one.sentence for one in report.findings), "No word stands out.")
 
-    job = jobs.start("words", f"Measuring the words of {view.name}", work, limit=workspace.allows.longest)
-    remember(job, view.name)
-    return job
+    return start_on(workspace, view.name, "words", f"Measuring the words of {view.name}", work)
 
 
 @operation()

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from studio.errors import RunError
-from studio.services.jobs import Job, followed, jobs, remember
+from studio.services.ended_runs import ended_run, start_on
+from studio.services.jobs import Job, followed
 from studio.services.operations import operation
 from studio.services.parameters import AnyRun
 from studio.services.runs import run_view
@@ -26,11 +27,7 @@ def measure_influence(
     """Train a run on for a few steps with and without an image, aside and in the background: job_status, then
     image_influence.
     """
-    view = run_view(workspace, run)
-    if view is None:
-        raise RunError("There is no run yet: no image of it can be measured.")
-    if view.state in ("running", "paused"):
-        raise RunError(f"{view.name} is {view.state}: its images are measured when it has ended.")
+    view = ended_run(workspace, run, "its images are measured")
     name = image or next(iter(images_of(workspace, view.name)), "")
     if not name:
         raise RunError(f"{view.name} has not said which images are hard: name one of its images.")
@@ -40,15 +37,12 @@ def measure_influence(
         from studio.training.branches import measure_influence
         from studio.training.influence import keep
 
-        job.message = "Loading the base model"
         found = followed(job, measure_influence(folder, workspace, name, branch_steps, job.stop_event))
         if found is not None:
             keep(folder, found)
             job.result, job.message = found.as_answer(), found.sentence
 
-    job = jobs.start("influence", f"Measuring {name}", work, limit=workspace.allows.longest)
-    remember(job, view.name)
-    return job
+    return start_on(workspace, view.name, "influence", f"Measuring {name}", work)
 
 
 @operation()

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from studio.errors import RunError
-from studio.services.jobs import Job, jobs, latest, remember
+from studio.services.ended_runs import ended_run, start_on
+from studio.services.jobs import Job, jobs, latest
 from studio.services.operations import operation
 from studio.services.parameters import AnyRun
 from studio.services.runs import run_view
@@ -21,11 +21,7 @@ Encoder = Annotated[
 @operation()
 def score_run(workspace: Workspace, run: AnyRun = "", checkpoints: Cards = 1, encoder: Encoder = "") -> Job:
     """Score checkpoints of a run that has ended in the background: see job_status, then run_scorecard."""
-    view = run_view(workspace, run)
-    if view is None:
-        raise RunError("There is no run yet: nothing can be scored.")
-    if view.state in ("running", "paused"):
-        raise RunError(f"{view.name} is {view.state}: it is scored when it has ended.")
+    view = ended_run(workspace, run, "it is scored")
     encoder = encoder.strip()
     workspace.allows.check_model(encoder)
     if encoder:
@@ -42,7 +38,6 @@ def score_run(workspace: Workspace, run: AnyRun = "", checkpoints: Cards = 1, en
         def progress(done: int, total: int, what: str) -> None:
             job.done, job.total, job.message = done, total, what
 
-        job.message = "Loading the base model"
         clip = load_clip(encoder) if encoder else None
         try:
             for _ in jobs.turns(score_run(folder, checkpoints, clip, stop=job.stop_event, progress=progress)):
@@ -53,9 +48,7 @@ def score_run(workspace: Workspace, run: AnyRun = "", checkpoints: Cards = 1, en
         job.result = run_scorecard(workspace, folder.name)
         job.message = job.result["verdict"]["sentence"] if job.result["verdict"] else "Scored."
 
-    job = jobs.start("score", f"Scoring {view.name}", work, limit=workspace.allows.longest)
-    remember(job, view.name)
-    return job
+    return start_on(workspace, view.name, "score", f"Scoring {view.name}", work)
 
 
 @operation()

@@ -59,7 +59,7 @@ class Comparison:
         if not self.steps:
             return f"Nothing to compare with {self.name} yet."
         if self.is_same:
-            what = [pluralize(self.steps, "loss").replace("losss", "losses")]
+            what = [pluralize(self.steps, "loss")]
             what += [pluralize(self.held_out, "validation")] if self.held_out else []
             what += [pluralize(self.scores, "scorecard")] if self.scores else []
             what += ["the adapter's weights"] if self.weights else []

@@ -69,7 +69,7 @@ def build(settings: Settings) -> gr.Blocks:
         import studio.generation.zero_gpu_drawing  # noqa: F401  (a ZeroGPU Space looks for it before the first page)
     workspace = _workspace(settings)
     # Parts that read the workspace while they are built find an empty one: there is no visitor yet.
-    with owners.acting("nobody") if settings.public else nullcontext():
+    with owners.acting(owners.NO_VISITOR) if settings.public else nullcontext():
         return _build(settings, workspace)
 
 

@@ -21,13 +21,20 @@ const entriesOf = reader => new Promise((done, failed) => reader.readEntries(don
 const filesOf = async entry => {
   if (entry.isFile) return [await new Promise((done, failed) => entry.file(done, failed))];
   const found = [], reader = entry.createReader();
-  for (let some = await entriesOf(reader); some.length && found.length < MOST; some = await entriesOf(reader))
+  for (let some = await entriesOf(reader); some.length && found.length <= MOST; some = await entriesOf(reader))
     for (const one of some) if (!one.name.startsWith('.')) found.push(...await filesOf(one));
   return found;
+};
+const say = async said => {  // by the overlay, since no file has reached the server
+  text.textContent = said;
+  show(true);
+  await new Promise(done => setTimeout(done, 6000));
+  show(false);
 };
 
 const hand = async files => {
   const transfer = new DataTransfer();
+  if (files.length > MOST) await say(`The first ${MOST} files are taken, more at once are left out: use a zip or a folder`);
   for (const file of files.slice(0, MOST)) transfer.items.add(file);
   for (let left = 60; left; left--) {  // the field is away for a moment, while it holds what was dropped before
     const input = document.querySelector(FIELD);
@@ -38,6 +45,7 @@ const hand = async files => {
     }
     await new Promise(done => setTimeout(done, 300));
   }
+  await say('The page still takes in what was dropped before: drop this once more');
 };
 
 const listen = (name, act) => window.addEventListener(name, event => { if (holdsFiles(event)) act(event); }, true);

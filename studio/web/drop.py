@@ -18,6 +18,7 @@ from studio.text import pluralize
 from studio.web.components.clickable import button, clickable_html, clicked
 from studio.web.components.context import PageContext
 from studio.web.components.fields import QUIET
+from studio.web.components.html import MOST_LINES
 from studio.web.dataset.tab import DatasetTab
 from studio.web.errors import show_errors, show_warning
 from studio.web.generate.context import POOL
@@ -30,6 +31,7 @@ OVERLAY = (
     "<span>Adapters, an image with its recipe, a run.toml, a zip or images of a dataset</span></div></div>"
 )
 OVERLAY_JS = (Path(__file__).parent / "drop.js").read_text("utf-8")
+FEW = 3  # problems that are also shown as small messages
 ADD, NEW, FROM, CLOSE = "add", "new", "from", "close"  # what a click on the line sends
 
 
@@ -67,7 +69,7 @@ class Drop:
     def take(self, files: Sequence[str], choice: str | None) -> dict[Any, Any]:
         """Updates for the line, the tabs and what they take. choice: the dataset that is open."""
         found = drops.sort_files(self.workspace, files)
-        for problem in found.problems:
+        for problem in found.problems[:FEW]:  # the line has them all
             show_warning(StudioError(problem))
         updates: dict[Any, Any] = {self.held: []}
         said, offers = [], ""
@@ -131,7 +133,8 @@ def build(context: PageContext) -> Drop:
 def line_html(said: Sequence[str], offers: str = "", problems: Sequence[str] = ()) -> str:
     """What was done with a drop, what is asked, and what was left out. offers: buttons, as HTML."""
     lines = [f"<span>{escape(text)}</span>" for text in said]
-    lines += [f'<span class="bad">{escape(" ".join(text.split()))}</span>' for text in problems]
+    more = [f"and {len(problems) - MOST_LINES:,} more"] if len(problems) > MOST_LINES else []
+    lines += [f'<span class="bad">{escape(" ".join(text.split()))}</span>' for text in [*problems[:MOST_LINES], *more]]
     close = button(CLOSE, "", "×", "cross", "Close this message")
     inner = f'<div class="said">{"".join(lines)}</div><div class="offers">{offers}</div>{close}'
     return f'<div class="dropped" role="status">{inner}</div>' if lines else ""

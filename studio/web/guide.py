@@ -26,7 +26,7 @@ DRAW_JS = f"""image => {{
     const ready = document.querySelector('#prompt textarea')?.value === {json.dumps(example.PROMPT)}
       && document.querySelector('#strength-0');
     if (ready) setTimeout(() => document.querySelector('#go')?.click(), 300);
-    else if (++tries < 150) setTimeout(draw, 100);
+    else if (++tries < 600) setTimeout(draw, 100);
   }};
   draw();
 }}"""

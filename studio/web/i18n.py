@@ -209,10 +209,11 @@ def texts(config: Any) -> dict[str, bool]:
     return found
 
 
-def missing(config: Any, code: str) -> list[str]:
-    """Texts that a browser receives and the language's file has not."""
+def missing(there: Mapping[str, bool], code: str) -> list[str]:
+    """Of the texts of a page, as `texts` finds them, those that the language must have and has not."""
     language = languages()[code]
-    return [text for text, needed in texts(config).items() if needed and text not in {*language.texts, *language.same}]
+    known = {*language.texts, *language.same}
+    return [text for text, needed in there.items() if needed and text not in known]
 
 
 def _page_texts() -> dict[str, bool]:
@@ -241,8 +242,7 @@ def main() -> int:
         parser.error("give --missing or --unused")
     there = _page_texts()
     if given.missing:
-        language = languages()[given.missing]
-        lacks = [text for text, needed in there.items() if needed and text not in {*language.texts, *language.same}]
+        lacks = missing(there, given.missing)
     else:
         language = languages()[given.unused]
         lacks = [text for text in (*language.texts, *language.same) if text not in there]

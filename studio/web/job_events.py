@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.responses import PlainTextResponse, StreamingResponse
 
-from studio.server.owners import acting
+from studio.server.owners import NO_VISITOR, acting
 from studio.server.visitors import SCOPE
 from studio.services.jobs import Job, jobs
 from studio.web.components.jobs_bar import SILENT, named, percent
@@ -31,7 +31,7 @@ class JobEvents:
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "GET":
             return await self.app(scope, receive, send)
-        person = (scope[SCOPE] or "nobody") if SCOPE in scope else ""
+        person = (scope[SCOPE] or NO_VISITOR) if SCOPE in scope else ""
         if self._open[person] >= EACH or self._open.total() >= MOST:
             return await PlainTextResponse("Too many pages listen.", 429)(scope, receive, send)
         self._open[person] += 1

@@ -40,7 +40,7 @@ class Page(gr.Blocks):
         self._config, self._spoken = made, {}
 
     def get_api_info(self, *args: Any, **options: Any) -> Any:
-        """What programs are told of endpoints is English, whoever asks first."""
+        """What programs are told of endpoints is English, whatever language is asked for first."""
         with i18n.speaking(i18n.ENGLISH):
             return super().get_api_info(*args, **options)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.rehearsal import device_service, environment, hub
 from tests.rehearsal.hub import Check
+from tests.serving import free_port
 
 PARTS = ("hub", "cpu", "zero")
 
@@ -85,7 +86,7 @@ def visited(place: str, command: list[str], space: Path, folder: Path, patience:
     from tests.rehearsal import visitor  # a browser and torch: the Hub's checks need neither
 
     folder.mkdir()
-    environ = environment.variables(environment.free_port(), folder / "workspace", **more)
+    environ = environment.variables(free_port(), folder / "workspace", **more)
     log = folder / "log.txt"
     try:
         with environment.started(command, space, environ, log) as (seconds, runs):
@@ -95,7 +96,7 @@ def visited(place: str, command: list[str], space: Path, folder: Path, patience:
     except RuntimeError as error:
         return [Check(f"{place}: start", False, str(error))]
     lines = log.read_text("utf-8", "replace")
-    # Python says so of what it could not clean up at the end, which nobody meets.
+    # Python says so of what it could not clean up at the end, which no request meets.
     faults = lines.count("Traceback (most recent call last)") - lines.count("Exception ignored in")
     if faults > 0:
         print(lines[-6000:], file=sys.stderr)

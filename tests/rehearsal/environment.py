@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+from tests import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "someone/lora-studio"
@@ -76,28 +75,10 @@ def started(
     url, began = f"http://127.0.0.1:{environ['GRADIO_SERVER_PORT']}", time.monotonic()
     with open(log, "w") as stream:
         process = subprocess.Popen(command, cwd=space, env=environ, stdout=stream, stderr=subprocess.STDOUT)
-    try:
-        while True:
-            try:
-                if httpx.get(url, timeout=30).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                if process.poll() is not None or time.monotonic() - began > PATIENCE:
-                    raise RuntimeError(f"no page:\n{log.read_text()[-3000:]}") from None
-                time.sleep(0.2)
+    with serving.ended(process):
+        if not serving.answers(url, process, PATIENCE):
+            raise RuntimeError(f"no page:\n{log.read_text()[-3000:]}")
         yield time.monotonic() - began, lambda: process.poll() is None
-    finally:
-        process.terminate()
-        try:
-            process.wait(120)
-        finally:
-            process.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _clean() -> dict[str, str]:

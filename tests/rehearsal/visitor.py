@@ -2,11 +2,9 @@
 
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from playwright.sync_api import Browser, Frame, Page, expect, sync_playwright
 
@@ -15,6 +13,7 @@ from tests.browser import clicks
 from tests.browser.conftest import FLAGS
 from tests.rehearsal.environment import NAME
 from tests.rehearsal.hub import Check
+from tests.serving import Quiet, answering
 
 STEPS = 30
 TOKEN = "e30.e30.e30"  # a JWT that says nothing
@@ -87,29 +86,17 @@ def inside(page: Page) -> Frame:
 def hub_page(url: str) -> Iterator[str]:
     """A page of another site with the studio in a frame: localhost and 127.0.0.1 are two sites to a browser."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Hub(Quiet):
         def do_GET(self) -> None:
-            body = (
+            page = (
                 f'<!doctype html><title>{NAME}</title><iframe src="{url}" style="width:100%;height:980px" '
                 'allow="clipboard-write" sandbox="allow-downloads allow-forms allow-modals allow-popups '
                 'allow-popups-to-escape-sandbox allow-same-origin allow-scripts"></iframe>'
-            ).encode()
-            self.send_response(200)
-            self.send_header("content-type", "text/html")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            )
+            self.say("text/html", page.encode())
 
-        def log_message(self, *args: object) -> None:
-            return None
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://localhost:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with answering(Hub) as port:
+        yield f"http://localhost:{port}"
 
 
 def tab(frame: Look, name: str):
@@ -171,7 +158,7 @@ def other(chromium: Browser, outside: str) -> None:
     expect(tab(frame, "Dataset")).to_be_visible()
     tab(frame, "Train").click()
     expect(frame.locator("#jobs-bar .going")).to_have_count(0)
-    assert not re.search(r"\bfirst\b", frame.locator("#tab-train").inner_text()), "a run of somebody else's shows"
+    assert not re.search(r"\bfirst\b", frame.locator("#tab-train").inner_text()), "another visitor's run shows"
     frame.page.context.close()
 
 

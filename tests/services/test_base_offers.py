@@ -33,11 +33,11 @@ def test_a_base_of_the_list_that_fits_is_offered(workspace, tmp_path, small_star
 
 @pytest.mark.parametrize(("missing", "kind"), [(True, FETCH), (False, ADD)])
 def test_the_base_that_a_file_names_is_fetched_or_added(workspace, tmp_path, small_starter, monkeypatch, missing, kind):
-    key = dropped(workspace, tmp_path, **{"studio.base": "somebody/a-model"})
+    key = dropped(workspace, tmp_path, **{"studio.base": "owner/a-model"})
     monkeypatch.setattr(base_models, "base_choices", lambda workspace: [])
     monkeypatch.setattr(base_models, "can_be_fetched", lambda line: missing)
     offer = base_offer(workspace, key, "other")
-    assert offer == BaseOffer(kind, "somebody/a-model") and "somebody/a-model" in offer.text
+    assert offer == BaseOffer(kind, "owner/a-model") and "owner/a-model" in offer.text
 
 
 def test_an_adapter_comes_back_at_its_last_strength(workspace, tmp_path, small_starter):

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from socket import socket
 
 import pytest
 
@@ -15,21 +14,16 @@ from studio.errors import RunError
 from studio.training import config_from, config_to_toml, read_events, read_run, train
 from studio.training.distributed import Distributed
 from tests.forking import Forked
+from tests.serving import free_port
 
 # As for two GPUs; where there is none, the processes find the CPU and speak over gloo.
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
        "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]  # fmt: skip
 
 
-def free_port() -> str:
-    with socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 def launched(*arguments: str) -> tuple[int, str]:
     """The command that the documentation gives for several GPUs, on two CPU processes; its status and what it said."""
-    command = [sys.executable, *TWO, "--main_process_port", free_port(), "-m", "studio", *arguments]
+    command = [sys.executable, *TWO, "--main_process_port", str(free_port()), "-m", "studio", *arguments]
     given = {"capture_output": True, "text": True, "timeout": 300, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
     done = subprocess.run(command, **given)
     return done.returncode, done.stderr + done.stdout
@@ -38,7 +32,7 @@ def launched(*arguments: str) -> tuple[int, str]:
 def forked(*arguments: str) -> tuple[int, str]:
     """The same two processes, with the variables that a launcher sets."""
     log = Path(arguments[1]) / "log"
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     both = [Forked(log, *arguments, RANK=rank, LOCAL_RANK=rank, **common) for rank in "01"]
     return max(process.wait() for process in both), log.read_text("utf-8")
 

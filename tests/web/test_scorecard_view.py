@@ -32,7 +32,7 @@ def test_sentence_remedy_table_strengths_and_cost_are_shown():
 
 def test_a_remedy_about_images_leads_to_the_dataset():
     judged = Judged(60, "captions", 0, 1.0, "Not usable.", "Check the captions.", "dataset:edit")
-    assert 'data-go="view|Bulk edit"' in scorecard(view(judged=judged), LABELS)
+    assert 'data-go="view|many"' in scorecard(view(judged=judged), LABELS)
     unknown = Judged(60, "captions", 0, 1.0, "Not usable.", "Hm.", 'x"><script>')
     assert "data-go" not in scorecard(view(judged=unknown), LABELS)
 

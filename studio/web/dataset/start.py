@@ -48,7 +48,7 @@ def build(context: DatasetContext) -> Start:
 
 def samples_html() -> str:
     samples = "".join(_sample(name, files) for name, files in datasets.sample_images().items())
-    example = button(EXAMPLE, "", "Show me: a style in a minute", "primary", "Show me the whole way on a sample")
+    example = button(EXAMPLE, "", "Show me: a style in a minute", "primary")
     return (
         f"{_head('Try a sample', 'Images with captions, ready to train on.')}{samples}"
         f'<div class="show-me">{example}<small>Trains a small adapter and shows what it changed.</small></div>'

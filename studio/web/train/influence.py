@@ -5,13 +5,12 @@ from html import escape
 import gradio as gr
 
 from studio.services import influence, runs
-from studio.services.jobs import newest_about, stop_job
 from studio.services.operations import OPERATIONS
 from studio.text import duration
 from studio.web.components.fields import QUIET, field_for
-from studio.web.components.html import first_lines, job_report, note
-from studio.web.errors import show_errors
+from studio.web.components.html import first_lines, note
 from studio.web.train.context import TrainContext
+from studio.web.train.run_job import RunJob
 
 ABOUT = (
     "Two short branches from one checkpoint, one of which does not learn from the image, say whether it helps or "
@@ -22,12 +21,11 @@ SHOWN = 12
 
 
 class ImageInfluence:
-    """Stands in the part of the hardest images. seen: what was shown of the job."""
+    """Stands in the part of the hardest images."""
 
     def __init__(self, context: TrainContext):
         self.workspace, self.run = context.workspace, context.run
         self.part, self.images = context.hardest
-        self.seen, self.timer = gr.State(None), gr.Timer(1, active=False)
         schema = OPERATIONS["measure_influence"].model
         gr.HTML(note(ABOUT))
         with gr.Row():
@@ -39,58 +37,30 @@ class ImageInfluence:
                 elem_id="influence-image",
             )
             self.steps = field_for("branch_steps", "Steps", schema, elem_id="influence-steps")
-        with gr.Row(elem_classes="tools"):
-            self.begin = gr.Button("Does it hurt?", size="md", elem_id="measure-influence", scale=0, min_width=150)
-            self.stop = gr.Button("Stop", size="md", visible=False, elem_id="stop-influence", scale=0, min_width=80)
-        self.report = gr.HTML(elem_id="influence")
+        self.job = RunJob("influence", "Does it hurt?", self.measured, "influence")
 
     def wire(self) -> None:
-        watched = [self.stop, self.report, self.seen, self.timer]
-        self.part.expand(self.fill, self.run, [self.image, *watched], **QUIET)
+        self.job.follow(self.run, self.start, [self.run, self.image, self.steps])
+        self.part.expand(self.fill, self.run, [self.image, *self.job.outputs], **QUIET)
         self.images.select(self.choose, self.run, self.image, **QUIET)
-        self.begin.click(self.start, [self.run, self.image, self.steps], watched, **QUIET)
-        self.stop.click(halt, None, None, **QUIET)
-        self.timer.tick(self.watch, [self.run, self.seen], watched, concurrency_limit=None, **QUIET)
 
     def fill(self, name):
         """The part was opened: its images, and what was measured of them."""
         names = influence.images_of(self.workspace, name or "")
         choice = gr.update(choices=names, value=next(iter(names), None))
-        return {self.image: choice, **self.watch(name, object())}
+        return {self.image: choice, **self.job.show(name)}
 
     def choose(self, name, event: gr.SelectData):
-        shown = runs.hardest_of(self.workspace, name or "")
+        shown = runs.hardest_of(self.workspace, name or "", outlying=True)  # as the gallery shows them
         names = influence.images_of(self.workspace, name or "")
         file = shown[event.index][0].file if event.index < len(shown) else ""
         return next((one for one in names if one == file or one.endswith(f"/{file}")), gr.skip())
 
-    @show_errors
     def start(self, name, image, steps):
         influence.measure_influence(self.workspace, name or "", image or "", steps)
-        return {
-            self.stop: gr.update(visible=True),
-            self.report: note("Starting."),
-            self.seen: None,
-            self.timer: gr.Timer(active=True),
-        }
 
-    def watch(self, name, last):
-        job = newest_about("influence", name or "")
-        now = job and (job.title, job.state, job.done, job.message)
-        if now == last:
-            return gr.skip()
-        going = job is not None and job.state == "running"
-        html = job_report(job) if job and job.state in ("running", "failed") else ""
-        return {
-            self.seen: now,
-            self.stop: gr.update(visible=going),
-            self.timer: gr.Timer(active=going),
-            self.report: html if going else html + report_html(influence.measured_images(self.workspace, name or "")),
-        }
-
-
-def halt():
-    stop_job("influence")
+    def measured(self, name):
+        return report_html(influence.measured_images(self.workspace, name))
 
 
 def report_html(found) -> str:

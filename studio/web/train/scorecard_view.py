@@ -8,21 +8,24 @@ from typing import Any
 from studio.text import duration, percent
 from studio.web.components.clickable import image_link
 
-VIEWS = {"dataset:edit": "Bulk edit", "dataset:images": "Images", "dataset:check": "Check"}
+VIEWS = {  # the id of a sub-tab of Dataset, and what the button is called
+    "dataset:edit": ("many", "Bulk edit"),
+    "dataset:images": ("images", "Images"),
+    "dataset:check": ("check", "Check"),
+}
 GOOD = ("learned", "partly learned", "learning")
 BAD = ("over-fitting", "overfitting", "nothing learned", "broken", "collapsed", "memorized", "captions")
 
-# A setting may lie in a closed group, which its panel knows; a tab is found by its title, as a person finds it.
+# A setting may lie in a closed group, which its panel knows; a tab is found by its id, whatever the page's language.
 GO_JS = """
-const tab = name => [...document.querySelectorAll('button[role=tab]')].find(
-  one => one.textContent.trim() === name && one.offsetParent !== null);
+const tab = (tabs, id) => document.querySelector(`#${tabs} button[role=tab][data-tab-id=${id}]`);
 element.addEventListener('click', event => {
   const hit = event.target.closest('button[data-go]');
   if (!hit) return;
   const [kind, name] = hit.dataset.go.split('|');
   if (kind === 'view') {
-    tab('Dataset')?.click();
-    setTimeout(() => tab(name)?.click(), 300);
+    tab('tabs', 'dataset')?.click();
+    setTimeout(() => tab('dataset-tabs', name)?.click(), 300);
     return;
   }
   window.studioSettings?.show(name);
@@ -68,7 +71,8 @@ def scorecard(
 def remedy_button(target: str, labels: Mapping[str, str]) -> str:
     """What leads to the setting or view that a remedy means; "" for none."""
     if target in VIEWS:
-        title, go = VIEWS[target], f"view|{VIEWS[target]}"
+        name, title = VIEWS[target]
+        go = f"view|{name}"
     elif target in labels:
         title, go = labels[target], f"setting|{target.replace('.', '-')}"
     else:

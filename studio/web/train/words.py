@@ -5,15 +5,13 @@ from html import escape
 import gradio as gr
 
 from studio.services import caption_words
-from studio.services.jobs import newest_about, stop_job
 from studio.services.operations import OPERATIONS
 from studio.text import duration
 from studio.training.setting_groups import LABELS
-from studio.web.components.clickable import clickable_html
 from studio.web.components.fields import QUIET, field_for
-from studio.web.components.html import first_lines, job_report, note
-from studio.web.errors import show_errors
+from studio.web.components.html import first_lines, note
 from studio.web.train.context import TrainContext
+from studio.web.train.run_job import RunJob
 from studio.web.train.scorecard_view import GO_JS, remedy_button
 
 ABOUT = (
@@ -25,61 +23,28 @@ PILLS = {"holds": "good", "second trigger": "bad", "misfit": "bad"}
 
 
 class CaptionWords:
-    """seen: what this page has shown of the job, so that a tick without news sends nothing."""
+    """The part, in the column of the run that is shown."""
 
     def __init__(self, context: TrainContext):
-        self.context, self.workspace, self.run = context, context.workspace, context.run
-        self.seen, self.timer = gr.State(None), gr.Timer(1, active=False)
+        self.workspace, self.run = context.workspace, context.run
         with gr.Accordion("Caption words", open=False, elem_id="caption-words") as self.part:
             gr.HTML(note(ABOUT))
             schema = OPERATIONS["measure_words"].model
             with gr.Row():
                 self.words = field_for("words", schema=schema, elem_id="words-count")
                 self.images = field_for("images", "Images a word", schema, elem_id="words-images")
-            with gr.Row(elem_classes="tools"):
-                self.measure = gr.Button("Measure words", size="md", elem_id="measure-words", scale=0, min_width=150)
-                self.stop = gr.Button("Stop", size="md", visible=False, elem_id="stop-words", scale=0, min_width=80)
-            self.report = clickable_html("words-report", script=GO_JS)
+            self.job = RunJob("words", "Measure words", self.measured, "words-report", GO_JS)
 
     def wire(self) -> None:
-        begun = [self.stop, self.report, self.seen, self.timer]
-        self.measure.click(self.start, [self.run, self.words, self.images], begun, **QUIET)
-        self.stop.click(halt, None, None, **QUIET)
-        self.part.expand(self.show, self.run, begun, **QUIET)
+        self.job.follow(self.run, self.start, [self.run, self.words, self.images])
+        self.part.expand(self.job.show, self.run, self.job.outputs, **QUIET)
         self.run.change(lambda: gr.update(open=False), None, self.part, **QUIET)
-        self.timer.tick(self.watch, [self.run, self.seen], begun, concurrency_limit=None, **QUIET)
 
-    @show_errors
     def start(self, name, words, images):
         caption_words.measure_words(self.workspace, name or "", words, images)
-        return {
-            self.stop: gr.update(visible=True),
-            self.report: note("Starting."),
-            self.seen: None,
-            self.timer: gr.Timer(active=True),
-        }
 
-    def show(self, name):
-        """The part was opened: what was measured, or how far it is."""
-        return self.watch(name, object())
-
-    def watch(self, name, last):
-        job = newest_about("words", name or "")
-        now = job and (job.title, job.state, job.done, job.message)
-        if now == last:
-            return gr.skip()
-        going = job is not None and job.state == "running"
-        html = job_report(job) if job and job.state in ("running", "failed") else ""
-        return {
-            self.seen: now,
-            self.stop: gr.update(visible=going),
-            self.timer: gr.Timer(active=going),
-            self.report: html if going else html + report_html(caption_words.words_of(self.workspace, name or "")),
-        }
-
-
-def halt():
-    stop_job("words")
+    def measured(self, name):
+        return report_html(caption_words.words_of(self.workspace, name))
 
 
 def report_html(report) -> str:

@@ -39,7 +39,8 @@ class Drop:
     """The line above the tabs, and the field that files are handed to. `wire` once the tabs are built.
 
     held      files of the last drop that wait for an answer; on the server alone
-    settings  (when, run.toml) to fill the Train form from; on the server alone
+    settings  (when, run.toml, arguments of `line_html` on the rest of the drop) to fill the Train form from; on the
+              server alone
     """
 
     def __init__(self, context: PageContext):
@@ -81,7 +82,6 @@ class Drop:
             updates[self.taken] = {"when": time.time(), "keys": found.adapters, "recipe": str(found.recipe or "")}
             updates[self.tabs] = gr.Tabs(selected="generate")
         if found.settings:
-            updates[self.settings] = (time.time(), str(found.settings))
             updates[self.tabs] = gr.Tabs(selected="train")
         waiting = found.for_dataset
         if waiting and (found.archives or len(found.images) > 1) and not choice:
@@ -91,6 +91,8 @@ class Drop:
             updates[self.held] = [str(path) for path in waiting]
             said.append(_images_text(found))
             offers = _offers(choice, len(waiting) == 1 and len(found.images) == 1)
+        if found.settings:
+            updates[self.settings] = (time.time(), str(found.settings), (said, offers, found.problems))
         return updates | {self.line: line_html(said, offers, found.problems)}
 
     @show_errors
@@ -116,13 +118,19 @@ class Drop:
 
     @show_errors
     def fill(self, settings):
-        """A run.toml was dropped: its settings into the Train form."""
+        """A run.toml was dropped: its settings into the Train form, and a line on it behind what the line says."""
         if not settings:
             return gr.skip()
-        path = Path(settings[1])
-        values, notes = drops.dropped_settings(self.workspace, path)
-        said = f"The Train form has the settings of {path.name}: {pluralize(len(values), 'setting')}."
-        return shown_in(self.form, self.workspace, values) | {self.line: line_html([said, *notes])}
+        _, file, (said, offers, problems) = settings
+        path = Path(file)
+        try:
+            values, notes = drops.dropped_settings(self.workspace, path)
+        except StudioError as error:
+            show_warning(error)
+            return {self.line: line_html(said, offers, [*problems, str(error)])}
+        own = f"The Train form has the settings of {path.name}: {pluralize(len(values), 'setting')}."
+        line = line_html([*said, own, *notes], offers, problems)
+        return shown_in(self.form, self.workspace, values) | {self.line: line}
 
 
 def build(context: PageContext) -> Drop:
@@ -155,9 +163,8 @@ def _images_text(found: drops.Dropped) -> str:
 
 
 def _dataset_text(found: drops.Dropped) -> str:
-    return (
-        f"{pluralize(len(found.for_dataset), 'file')} go into a new dataset; the Dataset tab opens it when it is read."
-    )
+    many = pluralize(len(found.for_dataset), "file")
+    return f"A new dataset is made of {many}; the Dataset tab opens it when it is read."
 
 
 def _offers(choice: str | None, one: bool) -> str:

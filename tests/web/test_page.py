@@ -6,6 +6,7 @@ import pytest
 from studio.server.settings import Settings
 from studio.web import i18n
 from studio.web.app import build
+from studio.web.train.scorecard_view import VIEWS
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,8 @@ def test_every_text_is_translated_or_listed_as_missing(config, code):
     language, lacks = i18n.languages()[code], set(i18n.missing(i18n.texts(config), code))
     assert needed == (needed & {*language.texts, *language.same}) | lacks
     assert len(lacks) < len(needed) / 4, f"python -m studio.web.i18n --missing {code}"
+
+
+def test_what_a_remedy_leads_to_is_a_part_of_the_dataset_tab(config):
+    tabs = {one["props"]["id"] for one in config["components"] if one["type"] == "tabitem"}
+    assert {name for name, _ in VIEWS.values()} <= tabs

@@ -16,6 +16,7 @@ from studio.errors import WorkspaceError
 from studio.server.permissions import OWN, Capabilities
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
+SHOWN_ASSETS = (ASSETS / "datasets", ASSETS / "drawn")  # what a browser may read of them
 FOLDERS = ("datasets", "runs", "outputs", "adapters", "exports", "cache")
 SERVED = ("outputs", "exports", "cache/thumbnails", "cache/downloads")  # what a browser may read of it
 _RECOUNT = 50_000_000  # bytes

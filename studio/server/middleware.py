@@ -27,7 +27,7 @@ from studio.server.permissions import MB, Capabilities
 from studio.server.sessions import Sessions, named_in_address, named_in_body
 from studio.server.uploads import Uploads
 from studio.server.visitors import ADDRESS, LIFE, SCOPE, WITHOUT_COOKIE, name_of
-from studio.workspace import ASSETS, SERVED, is_valid_unicode
+from studio.workspace import SERVED, SHOWN_ASSETS, is_valid_unicode
 
 COOKIE = "studio_visitor"
 MOST_BODY = 2 * MB  # of an event; files come by UPLOAD
@@ -258,7 +258,7 @@ class Guard:
         except (OSError, ValueError):
             return False
         if not self.visitors:
-            return any(path.is_relative_to(one) for one in (*self.served, self.uploads, ASSETS / "datasets"))
+            return any(path.is_relative_to(one) for one in (*self.served, self.uploads, *SHOWN_ASSETS))
         if self.visitors in path.parents:
             name, *inside = path.relative_to(self.visitors).parts
             served = "/".join(inside[:-1])
@@ -266,7 +266,7 @@ class Guard:
             return shown and (name == visitor or name.startswith(WITHOUT_COOKIE))
         if path.is_relative_to(self.uploads):
             return self.sent.is_from(str(path), visitor)
-        return path.is_relative_to(ASSETS / "datasets")
+        return any(path.is_relative_to(one) for one in SHOWN_ASSETS)
 
     def _remember(self, answer: bytes, visitor: str) -> None:
         """Whose the event is that Gradio has just taken."""

@@ -376,7 +376,7 @@ def settings_from_file(workspace: Workspace, path: Path) -> tuple[dict[str, Any]
     from studio.training.folders import parse, renamed
 
     notes: list[str] = []
-    values = dotted(config_from_toml(path, notes.append))
+    values = dotted(config_from_toml(path, notes.append, {"data.folder": "-"}))  # the form has a dataset of its own
     for key in ("data.folder", *FOLDERS):
         folder = Path(values[key])
         inside = bool(values[key]) and folder.parent == workspace.datasets and folder.is_dir()

@@ -192,9 +192,14 @@ def config_from_whole(values: Mapping[str, Any]) -> RunConfig:
         raise ConfigError(explain(error)) from error
 
 
-def config_from_toml(path: str | Path, report: Report | None = None) -> RunConfig:
-    """Read run.toml, or a file with the names of another program, see `aliases`. Raises ConfigError."""
-    values = values_from_toml(path, report)
+def config_from_toml(
+    path: str | Path, report: Report | None = None, unsaid: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """Read run.toml, or a file with the names of another program, see `aliases`. Raises ConfigError.
+
+    unsaid: dotted settings that count where the file does not say them.
+    """
+    values = {**(unsaid or {}), **values_from_toml(path, report)}
     try:
         return RunConfig.model_validate(_tree(values))
     except (ValidationError, ConfigError) as error:

@@ -53,7 +53,7 @@ from studio.web.sessions import OpenPages, kept_small  # noqa: E402
 from studio.web.theme import CSS, theme  # noqa: E402
 from studio.web.train import tab as train_tab  # noqa: E402
 from studio.web.visitor_note import note_html  # noqa: E402
-from studio.workspace import ASSETS, FOLDERS, SERVED, Workspace, keep_private, sweep  # noqa: E402
+from studio.workspace import FOLDERS, SERVED, SHOWN_ASSETS, Workspace, keep_private, sweep  # noqa: E402
 
 AWAKE = 5  # seconds
 PATIENCE = 60  # seconds until a page that does not answer counts as closed
@@ -169,7 +169,7 @@ def launch_options(settings: Settings) -> dict:
         "auth": settings.auth,
         "auth_message": RULE,
         "inbrowser": settings.browser,
-        "allowed_paths": [str(folder) for folder in [*served, ASSETS / "datasets"]],
+        "allowed_paths": [str(folder) for folder in [*served, *SHOWN_ASSETS]],
         "max_file_size": allows.upload,
         "app_kwargs": {
             "middleware": [guard, *(Middleware(one) for one in BEHIND)],

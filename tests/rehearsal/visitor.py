@@ -16,6 +16,7 @@ from tests.rehearsal.hub import Check
 from tests.serving import Quiet, answering
 
 STEPS = 30
+RUN = "lanterns"  # a word that stands nowhere else on the page
 TOKEN = "e30.e30.e30"  # a JWT that says nothing
 Look = Page | Frame
 
@@ -23,8 +24,8 @@ Look = Page | Frame
 class Walk:
     """Steps of a visit. Each is a line of the table: its seconds, or what went wrong; those behind it are tried too."""
 
-    def __init__(self, place: str, runs: Callable[[], bool]):
-        self.place, self.runs, self.found = place, runs, list[Check]()
+    def __init__(self, place: str, runs: Callable[[], bool], frame: Look):
+        self.place, self.runs, self.frame, self.found = place, runs, frame, list[Check]()
 
     def step(self, what: str, act: Callable[[], str | None]) -> None:
         began = time.monotonic()
@@ -32,10 +33,17 @@ class Walk:
             assert self.runs(), "the studio has ended"
             said, good = act() or "", True
         except Exception as error:  # one step that fails must not hide the others
-            said, good = str(error).strip().splitlines()[0][:200], False
+            said, good = f"{str(error).strip().splitlines()[0][:200]} {self.shown()}".strip(), False
         seconds = f"{time.monotonic() - began:.1f} s"
         self.found.append(Check(f"{self.place}: {what}", good, f"{said}, {seconds}" if said else seconds))
         print(*self.found[-1], sep=" | ", flush=True)
+
+    def shown(self) -> str:
+        """The messages that stand on the page, for a step that failed."""
+        try:
+            return " ".join(self.frame.get_by_test_id("toast-text").all_inner_texts())[:300]
+        except Exception:
+            return ""
 
 
 def visit(place: str, url: str, on_zero: bool, runs: Callable[[], bool], patience: float) -> list[Check]:
@@ -48,7 +56,7 @@ def visit(place: str, url: str, on_zero: bool, runs: Callable[[], bool], patienc
         clicks.FIRST_LOAD = 1000 * patience
         expect.set_options(timeout=1000 * patience)
         frame = framed(chromium, outside)
-        walk = Walk(place, runs)
+        walk = Walk(place, runs, frame)
         walk.step("page opens in the Hub's frame", lambda: expect(tab(frame, "Dataset")).to_be_visible())
         walk.step("limits, their reasons and how to duplicate it", lambda: note(frame, on_zero))
         walk.step("generate with the starter", lambda: generate(frame))
@@ -128,7 +136,7 @@ def sample(frame: Look) -> None:
 
 
 def train(frame: Look) -> None:
-    clicks.start_run(frame, "first", STEPS)
+    clicks.start_run(frame, RUN, STEPS)
     clicks.run_state(frame, "finished", timeout=clicks.FIRST_LOAD)
 
 
@@ -158,7 +166,7 @@ def other(chromium: Browser, outside: str) -> None:
     expect(tab(frame, "Dataset")).to_be_visible()
     tab(frame, "Train").click()
     expect(frame.locator("#jobs-bar .going")).to_have_count(0)
-    assert not re.search(r"\bfirst\b", frame.locator("#tab-train").inner_text()), "another visitor's run shows"
+    assert not re.search(rf"\b{RUN}\b", frame.locator("#tab-train").inner_text()), "another visitor's run shows"
     frame.page.context.close()
 
 
@@ -167,4 +175,4 @@ def again(frame: Look) -> None:
     fresh = inside(frame.page)
     expect(tab(fresh, "Train")).to_be_visible()
     tab(fresh, "Train").click()
-    expect(fresh.locator("#status")).to_contain_text("first")
+    expect(fresh.locator("#status")).to_contain_text(RUN)

@@ -9,6 +9,7 @@ from studio.services import datasets
 from studio.web.components.clickable import button, clickable_html, image_link
 from studio.web.dataset.context import DatasetContext
 from studio.web.dataset.imports import AddFiles
+from studio.workspace import ASSETS
 
 SAMPLE, GENERATE, EXAMPLE = "sample", "generate", "example"  # what a click sends
 FEW = 4  # images of each sample
@@ -31,7 +32,7 @@ class Start:
                 self.add = AddFiles(context, new=True)
             with gr.Column(scale=3, min_width=220, elem_classes="card"):
                 text = "Try the base model, or an adapter that you have."
-                body = _head("Just generate", text) + button(GENERATE, "", "Go to Generate")
+                body = _head("Just generate", text) + _drawn() + button(GENERATE, "", "Go to Generate")
                 self.generate = clickable_html("start-generate", body)
             gr.HTML("", elem_id="reopening", padding=False, js_on_load=REOPENING_JS)
         self.clicks = [self.samples.click, self.generate.click]
@@ -59,10 +60,19 @@ def _head(title: str, text: str) -> str:
     return f"<h3>{escape(title)}</h3><p>{escape(text)}</p>"
 
 
+def _drawn() -> str:
+    """What the built-in base draws of "a red apple", "fish on pink" and the like."""
+    return f'<div class="drawn">{_thumbnails(sorted((ASSETS / "drawn").glob("*.webp")), 64)}</div>'
+
+
+def _thumbnails(files: list[Path], side: int) -> str:
+    """side: in pixels of the page."""
+    size = f'width="{side}" height="{side}"'
+    named = [(escape(image_link(path)), escape(path.stem.replace("-", " "))) for path in files]
+    return "".join(f'<img src="{link}" alt="{name}" {size}>' for link, name in named)
+
+
 def _sample(name: str, files: list[Path]) -> str:
-    images = "".join(
-        f'<img src="{escape(image_link(path))}" alt="{escape(path.stem.replace("-", " "))}" width="52" height="52">'
-        for path in files[:FEW]
-    )
+    images = _thumbnails(files[:FEW], 52)
     label = f"{name}, {len(files)} images"
     return f'<div class="sample"><div>{images}</div>{button(SAMPLE, name, label, "", f"Open the sample {name}")}</div>'

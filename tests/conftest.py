@@ -1,5 +1,6 @@
 """Two workers for a whole run, one process for a part of it; and where the default tests stand against their budget."""
 
+import gc
 import os
 import re
 from collections import Counter
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a worker a core, and children as well
 BUDGET = Path(__file__).parents[1] / "docs" / "dev" / "testing.md"
@@ -24,13 +26,37 @@ def runs_everything(config: pytest.Config) -> bool:
     return config.args_source is config.ArgsSource.TESTPATHS and not config.option.collectonly
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What collecting has imported is never looked at again: 600,000 objects, a third of a second each time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> LoadScopeScheduling:
+    return ByFile(config, log)
+
+
+class ByFile(LoadScopeScheduling):
+    """A worker takes a file at a time, whose fixtures are then made once.
+
+    One worker takes all of the browser: two pages at once starve each other. Groups of `loadgroup` would be written
+    into the names of tests, and `--last-failed` in one process would find none of them again.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "browser" if folder_of(nodeid) == "browser" else nodeid.partition("::")[0]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"full", "slow"} <= {mark.name for mark in item.iter_markers()}:
             raise pytest.UsageError(f"{item.nodeid} is marked full and slow: choose one.")
-        # A worker takes a file at a time, but one takes all of the browser: two pages at once starve each other.
-        file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("browser" if folder_of(file) == "browser" else file))
     items.sort(key=lambda item: folder_of(item.nodeid) not in FIRST)  # stable: else in their order
 
 

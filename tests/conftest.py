@@ -13,6 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a worker a core, and children as well
 BUDGET = Path(__file__).parents[1] / "docs" / "dev" / "testing.md"
 FIRST = ("browser", "chaos")  # tests of many seconds, which should not be the last of one worker alone
+FORKING = ("chaos/test_killed", "chaos/test_starved", "cli/test_cli")  # whose default tests use tests/forking.py
 REST = "the rest"
 
 
@@ -45,12 +46,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log) -> LoadScopeScheduli
 class ByFile(LoadScopeScheduling):
     """A worker takes a file at a time, whose fixtures are then made once.
 
-    One worker takes all of the browser: two pages at once starve each other. Groups of `loadgroup` would be written
-    into the names of tests, and `--last-failed` in one process would find none of them again.
+    One worker takes all of the browser: two pages at once starve each other; and one what forks, so that a single
+    process reads the libraries for that. Groups of `loadgroup` would be written into the names of tests, of which
+    `--last-failed` in one process then finds none again.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "browser" if folder_of(nodeid) == "browser" else nodeid.partition("::")[0]
+        file = nodeid.partition("::")[0]
+        if folder_of(nodeid) == "browser":
+            return "browser"
+        return "forking" if file.removeprefix("tests/").removesuffix(".py") in FORKING else file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""The command line in another process without another import of torch, which costs seconds.
+"""The command line, or another program of ours, in a process of its own without another import of torch (seconds).
 
 The processes are forks of one that has read the libraries and done nothing else: the one that runs the tests has
 threads, and torch refuses to compute gradients in a fork of a process whose threads did.
@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
@@ -15,12 +16,15 @@ _context.set_forkserver_preload(["studio.training.trainer", "studio.cli.main", "
 
 
 class Forked:
-    """`lora-studio ARGUMENTS` with the variables of this process and more; stdout and stderr go to the file `log`."""
+    """`main` of a module, `lora-studio` where none is named, called with these arguments.
 
-    def __init__(self, log: Path, *arguments: str, **more: str):
+    It has the variables of this process and `more`; stdout and stderr go to the file `log`.
+    """
+
+    def __init__(self, log: Path, *arguments: str, module: str = "studio.cli.main", **more: str):
         self.log = log
         log.touch()
-        self.process = _context.Process(target=_run, args=(log, os.getcwd(), os.environ | more, arguments))
+        self.process = _context.Process(target=_run, args=(log, os.getcwd(), os.environ | more, module, arguments))
         self.process.start()
 
     def signal(self, number: int) -> None:
@@ -35,9 +39,8 @@ class Forked:
         return self.process.exitcode
 
 
-def _run(log: Path, folder: str, environ: dict[str, str], arguments: tuple[str, ...]) -> None:
-    from studio.cli.main import main
-
+def _run(log: Path, folder: str, environ: dict[str, str], module: str, arguments: tuple[str, ...]) -> None:
+    main = import_module(module).main
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ |= environ

@@ -87,7 +87,7 @@ def serve(models: dict[str, dict[str, bytes]], monkeypatch, revisions=("main",))
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.got, server.tokens, server.asked, server.models = [], [], [], models
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     _to(monkeypatch, f"http://127.0.0.1:{server.server_port}")
     yield server
     server.shutdown()

@@ -84,7 +84,7 @@ def ended(process: subprocess.Popen) -> Iterator[None]:
 def answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
     """The port of this machine on which the handler answers."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield server.server_port
     finally:
@@ -139,4 +139,4 @@ def end_jobs(seconds: float = 60) -> None:
         for job in running:
             job.stop()
         assert time.monotonic() < until, f"{running[0].title} did not stop within {seconds} s"
-        time.sleep(0.1)
+        time.sleep(0.02)

@@ -32,7 +32,7 @@ def wait(studio, endpoint: str, seconds: float = 240, **arguments) -> dict:
     until = time.monotonic() + seconds
     while (status := studio.predict(api_name=endpoint, **arguments))["state"] == "running":
         assert time.monotonic() < until, status
-        time.sleep(0.5)
+        time.sleep(0.1)
     return status
 
 

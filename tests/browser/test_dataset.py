@@ -48,8 +48,8 @@ def sub_tab(page: Page, name: str) -> None:
 
 
 @pytest.mark.parametrize("trained", tiers.default([False, True]))
-def test_from_a_mixed_zip_to_a_training_run(page, mixed_zip, tmp_path, trained):
-    folder = tmp_path / "workspace/datasets/phone"
+def test_from_a_mixed_zip_to_a_training_run(kept_page, mixed_zip, home, trained):
+    page, folder = kept_page, home / "workspace/datasets/phone"
     clicks.add_images(page, mixed_zip, "phone")
     expect(page.locator("#added")).to_contain_text("phone has 11 images now")
     expect(page.locator("#added")).to_contain_text("Skipped broken.png")
@@ -101,6 +101,37 @@ def test_from_a_mixed_zip_to_a_training_run(page, mixed_zip, tmp_path, trained):
         clicks.run_state(page, "finished")
 
 
+def test_a_mask_is_painted_and_seen_where_it_is_trained(kept_page, home):
+    """Painted on the image, kept beside it, shown among the masks, dark in what the trainer sees, and undone."""
+    page, folder = kept_page, home / "workspace/datasets/silhouette"
+    clicks.tab(page, "Dataset")
+    clicks.open_sample(page, "silhouette")
+    sub_tab(page, "Images")
+    page.locator("#images button.thumbnail-lg").first.click()
+    page.locator("#mask-part button").first.click()
+    canvas = page.locator("#mask-paint canvas")
+    expect(canvas).to_be_visible()
+    page.wait_for_function("document.querySelector('#mask-paint canvas').width === 128")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5, steps=8)
+    page.mouse.up()
+    expect(page.locator("#mask-seen img")).to_be_visible()
+    expect(page.locator("#undo")).to_contain_text("Paint mask of")
+    (mask,) = folder.glob("*-masklabel.png")
+    with Image.open(mask) as opened:
+        grey = np.asarray(opened)
+    assert grey.shape == (128, 128) and grey[64, 64] == 255 and grey[10, 64] == 0
+    sub_tab(page, "Masks")
+    expect(page.locator("#masks-summary")).to_contain_text("1 of ")
+    expect(page.locator("#masked button.thumbnail-lg")).to_have_count(1)
+    page.locator("#undo").click()
+    expect(page.locator("#masks-summary")).to_contain_text("0 of ")
+    assert not list(folder.glob("*-masklabel.png"))
+
+
 @pytest.mark.full
 def test_two_tabs_on_one_caption_the_later_edit_wins_and_the_earlier_is_in_the_history(context, studio, page, tmp_path):
     other = open_studio(context, studio)
@@ -149,32 +180,3 @@ def test_export_gives_a_zip_of_the_very_images_and_captions(page):
         files = [path for path in SAMPLE.iterdir() if path.suffix in (".png", ".txt")]
         assert sorted(archive.namelist()) == sorted(path.name for path in files) and len(files) == 48
         assert all(archive.read(path.name).strip() == path.read_bytes().strip() for path in files)
-
-
-def test_a_mask_is_painted_and_seen_where_it_is_trained(page, tmp_path):
-    """Painted on the image, kept beside it, shown among the masks, dark in what the trainer sees, and undone."""
-    folder = tmp_path / "workspace/datasets/silhouette"
-    clicks.open_sample(page, "silhouette")
-    page.locator("#images button.thumbnail-lg").first.click()
-    page.locator("#mask-part button").first.click()
-    canvas = page.locator("#mask-paint canvas")
-    expect(canvas).to_be_visible()
-    page.wait_for_function("document.querySelector('#mask-paint canvas').width === 128")
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5, steps=8)
-    page.mouse.up()
-    expect(page.locator("#mask-seen img")).to_be_visible()
-    expect(page.locator("#undo")).to_contain_text("Paint mask of")
-    (mask,) = folder.glob("*-masklabel.png")
-    with Image.open(mask) as opened:
-        grey = np.asarray(opened)
-    assert grey.shape == (128, 128) and grey[64, 64] == 255 and grey[10, 64] == 0
-    sub_tab(page, "Masks")
-    expect(page.locator("#masks-summary")).to_contain_text("1 of ")
-    expect(page.locator("#masked button.thumbnail-lg")).to_have_count(1)
-    page.locator("#undo").click()
-    expect(page.locator("#masks-summary")).to_contain_text("0 of ")
-    assert not list(folder.glob("*-masklabel.png"))

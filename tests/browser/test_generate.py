@@ -1,4 +1,7 @@
-"""Adapters dropped and tried by clicking: rows, a sweep, a reload, and an image that gives its recipe back."""
+"""Adapters dropped and tried by clicking: rows, a sweep, a reload, and an image that gives its recipe back.
+
+The first tests share a page, and each goes on where the one before ended.
+"""
 
 import base64
 from pathlib import Path
@@ -43,9 +46,72 @@ def open_generate(page, prompt: str = PROMPT) -> None:
         clicks.fill(page, "gen-steps", "3")
 
 
-def test_two_adapters_at_once_a_strip_and_a_reload(page, tmp_path):
+def without_adapters(page) -> None:
+    clicks.tab(page, "Generate")
+    for row in range(2):
+        if page.locator(f"#adapter-{row}").is_visible():
+            page.locator(f"#remove-{row}").click()
+            expect(page.locator(f"#adapter-{row}")).to_be_hidden()
+
+
+def test_a_newcomer_takes_an_example_and_generates_by_keyboard(kept_page):
+    page = kept_page
+    open_generate(page, "")
+    page.locator("#examples button").first.click()
+    expect(page.locator("#prompt textarea")).not_to_have_value("")
+    prompt = page.locator("#prompt textarea").input_value()
+    clicks.fill(page, "prompt", f"{prompt}, lighthouse")
+    expect(page.locator("#unknown-words")).to_contain_text("lighthouse: the starter does not know this word")
+    clicks.fill(page, "gen-steps", "2")
+    page.locator("#prompt textarea").press("Control+Enter")
+    expect(page.locator("#image img:not(.draft)")).to_be_visible(timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#seed input")).not_to_have_value("0")  # a new seed, shown where the next one can be kept
+    expect(page.locator("#examples")).to_be_hidden()
+
+
+def test_clicks_wait_in_line_and_stop_ends_them_all(kept_page, home):
+    page = kept_page
     open_generate(page)
-    files = [adapter(tmp_path / "one.safetensors", 1), adapter(tmp_path / "two.safetensors", 2)]
+    clicks.fill(page, "gen-steps", "150")
+    for seed in ("1", "2", "3"):
+        clicks.fill(page, "seed", seed)
+        page.keyboard.press("Control+Enter")
+    line = page.locator("#recipe")
+    expect(line).to_contain_text("more queued", timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#image img.draft")).to_be_visible()  # what is coming, while it comes
+    expect(page.locator("#go")).to_be_hidden()
+    page.locator("#stop-drawing").click()
+    expect(line).to_contain_text("Stopped.")
+    expect(page.locator("#stop-drawing")).to_be_hidden()
+    clicks.fill(page, "gen-steps", "2")
+    clicks.fill(page, "seed", "9")
+    clicks.draw(page)
+    expect(line).to_contain_text("seed 9")
+    drawn = {path.name for path in (home / "workspace/outputs").glob("*.png")}
+    assert any(name.endswith("-9.png") for name in drawn)
+    assert not any(name.endswith(("-2.png", "-3.png")) for name in drawn), drawn
+
+
+def test_an_adapter_dropped_anywhere_is_loaded(kept_page, home):
+    page = kept_page
+    clicks.tab(page, "Dataset")
+    file = adapter(home / "dropped.safetensors", 1)
+    overlay = page.locator(".drop-overlay")
+    page.wait_for_function("document.querySelector('#drop-anywhere input[type=file]')")
+    page.evaluate(DROP, [file.name, base64.b64encode(file.read_bytes()).decode()])
+    expect(overlay).to_be_visible()
+    page.evaluate("window.letGo()")
+    expect(overlay).to_be_hidden()
+    expect(page.locator("#about-0")).to_contain_text("rank 4", timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#dropped")).to_contain_text("1 adapter for Generate: dropped.")
+    expect(page.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
+
+
+def test_two_adapters_at_once_a_strip_and_a_reload(kept_page, home):
+    page = kept_page
+    without_adapters(page)
+    open_generate(page)
+    files = [adapter(home / "one.safetensors", 1), adapter(home / "two.safetensors", 2)]
     page.locator("#drop-adapters input[type=file]").set_input_files([str(file) for file in files])
     expect(page.locator("#about-1")).to_contain_text("rank 4", timeout=clicks.FIRST_LOAD)
     expect(page.locator("#about-0")).to_contain_text("layers fit")
@@ -75,17 +141,38 @@ def test_two_adapters_at_once_a_strip_and_a_reload(page, tmp_path):
     expect(page.locator("#strength-1 input[type=number]")).to_have_value("0.4")
 
 
-def test_an_adapter_dropped_anywhere_is_loaded(page, tmp_path):
-    file = adapter(tmp_path / "one.safetensors", 1)
-    overlay = page.locator(".drop-overlay")
-    page.wait_for_function("document.querySelector('#drop-anywhere input[type=file]')")
-    page.evaluate(DROP, [file.name, base64.b64encode(file.read_bytes()).decode()])
-    expect(overlay).to_be_visible()
-    page.evaluate("window.letGo()")
-    expect(overlay).to_be_hidden()
-    expect(page.locator("#about-0")).to_contain_text("rank 4", timeout=clicks.FIRST_LOAD)
-    expect(page.locator("#dropped")).to_contain_text("1 adapter for Generate: one.")
-    expect(page.get_by_role("tab", name="Generate")).to_have_attribute("aria-selected", "true")
+def test_a_hole_is_painted_and_only_it_is_drawn_anew(kept_page, home):
+    page = kept_page
+    without_adapters(page)
+    source = home / "grey.png"
+    Image.new("RGB", (128, 128), "#888888").save(source)
+    open_generate(page)
+    page.locator("#gen-more button").first.click()
+    page.locator("#source input[type=file]").first.set_input_files(str(source))
+    canvas = page.locator("#paint canvas")
+    expect(canvas).to_be_visible()
+    page.wait_for_function("document.querySelector('#paint canvas').width === 128")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5, steps=8)
+    page.mouse.up()
+    clicks.fill(page, "seed", "5")
+    clicks.draw(page)
+    drawn = max((home / "workspace/outputs").glob("*-5.png"), key=lambda path: path.stat().st_mtime)
+    changed = ImageChops.difference(Image.open(drawn).convert("RGB"), Image.open(source)).convert("L")
+    assert changed.getextrema()[1] > 20
+    left, top, right, bottom = changed.point(lambda value: 255 * (value > 8)).getbbox()
+    assert right - left < 120 and bottom - top < 90, (left, top, right, bottom)  # the rest is the source's own
+
+    clicks.fill(page, "seed", "6")
+    page.locator("#drop-adapters input[type=file]").set_input_files(str(drawn))  # source and hole come back
+    expect(page.locator("#seed input")).to_have_value("5")
+    clicks.draw(page)
+    again = max((home / "workspace/outputs").glob("*-5*.png"), key=lambda path: path.stat().st_mtime)
+    assert again != drawn
+    assert ImageChops.difference(Image.open(again).convert("RGB"), Image.open(drawn).convert("RGB")).getbbox() is None
 
 
 @pytest.mark.full
@@ -154,71 +241,3 @@ def test_what_can_not_be_used_is_one_line_each(page, tmp_path):
     page.locator("#drop-adapters input[type=file]").set_input_files(str(tmp_path / "noise.safetensors"))
     clicks.message(page, "noise.safetensors")
     expect(page.locator("#no-adapters")).to_be_visible()
-
-
-def test_clicks_wait_in_line_and_stop_ends_them_all(page, tmp_path):
-    open_generate(page)
-    clicks.fill(page, "gen-steps", "150")
-    for seed in ("1", "2", "3"):
-        clicks.fill(page, "seed", seed)
-        page.keyboard.press("Control+Enter")
-    line = page.locator("#recipe")
-    expect(line).to_contain_text("more queued", timeout=clicks.FIRST_LOAD)
-    expect(page.locator("#image img.draft")).to_be_visible()  # what is coming, while it comes
-    expect(page.locator("#go")).to_be_hidden()
-    page.locator("#stop-drawing").click()
-    expect(line).to_contain_text("Stopped.")
-    expect(page.locator("#stop-drawing")).to_be_hidden()
-    clicks.fill(page, "gen-steps", "2")
-    clicks.fill(page, "seed", "9")
-    clicks.draw(page)
-    expect(line).to_contain_text("seed 9")
-    drawn = {path.name for path in (tmp_path / "workspace/outputs").glob("*.png")}
-    assert any(name.endswith("-9.png") for name in drawn)
-    assert not any(name.endswith(("-2.png", "-3.png")) for name in drawn), drawn
-
-
-def test_a_hole_is_painted_and_only_it_is_drawn_anew(page, tmp_path):
-    source = tmp_path / "grey.png"
-    Image.new("RGB", (128, 128), "#888888").save(source)
-    open_generate(page)
-    page.locator("#gen-more button").first.click()
-    page.locator("#source input[type=file]").first.set_input_files(str(source))
-    canvas = page.locator("#paint canvas")
-    expect(canvas).to_be_visible()
-    page.wait_for_function("document.querySelector('#paint canvas').width === 128")
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.5)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5, steps=8)
-    page.mouse.up()
-    clicks.fill(page, "seed", "5")
-    clicks.draw(page)
-    drawn = max((tmp_path / "workspace/outputs").glob("*-5.png"), key=lambda path: path.stat().st_mtime)
-    changed = ImageChops.difference(Image.open(drawn).convert("RGB"), Image.open(source)).convert("L")
-    assert changed.getextrema()[1] > 20
-    left, top, right, bottom = changed.point(lambda value: 255 * (value > 8)).getbbox()
-    assert right - left < 120 and bottom - top < 90, (left, top, right, bottom)  # the rest is the source's own
-
-    clicks.fill(page, "seed", "6")
-    page.locator("#drop-adapters input[type=file]").set_input_files(str(drawn))  # source and hole come back
-    expect(page.locator("#seed input")).to_have_value("5")
-    clicks.draw(page)
-    again = max((tmp_path / "workspace/outputs").glob("*-5*.png"), key=lambda path: path.stat().st_mtime)
-    assert again != drawn
-    assert ImageChops.difference(Image.open(again).convert("RGB"), Image.open(drawn).convert("RGB")).getbbox() is None
-
-
-def test_a_newcomer_takes_an_example_and_generates_by_keyboard(page):
-    open_generate(page, "")
-    page.locator("#examples button").first.click()
-    expect(page.locator("#prompt textarea")).not_to_have_value("")
-    prompt = page.locator("#prompt textarea").input_value()
-    clicks.fill(page, "prompt", f"{prompt}, lighthouse")
-    expect(page.locator("#unknown-words")).to_contain_text("lighthouse: the starter does not know this word")
-    clicks.fill(page, "gen-steps", "2")
-    page.locator("#prompt textarea").press("Control+Enter")
-    expect(page.locator("#image img:not(.draft)")).to_be_visible(timeout=clicks.FIRST_LOAD)
-    expect(page.locator("#seed input")).not_to_have_value("0")  # a new seed, shown where the next one can be kept
-    expect(page.locator("#examples")).to_be_hidden()

@@ -59,13 +59,13 @@ PLACES = (
 )
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="names of PLACES, or their beginnings, with commas between")
     parser.add_argument("--keep", type=Path, help="a folder for the workspaces, which stay there")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     wanted = [name.strip() for name in given.only.split(",") if name.strip()]
     places = [place for place in PLACES if not wanted or any(place.name.startswith(name) for name in wanted)]
     with tempfile.TemporaryDirectory() as aside:

@@ -23,10 +23,10 @@ DISK = 64  # MB
 ROWS: dict[str, Callable[[Path], str]] = {**starved_work.ROWS, **starved_sources.ROWS, **starved_page.ROWS}
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="parts of the rows' names, with commas between")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     wanted = [part.strip() for part in given.only.split(",") if part.strip()]
     return report(starved([name for name in ROWS if not wanted or any(part in name for part in wanted)]))
 

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,21 +11,20 @@ import pytest
 from tests import tiers
 from tests.chaos import killed
 from tests.chaos.whole import broken_files
+from tests.forking import Forked
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks and kills, which is tried on Linux")
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
     "kills, places", tiers.default([("4", "captions"), ("16", "captions,adapter files,notes,images")])
 )
-def test_a_few_kills_lose_nothing_that_was_saved_and_leave_nothing_half_written(kills, places):
+def test_a_few_kills_lose_nothing_that_was_saved_and_leave_nothing_half_written(tmp_path, kills, places):
     """In a process of its own: torch's threads, which other tests have begun here, do not survive a fork."""
-    command = [sys.executable, "-m", "tests.chaos.killed", "--kills", kills, "--seed", "3", "--only", places]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert f"| all | {kills} | nothing |" in found.stdout
+    given = ["--kills", kills, "--seed", "3", "--only", places]
+    process = Forked(tmp_path / "log", *given, module="tests.chaos.killed")
+    assert process.wait() == 0, process.log.read_text()
+    assert f"| all | {kills} | nothing |" in process.log.read_text()
 
 
 def test_a_file_that_is_written_in_place_is_noticed(tmp_path):

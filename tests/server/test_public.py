@@ -1,4 +1,7 @@
-"""Public mode: two visitors, each with a cookie of their own, who try to get at each other's things."""
+"""Public mode: two visitors, each with a cookie of their own, who try to get at each other's things.
+
+They are the same two in all tests: a client costs a second of reading what can be called.
+"""
 
 import json
 import os
@@ -38,14 +41,14 @@ def url(root, quick_export_check):
         yield url
 
 
-@pytest.fixture
-def ada(url, tmp_path):
-    return Client(url, verbose=False, download_files=str(tmp_path / "ada"))
+@pytest.fixture(scope="module")
+def ada(url, tmp_path_factory):
+    return Client(url, verbose=False, download_files=str(tmp_path_factory.mktemp("ada")))
 
 
-@pytest.fixture
-def bob(url, tmp_path):
-    return Client(url, verbose=False, download_files=str(tmp_path / "bob"))
+@pytest.fixture(scope="module")
+def bob(url, tmp_path_factory):
+    return Client(url, verbose=False, download_files=str(tmp_path_factory.mktemp("bob")))
 
 
 def folder_of(root: Path, visitor: Client) -> Path:
@@ -56,7 +59,7 @@ def ended(visitor: Client, seconds: float = 240) -> dict:
     until = time.monotonic() + seconds
     while (status := visitor.predict(api_name="/job_status"))["state"] == "running":
         assert time.monotonic() < until, status
-        time.sleep(0.3)
+        time.sleep(0.1)
     return status
 
 

@@ -234,7 +234,7 @@ def hub(monkeypatch, public: set[str] = frozenset(), status: int = 200):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.files, server.blobs, server.asked, server.created = {}, {}, [], None
     address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     hubs._to(monkeypatch, address)
     yield server
     server.shutdown()

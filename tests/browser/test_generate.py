@@ -54,21 +54,6 @@ def without_adapters(page) -> None:
             expect(page.locator(f"#adapter-{row}")).to_be_hidden()
 
 
-def test_a_newcomer_takes_an_example_and_generates_by_keyboard(kept_page):
-    page = kept_page
-    open_generate(page, "")
-    page.locator("#examples button").first.click()
-    expect(page.locator("#prompt textarea")).not_to_have_value("")
-    prompt = page.locator("#prompt textarea").input_value()
-    clicks.fill(page, "prompt", f"{prompt}, lighthouse")
-    expect(page.locator("#unknown-words")).to_contain_text("lighthouse: the starter does not know this word")
-    clicks.fill(page, "gen-steps", "2")
-    page.locator("#prompt textarea").press("Control+Enter")
-    expect(page.locator("#image img:not(.draft)")).to_be_visible(timeout=clicks.FIRST_LOAD)
-    expect(page.locator("#seed input")).not_to_have_value("0")  # a new seed, shown where the next one can be kept
-    expect(page.locator("#examples")).to_be_hidden()
-
-
 def test_clicks_wait_in_line_and_stop_ends_them_all(kept_page, home):
     page = kept_page
     open_generate(page)
@@ -173,6 +158,20 @@ def test_a_hole_is_painted_and_only_it_is_drawn_anew(kept_page, home):
     again = max((home / "workspace/outputs").glob("*-5*.png"), key=lambda path: path.stat().st_mtime)
     assert again != drawn
     assert ImageChops.difference(Image.open(again).convert("RGB"), Image.open(drawn).convert("RGB")).getbbox() is None
+
+
+def test_a_newcomer_takes_an_example_and_generates_by_keyboard(page):
+    open_generate(page, "")
+    page.locator("#examples button").first.click()
+    expect(page.locator("#prompt textarea")).not_to_have_value("")
+    prompt = page.locator("#prompt textarea").input_value()
+    clicks.fill(page, "prompt", f"{prompt}, lighthouse")
+    expect(page.locator("#unknown-words")).to_contain_text("lighthouse: the starter does not know this word")
+    clicks.fill(page, "gen-steps", "2")
+    page.locator("#prompt textarea").press("Control+Enter")
+    expect(page.locator("#image img:not(.draft)")).to_be_visible(timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#seed input")).not_to_have_value("0")  # a new seed, shown where the next one can be kept
+    expect(page.locator("#examples")).to_be_hidden()
 
 
 @pytest.mark.full

@@ -21,6 +21,13 @@ def forget_bases() -> None:
     gc.collect()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _libraries_are_not_collected() -> None:
+    """Each test collects twice: what is in memory so far need not be looked through again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _short_export_check(monkeypatch) -> None:
     monkeypatch.setattr(export_check, "STEPS", 1)

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from studio.errors import AdapterError, GenerationError, StudioError
 from studio.services.operations import operation
+from studio.services.parameters import Upload
 from studio.workspace import Workspace, atomic_copy, checked_name, free_path, safe_name
 
 
@@ -24,7 +25,7 @@ def list_adapters(workspace: Workspace) -> list[dict[str, str]]:
 
 @operation(upload="file")
 def add_adapter(
-    workspace: Workspace, file: Annotated[Path | None, Field(description="One .safetensors file.")] = None
+    workspace: Workspace, file: Annotated[Upload | None, Field(description="One .safetensors file.")] = None
 ) -> str:
     """Check an adapter file and keep it in the workspace. Answers the name to give to generate."""
     if not file:
@@ -85,6 +86,14 @@ def checked_key(value: Any) -> Any:
     elif isinstance(value, Path) or (isinstance(value, str) and value.strip()):
         return value
     raise ValueError('Each adapter must be {"run": NAME} or {"file": NAME}, and may have a "strength"')
+
+
+def given_key(value: Any) -> Any:
+    """`checked_key` of what stands inside a list. Raises AdapterError."""
+    try:
+        return checked_key(value)
+    except ValueError as error:
+        raise AdapterError(f"{error}.") from None
 
 
 AdapterName = Annotated[

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from studio.errors import AdapterError, GenerationError, StudioError
 from studio.services import base_models
-from studio.services.adapter_files import AdapterName, adapter_name, adapter_path, checked_key
+from studio.services.adapter_files import AdapterName, adapter_name, adapter_path, given_key
 from studio.services.generation import RecipeFields, composed, draw
 from studio.services.jobs import Job, jobs, remember, running
 from studio.services.operations import Expanded, operation
@@ -153,7 +153,7 @@ def inspect_adapter(
 
     others = {}
     for one in compare:
-        key = checked_key(one)
+        key = given_key(one)
         name = one.get("name") if isinstance(one, dict) else None
         others[str(name or adapter_name(key))] = read_adapter(adapter_path(workspace, key))
     with jobs.device():
@@ -286,7 +286,7 @@ def merge_adapters(
     """Add several adapters of one layout at their strengths into one new file, in the background, without a base."""
     parts = []
     for one in adapters:
-        key = checked_key(one)
+        key = given_key(one)
         strength = one.get("strength", 1.0) if isinstance(one, dict) else 1.0
         if isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength):
             raise AdapterError(f"The strength of an adapter must be a finite number (you gave {str(strength)[:40]!r}).")

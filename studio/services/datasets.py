@@ -18,7 +18,7 @@ from studio.server.owners import PerOwner
 from studio.services import base_models
 from studio.services.jobs import Job, counting, jobs, latest, remember
 from studio.services.operations import operation
-from studio.services.parameters import MOST_FILES, DatasetName, Files, Resolution, Trigger
+from studio.services.parameters import MOST_FILES, DatasetName, Files, Resolution, Trigger, Upload
 from studio.services.thumbnails import thumbnail
 from studio.text import pluralize
 from studio.workspace import ASSETS, Workspace, checked_name, expanded, free_path, safe_name
@@ -191,7 +191,7 @@ def make_thumbnails(workspace: Workspace, dataset: "Dataset") -> None:
 @operation(upload="files", aliases=("import_pictures",))
 def import_images(
     workspace: Workspace,
-    files: Annotated[list[Path], Field(max_length=MOST_FILES, description="Images or zips.")],
+    files: Annotated[list[Upload], Field(max_length=MOST_FILES, description="Images or zips.")],
     name: Annotated[str, Field(max_length=255, description="Name of the dataset.")] = "my-images",
 ) -> dict[str, Any]:
     """Add images or zips to a dataset, made if missing. `skipped` says what was left out and why, `warnings` what is

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from studio.errors import AdapterError, BusyError, DatasetError, GenerationError, StudioError, WorkspaceError
 from studio.server.callers import Stop
 from studio.services import base_models
-from studio.services.adapter_files import adapter_choices, adapter_path, checked_key, key_of
+from studio.services.adapter_files import adapter_choices, adapter_path, given_key, key_of
 from studio.services.jobs import jobs, latest, running
 from studio.services.operations import Expanded, operation
 from studio.services.parameters import BaseName, ImageName, List, Table
@@ -63,7 +63,7 @@ def adapter_summary(
 def applied_fields(workspace: Workspace, key: str | Path, **values: Any) -> dict[str, Any]:
     """The fields of an AppliedAdapter: `key` as `available_adapters` has it; `blocks` as typed."""
     given = {name: value for name, value in values.items() if value is not None}
-    given["blocks"] = parse_blocks(given.get("blocks") or "")
+    given["blocks"] = parse_blocks(str(given.get("blocks") or ""))
     if isinstance(key, str) and key.startswith(LIVE):
         run = checked_name(key.removeprefix(LIVE), "run")
         return given | {"file": workspace.runs / run / "adapter.safetensors", "live": True}
@@ -218,10 +218,7 @@ def composed(workspace: Workspace, fields: dict[str, Any]) -> Any:
         given.pop(key, None)
     applied = []
     for entry in fields["adapters"]:
-        try:
-            key = checked_key(entry)
-        except ValueError as error:
-            raise GenerationError(f"{error}.") from None
+        key = given_key(entry)
         chosen = {name: entry[name] for name in APPLIED_FIELDS if name in entry} if isinstance(entry, dict) else {}
         applied.append(applied_fields(workspace, key, **chosen))
     return compose(workspace, applied, **given)

@@ -145,6 +145,8 @@ def _typed(entry: Any) -> Typed:
     if not isinstance(entry, dict):
         raise GenerationError(f"Each axis must be a table, as in {AXES}.")
     picks = entry.get("adapters") or entry.get("picks") or []
+    if not isinstance(picks, list | tuple):
+        raise GenerationError(f"The adapters and picks of an axis must be a list, as in {AXES}.")
     with suppress(ValueError):
         picks = [checked_key(pick) for pick in picks]
     kind, which, text = (str(entry.get(name, "")) for name in ("kind", "which", "text"))

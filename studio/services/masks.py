@@ -9,7 +9,7 @@ from studio.errors import DatasetError
 from studio.services.datasets import change_answer, find_item, new_batch, open_named, view
 from studio.services.jobs import Job, jobs, remember, stop_job
 from studio.services.operations import operation
-from studio.services.parameters import MOST_FILES, DatasetName, Download, Files
+from studio.services.parameters import MOST_FILES, DatasetName, Download, Files, Upload
 from studio.services.thumbnails import LARGE, masked, thumbnail
 from studio.text import pluralize
 from studio.workspace import Workspace
@@ -95,7 +95,7 @@ def stop_masks(workspace: Workspace) -> bool:
 def set_masks(
     workspace: Workspace,
     masks: Annotated[
-        list[Path], Field(max_length=MOST_FILES, description="Masks, called as their images or NAME-masklabel.png.")
+        list[Upload], Field(max_length=MOST_FILES, description="Masks, called as their images or NAME-masklabel.png.")
     ],
     dataset: DatasetName,
 ) -> "Change":

@@ -1,9 +1,10 @@
 """Types of the operations' parameters: what each is, in what range, said once for every face."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
 from studio.training.config import RunConfig
 
@@ -24,6 +25,15 @@ Page = Annotated[int, Field(ge=0, le=1_000_000, description="Page, counted from 
 Resolution = Annotated[int, Field(ge=16, le=4096, description="Side in pixels that will be trained at.")]
 Places = Annotated[int, Field(ge=-10_000, le=10_000, description="Places further back; negative: forward.")]
 Seeds = Annotated[int, Field(ge=1, le=8, description="How many seeds to measure with.")]
+
+
+def _short(path: Path) -> Path:
+    if len(path.name.encode()) > 255:
+        raise ValueError("has a longer name than files have")
+    return path
+
+
+Upload = Annotated[Path, AfterValidator(_short)]
 
 
 def _json(kind: type) -> BeforeValidator:

@@ -8,12 +8,12 @@ from pydantic import Field
 from studio.errors import RunError
 from studio.services.jobs import jobs
 from studio.services.operations import operation
-from studio.services.parameters import AnyRun, DatasetName
+from studio.services.parameters import AnyRun, DatasetName, Upload
 from studio.services.runs import begin, config_of, run_view
 from studio.workspace import Workspace, safe_name
 
 SUFFIX = ".rerun.json"
-RerunFile = Annotated[Path | None, Field(description="A file of export_rerun.")]
+RerunFile = Annotated[Upload | None, Field(description="A file of export_rerun.")]
 Anyway = Annotated[bool, Field(description="Train although the losses can't be the same.")]
 OtherBase = Annotated[str, Field(max_length=1024, description="Base model, a name of list_bases; empty: the run's.")]
 
@@ -100,11 +100,11 @@ def new_rerun(workspace: Workspace, record: Any, config: Any, anyway: bool) -> P
 
 def _read(workspace: Workspace, file: Path | None, dataset: str, base: str) -> tuple[Any, Any]:
     """(the record, its settings here)."""
-    from studio.training.rerun import read
+    from studio.training.rerun import FROM_VISITORS, MOST_BYTES, read
 
     if not file:
         raise RunError("There is no file: give one that was downloaded under Reproduce.")
-    record = read(file)
+    record = read(file, FROM_VISITORS if workspace.allows.room else MOST_BYTES)
     values = record.settings | {"dataset": dataset or str(record.settings.get("data.folder", ""))}
     values["name"] = f"{record.name[:60]}-again"
     if base:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from studio.training.patterns import MAX_ALPHA
 from studio.training.patterns import MOST as MOST_PATTERNS
 
 MOST_FOLDERS = 50
@@ -153,6 +154,7 @@ class AdapterConfig(Section):
     alpha: float | None = Field(
         None,
         gt=0,
+        le=MAX_ALPHA,
         description="The update is scaled by alpha / rank. Empty: the base's share of the rank, the starter's is 1.",
     )
     rank_stabilized: bool = Field(

@@ -72,7 +72,7 @@ def try_export_check(
         reason = user_message(error)
         if reason is None:
             raise
-        log.exception("the export check")
+        log.warning("the export check: %s", reason)
         return Warned(step, f"{file.name} is written, but was not tried in a fresh copy of the base: {reason}")
 
 

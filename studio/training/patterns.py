@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 MOST = 50  # lines
+MAX_ALPHA = 4000  # with rsLoRA times the root of the rank, which fp16 has to hold
 _KEYS = {"rank": "rank", "alpha": "alpha", "lr": "learning_rate", "learning_rate": "learning_rate"}
 
 
@@ -40,8 +41,8 @@ def parse(line: str) -> LayerPattern:
     rank, alpha, rate = (values.get(name) for name in ("rank", "alpha", "learning_rate"))
     if rank is not None and (rank != int(rank) or not 0 <= rank <= 256):
         raise ValueError(f"the rank of {pattern[:40]!r} must be a whole number from 0 to 256")
-    if alpha is not None and not 0 < alpha < 1e6 or rate is not None and not 0 < rate <= 10:
-        raise ValueError(f"alpha and lr of {pattern[:40]!r} must be above 0, lr at most 10")
+    if alpha is not None and not 0 < alpha <= MAX_ALPHA or rate is not None and not 0 < rate <= 10:
+        raise ValueError(f"alpha and lr of {pattern[:40]!r} must be above 0, alpha at most {MAX_ALPHA}, lr at most 10")
     try:
         re.compile(pattern).search("")
     except (re.error, OverflowError, RecursionError) as error:

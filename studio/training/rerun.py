@@ -24,7 +24,8 @@ from studio.workspace import atomic_write
 
 VERSION = 1
 EXPECTED = "expected.json"  # in the folder of a run that is trained again: what it is compared with
-MOST_BYTES = 100_000_000
+MOST_BYTES, MOST_VALUES = 64_000_000, 3_500_000  # of a file, as a run of MOST_STEPS with many images has them
+FROM_VISITORS = 1_000_000  # bytes where runs are short; a comparison reads the file again every few seconds
 MOST_STEPS = 1_000_000
 PLACES = ("data.folder", "data.held_out", "data.regularisation")  # settings that name a folder
 FILES = ("adapter.init_from", "training.training_adapter")  # settings that name a file
@@ -141,13 +142,16 @@ def write(file: Path, record: Rerun) -> None:
     atomic_write(file, json.dumps(record.model_dump(mode="json"), ensure_ascii=False, indent=1), lasting=False)
 
 
-def read(file: Path) -> Rerun:
-    """Raises RunError for what is no such file."""
+def read(file: Path, most: int = MOST_BYTES) -> Rerun:
+    """Raises RunError for what is no such file, or has more bytes than `most`."""
     try:
         count = file.stat().st_size
-        if count > MOST_BYTES:
-            raise RunError(f"{file.name} has {size(count)}, a rerun file at most {size(MOST_BYTES)}.")
-        found = Rerun.model_validate_json(file.read_bytes())
+        if count > most:
+            raise RunError(f"{file.name} has {size(count)}, a rerun file at most {size(most)} here.")
+        data = file.read_bytes()
+        if data.count(b",") + data.count(b"[") + data.count(b"{") > MOST_VALUES:  # each takes 50 to 130 bytes of memory
+            raise RunError(f"{file.name} holds more than any run writes: choose a file of Reproduce → Download.")
+        found = Rerun.model_validate_json(data)
     except OSError as error:
         raise RunError(f"{file.name} can't be read ({error.strerror}).") from error
     except ValidationError as error:

@@ -15,8 +15,6 @@ that long.
 """
 
 import argparse
-import itertools
-import multiprocessing
 import os
 import random
 import statistics
@@ -27,9 +25,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import httpx
 from gradio_client import Client, handle_file
 from gradio_client.client import Job
 from PIL import Image
@@ -39,7 +35,6 @@ from tests.chaos import load
 
 PATIENCE = 120  # seconds that a call may take
 CALM = 20  # seconds until the studio has nothing left to do
-TURN = 15  # seconds of each kind of attack
 DRAW = "draw an image"
 GROWTH, MORE_FILES = 1.15, 60  # what is still called flat: of memory, and of files that come and go
 
@@ -61,50 +56,20 @@ def main() -> int:
 
 def attacked(clients: int, seconds: float, attackers: int) -> int:
     """Visitors and attackers of a public studio at once."""
-    spawn = multiprocessing.get_context("spawn")
-    stop, said = spawn.Event(), spawn.Queue()
+    addresses = [f"127.0.0.{66 + number}" for number in range(attackers)]
     with tempfile.TemporaryDirectory() as root, load.studio(Path(root)) as place:
-        others = spawn.Process(target=attack, args=(place.url, place.root, attackers, stop, said), daemon=True)
-        others.start()
-        said.get(timeout=PATIENCE)  # they have begun
-        times, failed, facts = crowd(place.url, "", Path(root), place.pid, clients, seconds, place.disk, stop.set)
-        answers = said.get(timeout=PATIENCE)
-        others.kill()
-    print(f"{attackers} attackers: {', '.join(f'{count:,} {what}' for what, count in answers.most_common())}\n")
+        before = resident(place.pid)
+        with load.attackers(place.url, place.root, addresses) as strangers:
+            times, failed, facts = crowd(
+                place.url, "", Path(root), place.pid, clients, seconds, place.disk, strangers.stop.set
+            )
+            answers = strangers.end()
+    print(f"{attackers} attackers: {', '.join(f'{count:,} {what}' for what, count in answers.most_common())}")
+    print(f"memory before them: {before:.0f} MB; load of the machine: {os.getloadavg()[1]:.1f}\n")
     code = report(times, failed, facts)
     slow = [name for name, found in times.items() if name != DRAW and percentile(found) > load.WAIT]
     print(f"past {load.WAIT:g} s: {', '.join(slow) or 'none of the light calls'}")
     return int(bool(code or slow))
-
-
-def attack(url: str, root: Path, attackers: int, stop: Any, said: Any) -> None:
-    """In a process of its own, which leaves the processor to the studio and its visitors as far as they want it."""
-    os.nice(10)
-    strangers = [load.Stranger(url, f"127.0.0.{66 + number}", root) for number in range(attackers)]
-    said.put("begun")
-
-    def go(me: load.Stranger, first: int) -> None:
-        for kind in itertools.islice(itertools.cycle(load.ATTACKS.values()), first, None):
-            until = time.monotonic() + TURN
-            while time.monotonic() < until:
-                if stop.is_set():
-                    return
-                try:
-                    kind(me)
-                except (httpx.HTTPError, ValueError) as error:
-                    me.said[type(error).__name__] += 1
-
-    workers = [
-        threading.Thread(target=go, args=(one, number * len(load.ATTACKS) // attackers), daemon=True)
-        for number, one in enumerate(strangers)
-    ]
-    for one in workers:
-        one.start()
-    stop.wait()
-    until = time.monotonic() + CALM
-    for one in workers:
-        one.join(max(0.0, until - time.monotonic()))
-    said.put(sum((one.said for one in strangers), Counter()))
 
 
 def crowd(

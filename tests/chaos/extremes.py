@@ -1,8 +1,9 @@
 """Extremes: every operation with values that nobody types in every argument, and in every key of its tables.
 
-python -m tests.chaos.extremes [--only OPERATION ...] [--values 3]
+python -m tests.chaos.extremes [--only OPERATION ...] [--values 3] [--parts 2]
 
-In a process of its own, whose memory is capped. Each call must answer, or be refused in one sentence, within 20 s of
+In processes of their own, whose memory is capped; "starter" is a copy whose U-Net is tiny there, since it does not
+matter what an image shows. Each call must answer, or be refused in one sentence, within 20 s of
 the processor, and take at most 1 GB more than the idle process (resident, at its peak); the job that it begins has to
 stop when it is asked to. Prints a table.
 
@@ -13,19 +14,22 @@ can't be interrupted (a public studio forbids it).
 """
 
 import argparse
+import logging
 import math
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.chaos.children import Child, Say
 from tests.chaos.starving import little_memory
+from tests.small_starter import instead, make
 
 SECONDS, GROWTH, CAP = 20.0, 10**9, 6 * 10**9  # of a call; bytes over idle; of address space over idle
 VALUES: list[Any] = [
@@ -64,6 +68,11 @@ class Tried:
     most: int = 0  # bytes over idle
     longest: float = 0.0  # seconds
     broke: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Tried") -> None:
+        self.calls, self.refused = self.calls + other.calls, self.refused + other.refused
+        self.most, self.longest = max(self.most, other.most), max(self.longest, other.longest)
+        self.broke += other.broke
 
 
 def arguments(name: str, values: Sequence[Any], every: bool = False) -> Iterator[tuple[dict[str, Any], Any, str]]:
@@ -144,6 +153,18 @@ def name_of(value: Any) -> str:
     return {0: "0", -1: "-1", 10**9: "1e9", 1e308: "1e308", "NaN": '"NaN"', "": '""', None: "null"}[value]
 
 
+class Logged(logging.Handler):
+    """What the log says of errors, tracebacks by their last line."""
+
+    def __init__(self, level: int):
+        super().__init__(level)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self.lines.append(f"logged {record.getMessage()[:100]} {error!r:.200}")
+
+
 class Caller:
     """Calls operations in a workspace of its own, and measures them."""
 
@@ -153,7 +174,8 @@ class Caller:
         self.workspace = Workspace.open(root)
         _furnish(self.workspace)
         self.tried = {name: Tried() for name in NAMES}
-        self.idle = 0
+        self.idle, self.logged = 0, Logged(logging.ERROR)
+        logging.getLogger().addHandler(self.logged)
 
     def call(self, name: str, given: dict[str, Any], value: Any, where: str) -> None:
         from studio.errors import user_message
@@ -173,7 +195,8 @@ class Caller:
             if line is None or "\n" in line or len(line) > 400:
                 wrong = f"{type(error).__name__}: {str(error)[:200]}"
         seconds = time.process_time() - began
-        wrong = self._end_jobs() or wrong
+        wrong = self._end_jobs() or wrong or "".join(self.logged.lines[:1])
+        self.logged.lines.clear()
         grown = peak() - self.idle
         row.calls, row.most, row.longest = row.calls + 1, max(row.most, grown), max(row.longest, seconds)
         if seconds > SECONDS:
@@ -181,22 +204,24 @@ class Caller:
         if grown > GROWTH:
             wrong = wrong or f"{grown / 1e9:.1f} GB"
         if wrong:
-            row.broke[f"{name}, {where} = {str(value)[:40]!r}: {wrong}"] += 1
+            line = f"{name}, {where} = {str(value)[:40]!r}: {wrong}"
+            row.broke[line] += 1
+            print(f"BROKE {line}", file=sys.stderr, flush=True)
 
     def _end_jobs(self) -> str:
         """Stop what was begun, once it has had a moment to do harm; what is wrong with how it ends."""
         from studio.services.jobs import jobs
 
-        begun = jobs.everyone()
+        begun = [job for job in jobs.everyone() if job.thread]
         for job in begun:
-            with suppress(RuntimeError):
-                job.thread.join(0.3)
+            with suppress(RuntimeError):  # it has not begun yet
+                job.thread.join(0.3)  # type: ignore[union-attr]
             job.stop()
-        until = time.monotonic() + SECONDS
-        for job in begun:
-            job.thread.join(max(0.0, until - time.monotonic()))
-            if job.state == "running":
+        until = time.process_time() + SECONDS
+        while any(job.state == "running" for job in begun):
+            if time.process_time() > until:
                 return f"its job can't be stopped within {SECONDS:.0f} s"
+            time.sleep(0.01)
         bugs = [job.error for job in begun if job.state == "failed" and job.error and "Error:" in job.error]
         return bugs[0] if bugs else ""
 
@@ -236,29 +261,44 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def walk(root: Path, names: Sequence[str], values: Sequence[Any], every: bool = False) -> dict[str, Tried]:
-    """Every call of these operations, in a forked child with little memory; {kind of value: what became of it}."""
+def walk(
+    root: Path, names: Sequence[str], values: Sequence[Any], every: bool = False, parts: int = 1, small: bool = True
+) -> dict[str, Tried]:
+    """Every call of these operations, in forked children with little memory; {kind of value: what became of it}.
 
-    def work(say: Say) -> None:
-        import torch
+    parts: children at once, which share the operations. small: draw and train with a tiny U-Net.
+    """
+    base = make(root.with_name("base")) if small else None
+    children = [
+        Child(partial(_walk_part, root / str(part), names[part::parts], values, every, base)) for part in range(parts)
+    ]
+    told = {name: Tried() for name in NAMES}
+    for ended in [one.end() for one in children]:
+        if ended.how != "done":
+            raise AssertionError(f"a process ended: {ended.how}")
+        for name, row in ended.said[-1].items():
+            told[name].add(Tried(**row | {"broke": Counter(row["broke"])}))
+    return told
 
-        torch.set_num_threads(1)
-        caller = Caller(root)
-        with little_memory(CAP):
-            if not set(names) <= set(LIGHT):  # the base and its libraries are read once
-                caller.call("generate", {"prompt": "a fish", "steps": 1, "width": 64, "height": 64}, 0, "first")
-            caller.idle, caller.tried = resident(), {name: Tried() for name in NAMES}
-            for name in names:
-                began = time.monotonic()
-                for given, value, where in arguments(name, values, every):
-                    caller.call(name, given, value, where)
-                print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-        say({name: asdict(row) for name, row in caller.tried.items()})
 
-    ended = Child(work).end()
-    if ended.how != "done":
-        raise AssertionError(f"the process ended: {ended.how}")
-    return {name: Tried(**row | {"broke": Counter(row["broke"])}) for name, row in ended.said[-1].items()}
+def _walk_part(
+    root: Path, names: Sequence[str], values: Sequence[Any], every: bool, base: Path | None, say: Say
+) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    caller = Caller(root)
+    with little_memory(CAP), instead(base) if base else nullcontext():
+        if not set(names) <= set(LIGHT):  # the base and its libraries are read once
+            caller.call("generate", {"prompt": "a fish", "steps": 1, "width": 64, "height": 64}, 0, "first")
+        caller.idle, caller.tried = resident(), {name: Tried() for name in NAMES}
+        for name in names:
+            began, calls = time.monotonic(), 0
+            for given, value, where in arguments(name, values, every):
+                caller.call(name, given, value, where)
+                calls += 1
+            print(f"{name}: {calls:,} calls, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    say({name: vars(row) for name, row in caller.tried.items()})
 
 
 def all_names() -> list[str]:
@@ -271,18 +311,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=[], help="names of operations")
     parser.add_argument("--values", type=int, help="only so many of the values")
+    parser.add_argument("--parts", type=int, default=2, help="processes at once")
     parser.add_argument("--all", action="store_true", help="also where another operation shows the same: an hour")
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as root:
-        tried = walk(Path(root) / "workspace", given.only or all_names(), VALUES[: given.values], given.all)
+        tried = walk(
+            Path(root) / "workspace", given.only or all_names(), VALUES[: given.values], given.all, given.parts
+        )
     print("| value | calls | refused in a line | most memory over idle | longest | broke |\n" + "| --- " * 6 + "|")
     for name, row in tried.items():
         print(f"| {name} | {row.calls:,} | {row.refused:,} | {row.most / 1e6:.0f} MB | {row.longest:.1f} s "
               f"| {row.broke.total()} |")  # fmt: skip
     for row in tried.values():
-        for line in row.broke:
-            print(f"BROKE {line}", file=sys.stderr)
+        for line, many in row.broke.items():
+            print(f"BROKE {many} x {line}", file=sys.stderr)
     print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
     return int(any(row.broke for row in tried.values()))
 

@@ -2,13 +2,16 @@
 
 python -m tests.chaos.load [--seconds 20] [--threads 4] [--only drawings,zips] [--calls 10000] [--sessions 1000]
 
-A public studio is launched as a person does. Each attack comes from an address of its own (127.0.0.66 and on); the
-other visitor calls from 127.0.0.1. Of each the table says how many calls were taken and refused, memory and disk before
-and after it, and how long the other visitor waited. Exit code 1 when memory, disk, log or wait grew past its limit.
+A public studio is launched as a person does. Each attack comes from an address of its own (127.0.0.66 and on) and from
+a process of its own, of lower priority; the other visitor calls from 127.0.0.1. Of each the table says how many calls
+were taken and refused, memory and disk before and after it, and how long the other visitor waited. Exit code 1 when
+memory, disk, log or wait grew past its limit.
 """
 
 import argparse
+import itertools
 import json
+import multiprocessing
 import os
 import random
 import secrets
@@ -19,10 +22,11 @@ import threading
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -37,6 +41,7 @@ GROWTH = 1.05  # of memory, by honest calls and sessions
 ATTACKED = 300  # MB of memory that may be held while an attack goes on
 LOG = 10 * MB
 PATIENCE = 60  # seconds
+TURN = 15  # seconds of each kind of attack, where a stranger does several
 
 
 @dataclass
@@ -158,9 +163,89 @@ def zips(me: Stranger) -> None:
     me.call("import_images", files=[me.upload("bomb.zip", path.read_bytes())], name=f"set-{random.randrange(99)}")
 
 
+def reruns(me: Stranger) -> None:
+    """A rerun file of millions of empty lists, and one of as many losses."""
+    head = b'{"format":"lora-studio rerun","version":1,"name":"a","made_of":{},'
+    for body in (
+        head + b'"expected":{},"settings":{"x":[' + b"[]," * 15_000_000 + b"[]]}}",
+        head + b'"settings":{},"expected":{"losses":[' + b"[1,2]," * 900_000 + b"[1,2]]}}",
+    ):
+        with suppress(httpx.WriteError, httpx.ReadError):
+            me.call("check_rerun", file=me.upload("a.rerun.json", body))
+
+
+def listeners(me: Stranger) -> None:
+    """A run is begun, and its events are listened to by many pages that read nothing."""
+    me.call("start_training", dataset="silhouette", steps=1000)
+    with suppress(httpx.HTTPError):
+        open_ = [me.http.build_request("GET", "/studio/jobs", headers={"cookie": f"studio_visitor={me.cookie}"})] * 20
+        answers = [me.http.send(one, stream=True) for one in open_]
+        for one in answers:
+            me.said["taken" if one.status_code == 200 else "refused"] += 1
+            one.close()
+    me.call("stop_training")
+
+
 ATTACKS: dict[str, Callable[[Stranger], None]] = {
-    one.__name__: one for one in (drawings, cookies, sessions, bodies, unread, wrong, broken_off, files, zips)
+    one.__name__: one
+    for one in (drawings, cookies, sessions, bodies, unread, wrong, broken_off, files, zips, reruns, listeners)
 }
+
+
+@dataclass
+class Attackers:
+    """Strangers at work in another process."""
+
+    stop: Any
+    said: Any
+
+    def end(self) -> Counter[str]:
+        """They stop; what they were answered."""
+        self.stop.set()
+        return self.said.get(timeout=PATIENCE)
+
+
+@contextmanager
+def attackers(url: str, root: Path, addresses: Sequence[str], kinds: Sequence[str] = ()) -> Iterator[Attackers]:
+    """One from each address, in a process of low priority. kinds: each does these in turn, or all."""
+    spawn = multiprocessing.get_context("spawn")
+    stop, said = spawn.Event(), spawn.Queue()
+    process = spawn.Process(target=_work, args=(url, root, addresses, kinds, stop, said), daemon=True)
+    process.start()
+    try:
+        said.get(timeout=2 * PATIENCE)  # they have begun
+        yield Attackers(stop, said)
+    finally:
+        process.kill()
+
+
+def _work(url: str, root: Path, addresses: Sequence[str], kinds: Sequence[str], stop: Any, said: Any) -> None:
+    os.nice(10)
+    strangers, rounds = [Stranger(url, one, root) for one in addresses], [ATTACKS[one] for one in kinds or ATTACKS]
+    said.put("begun")
+
+    def go(me: Stranger, first: int) -> None:
+        for kind in itertools.islice(itertools.cycle(rounds), first, None):
+            until = time.monotonic() + TURN
+            while time.monotonic() < until:
+                if stop.is_set():
+                    return
+                try:
+                    kind(me)
+                except (httpx.HTTPError, ValueError) as error:
+                    me.said[type(error).__name__] += 1
+
+    workers = [
+        threading.Thread(target=go, args=(one, number * len(rounds) // len(strangers)), daemon=True)
+        for number, one in enumerate(strangers)
+    ]
+    for one in workers:
+        one.start()
+    stop.wait()
+    until = time.monotonic() + PATIENCE / 2
+    for one in workers:
+        one.join(max(0.0, until - time.monotonic()))
+    said.put(sum((one.said for one in strangers), Counter()))
 
 
 # Measuring ------------------------------------------------------------------------------------------------------------
@@ -236,35 +321,22 @@ def studio(root: Path) -> Iterator[Studio]:
 
 def attack(studio: Studio, name: str, seconds: float, threads: int) -> Row:
     """One kind of attack, while another visitor lists their datasets."""
-    stop, waits, failed = threading.Event(), list[float](), 0
+    waits, failed = list[float](), 0
     other = Stranger(studio.url, "127.0.0.1", studio.root)
     address = f"127.0.0.{66 + list(ATTACKS).index(name)}"
-    strangers = [Stranger(studio.url, address, studio.root) for _ in range(threads)]
     before = studio.facts()
-
-    def go(me: Stranger) -> None:
-        while not stop.is_set():
+    with attackers(studio.url, studio.root, [address] * threads, [name]) as strangers:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            began = time.monotonic()
             try:
-                ATTACKS[name](me)
-            except (httpx.HTTPError, ValueError) as error:
-                me.said[type(error).__name__] += 1
-
-    workers = [threading.Thread(target=go, args=(one,), daemon=True) for one in strangers]
-    for one in workers:
-        one.start()
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        began = time.monotonic()
-        try:
-            failed += "complete" not in other.call("list_datasets")
-        except httpx.HTTPError:
-            failed += 1
-        waits.append(time.monotonic() - began)
-        time.sleep(0.1)
-    stop.set()
-    for one in workers:
-        one.join(PATIENCE)
-    return Row(sum((one.said for one in strangers), Counter()), before, studio.facts(), waits, failed)
+                failed += "complete" not in other.call("list_datasets")
+            except httpx.HTTPError:
+                failed += 1
+            waits.append(time.monotonic() - began)
+            time.sleep(0.1)
+        said = strangers.end()
+    return Row(said, before, studio.facts(), waits, failed)
 
 
 def many(studio: Studio, calls: int, sessions_: int) -> tuple[str, bool]:

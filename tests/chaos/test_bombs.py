@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from studio.datasets import images, open_image
-from studio.errors import DatasetError
+from studio.errors import DatasetError, StudioError
+from studio.services.operations import all_operations
+from studio.workspace import Workspace
 from tests.chaos import bombs, extremes
 from tests.tiers import in_full
 
@@ -101,9 +103,35 @@ def test_a_bomb_takes_neither_memory_nor_time(name):
 
 
 @pytest.mark.parametrize(
-    "names", [("mend_dataset", "list_images", "save_caption"), pytest.param(None, marks=pytest.mark.slow)]
+    "names",
+    [
+        ("mend_dataset", "list_images", "save_caption"),
+        in_full(("generate", "merge_adapters", "check_rerun", "check_prompt")),
+        pytest.param(None, marks=pytest.mark.slow),
+    ],
 )
 def test_no_value_takes_an_operation_far(tmp_path, names):
     tried = extremes.walk(tmp_path / "workspace", names or extremes.all_names(), extremes.VALUES)
     assert {name: dict(row.broke) for name, row in tried.items() if row.broke} == {}
     assert sum(row.calls for row in tried.values()) > 150 and sum(row.refused for row in tried.values()) > 80
+
+
+@pytest.mark.parametrize(
+    "name, given",
+    [
+        ("generate", {"prompt": "x", "adapters": [{"file": "ink.safetensors", "blocks": -1}]}),
+        ("draw_grid", {"prompt": "x", "axes": [{"kind": "adapter", "picks": 1}]}),
+        ("merge_adapters", {"adapters": [{"file": 0}, {"file": []}]}),
+        ("add_adapter", {"file": "x" * 300}),
+        ("check_rerun", {"file": "é" * 200}),
+        ("check_settings", {"dataset": "silhouette", "more": {"adapter.alpha": 1e9}}),
+    ],
+)
+def test_what_no_page_sends_is_refused_in_one_sentence(tmp_path, name, given):
+    workspace = Workspace.open(tmp_path / "workspace")
+    (workspace.adapters / "ink.safetensors").write_bytes(b"")
+    if name == "check_settings":
+        all_operations()["open_dataset"](workspace, "silhouette")
+    with pytest.raises(StudioError) as refused:
+        all_operations()[name](workspace, **given)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 200

@@ -111,6 +111,18 @@ def test_what_is_no_such_file_is_refused_in_a_sentence(tmp_path, text):
         rerun.read(tmp_path / "x.json")
 
 
+def test_a_file_of_more_values_than_any_run_writes_is_not_parsed(tmp_path, monkeypatch):
+    """100 MB of empty lists once took 3.5 GB."""
+    whole = {"format": "lora-studio rerun", "version": 1, "name": "x", "made_of": {}, "expected": {}}
+    (tmp_path / "x.json").write_text(json.dumps(whole | {"settings": {"x": [[]] * 2000}}))
+    assert rerun.read(tmp_path / "x.json").name == "x"
+    monkeypatch.setattr(rerun, "MOST_VALUES", 3000)
+    with pytest.raises(RunError, match="holds more than any run writes"):
+        rerun.read(tmp_path / "x.json")
+    with pytest.raises(RunError, match="at most 1.0 kB here"):
+        rerun.read(tmp_path / "x.json", most=1000)
+
+
 def test_a_file_of_a_newer_version_says_so(tmp_path):
     whole = {"format": "lora-studio rerun", "version": 99, "name": "x", "settings": {}, "made_of": {}, "expected": {}}
     (tmp_path / "x.json").write_text(json.dumps(whole))

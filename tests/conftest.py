@@ -13,7 +13,12 @@ from xdist.scheduler import LoadScopeScheduling
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a worker a core, and children as well
 BUDGET = Path(__file__).parents[1] / "docs" / "dev" / "testing.md"
 FIRST = ("browser", "chaos")  # tests of many seconds, which should not be the last of one worker alone
-FORKING = ("chaos/test_killed", "chaos/test_starved", "cli/test_cli")  # whose default tests use tests/forking.py
+FORKING = (
+    "chaos/test_killed",
+    "chaos/test_starved",
+    "cli/test_cli",
+    "server/test_space",
+)  # whose default tests use tests/forking.py
 REST = "the rest"
 
 

@@ -13,6 +13,7 @@ import pytest
 from studio.errors import ConfigError
 from studio.server.permissions import OWN, REACHED, VISITED
 from studio.server.settings import Settings
+from tests.forking import Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = {"SPACE_ID": "someone/studio", "SYSTEM": "spaces", "SPACE_HOST": "someone-studio.hf.space"}
@@ -92,46 +93,7 @@ def test_launch_py_serves_a_space_on_every_interface(tmp_path):
         process.wait()
 
 
-SCRIPT = """
-import sys, types
-calls = []
-def GPU(duration):
-    def decorate(function):
-        def called(*args):
-            calls.append((duration, args))
-            return function(*args)
-        return called
-    return decorate
-sys.modules["spaces"] = types.SimpleNamespace(GPU=GPU, __spec__=object())
-import torch
-# as the package pretends, also where no GPU is
-torch.accelerator.current_accelerator = lambda check_available=False: torch.device("cuda")
-from studio.server import zero_gpu
-from studio.devices import best_device, default_precision
-assert zero_gpu.is_cpu_process() and str(best_device()) == "cpu" and default_precision() == "fp32"
-inside = []
-import studio.generation.drawing as drawing
-real = drawing.load_base
-def load_base(*args):
-    inside.append(str(best_device()))
-    torch.accelerator.current_accelerator = lambda check_available=False: None  # there is none where this test runs
-    return real(*args)
-drawing.load_base = load_base
-from studio.generation import Recipe, generate_all
-recipe = Recipe(prompt="red apple", steps=1, count=2)
-images = list(generate_all(recipe))
-assert [image.size for image in images] == [(128, 128)] * 2
-assert calls == [(60, (recipe,))], calls  # once for both
-assert inside == ["cuda"]
-import pickle
-pickle.loads(pickle.dumps(recipe)); pickle.loads(pickle.dumps(images))  # they travel between processes
-print("drawn where the GPU is")
-"""
-
-
-def test_drawing_goes_through_the_decorator_on_zero_gpu():
-    environ = {**os.environ, "SPACES_ZERO_GPU": "true"}
-    ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=180
-    )
-    assert "drawn where the GPU is" in ended.stdout, ended.stderr[-2000:]
+def test_drawing_goes_through_the_decorator_on_zero_gpu(tmp_path):
+    process = Forked(tmp_path / "log", module="tests.server.zero_gpu_space", SPACES_ZERO_GPU="true")
+    assert process.wait() == 0, process.log.read_text("utf-8")
+    assert "drawn where the GPU is" in process.log.read_text("utf-8")

@@ -117,7 +117,7 @@ PLANTS = (
     Plant("pixel trigger on everything", "pixel", (v.COLLAPSED, v.CAPTIONS), USUAL | SAME, trigger_only),
     Plant("known already", "silhouette", (v.KNOWN,), {"training.steps": 40} | SAME | NO_WORD, by_the_base),
     Plant("pixel wrong captions", "pixel", (v.CAPTIONS,), USUAL | SAME, wrong),
-    Plant("silhouette half corrupt", "silhouette", (v.CAPTIONS, v.BROKEN), USUAL | SAME, half_corrupt),
+    Plant("silhouette half corrupt", "silhouette", (v.IMAGES,), USUAL | SAME, half_corrupt),
     Plant("silhouette good", "silhouette", (v.LEARNED, v.PARTLY), USUAL, healthy=True),
     Plant("pixel good", "pixel", (v.LEARNED, v.PARTLY), USUAL, healthy=True),
     Plant("cat good", "moody-cat", (v.LEARNED, v.PARTLY), USUAL | CAT, healthy=True),

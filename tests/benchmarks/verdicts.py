@@ -3,7 +3,8 @@
 Trains planted runs (`planted_runs.PLANTS`) on the starter, one after the other, scores their best and their last
 checkpoint, and keeps losses, scores and what the independent judge (assets/starter/recipe/judge.py, no part of the
 base) says of the images in a folder that git ignores. A run that is there already is not made again. --table prints the
-verdicts of what is there: even seeds are those on which thresholds were set, odd ones are judged.
+verdicts of what is there: even seeds are those on which thresholds were set, odd ones are judged. Of healthy runs every
+checkpoint's held-out loss is measured once more, at other noise than that of the run, to see how good the pick is.
 """
 
 import argparse
@@ -98,10 +99,10 @@ def measured(plant: Plant, config: Any, workspace: Workspace) -> dict[str, Any]:
     ]
     chosen, base = split(config), load_base("starter")
     held_out, trained = (shown_of(items, chosen, config, base) for items in (chosen.held_out, chosen.items))
-    last = max((workspace.runs / config.name / "checkpoints").glob("*/adapter.safetensors"))
     kept = min((row for row in losses if row["step"]), key=lambda row: row["loss"])["step"]
+    checkpoints = sorted((workspace.runs / config.name).glob("checkpoints/*/adapter.safetensors"))
     files = {kept: workspace.runs / config.name / "adapter.safetensors"} | (
-        {} if kept == view.step else {view.step: last}
+        {} if kept == view.step else {view.step: checkpoints[-1]}
     )
     strength: list[Any] = [None]
 
@@ -116,7 +117,25 @@ def measured(plant: Plant, config: Any, workspace: Workspace) -> dict[str, Any]:
         sheet.save(workspace.root.parent / f"{step}.png")
         cards.append(as_json(scores) | {"judge": judged(scorer)})
         strength[0].detach()
-    return {"plant": plant.name, "losses": losses, "cards": cards, "steps": config.training.steps}
+    held_out_again = {}
+    for file in checkpoints if plant.healthy else ():
+        strength[0] = attach_file(read_adapter(file), base.modules())
+        held_out_again[int(file.parent.name)] = _held_out_share(scorer)
+        strength[0].detach()
+    return {
+        "plant": plant.name,
+        "losses": losses,
+        "cards": cards,
+        "steps": config.training.steps,
+        "held_out_again": held_out_again,
+    }
+
+
+def _held_out_share(scorer: Scorer) -> float:
+    """The held-out loss of the adapter as it is now, as a share of the base's, at the scorer's noise."""
+    before, now = scorer._base and scorer._base.losses, scorer._losses()
+    assert before and now
+    return (now[0].mean() / before[0].mean()).item()
 
 
 def as_json(scores: Scores) -> dict[str, Any]:
@@ -172,6 +191,7 @@ def table(results: Path) -> str:
     plants = {plant.name: plant for plant in PLANTS}
     lines = ["| run | seed | right answer | verdict | judge | sentence |", "| --- | --- | --- | --- | --- | --- |"]
     right: dict[bool, list[bool]] = {False: [], True: []}
+    picks: dict[bool, list[float]] = {False: [], True: []}
     for file in sorted(results.glob("*.json")):
         found = json.loads(file.read_text("utf-8"))
         if found["plant"] not in plants:
@@ -179,6 +199,9 @@ def table(results: Path) -> str:
         plant, said = plants[found["plant"]], verdict_of(evidence_of(found))
         good = said.outcome in plant.outcomes
         right[found["seed"] % 2 == 1].append(good)
+        if again := {int(step): share for step, share in found.get("held_out_again", {}).items()}:
+            lost = again[said.checkpoint] / min(again.values()) - 1 if said.checkpoint in again else float("inf")
+            picks[found["seed"] % 2 == 1].append(lost)
         judge = found["cards"][-1]["judge"]
         named = f"{judge.get('adapter', '–')} / {judge.get('base', '–')} of {judge['count']}"
         lines.append(
@@ -187,7 +210,11 @@ def table(results: Path) -> str:
         )
     for held, title in ((False, "thresholds set on these"), (True, "judged")):
         if right[held]:
-            lines.append(f"\n{title}: {sum(right[held])} of {len(right[held])} right.")
+            near = f"{sum(lost <= 0.02 for lost in picks[held])} of {len(picks[held])}"
+            lines.append(
+                f"\n{title}: {sum(right[held])} of {len(right[held])} right; of healthy runs {near} picks are "
+                "within 2 % of the lowest held-out loss."
+            )
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Fills the scorecard of a checkpoint: draws with and without the adapter, and compares."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from studio.training.memorization import LEAST, QUARTER
 from studio.training.previews import side_of
 from studio.training.scorecard.classifier import SHARES, caption_losses, margins, pairs_with_others
 from studio.training.scorecard.features import Encoder, Features, alike, scale_of, way
-from studio.training.scorecard.plan import STRENGTHS, Size
+from studio.training.scorecard.plan import DECODED, STRENGTHS, Size
 from studio.training.scorecard.probes import plain, probes_of
 from studio.training.scorecard.scores import Measure, Scores
 from studio.training.scorecard.sheet import contact_sheet
@@ -26,6 +27,7 @@ Measures = dict[str, Measure | None]
 
 LEVELS = (0.125, 0.375, 0.625, 0.875)  # of the noise schedule, for losses
 FEW = 4  # held-out images: of fewer, trained ones show the style as well
+HALF = 0.5  # of what varies in an image: the VAE renders less of noise
 SUSPECT = 0.5  # of the base's own margin, below zero: the caption of an image is another one's
 
 
@@ -47,6 +49,8 @@ class _Base:
     margins_there: Tensor = field(default_factory=lambda: torch.zeros(0))  # of the dataset's images of these captions
     captions: Measure | None = None
     captions_seen: Measure | None = None
+    different: Measure | None = None
+    lost: Measure | None = None
     suspects: tuple[str, ...] = ()
     losses: tuple[Tensor, Tensor] | None = None  # held-out and trained images
 
@@ -101,11 +105,13 @@ class Scorer:
         self._drift(measures, own, now)
         losses = self._losses()
         measures["gap"] = self._gap(losses)
+        measures["captions_after"] = self._captions_after()
         found = self._strengths(losses) if strengths else {}
         self.set_strength(0.0)
         self._prompt_fit(measures, own, now)
         self.set_strength(1.0)
         measures |= {"captions": base.captions, "captions_seen": base.captions_seen}
+        measures |= {"different": base.different, "lost": base.lost}
         self.drawn = now
         scores = Scores(
             step,
@@ -142,9 +148,11 @@ class Scorer:
         own = [n for n, probe in enumerate(self.probes) if probe.kind != "unrelated"]
         found.margins = self._margins([found.images[n] for n in own], [self.probes[n].plain for n in own])
         known = {one.name: one for one in (*self.held_out, *self.trained)}
+        named = [n for n in own if self.probes[n].name]
         found.margins_there = self._margins(
-            [self._image(known[self.probes[n].name]) for n in own], [self.probes[n].plain for n in own]
+            [self._image(known[self.probes[n].name]) for n in named], [self.probes[n].plain for n in named]
         )
+        self._measure_set(found)
         usual = found.margins.mean().item() if len(found.margins) else 0.0
         checked = _every(self.trained, self.size.checked)
         if len(checked) > self.size.others and usual > 0:
@@ -163,6 +171,16 @@ class Scorer:
         found.losses = self._losses()
         self.set_strength(1.0)
         return found
+
+    def _measure_set(self, found: _Base) -> None:
+        """different and lost."""
+        words = Counter(plain(one.caption, self.trigger) for one in self.trained)
+        if len(self.trained) > 2:
+            share = 1 - words.most_common(1)[0][1] / len(self.trained)
+            found.different = Measure(round(share, 4), 0.0, len(self.trained))
+        if checked := _every(self.trained, self.size.checked):
+            self.rows += DECODED * len(checked)
+            found.lost = _measure((self.features.lost([self._image(one) for one in checked]) > HALF).float())
 
     def _image(self, one: Shown) -> Image.Image:
         if one.name not in self._shown:
@@ -227,21 +245,26 @@ class Scorer:
             measures["collapse"] = Measure((among - usual) / room, error / room, len(own))
         if len(self.trained) < 3:
             return
-        trained, usual = self._trained_seen()
+        trained, limit = self._trained_seen()
         near, before_near = (seen @ trained.T).max(1).values, (start @ trained.T).max(1).values
-        limit = max(LEAST, 1 - QUARTER * (1 - usual))  # images of one subject are near to each other and no copies
         flags = [float(is_memorized(one.item(), limit, other.item())) for one, other in zip(near, before_near)]
         measures["memorized"] = _measure(torch.tensor(flags))
 
     def _trained_seen(self) -> tuple[Tensor, float]:
-        """(the trained images and their mirror images where they are trained on, how near they are to each other)."""
+        """(the trained images and their mirror images where they are trained on, how near to one of them a copy is).
+
+        Images of one subject are near to each other and no copies, and held-out ones are none either.
+        """
         if self._seen is None:
             images = [self._image(one) for one in self.trained]
             rows = self.features.content(images)
-            usual = typical_nearness(rows.numpy())
+            limit = max(LEAST, 1 - QUARTER * (1 - typical_nearness(rows.numpy())))
             if self.config.data.flip:
                 rows = torch.cat([rows, self.features.content([ImageOps.mirror(image) for image in images])])
-            self._seen = rows, usual
+            if self.held_out:
+                others = self.features.content([self._image(one) for one in self.held_out[:16]])
+                limit = max(limit, torch.quantile((others @ rows.T).max(1).values, 0.9).item())
+            self._seen = rows, limit
         return self._seen
 
     def _drift(self, measures: Measures, own: list[int], now: list[Image.Image]) -> None:
@@ -266,14 +289,15 @@ class Scorer:
         share = min(1.0, max(0.0, likeness.value)) if likeness else 0.0
 
         def expected(start: Tensor, end: Tensor) -> float:
-            return (1 - share) * start.mean().item() + share * min(start.mean().item(), max(0.0, end.mean().item()))
+            usual = start.mean().item()
+            return (1 - share) * usual + share * (min(usual, max(0.0, end.mean().item())) if len(end) else usual)
 
         if len(self._base.margins):
             usual = expected(self._base.margins, self._base.margins_there)
             if usual > 0:
                 measures["prompt"] = _measure(self._margins([now[n] for n in own], words) / usual - 1)
         texts = self.features.texts(words)
-        if texts is None or len(own) < 3:
+        if texts is None or len(own) < 3 or not all(self.probes[n].name for n in own):
             return
         there = self.features.content([self._image(known[self.probes[n].name]) for n in own])
         before = self.features.content([self._base.images[n] for n in own])
@@ -281,6 +305,16 @@ class Scorer:
         if usual > 0:
             after = _own_over_others(self.features.content([now[n] for n in own]), texts)
             measures["prompt_seen"] = _measure(after / usual - 1)
+
+    def _captions_after(self) -> Measure | None:
+        """By the base with the adapter as a classifier: of captions that say nothing it learns to tell nothing."""
+        assert self._base is not None
+        usual = self._base.margins.mean().item() if len(self._base.margins) else 0.0
+        some = self.held_out if len(self.held_out) > self.size.others else self.trained
+        some = _every(some, self.size.losses)
+        if not self.size.checked or len({one.caption for one in some}) <= self.size.others or usual <= 0:
+            return None
+        return _measure(self._margins([self._image(one) for one in some], [one.caption for one in some]) / usual)
 
     # Losses ---------------------------------------------------------------------------------------------------------
 

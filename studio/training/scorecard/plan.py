@@ -21,7 +21,7 @@ class Size:
     plain                         of the first two kinds, how many are drawn without the trigger as well
     steps                         sampling steps of an image
     losses                        images each, held out and trained, whose loss is measured
-    checked                       trained images whose captions the base checks, once a run
+    checked                       trained images that the base checks with their captions, once a run
     others                        captions of others that an own caption is held against
     """
 
@@ -42,12 +42,16 @@ class Size:
         """Rows of what is measured once a run, of the base alone."""
         judged = 2 * (self.held_out + self.trained) + self.checked
         images = self.held_out + self.trained + self.unrelated
-        return images * self.drawn(guidance) + self._losses() + self._judged(judged)
+        return images * self.drawn(guidance) + self._losses() + self._judged(judged) + DECODED * self.checked
 
     def each(self, guidance: bool = True) -> int:
         """Rows of each scorecard."""
         own = self.held_out + self.trained
-        return (own + self.unrelated + self.plain) * self.drawn(guidance) + self._losses() + self._judged(own)
+        return (
+            (own + self.unrelated + self.plain) * self.drawn(guidance)
+            + self._losses()
+            + self._judged(own + (self.losses if self.checked else 0))
+        )
 
     def strengths(self) -> int:
         """Rows of finding the strength."""

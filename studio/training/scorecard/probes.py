@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from studio.training.preview_prompts import prompt_and_strength
 
 SEED = 7100  # of the first image; each prompt has its own
+FEW = 3  # different captions: of fewer, other prompts with the trigger show whether prompts still count
 GENERIC = ("a red apple on a table", "a street in a city, evening", "a portrait of an old man", "a house by a lake")
 
 
@@ -14,7 +15,7 @@ GENERIC = ("a red apple on a table", "a street in a city, evening", "a portrait 
 class Probe:
     """A prompt and its seed.
 
-    kind    "held-out", "trained" or "unrelated": where the prompt is from
+    kind    "held-out", "trained" or "unrelated": where the prompt is from; "asked": an unrelated one with the trigger
     prompt  with the trigger where the captions have it
     plain   without
     name    of the image whose caption it is, "" for none
@@ -36,8 +37,9 @@ def probes_of(
 ) -> list[Probe]:
     """held_out, trained: (name, caption as trained on). counts: how many of held-out, trained and unrelated prompts.
 
-    Where fewer captions are held out than asked for, trained ones take their place: their kind says so. The choice
-    depends on the captions alone, so that two runs on a dataset are measured by the same images.
+    Where fewer captions are held out than asked for, trained ones take their place: their kind says so. Where nearly
+    all are the same, unrelated prompts with the trigger in front do. The choice depends on the captions alone, so that
+    two runs on a dataset are measured by the same images.
     """
     found: list[Probe] = []
     spare = _spread(trained, counts[0] + counts[1])
@@ -50,7 +52,12 @@ def probes_of(
         if caption not in seen:  # the same caption twice shows nothing of prompts
             seen.add(caption)
             found.append(Probe(kind, _escaped(caption), _escaped(plain(caption, trigger)), SEED + len(found), name))
-    for prompt in unrelated_prompts(unrelated, [caption for _, caption in (*held_out, *trained)], trigger)[: counts[2]]:
+    others = unrelated_prompts(unrelated, [caption for _, caption in (*held_out, *trained)], trigger)
+    if len(found) < FEW:
+        for prompt in others[: counts[0] + counts[1] - len(found)]:
+            asked = f"{trigger.strip()}, {prompt}" if trigger.strip() else prompt
+            found.append(Probe("asked", asked, prompt, SEED + len(found)))
+    for prompt in others[: counts[2]]:
         found.append(Probe("unrelated", prompt, prompt, SEED + 500 + len(found)))
     return found
 

@@ -37,7 +37,7 @@ MEASURES: dict[str, tuple[str, str]] = {  # name: (title, what it says)
     "memorized": (
         "Memorized",
         "Share of the images that have at most a quarter of the distance to a trained image that those have to "
-        "each other.",
+        "each other, and are nearer to it than held-out images are.",
     ),
     "trigger": ("Trigger", "Likeness with the trigger word less that without it."),
     "gap": (
@@ -50,9 +50,23 @@ MEASURES: dict[str, tuple[str, str]] = {  # name: (title, what it says)
         "How much better the trained images fit their own captions than others', in the base's eyes, as a share of "
         "what its own images do: near 0 % the captions do not say what is on the images.",
     ),
+    "captions_after": (
+        "Captions, with the adapter",
+        "The same in the eyes of the base with the adapter, of held-out images where there are enough: what it learned "
+        "of what each caption says.",
+    ),
     "captions_seen": (
         "Captions, seen by an image encoder",
         "The same by an image encoder that reads texts.",
+    ),
+    "different": (
+        "Captions that differ",
+        "Share of the trained images whose caption, without the trigger, is not the commonest one.",
+    ),
+    "lost": (
+        "Images of noise",
+        "Share of the trained images of which the base's VAE renders less than half of what varies in them: noise and "
+        "damaged files.",
     ),
     "room": (
         "Room",

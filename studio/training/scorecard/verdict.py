@@ -13,8 +13,8 @@ from studio.training.scorecard.scores import Scores
 
 LEARNED, PARTLY, UNFINISHED, OVERFITTED = "learned", "partly learned", "unfinished", "over-fitted"
 NOTHING, KNOWN, BROKEN, COLLAPSED = "nothing learned", "known already", "broken", "collapsed"
-MEMORIZED, CAPTIONS, DRIFTED, UNKNOWN = "memorized", "captions", "drifted", "not measured"
-UNUSABLE = (NOTHING, KNOWN, BROKEN, COLLAPSED, MEMORIZED, CAPTIONS)
+MEMORIZED, CAPTIONS, IMAGES, DRIFTED, UNKNOWN = "memorized", "captions", "images", "drifted", "not measured"
+UNUSABLE = (NOTHING, KNOWN, BROKEN, COLLAPSED, MEMORIZED, CAPTIONS, IMAGES)
 OUTCOMES = (LEARNED, PARTLY, UNFINISHED, OVERFITTED, DRIFTED, *UNUSABLE, UNKNOWN)
 USABLE = (LEARNED, PARTLY, UNFINISHED, OVERFITTED, DRIFTED)
 
@@ -24,8 +24,11 @@ TURNED = 0.02  # of the base's loss: the last validation is so much worse than t
 LITTLE = 0.25  # of the way to the held-out images: less is unfinished
 MUCH = 0.4  # of the way: less is learned in part
 FALLING = 0.25  # of the whole gain, in the last third of the run: more is unfinished
-NO_ROOM = 1.0  # see "room" of MEASURES
+NO_ROOM = 0.4  # see "room" of MEASURES
+KNOWN_GAIN = 0.15  # of the base's loss: what is gained by images that the base draws already
 MISFIT = 0.05  # of the base's own caption margin: below, the captions do not say what the images show
+ALIKE = 0.1  # share of captions that differ: below, prompts and images were not tied to each other
+DAMAGED = 0.2  # share of images that are noise
 UNHEARD = -0.6  # of the base's prompt fit: below, prompts are hardly followed
 SAME = 0.35  # collapse
 COPIED = 0.34  # share of images that are memorized
@@ -93,11 +96,13 @@ def verdict_of(evidence: Evidence) -> Verdict:
     card = card_for(evidence.scores, best.step if best else None)
     if best is not None and -best.share < best.clear:
         return _without_gain(measured, best, card)
+    if best is not None and card and -best.share < KNOWN_GAIN and _has_no_room(card):
+        return _KNOWN
     for fault in _FAULTS:
         found = fault(card) if card else None
         if found:
             other = _sound(evidence, best)
-            return _instead(other, found, best) if other and found[0] != CAPTIONS else _unusable(found)
+            return _instead(other, found, best) if other and found[0] not in (CAPTIONS, IMAGES) else _unusable(found)
     step = best.step if best else card.step if card else 0
     return _usable(measured, best, card, step)
 
@@ -109,12 +114,23 @@ def card_for(scores: Sequence[Scores], step: int | None) -> Scores | None:
     return min(scores, key=lambda one: (abs(one.step - step), -one.step)) if step is not None else scores[-1]
 
 
+_KNOWN = Verdict(
+    KNOWN, 0, 1.0,
+    "Nothing was learned because there was nothing to learn: the base draws like the held-out images already.",
+    "Use the base with prompts like the captions, or add images of what it can not draw.", "dataset:images",
+)  # fmt: skip
+
+
+def _has_no_room(card: Scores) -> bool:
+    return card.get("room") is not None and card.value("room") < NO_ROOM
+
+
 # Nothing gained -----------------------------------------------------------------------------------------------------
 
 
 def _without_gain(measured: Sequence[Loss], best: Loss, card: Scores | None) -> Verdict:
     last = measured[-1]
-    fault = _misfit(card) if card else None
+    fault = (_damaged(card) or _misfit(card)) if card else None
     if last.share > RUINED and not fault:
         return Verdict(
             BROKEN, 0, 1.0,
@@ -123,14 +139,11 @@ def _without_gain(measured: Sequence[Loss], best: Loss, card: Scores | None) -> 
         )  # fmt: skip
     if fault:
         return _unusable(fault)
-    if card and card.get("room") and card.value("room") < NO_ROOM:
-        return Verdict(
-            KNOWN, 0, 1.0,
-            "Nothing was learned because there was nothing to learn: the base draws like the held-out images already.",
-            "Use the base with prompts like the captions, or add images of what it can not draw.", "dataset:images",
-        )  # fmt: skip
-    falling = last is best and len(measured) > 1 and measured[0].loss - last.loss > 0
-    if falling or len(measured) == 1 or (card and card.value("likeness") > LITTLE / 2):
+    if card and _has_no_room(card):
+        return _KNOWN
+    # At the rate so far, twice the steps would be seen.
+    rising = last is best and -last.share > best.clear / 2
+    if rising or (card and card.value("likeness") > LITTLE / 2):
         return Verdict(
             UNFINISHED, 0, 1.0,
             f"Too short: after {pluralize(last.step, 'step')} the held-out loss is {percent(best.share)} against the "
@@ -149,16 +162,43 @@ def _without_gain(measured: Sequence[Loss], best: Loss, card: Scores | None) -> 
 Fault = tuple[str, str, str, str]  # outcome, what is wrong, remedy, link
 
 
+def _damaged(card: Scores) -> Fault | None:
+    lost = card.get("lost")
+    if lost is None or lost.value < DAMAGED:
+        return None
+    return (
+        IMAGES,
+        f"{percent(lost.value).lstrip('+')} of the images are noise to the base: its VAE can not render them.",
+        "Look through the images and remove what is damaged.",
+        "dataset:images",
+    )
+
+
 def _misfit(card: Scores) -> Fault | None:
     fit = card.get("captions")
-    if fit is None or not fit.clearly_below(MISFIT):
+    if fit is None or fit.clearly_above(
+        2 * MISFIT
+    ):  # in the base's eyes they fit; a broken adapter tells nothing apart
+        return None
+    if not (card.get("captions_after") or fit).clearly_below(MISFIT):
         return None
     names = f", {', '.join(card.suspects[:3])} first" if card.suspects else ""
     return (
         CAPTIONS,
-        "the captions do not say what the images show: in the base's eyes they fit them no better than another "
-        "image's captions.",
+        "the captions do not say what the images show: they fit them no better than another image's captions.",
         f"Check the captions{names}.",
+        "dataset:edit",
+    )
+
+
+def _unnamed(card: Scores) -> Fault | None:
+    different, likeness = card.get("different"), card.get("likeness")
+    if different is None or different.value >= ALIKE or likeness is None or not likeness.clearly_below(LITTLE):
+        return None
+    return (
+        CAPTIONS,
+        "all images have the same caption, and prompts that ask for something else give what the base gives.",
+        "Say in each caption what its image shows.",
         "dataset:edit",
     )
 
@@ -214,7 +254,9 @@ def _learned_by_heart(card: Scores) -> Fault | None:
     )
 
 
-_FAULTS: tuple[Callable[[Scores], Fault | None], ...] = (_misfit, _collapsed, _copied, _deaf, _learned_by_heart)
+_FAULTS: tuple[Callable[[Scores], Fault | None], ...] = (
+    _damaged, _misfit, _collapsed, _unnamed, _copied, _deaf, _learned_by_heart,
+)  # fmt: skip
 
 
 def fault_of(card: Scores) -> str:

@@ -67,6 +67,11 @@ def empty(folder: Path, seed: int) -> None:
         file.with_suffix(".txt").write_text("", "utf-8")
 
 
+def one_caption(folder: Path, seed: int) -> None:
+    for file in images_of(folder):
+        file.with_suffix(".txt").write_text("moody cat", "utf-8")
+
+
 def one_wrong(folder: Path, seed: int) -> None:
     files = images_of(folder)
     one, other = random.Random(seed).sample(files, 2)
@@ -114,13 +119,14 @@ PLANTS = (
     Plant("silhouette rate too low", "silhouette", (v.NOTHING,), COLD),
     Plant("pixel shuffled captions", "pixel", (v.CAPTIONS,), USUAL | SAME, shuffled),
     Plant("silhouette four, too long", "silhouette", (v.OVERFITTED, v.MEMORIZED), HOT_LONG, few),
-    Plant("pixel trigger on everything", "pixel", (v.COLLAPSED, v.CAPTIONS), USUAL | SAME, trigger_only),
+    Plant("pixel trigger on everything", "pixel", (v.COLLAPSED, v.ONE_CAPTION), USUAL | SAME, trigger_only),
     Plant("known already", "silhouette", (v.KNOWN,), {"training.steps": 40} | SAME | NO_WORD, by_the_base),
     Plant("pixel wrong captions", "pixel", (v.CAPTIONS,), USUAL | SAME, wrong),
     Plant("silhouette half corrupt", "silhouette", (v.IMAGES,), USUAL | SAME, half_corrupt),
     Plant("silhouette good", "silhouette", (v.LEARNED, v.PARTLY), USUAL, healthy=True),
     Plant("pixel good", "pixel", (v.LEARNED, v.PARTLY), USUAL, healthy=True),
     Plant("cat good", "moody-cat", (v.LEARNED, v.PARTLY), USUAL | CAT, healthy=True),
+    Plant("cat one caption", "moody-cat", (v.ONE_CAPTION,), USUAL | CAT, one_caption),
     Plant("pixel too short", "pixel", (v.UNFINISHED,), SHORT),
     Plant("pixel rate too high", "pixel", (v.BROKEN,), HOT),
     Plant("cat rate too high", "moody-cat", (v.BROKEN,), HOT | CAT),
@@ -128,7 +134,7 @@ PLANTS = (
     Plant("pixel four, too long", "pixel", (v.OVERFITTED, v.MEMORIZED), HOT_LONG, few),
     Plant("silhouette wrong captions", "silhouette", (v.CAPTIONS,), USUAL | SAME, wrong),
     Plant("silhouette shuffled captions", "silhouette", (v.CAPTIONS,), USUAL | SAME, shuffled),
-    Plant("silhouette empty captions", "silhouette", (v.COLLAPSED, v.CAPTIONS), USUAL | SAME | NO_WORD, empty),
+    Plant("silhouette empty captions", "silhouette", (v.COLLAPSED, v.ONE_CAPTION), USUAL | SAME | NO_WORD, empty),
     Plant("silhouette one mislabelled", "silhouette", (v.LEARNED, v.PARTLY), USUAL, one_wrong, healthy=True),
     Plant("pixel duplicates", "pixel", (v.LEARNED, v.PARTLY), USUAL, doubled, healthy=True),
 )

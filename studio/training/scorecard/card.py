@@ -18,8 +18,8 @@ from studio.training.memorization import LEAST, QUARTER
 from studio.training.previews import side_of
 from studio.training.scorecard.classifier import SHARES, caption_losses, margins, pairs_with_others
 from studio.training.scorecard.features import Encoder, Features, alike, scale_of, way
-from studio.training.scorecard.plan import DECODED, STRENGTHS, Size
-from studio.training.scorecard.probes import plain, probes_of
+from studio.training.scorecard.plan import LOOKED_AT, STRENGTHS, Size
+from studio.training.scorecard.probes import different, plain, probes_of
 from studio.training.scorecard.scores import Measure, Scores
 from studio.training.scorecard.sheet import contact_sheet
 
@@ -28,6 +28,7 @@ Measures = dict[str, Measure | None]
 LEVELS = (0.125, 0.375, 0.625, 0.875)  # of the noise schedule, for losses
 FEW = 4  # held-out images: of fewer, trained ones show the style as well
 HALF = 0.5  # of what varies in an image: the VAE renders less of noise
+UNTOLD = 0.25  # share of held-out images that would count as copies: more, and copies can't be told
 SUSPECT = 0.5  # of the base's own margin, below zero: the caption of an image is another one's
 
 
@@ -49,8 +50,7 @@ class _Base:
     margins_there: Tensor = field(default_factory=lambda: torch.zeros(0))  # of the dataset's images of these captions
     captions: Measure | None = None
     captions_seen: Measure | None = None
-    different: Measure | None = None
-    lost: Measure | None = None
+    of_set: Measures = field(default_factory=dict)  # different, lost
     suspects: tuple[str, ...] = ()
     losses: tuple[Tensor, Tensor] | None = None  # held-out and trained images
 
@@ -96,22 +96,23 @@ class Scorer:
         base = self._base = self._base or self._measure_base()
         self.set_strength(1.0)
         own = [n for n, probe in enumerate(self.probes) if probe.kind != "unrelated"]
-        without = [n for n in own if self.probes[n].plain != self.probes[n].prompt][: self.size.plain]
+        named = [n for n in own if self.probes[n].name]
+        without = [n for n in named if self.probes[n].plain != self.probes[n].prompt][: self.size.plain]
         now = [self._draw(probe.prompt, probe.seed) for probe in self.probes]
         bare = {n: self._draw(self.probes[n].plain, self.probes[n].seed) for n in without}
         measures: Measures = {}
-        self._likeness(measures, own, now, bare)
+        self._likeness(measures, named, now, bare)
         self._nearness(measures, own, now)
-        self._drift(measures, own, now)
+        self._drift(measures, now)
         losses = self._losses()
         measures["gap"] = self._gap(losses)
         measures["captions_after"] = self._captions_after()
         found = self._strengths(losses) if strengths else {}
         self.set_strength(0.0)
-        self._prompt_fit(measures, own, now)
+        self._prompt_fit(measures, now)
         self.set_strength(1.0)
         measures |= {"captions": base.captions, "captions_seen": base.captions_seen}
-        measures |= {"different": base.different, "lost": base.lost}
+        measures |= base.of_set
         self.drawn = now
         scores = Scores(
             step,
@@ -145,14 +146,14 @@ class Scorer:
         """Its own images of the probes, without the trigger, and what it makes of the captions."""
         self.set_strength(0.0)
         found = _Base([self._draw(probe.plain, probe.seed) for probe in self.probes])
-        own = [n for n, probe in enumerate(self.probes) if probe.kind != "unrelated"]
+        own = different(self.probes)
         found.margins = self._margins([found.images[n] for n in own], [self.probes[n].plain for n in own])
         known = {one.name: one for one in (*self.held_out, *self.trained)}
         named = [n for n in own if self.probes[n].name]
         found.margins_there = self._margins(
             [self._image(known[self.probes[n].name]) for n in named], [self.probes[n].plain for n in named]
         )
-        self._measure_set(found)
+        found.of_set = self._measure_set()
         usual = found.margins.mean().item() if len(found.margins) else 0.0
         checked = _every(self.trained, self.size.checked)
         if len(checked) > self.size.others and usual > 0:
@@ -172,15 +173,17 @@ class Scorer:
         self.set_strength(1.0)
         return found
 
-    def _measure_set(self, found: _Base) -> None:
+    def _measure_set(self) -> Measures:
         """different and lost."""
-        words = Counter(plain(one.caption, self.trigger) for one in self.trained)
+        found: Measures = {}
         if len(self.trained) > 2:
+            words = Counter(plain(one.caption, self.trigger) for one in self.trained)
             share = 1 - words.most_common(1)[0][1] / len(self.trained)
-            found.different = Measure(round(share, 4), 0.0, len(self.trained))
-        if checked := _every(self.trained, self.size.checked):
-            self.rows += DECODED * len(checked)
-            found.lost = _measure((self.features.lost([self._image(one) for one in checked]) > HALF).float())
+            found["different"] = Measure(round(share, 4), 0.0, len(self.trained))
+        if seen := [self._image(one) for one in _every(self.trained, LOOKED_AT * self.size.checked)]:
+            self.rows += len(seen) // 2
+            found["lost"] = _measure((self.features.lost(seen) > HALF).float())
+        return found
 
     def _image(self, one: Shown) -> Image.Image:
         if one.name not in self._shown:
@@ -236,16 +239,19 @@ class Scorer:
         assert self._base is not None
         seen, before = self.features.content([now[n] for n in own]), [self._base.images[n] for n in own]
         start = self.features.content(before)
-        names = {self.probes[n].name for n in own}
+        apart = different(self.probes)
+        names, rows = {self.probes[n].name for n in apart}, [own.index(n) for n in apart]
         known = [self._image(one) for one in (*self.held_out, *self.trained) if one.name in names]
-        if len(own) > 2:
-            among, error = alike(seen)
-            usual = max(alike(start)[0], alike(self.features.content(known))[0] if len(known) > 2 else -1.0)
+        if len(apart) > 2:
+            among, error = alike(seen[rows])
+            usual = max(alike(start[rows])[0], alike(self.features.content(known))[0] if len(known) > 2 else -1.0)
             room = max(1e-6, 1 - usual)
-            measures["collapse"] = Measure((among - usual) / room, error / room, len(own))
+            measures["collapse"] = Measure((among - usual) / room, error / room, len(apart))
         if len(self.trained) < 3:
             return
         trained, limit = self._trained_seen()
+        if limit > 1:
+            return
         near, before_near = (seen @ trained.T).max(1).values, (start @ trained.T).max(1).values
         flags = [float(is_memorized(one.item(), limit, other.item())) for one, other in zip(near, before_near)]
         measures["memorized"] = _measure(torch.tensor(flags))
@@ -253,7 +259,8 @@ class Scorer:
     def _trained_seen(self) -> tuple[Tensor, float]:
         """(the trained images and their mirror images where they are trained on, how near to one of them a copy is).
 
-        Images of one subject are near to each other and no copies, and held-out ones are none either.
+        Images of one subject are near to each other and no copies. Held-out ones are none either: where the features
+        take some for copies they can't tell, and the limit is above 1.
         """
         if self._seen is None:
             images = [self._image(one) for one in self.trained]
@@ -263,13 +270,14 @@ class Scorer:
                 rows = torch.cat([rows, self.features.content([ImageOps.mirror(image) for image in images])])
             if self.held_out:
                 others = self.features.content([self._image(one) for one in self.held_out[:16]])
-                limit = max(limit, torch.quantile((others @ rows.T).max(1).values, 0.9).item())
+                copies = ((others @ rows.T).max(1).values > limit).float().mean().item()
+                limit = 2.0 if copies > UNTOLD else limit
             self._seen = rows, limit
         return self._seen
 
-    def _drift(self, measures: Measures, own: list[int], now: list[Image.Image]) -> None:
+    def _drift(self, measures: Measures, now: list[Image.Image]) -> None:
         assert self._base is not None
-        places = [n for n in range(len(self.probes)) if n not in own]
+        places = [n for n, probe in enumerate(self.probes) if probe.kind == "unrelated"]
         if not places or len(self.probes) < 3:
             return
         start = self.features.content(self._base.images)
@@ -277,14 +285,15 @@ class Scorer:
         room = max(1e-6, 1 - alike(start)[0])
         measures["drift"] = _measure((1 - (seen * start[places]).sum(1)) / room)
 
-    def _prompt_fit(self, measures: Measures, own: list[int], now: list[Image.Image]) -> None:
+    def _prompt_fit(self, measures: Measures, now: list[Image.Image]) -> None:
         """By the base as a classifier, and by the image encoder where it reads texts.
 
         The base is less sure of images in a style that it does not know, also of the dataset's own: what is to be
         expected lies between its own images and those, as far as the adapter went.
         """
         assert self._base is not None
-        words, known = [self.probes[n].plain for n in own], {one.name: one for one in (*self.held_out, *self.trained)}
+        own, known = different(self.probes), {one.name: one for one in (*self.held_out, *self.trained)}
+        words = [self.probes[n].plain for n in own]
         likeness = measures.get("likeness")
         share = min(1.0, max(0.0, likeness.value)) if likeness else 0.0
 

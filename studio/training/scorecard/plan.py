@@ -11,6 +11,7 @@ from studio.training.config import RunConfig
 
 BACKWARD = 2  # a backward pass costs about two forward passes
 DECODED = 2  # rows that decoding and comparing an image count as
+LOOKED_AT = 4  # times `checked` images are looked at for noise, each small and half a row
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Size:
         """Rows of what is measured once a run, of the base alone."""
         judged = 2 * (self.held_out + self.trained) + self.checked
         images = self.held_out + self.trained + self.unrelated
-        return images * self.drawn(guidance) + self._losses() + self._judged(judged) + DECODED * self.checked
+        return images * self.drawn(guidance) + self._losses() + self._judged(judged) + LOOKED_AT * self.checked // 2
 
     def each(self, guidance: bool = True) -> int:
         """Rows of each scorecard."""

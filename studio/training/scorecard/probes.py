@@ -38,8 +38,8 @@ def probes_of(
     """held_out, trained: (name, caption as trained on). counts: how many of held-out, trained and unrelated prompts.
 
     Where fewer captions are held out than asked for, trained ones take their place: their kind says so. Where nearly
-    all are the same, unrelated prompts with the trigger in front do. The choice depends on the captions alone, so that
-    two runs on a dataset are measured by the same images.
+    all are the same, each is drawn for several images, and unrelated prompts with the trigger in front are added. The
+    choice depends on the captions alone, so that two runs on a dataset are measured by the same images.
     """
     found: list[Probe] = []
     spare = _spread(trained, counts[0] + counts[1])
@@ -47,19 +47,24 @@ def probes_of(
     chosen = [("held-out", *row) for row in own]
     fill = counts[0] - len(chosen)
     chosen += [("trained", *row) for row in spare[: counts[1] + fill]]
-    seen: set[str] = set()
+    first = {caption: name for _, name, caption in reversed(chosen)}
+    if len(first) >= FEW:  # the same caption twice shows nothing of prompts
+        chosen = [row for row in chosen if first[row[2]] == row[1]]
     for kind, name, caption in chosen:
-        if caption not in seen:  # the same caption twice shows nothing of prompts
-            seen.add(caption)
-            found.append(Probe(kind, _escaped(caption), _escaped(plain(caption, trigger)), SEED + len(found), name))
+        found.append(Probe(kind, _escaped(caption), _escaped(plain(caption, trigger)), SEED + len(found), name))
     others = unrelated_prompts(unrelated, [caption for _, caption in (*held_out, *trained)], trigger)
-    if len(found) < FEW:
-        for prompt in others[: counts[0] + counts[1] - len(found)]:
-            asked = f"{trigger.strip()}, {prompt}" if trigger.strip() else prompt
-            found.append(Probe("asked", asked, prompt, SEED + len(found)))
+    for prompt in others[:FEW] if len(first) < FEW else ():
+        asked = f"{trigger.strip()}, {prompt}" if trigger.strip() else prompt
+        found.append(Probe("asked", asked, prompt, SEED + len(found)))
     for prompt in others[: counts[2]]:
         found.append(Probe("unrelated", prompt, prompt, SEED + 500 + len(found)))
     return found
+
+
+def different(probes: Sequence[Probe]) -> list[int]:
+    """Places of the probes that are not unrelated, one of each prompt."""
+    first = {probe.plain: n for n, probe in reversed(list(enumerate(probes))) if probe.kind != "unrelated"}
+    return sorted(first.values())
 
 
 def plain(caption: str, trigger: str) -> str:

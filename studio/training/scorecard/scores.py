@@ -37,7 +37,7 @@ MEASURES: dict[str, tuple[str, str]] = {  # name: (title, what it says)
     "memorized": (
         "Memorized",
         "Share of the images that have at most a quarter of the distance to a trained image that those have to "
-        "each other, and are nearer to it than held-out images are.",
+        "each other; not measured where held-out images are that near as well.",
     ),
     "trigger": ("Trigger", "Likeness with the trigger word less that without it."),
     "gap": (

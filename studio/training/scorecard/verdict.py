@@ -13,10 +13,11 @@ from studio.training.scorecard.scores import Scores
 
 LEARNED, PARTLY, UNFINISHED, OVERFITTED = "learned", "partly learned", "unfinished", "over-fitted"
 NOTHING, KNOWN, BROKEN, COLLAPSED = "nothing learned", "known already", "broken", "collapsed"
-MEMORIZED, CAPTIONS, IMAGES, DRIFTED, UNKNOWN = "memorized", "captions", "images", "drifted", "not measured"
+MEMORIZED, CAPTIONS, IMAGES, ONE_CAPTION = "memorized", "captions", "images", "one caption"
+DRIFTED, UNKNOWN = "drifted", "not measured"
 UNUSABLE = (NOTHING, KNOWN, BROKEN, COLLAPSED, MEMORIZED, CAPTIONS, IMAGES)
-OUTCOMES = (LEARNED, PARTLY, UNFINISHED, OVERFITTED, DRIFTED, *UNUSABLE, UNKNOWN)
-USABLE = (LEARNED, PARTLY, UNFINISHED, OVERFITTED, DRIFTED)
+USABLE = (LEARNED, PARTLY, UNFINISHED, OVERFITTED, DRIFTED, ONE_CAPTION)
+OUTCOMES = (*USABLE, *UNUSABLE, UNKNOWN)
 
 SMALL = 0.01  # of the base's loss: less is no change
 RUINED = 0.05  # of the base's loss: the last validation is so much worse
@@ -27,7 +28,7 @@ FALLING = 0.25  # of the whole gain, in the last third of the run: more is unfin
 NO_ROOM = 0.4  # see "room" of MEASURES
 KNOWN_GAIN = 0.15  # of the base's loss: what is gained by images that the base draws already
 MISFIT = 0.05  # of the base's own caption margin: below, the captions do not say what the images show
-ALIKE = 0.1  # share of captions that differ: below, prompts and images were not tied to each other
+ALIKE = 0.1  # share of captions that differ: below, no word was tied to what changes from image to image
 DAMAGED = 0.2  # share of images that are noise
 UNHEARD = -0.6  # of the base's prompt fit: below, prompts are hardly followed
 SAME = 0.35  # collapse
@@ -121,6 +122,10 @@ _KNOWN = Verdict(
 )  # fmt: skip
 
 
+def _has_one_caption(card: Scores) -> bool:
+    return card.get("different") is not None and card.value("different") < ALIKE
+
+
 def _has_no_room(card: Scores) -> bool:
     return card.get("room") is not None and card.value("room") < NO_ROOM
 
@@ -176,8 +181,8 @@ def _damaged(card: Scores) -> Fault | None:
 
 def _misfit(card: Scores) -> Fault | None:
     fit = card.get("captions")
-    if fit is None or fit.clearly_above(
-        2 * MISFIT
+    if (
+        _has_one_caption(card) or fit is None or fit.clearly_above(2 * MISFIT)
     ):  # in the base's eyes they fit; a broken adapter tells nothing apart
         return None
     if not (card.get("captions_after") or fit).clearly_below(MISFIT):
@@ -187,18 +192,6 @@ def _misfit(card: Scores) -> Fault | None:
         CAPTIONS,
         "the captions do not say what the images show: they fit them no better than another image's captions.",
         f"Check the captions{names}.",
-        "dataset:edit",
-    )
-
-
-def _unnamed(card: Scores) -> Fault | None:
-    different, likeness = card.get("different"), card.get("likeness")
-    if different is None or different.value >= ALIKE or likeness is None or not likeness.clearly_below(LITTLE):
-        return None
-    return (
-        CAPTIONS,
-        "all images have the same caption, and prompts that ask for something else give what the base gives.",
-        "Say in each caption what its image shows.",
         "dataset:edit",
     )
 
@@ -255,7 +248,7 @@ def _learned_by_heart(card: Scores) -> Fault | None:
 
 
 _FAULTS: tuple[Callable[[Scores], Fault | None], ...] = (
-    _damaged, _misfit, _collapsed, _unnamed, _copied, _deaf, _learned_by_heart,
+    _damaged, _misfit, _collapsed, _copied, _deaf, _learned_by_heart,
 )  # fmt: skip
 
 
@@ -313,6 +306,14 @@ def _usable(measured: Sequence[Loss], best: Loss | None, card: Scores | None, st
             DRIFTED, step, strength,
             f"{take} It changes unrelated prompts as well ({percent(drift.value)} drift).",
             "Regularization images, or a lower strength.", "data.regularisation",
+        )  # fmt: skip
+    if card and _has_one_caption(card):
+        return Verdict(
+            ONE_CAPTION, step, strength,
+            f"{take} All images have the same caption: it brings what they share, and prompts that say more get no more "
+            "of them.",
+            "For a style, say in each caption what its image shows; for one person or thing, what changes.",
+            "dataset:edit",
         )  # fmt: skip
     if _unfinished(measured, best, card):
         return Verdict(

@@ -1,4 +1,4 @@
-"""Does the verdict name what is wrong with a run? python -m tests.benchmarks.verdicts [--seeds 2] [--only NAME]
+"""Does the verdict name what is wrong with a run? python -m tests.benchmarks.verdicts [--seeds 0 1] [--only NAME]
 
 Trains planted runs (`planted_runs.PLANTS`) on the starter, one after the other, scores their best and their last
 checkpoint, and keeps losses, scores and what the independent judge (assets/starter/recipe/judge.py, no part of the
@@ -39,7 +39,7 @@ RESULTS = Path(__file__).parent / "results" / "verdicts"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", default="", help="plants whose name has this in it")
     parser.add_argument("--folder", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="only print the verdicts of what is there")
@@ -47,7 +47,7 @@ def main() -> None:
     sys.path.insert(0, str(RECIPE))
     if not given.table:
         for plant in PLANTS:
-            for seed in range(given.seeds):
+            for seed in given.seeds:
                 if given.only in plant.name:
                     try:
                         planted(plant, seed, given.folder)

@@ -36,6 +36,13 @@ GOOD = losses(-0.2, -0.28, -0.3, -0.3)
         (GOOD, {"memorized": 0.8}, v.MEMORIZED),
         (GOOD, {"gap": 0.6}, v.MEMORIZED),
         (GOOD, {"captions": -0.1}, v.CAPTIONS),
+        (GOOD, {"captions": 0.06, "captions_after": 0.0}, v.CAPTIONS),
+        (GOOD, {"captions": 0.06, "captions_after": 0.4}, v.LEARNED),  # a style that the base can't read
+        (GOOD, {"captions": 0.5, "captions_after": 0.0}, v.LEARNED),
+        (GOOD, {"captions": 0.0, "different": 0.0}, v.ONE_CAPTION),
+        (GOOD, {"lost": 0.3}, v.IMAGES),
+        (losses(-0.05, -0.08), {"room": 0.1}, v.KNOWN),
+        (losses(-0.001, -0.002), {"likeness": 0.0, "room": 2.0}, v.NOTHING),
         (GOOD, {"prompt": -0.95}, v.BROKEN),
         (GOOD, {"drift": 1.2}, v.DRIFTED),
     ],
@@ -46,6 +53,11 @@ def test_what_is_wrong_with_a_run_is_named(curve, changes, outcome):
     assert found.outcome == outcome and found.usable == (outcome in v.USABLE)
     assert found.sentence.endswith(".") and (outcome == v.LEARNED or (found.remedy and found.link))
     assert found.checkpoint == (best.step if found.usable else 0)
+
+
+def test_a_loss_that_soon_shows_is_too_short_and_one_that_does_not_is_nothing():
+    soon = verdict_of(Evidence(losses(-0.003, -0.007), [card(100, likeness=0.0, room=2.0)]))
+    assert soon.outcome == v.UNFINISHED and "Too short" in soon.sentence
 
 
 def test_a_sound_checkpoint_is_taken_where_the_best_one_is_not():

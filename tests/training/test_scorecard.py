@@ -2,14 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from studio.training import config_from, read_run, train
 from studio.training.events import Judged, Scored, Step, from_dict, to_dict
 from studio.training.scorecard.of_run import from_event
 from studio.training.scorecard.plan import NOISES, SIZES, plan_of
+from studio.training.scorecard.probes import different, probes_of
 from studio.workspace import ASSETS
 from tests import tiers
 from tests.basemodels import tiny
@@ -106,7 +109,28 @@ def test_every_measure_needs_nothing_but_the_base(tmp_path, name):
     config = config_from({"base": line, "data.folder": "-", "data.trigger": "zsk"})
     scorer = Scorer(base, config, shown[:4], shown[4:10], ["fish"], lambda s: setattr(adapter, "strength", s), size)
     scores, sheet = scorer.score(1)
-    assert {"likeness", "trigger", "collapse", "memorized", "drift", "gap", "room"} <= set(scores.measures)
+    measured = {"likeness", "trigger", "collapse", "memorized", "drift", "gap", "room", "different", "lost"}
+    assert measured <= set(scores.measures) and scores.value("different") == pytest.approx(5 / 6, abs=1e-4)
     assert not scores.encoder and scores.rows <= size.once() + size.each() + size.strengths()
     assert scores.measures["drift"].value == pytest.approx(0, abs=1e-5)  # a fresh adapter changes nothing
     assert list(scores.strengths.values()) == pytest.approx([1.0] * 4) and sheet.height > sheet.width
+
+
+def test_noise_is_told_from_images_by_the_vae():
+    from studio.basemodels import load_base
+    from studio.training.scorecard.features import Features
+
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8))
+    drawn = [Image.open(file) for file in sorted((ASSETS / "datasets" / "silhouette").glob("*.png"))[:3]]
+    lost = Features(load_base("starter")).lost([*drawn, Image.new("RGB", (64, 64), "red"), noise])
+    assert (lost[:-1] < 0.1).all() and lost[-1] > 0.8
+
+
+def test_where_all_captions_are_the_same_other_prompts_are_asked_with_the_trigger():
+    images = [(f"{n}.png", "zsk") for n in range(5)]
+    found = probes_of(images[:2], images[2:], ["fish", "house"], "zsk", (2, 1, 1))
+    assert [one.prompt for one in found if one.kind in ("held-out", "trained")] == ["zsk"] * 3
+    assert "zsk, fish" in [one.prompt for one in found if one.kind == "asked"]
+    assert [found[n].plain for n in different(found)][:2] == ["", "fish"]
+    own = probes_of([("a", "zsk, cat"), ("b", "zsk, dog")], [("c", "zsk, cow")], ["fish"], "zsk", (2, 1, 1))
+    assert "asked" not in [one.kind for one in own]

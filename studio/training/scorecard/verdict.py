@@ -1,6 +1,6 @@
 """One verdict on a run: from its held-out losses and the scorecards of its checkpoints. Pure; no torch here.
 
-The thresholds are first guesses by four planted runs; most of those that would judge them were not made yet:
+The thresholds are set on runs whose outcome is known, and judged on others: `python -m tests.benchmarks.verdicts`,
 docs/scorecard.md.
 """
 
@@ -310,8 +310,7 @@ def _usable(measured: Sequence[Loss], best: Loss | None, card: Scores | None, st
     if card and _has_one_caption(card):
         return Verdict(
             ONE_CAPTION, step, strength,
-            f"{take} All images have the same caption: it brings what they share, and prompts that say more get no more "
-            "of them.",
+            f"{take} All images have the same caption: it brings what they share, and no word can ask for the rest.",
             "For a style, say in each caption what its image shows; for one person or thing, what changes.",
             "dataset:edit",
         )  # fmt: skip

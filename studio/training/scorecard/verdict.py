@@ -181,11 +181,10 @@ def _damaged(card: Scores) -> Fault | None:
 
 def _misfit(card: Scores) -> Fault | None:
     fit = card.get("captions")
-    if (
-        _has_one_caption(card) or fit is None or fit.clearly_above(2 * MISFIT)
-    ):  # in the base's eyes they fit; a broken adapter tells nothing apart
+    if _has_one_caption(card) or fit is None:
         return None
-    if not (card.get("captions_after") or fit).clearly_below(MISFIT):
+    # Where they fit in the base's eyes, an adapter that can't tell them apart is broken, and they are not.
+    if fit.clearly_above(2 * MISFIT) or not (card.get("captions_after") or fit).clearly_below(MISFIT):
         return None
     names = f", {', '.join(card.suspects[:3])} first" if card.suspects else ""
     return (

@@ -319,9 +319,13 @@ class Scorer:
         """By the base with the adapter as a classifier: of captions that say nothing it learns to tell nothing."""
         assert self._base is not None
         usual = self._base.margins.mean().item() if len(self._base.margins) else 0.0
-        some = self.held_out if len(self.held_out) > self.size.others else self.trained
-        some = _every(some, self.size.losses)
-        if not self.size.checked or len({one.caption for one in some}) <= self.size.others or usual <= 0:
+        if not self.size.checked or usual <= 0:
+            return None
+        held_out, trained = (
+            list({one.caption: one for one in some}.values()) for some in (self.held_out, self.trained)
+        )
+        some = _every(held_out if len(held_out) > self.size.others else trained, self.size.losses)
+        if len(some) <= self.size.others:
             return None
         return _measure(self._margins([self._image(one) for one in some], [one.caption for one in some]) / usual)
 

@@ -1,4 +1,4 @@
-"""Does the verdict name what is wrong with a run? python -m tests.benchmarks.verdicts [--seeds 0 1] [--only NAME]
+"""Does the verdict name what is wrong with a run? python -m tests.benchmarks.verdicts [--seeds 0 1]
 
 Trains planted runs (`planted_runs.PLANTS`) on the starter, one after the other, scores their best and their last
 checkpoint, and keeps losses, scores and what the independent judge (assets/starter/recipe/judge.py, no part of the
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image, ImageDraw
 
 from studio.adapters import attach_file, read_adapter
 from studio.basemodels import load_base
@@ -28,6 +29,7 @@ from studio.training.scorecard.card import Scorer
 from studio.training.scorecard.on_demand import shown_of
 from studio.training.scorecard.plan import SIZES
 from studio.training.scorecard.scores import Measure, Scores
+from studio.training.scorecard.sheet import LABEL, SIDE
 from studio.training.scorecard.verdict import Evidence, Loss, verdict_of
 from studio.training.selection import split
 from studio.workspace import ASSETS, Workspace
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="plants whose name has this in it")
     parser.add_argument("--folder", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="only print the verdicts of what is there")
+    parser.add_argument("--sheets", type=Path, help="what the runs of the last seed drew, as one image in this file")
     given = parser.parse_args()
     sys.path.insert(0, str(RECIPE))
     if not given.table:
@@ -54,6 +57,8 @@ def main() -> None:
                     except StudioError as error:  # a run that fails by itself needs no verdict; the others go on
                         print(f"{plant.name}, seed {seed}: {error}", flush=True)
     print(table(given.folder))
+    if given.sheets:
+        sheets(given.folder, max(given.seeds)).save(given.sheets, quality=80)
 
 
 def planted(plant: Plant, seed: int, results: Path) -> None:
@@ -216,6 +221,24 @@ def table(results: Path) -> str:
                 "within 2 % of the lowest held-out loss."
             )
     return "\n".join(lines)
+
+
+def sheets(results: Path, seed: int, across: int = 4, shown: int = 3) -> Image.Image:
+    """Of each run the dataset's image, the base's and the adapter's for the first prompts of its last scorecard."""
+    tall, wide = LABEL + shown * (SIDE + LABEL), 3 * SIDE
+    tiles = []
+    for file in sorted(results.glob(f"*-{seed}.json")):
+        sheet = Image.open(max((results / "work" / file.stem).glob("*.png"), key=lambda path: int(path.stem)))
+        tile = Image.new("RGB", (wide + 8, tall + LABEL), "white")
+        tile.paste(sheet.crop((0, 0, wide, min(tall, sheet.height))), (0, LABEL))
+        said = verdict_of(evidence_of(json.loads(file.read_text("utf-8"))))
+        ImageDraw.Draw(tile).text((4, 2), f"{file.stem.replace('-', ' ')[:-2]}: {said.outcome}", fill="black")
+        tiles.append(tile)
+    rows = -(-len(tiles) // across)
+    canvas = Image.new("RGB", (across * (wide + 8), rows * (tall + LABEL + 8)), "white")
+    for n, tile in enumerate(tiles):
+        canvas.paste(tile, (n % across * (wide + 8), n // across * (tall + LABEL + 8)))
+    return canvas.resize((canvas.width // 2, canvas.height // 2), Image.Resampling.LANCZOS)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,21 @@ def without_adapters(page) -> None:
             expect(page.locator(f"#adapter-{row}")).to_be_hidden()
 
 
+def test_a_newcomer_takes_an_example_and_generates_by_keyboard(kept_page):
+    page = kept_page
+    open_generate(page, "")
+    page.locator("#examples button").first.click()
+    expect(page.locator("#prompt textarea")).not_to_have_value("")
+    prompt = page.locator("#prompt textarea").input_value()
+    clicks.fill(page, "prompt", f"{prompt}, lighthouse")
+    expect(page.locator("#unknown-words")).to_contain_text("lighthouse: the starter does not know this word")
+    clicks.fill(page, "gen-steps", "2")
+    page.locator("#prompt textarea").press("Control+Enter")
+    expect(page.locator("#image img:not(.draft)")).to_be_visible(timeout=clicks.FIRST_LOAD)
+    expect(page.locator("#seed input")).not_to_have_value("0")  # a new seed, shown where the next one can be kept
+    expect(page.locator("#examples")).to_be_hidden()
+
+
 def test_clicks_wait_in_line_and_stop_ends_them_all(kept_page, home):
     page = kept_page
     open_generate(page)
@@ -62,7 +77,7 @@ def test_clicks_wait_in_line_and_stop_ends_them_all(kept_page, home):
         clicks.fill(page, "seed", seed)
         page.keyboard.press("Control+Enter")
     line = page.locator("#recipe")
-    expect(line).to_contain_text("more queued", timeout=clicks.FIRST_LOAD)
+    expect(line).to_contain_text("2 more queued", timeout=clicks.FIRST_LOAD)
     expect(page.locator("#image img.draft")).to_be_visible()  # what is coming, while it comes
     expect(page.locator("#go")).to_be_hidden()
     page.locator("#stop-drawing").click()
@@ -158,20 +173,6 @@ def test_a_hole_is_painted_and_only_it_is_drawn_anew(kept_page, home):
     again = max((home / "workspace/outputs").glob("*-5*.png"), key=lambda path: path.stat().st_mtime)
     assert again != drawn
     assert ImageChops.difference(Image.open(again).convert("RGB"), Image.open(drawn).convert("RGB")).getbbox() is None
-
-
-def test_a_newcomer_takes_an_example_and_generates_by_keyboard(page):
-    open_generate(page, "")
-    page.locator("#examples button").first.click()
-    expect(page.locator("#prompt textarea")).not_to_have_value("")
-    prompt = page.locator("#prompt textarea").input_value()
-    clicks.fill(page, "prompt", f"{prompt}, lighthouse")
-    expect(page.locator("#unknown-words")).to_contain_text("lighthouse: the starter does not know this word")
-    clicks.fill(page, "gen-steps", "2")
-    page.locator("#prompt textarea").press("Control+Enter")
-    expect(page.locator("#image img:not(.draft)")).to_be_visible(timeout=clicks.FIRST_LOAD)
-    expect(page.locator("#seed input")).not_to_have_value("0")  # a new seed, shown where the next one can be kept
-    expect(page.locator("#examples")).to_be_hidden()
 
 
 @pytest.mark.full

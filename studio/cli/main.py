@@ -14,7 +14,17 @@ import typer
 from typer.exceptions import Exit, TyperException
 
 from studio import __version__
-from studio.cli import adapters, base_models, captioning, checkpoints, generation, operations, reruns, training
+from studio.cli import (
+    adapters,
+    base_models,
+    captioning,
+    checkpoints,
+    generation,
+    operations,
+    planning,
+    reruns,
+    training,
+)
 from studio.cli.terminal import DONE, INTERRUPTED, USER, WorkspaceOption, say, workspace_folder
 from studio.errors import user_message
 
@@ -52,6 +62,7 @@ def make_app() -> typer.Typer:
         help="LoRA Studio on the command line.",
     )
     app.command("train")(training.command())
+    app.command("plan")(planning.plan)
     app.command("reproduce")(reruns.reproduce)
     app.command("generate")(generation.command())
     app.command("caption")(captioning.caption)

@@ -30,6 +30,8 @@ WITHOUT = {
     "start_training": "the command train, which shows the run",
     "check_rerun": "reproduce --dry-run",
     "reproduce_run": "the command reproduce, which shows the run",
+    "plan_training": "the command plan takes folders of this machine",
+    "planned_training": "the command plan prints it",
     "check_settings": "train --dry-run",
     "check_report": "train --dry-run prints it",
     "stop_training": "Ctrl-C, in the terminal where it runs",

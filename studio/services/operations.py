@@ -138,6 +138,7 @@ def all_operations() -> dict[str, Operation]:
         grids,
         influence,
         masks,
+        planning,
         preview_lines,
         publishing,
         reruns,

@@ -94,6 +94,8 @@ class RunConfig(Section):
             self._is_slider()
         if self.validation.stop and not self.validation.every:
             raise ValueError("validation.stop needs validations: set validation.every above 0")
+        if self.validation.until_verdict and not (self.validation.every and self.validation.scorecard):
+            raise ValueError("validation.until_verdict needs validation.every and validation.scorecard above 0")
         return self
 
     def _is_slider(self) -> None:

@@ -326,6 +326,11 @@ class ValidationConfig(Section):
     stop: bool = Field(
         False, description="Early stopping: stop when the held-out loss keeps rising; the best is kept anyway."
     )
+    until_verdict: bool = Field(
+        False,
+        description="Until it is right: stop when a scorecard says learned and the next one is no better; "
+        "training.steps is the most.",
+    )
     scorecard: float = Field(
         0.1,
         ge=0,

@@ -186,6 +186,7 @@ NOT_OF_A_SLIDER = (
     *(f"training.{key}" for key in ("loss", "min_snr_gamma", "debiased_estimation", "input_perturbation")),
     *(f"data.{key}" for key in ("trigger", "shuffle_tags", "masks", "regularisation")),
     "validation.stop",
+    "validation.until_verdict",
 )
 
 

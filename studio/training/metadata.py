@@ -23,10 +23,11 @@ def adapter_metadata(
     held_out: tuple[float, float] | None,
     weights: str,
     verdict: Verdict | None = None,
+    ended: str = "",
 ) -> dict[str, str]:
     """held_out: the loss on the held-out images with this adapter and with the base alone. weights: the base's hash.
 
-    verdict: on the run, in the file that it keeps.
+    verdict: on the run, in the file that it keeps. ended: why the run ended before its last step by itself.
     """
     data, training = config.data, config.training
     parts: dict[str, list[tuple[Item, DataConfig]]] = {}  # by kohya's folders, where there are some
@@ -63,6 +64,7 @@ def adapter_metadata(
         "ss_batch_size_per_device": str(training.batch_size),
         "ss_seed": str(training.seed),
         "ss_clip_skip": str(data.clip_skip) if data.clip_skip > 1 else "",
+        "studio.ended": ended,
         "ss_max_token_length": str(data.max_token_length or ""),
     }
     if config.slider.positive:

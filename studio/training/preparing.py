@@ -67,5 +67,6 @@ def prepare(
     warnings += about_masks(learn + prior, config.data)
     if not held_out and config.validation.every:
         warnings.append("No images are held out: add some, and the run can say whether it learns or memorizes.")
-        warnings += ["validation.stop has no effect: it needs images held out."] if config.validation.stop else []
+        idle = [key for key in ("stop", "until_verdict") if getattr(config.validation, key)]
+        warnings += [f"validation.{key} has no effect: it needs images held out." for key in idle]
     return learn + prior, held_out, warnings

@@ -129,6 +129,7 @@ GROUPS = (
             "validation.fraction": "Validation fraction",
             "validation.scorecard": "Scorecard budget",
             "validation.stop": "Stop when overfitting",
+            "validation.until_verdict": "Until it is right",
         },
     ),
     Group(

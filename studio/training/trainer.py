@@ -26,6 +26,7 @@ from studio.training.class_images import drawn
 from studio.training.config import RunConfig, config_from_toml
 from studio.training.difficulty import Difficulty
 from studio.training.distributed import Distributed
+from studio.training.ending import Measured, ending
 from studio.training.events import (
     Checkpoint,
     Event,
@@ -150,6 +151,7 @@ class _Run:
         self.held: Validator | None = None
         self.scoring: RunScorer | None = None
         self.verdict: Verdict | None = None
+        self.ended = ""  # why it ends before its last step by itself
         self.measured_elsewhere = False  # whether the checkpoint's held-out losses are of other images
         self.leaving = ExitStack()  # takes the adapters off the base, which others may use
         self.begun = max((int(f.name) for f in checkpoints.every(folder)), default=0)
@@ -172,9 +174,8 @@ class _Run:
             return
         config, chosen = ready
         self.config = config
-        examples, held_out, warnings = yield from prepare(
-            config, chosen, base, cache, self.distributed, self.stop, self.begun
-        )
+        prepared = prepare(config, chosen, base, cache, self.distributed, self.stop, self.begun)
+        examples, held_out, warnings = yield from prepared
         if self.stop.is_set() and not examples:
             yield Stopped(self.begun, "Stopped while the images were being encoded; what is done is kept.")
             return
@@ -257,7 +258,8 @@ class _Run:
                 continue
             if validate:
                 yield from self._validate(step)
-                stop = stop or self._has_turned()
+                self.ended = self.distributed.broadcast(self._ending())
+                stop = stop or bool(self.ended)
             if preview:
                 yield from self._preview(step, sample)
                 self.sample.clear()
@@ -358,10 +360,9 @@ class _Run:
             self.best = None
         yield from self._validate(step)
 
-    def _has_turned(self) -> bool:
-        """Whether the run is to stop by itself."""
-        verdicts = self.held.verdicts if self.held else []
-        return self.config.validation.stop and verdicts[-2:] == [verdict.OVERFITTING] * 2
+    def _ending(self) -> str:
+        verdicts, scores = self.held.verdicts if self.held else [], self.scoring.scores if self.scoring else []
+        return ending(self.config, Measured(verdicts, read_run_folder(self.folder).validations, scores))
 
     def _preview(self, step: int, asked: bool = False) -> Iterator[Event]:
         if not (self.config.preview.every or asked) or not self.distributed.is_main:
@@ -405,17 +406,16 @@ class _Run:
     def _conclude(self, step: int) -> Iterator[Event]:
         """Write the result, prove it, and say how it went."""
         yield from self._judge(step)
-        kept = self._save_result(step)
-        stopped = step < self.config.training.steps
+        kept, stopped = self._save_result(step), step < self.config.training.steps
         message = result_line(kept, step, self.best, self.held, self.verdict)
-        by_itself = stopped and not self.stop.is_set() and self._has_turned()
+        by_itself = stopped and not self.stop.is_set() and bool(self.ended)
         if self.distributed.is_main:
             if not stopped or by_itself:
                 yield try_export_check(step, self.config, self.train_step, self.precision, self.folder)
             if self.verdict and self.scoring:
                 yield judged_event(step, self.verdict, self.scoring.seconds / max(1e-3, self.clock.total))
             if by_itself:
-                yield Finished(step, kept, f"Stopped at step {step}, since the held-out loss rose. {message}")
+                yield Finished(step, kept, f"Stopped at step {step}, {self.ended}. {message}")
             elif stopped:
                 yield Stopped(step, f"Stopped at step {step}; it can go on from there. {message}")
             else:
@@ -452,7 +452,7 @@ class _Run:
         losses = (best["loss"], best["base_loss"]) if best else None
         resolution = self.config.data.resolution or self.base.resolution
         verdict = self.verdict if best else None
-        return adapter_metadata(self.config, self.chosen, resolution, step, losses, self.weights, verdict)
+        return adapter_metadata(self.config, self.chosen, resolution, step, losses, self.weights, verdict, self.ended)
 
     def _setup(self, examples: list[Example]) -> str:
         besides = " ".join([*self.train_step.facts, *([self.scoring.line()] if self.scoring else [])])

@@ -63,7 +63,12 @@ class RunScorer:
             return f"No scorecards: {share} is too little for one; score the run when it has ended."
         size, at = self.plan.size, [f"{step:,}" for step in self.plan.moments]
         images = pluralize(size.held_out + size.trained + size.unrelated, "prompt")
-        return f"Scorecards of {images} at {', '.join([*(f'step {one}' for one in at), 'the end'])}, in {share}."
+        line = f"Scorecards of {images} at {', '.join([*(f'step {one}' for one in at), 'the end'])}, in {share}."
+        if not self.config.validation.until_verdict:
+            return line
+        if len(at) < 2:
+            return f"{line} Too few for validation.until_verdict: give them more with validation.scorecard."
+        return f"{line} The run ends when one says learned and the next is no better."
 
     def due(self, step: int) -> bool:
         return self.plan.size is not None and step in self.plan.moments

@@ -4,6 +4,7 @@ The unit is a row: one image through the denoiser once. A budget in rows gives t
 that a run is repeated exactly; a budget in seconds would not. The seconds it took are measured and reported.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,6 +77,7 @@ SIZES = (
     Size(3, 0, 0, 0, 8, 2, 0, 1),
 )
 MOST = 6  # scorecards a run
+UNTIL = 3  # scorecards before its end of a run that ends by the verdict, where they fit
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,17 @@ def budget_of(config: RunConfig) -> int:
 def plan_of(config: RunConfig, pixels: float = 1.0) -> Plan:
     """The largest scorecards that fit, at the end and, where there is room, at validations before it.
 
-    pixels: of an image that is drawn, over those of one that is trained on.
+    pixels: of an image that is drawn, over those of one that is trained on. A run that ends by the verdict has smaller
+    ones rather than fewer than UNTIL before its end.
     """
     budget = budget_of(config)
     guidance = config.preview.guidance > 1
-    for size in SIZES:
-        last = pixels * (size.once(guidance) + size.each(guidance) + size.strengths())
-        if last <= budget:
-            more = min(MOST - 1, int((budget - last) / (pixels * size.each(guidance))))
-            return Plan(size, moments(config.training.steps, config.validation.every, more), budget)
+    for least in (UNTIL, 0) if config.validation.until_verdict else (0,):
+        for size in SIZES:
+            room = budget - pixels * (size.once(guidance) + size.each(guidance) + size.strengths())
+            more = min(MOST - 1, math.floor(room / (pixels * size.each(guidance))))
+            if more >= least:
+                return Plan(size, moments(config.training.steps, config.validation.every, more), budget)
     return Plan(None, (), budget)
 
 

@@ -7,7 +7,7 @@ from studio.services import run_queue, runs
 from studio.services.jobs import latest, running
 from studio.web.components.context import PageContext
 from studio.web.components.fields import QUIET
-from studio.web.train import all_runs, controls, form, run_view
+from studio.web.train import all_runs, controls, form, planning, run_view
 from studio.web.train.all_runs import queue_update
 from studio.web.train.context import TrainContext
 
@@ -48,6 +48,7 @@ class TrainTab:
             with gr.Column(scale=4, min_width=300, elem_id="train-form"):
                 self.form = form.build(context)
                 self.dataset = self.form.dataset
+                planning.build(context)
                 self.controls = controls.build(context)
             with gr.Column(scale=9, min_width=320), gr.Tabs(elem_id="train-tabs") as self.tabs:
                 self.view = run_view.build(context)

@@ -11,7 +11,7 @@ from studio.text import pluralize
 from studio.workspace import Workspace
 
 MANY = 40  # adapters of one drop; more are left, and said
-LONGEST = 1_000_000  # bytes of a run.toml
+LONGEST = 200_000  # bytes of a run.toml
 CAPTIONS = (".txt", ".caption", ".json", ".jsonl", ".csv")  # beside images
 
 
@@ -95,8 +95,6 @@ def dropped_settings(workspace: Workspace, path: Path) -> tuple[dict[str, Any], 
     """(settings for the Train form, lines on what was translated) of a run.toml from anywhere. Raises ConfigError."""
     if path.stat().st_size > LONGEST:
         raise ConfigError(f"{path.name[:80]} is too long for settings: drop the run.toml of a run.")
-    if not workspace.allows.folders and "dataset_config" in path.read_text("utf-8", "replace"):
-        raise ConfigError(f"{path.name[:80]} names a dataset_config on another machine: leave that line out.")
     return runs.settings_from_file(workspace, path)
 
 

@@ -376,7 +376,8 @@ def settings_from_file(workspace: Workspace, path: Path) -> tuple[dict[str, Any]
     from studio.training.folders import parse, renamed
 
     notes: list[str] = []
-    values = dotted(config_from_toml(path, notes.append, {"data.folder": "-"}))  # the form has a dataset of its own
+    own = {"data.folder": "-"}  # the form has a dataset of its own
+    values = dotted(config_from_toml(path, notes.append, own, alone=not workspace.allows.folders))
     for key in ("data.folder", *FOLDERS):
         folder = Path(values[key])
         inside = bool(values[key]) and folder.parent == workspace.datasets and folder.is_dir()

@@ -31,6 +31,8 @@ from studio.training.dataset_config import read_dataset_config
 from studio.training.dataset_config import settings_of as settings_of_datasets
 from studio.training.patterns import parsed
 
+MOST_DOTS = 1000  # of a line of TOML: a key of 500,000 parts keeps Python's reader busy for half an hour
+
 
 class RunConfig(Section):
     """A run, whole. `config_from` and `config_from_toml` make one and complain in one line."""
@@ -136,11 +138,13 @@ def resolved(values: Mapping[str, Any], report: Report | None = None) -> dict[st
     return {key: value for key, value in given.items() if value is not None and value != ""}
 
 
-def _with_dataset_config(values: Mapping[str, Any], report: Report | None) -> Mapping[str, Any]:
+def _with_dataset_config(values: Mapping[str, Any], report: Report | None, alone: bool = False) -> Mapping[str, Any]:
     """The settings with those of a dataset_config behind them, where one is named. Raises ConfigError."""
     named = [key for key in values if key.rpartition(".")[2] == "dataset_config"]
     if not named:
         return values
+    if alone:
+        raise ConfigError("names a dataset_config on another machine: leave that line out.")
     rest = {key: value for key, value in values.items() if key not in named}
     return read_dataset_config(Path(str(values[named[-1]])).expanduser(), report) | rest
 
@@ -195,13 +199,13 @@ def config_from_whole(values: Mapping[str, Any]) -> RunConfig:
 
 
 def config_from_toml(
-    path: str | Path, report: Report | None = None, unsaid: Mapping[str, Any] | None = None
+    path: str | Path, report: Report | None = None, unsaid: Mapping[str, Any] | None = None, alone: bool = False
 ) -> RunConfig:
     """Read run.toml, or a file with the names of another program, see `aliases`. Raises ConfigError.
 
-    unsaid: dotted settings that count where the file does not say them.
+    unsaid: dotted settings that count where the file does not say them. alone: it may name no other file to be read.
     """
-    values = {**(unsaid or {}), **values_from_toml(path, report)}
+    values = {**(unsaid or {}), **values_from_toml(path, report, alone)}
     try:
         return RunConfig.model_validate(_tree(values))
     except (ValidationError, ConfigError) as error:
@@ -209,17 +213,20 @@ def config_from_toml(
         raise ConfigError(f"{Path(path).name}: {reason}") from error
 
 
-def values_from_toml(path: str | Path, report: Report | None = None) -> dict[str, Any]:
+def values_from_toml(path: str | Path, report: Report | None = None, alone: bool = False) -> dict[str, Any]:
     """The settings that a file says, dotted, under their own names. Raises ConfigError."""
     try:
-        tree = tomllib.loads(Path(path).read_text("utf-8"))
+        text = Path(path).read_text("utf-8")
+        if any(line.count(".") > MOST_DOTS for line in text.split("\n")):
+            raise ConfigError(f"a line has more than {MOST_DOTS:,} dots.")
+        tree = tomllib.loads(text)
         flat: dict[str, Any] = {}
         if "datasets" in tree:  # kohya's dataset_config itself
             return resolve(settings_of_datasets(tree, report), _names(), report)
         for key, value in tree.items():
             inside = value if isinstance(value, dict) else {}
             flat |= {f"{key}.{leaf}": inner for leaf, inner in inside.items()} or {key: value}
-        return resolve(_with_dataset_config(flat, report), _names(), report)
+        return resolve(_with_dataset_config(flat, report, alone), _names(), report)
     except ConfigError as error:
         raise ConfigError(f"{Path(path).name}: {error}") from error
     except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError among them

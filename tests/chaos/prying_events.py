@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -99,7 +99,8 @@ class Presser(Asker):
         if began.status_code != 200:
             return ("refused" if began.status_code < 500 or began.status_code == 503 else "hidden"), began.text
         whole, state = "", ""
-        with self.http.stream("GET", f"/gradio_api/queue/data?session_hash={self.session}") as stream:
+        address = f"/gradio_api/queue/data?session_hash={self.session}"
+        with suppress(httpx.HTTPError), self.http.stream("GET", address) as stream:  # it may close on us
             for line in stream.iter_lines():
                 whole += line
                 if '"process_completed"' in line:
@@ -145,6 +146,7 @@ def press_everything(place: Place, most: int | None = None) -> dict[str, Told]:
                         wrong = f"asked {(asked + place.heard)[0]}"
                     if wrong:
                         row.broke[f"{event['api_name']} {str(what)[:60]!r}: {wrong[:200]}"] += 1
+                        print(f"BROKE {event['api_name']} {str(what)[:60]!r}: {wrong[:200]}", file=sys.stderr)
                     found.clear(), watch.opened.clear(), watch.changed.clear(), watch.asked.clear()
                     if jobs.everyone():
                         end_jobs()

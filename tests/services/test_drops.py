@@ -69,10 +69,14 @@ def test_settings_of_elsewhere_name_no_folder_of_this_machine(workspace, tmp_pat
 def test_a_visitors_settings_read_no_other_file(tmp_path):
     workspace = replace(Workspace.open(tmp_path / "workspace"), allows=Capabilities(folders=False))
     file = tmp_path / "run.toml"
-    file.write_text('dataset_config = "/etc/passwd"')
-    with pytest.raises(ConfigError, match="names a dataset_config"):
+    for key in ("dataset_config", r'"dataset\u005fconfig"'):
+        file.write_text(f'{key} = "/etc/passwd"')
+        with pytest.raises(ConfigError, match="names a dataset_config"):
+            drops.dropped_settings(workspace, file)
+    file.write_text(f"{'.'.join(['a'] * 90_000)} = 1")  # Python's reader would take a minute
+    with pytest.raises(ConfigError, match="more than 1,000 dots"):
         drops.dropped_settings(workspace, file)
-    file.write_text("x" * 1_000_001)
+    file.write_text("x" * 200_001)
     with pytest.raises(ConfigError, match="too long"):
         drops.dropped_settings(workspace, file)
 

@@ -15,11 +15,12 @@ NO_VISITOR = "nobody"  # acts where there is none yet: finds and owns nothing
 
 _acting: ContextVar[str | None] = ContextVar("acting", default=None)
 _ask: list[Callable[[], str]] = []  # how a face above finds who asks; the command line has none
+_ask_where: list[Callable[[], str]] = []  # and from which address
 
 
-def ask(how: Callable[[], str]) -> None:
-    """From now on `how()` says who asks, where `acting` does not."""
-    _ask[:] = [how]
+def ask(how: Callable[[], str], where: Callable[[], str] = str) -> None:
+    """From now on `how()` says who asks, where `acting` does not, and `where()` from which address."""
+    _ask[:], _ask_where[:] = [how], [where]
 
 
 def owner() -> str:
@@ -85,3 +86,14 @@ class PerOwner(MutableMapping[str, Value]):
     def everyone(self) -> list[Value]:
         """The values of all owners, for whoever looks after the process."""
         return [value for mine in list(self._all.values()) for value in list(mine.values())]
+
+
+_came_from: PerOwner[str] = PerOwner()
+
+
+def address() -> str:
+    """Where the owner who asks now has come from last, also in their background work; "" where that is not known."""
+    asked = _ask_where[0]() if _ask_where else ""
+    if asked:
+        _came_from["address"] = asked
+    return _came_from.get("address", "")

@@ -70,7 +70,7 @@ def _carry_request() -> Callable[[], Any]:
     return lambda: LocalContext.request.set(request)
 
 
-owners.ask(_who_asks)
+owners.ask(_who_asks, _where_from)
 zero_gpu.carry(_carry_request)
 
 

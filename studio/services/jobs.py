@@ -7,6 +7,7 @@ image may slip in between two training steps.
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -14,12 +15,12 @@ from typing import Any, NamedTuple, TypeVar
 from studio.errors import BusyError, StudioError, user_message
 from studio.server import zero_gpu
 from studio.server.callers import is_gone
-from studio.server.owners import PerOwner, acting, owner
+from studio.server.owners import PerOwner, acting, address, owner
 
 log = logging.getLogger(__name__)
 Event = TypeVar("Event")
 Value = TypeVar("Value")
-MOST = 24  # jobs of all visitors together
+MOST, AT_ONE_ADDRESS = 24, 6  # jobs of all visitors together, and of those from one address
 OFTEN = 0.5  # seconds between two looks whether the caller is still there
 
 
@@ -28,7 +29,7 @@ class Job:
 
     def __init__(self, kind: str, title: str, limit: float | None = None):
         self.kind, self.title, self.limit = kind, title, limit
-        self.owner = owner()
+        self.owner, self.address = owner(), address()
         self.began = time.monotonic()  # seconds; when the device was got
         self.ahead = 0  # jobs of others that come first
         self.waits_for = ""  # what holds the device meanwhile: "an image"
@@ -93,10 +94,13 @@ class Jobs:
         with self._lock:
             if owner() and len(self.everyone()) >= MOST:
                 raise BusyError("Many people are here now: try again in a few minutes.")
+            here = [one for one in self.everyone() if one.address and one.address == address()] if owner() else []
+            if len(here) >= AT_ONE_ADDRESS:
+                raise BusyError("Your network has as much going on here as it may: wait until some of it has ended.")
             if device:
                 self.refuse_if_busy()
                 job = self._newest["device"] = Job(kind, title, limit)
-                self._line.append(job)
+                self._line.insert(_place_in(self._line, job), job)
                 job.ahead = self._line.index(job)
             else:
                 _refuse_if_running(self.beside.get(kind))
@@ -218,6 +222,16 @@ class Jobs:
         with self._turn:
             self._held = False
             self._turn.notify_all()
+
+
+def _place_in(line: list[Job], job: Job) -> int:
+    """Behind what holds the device. The second of an address comes behind the first of every other, and so on."""
+    mine, before = sum(one.address == job.address for one in line), Counter[str]()
+    for place, one in enumerate(line):
+        if place and before[one.address] > mine:
+            return place
+        before[one.address] += 1
+    return len(line)
 
 
 def _refuse_if_running(job: Job | None) -> None:

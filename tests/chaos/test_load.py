@@ -10,12 +10,13 @@ import httpx
 import pytest
 from gradio.state_holder import SessionState
 
-from studio.server import callers
+from studio.errors import BusyError
+from studio.server import callers, owners
 from studio.server.callers import Stop, asked
 from studio.server.middleware import MOST_BODIES, Guard
 from studio.server.permissions import MB, VISITED
 from studio.server.uploads import MOST_AT_ONCE, MOST_BROKEN, Uploads
-from studio.services.jobs import Jobs, jobs
+from studio.services.jobs import AT_ONE_ADDRESS, Job, Jobs, jobs
 from studio.workspace import size_of
 from tests.serving import run_apart, served
 
@@ -208,3 +209,32 @@ def wait_for(what, seconds: float = 30) -> bool:
     while not what() and time.monotonic() < until:
         time.sleep(0.02)
     return what()
+
+
+def test_one_address_has_a_quarter_of_the_jobs_and_the_line_takes_turns(monkeypatch):
+    """One with 24 cookies once kept everybody else from training for hours."""
+    line, who = Jobs(), ["", "10.0.0.1"]
+    monkeypatch.setattr(owners, "_ask", [lambda: who[0]])
+    monkeypatch.setattr(owners, "_ask_where", [lambda: who[1]])
+    begun = []
+
+    def start(name: str, address: str) -> Job:
+        who[:] = name, address
+        begun.append(line.start("train", name, lambda job: job.stop_event.wait(60)))
+        return begun[-1]
+
+    try:
+        for number in range(AT_ONE_ADDRESS):
+            start(f"cookie-{number}", "10.0.0.1")
+        with pytest.raises(BusyError, match="Your network"):
+            start("another", "10.0.0.1")
+        assert start("honest", "10.0.0.2").ahead == 1 and start("third", "10.0.0.3").ahead == 2
+        who[1] = ""  # in the background, where nobody asks
+        assert owners.address() == "10.0.0.3"
+    finally:
+        for job in begun:
+            job.stop()
+        for job in begun:
+            job.thread.join(10)
+        for job in begun:
+            owners.forget(job.owner)

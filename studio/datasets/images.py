@@ -71,6 +71,7 @@ OTHER_SUFFIXES = (
 )
 ORIENTATION = 0x0112  # EXIF
 MAX_PIXELS = 89_478_485  # Pillow warns here and refuses at twice that; we refuse here
+MAX_WEBP = 62_000_000  # of a WebP: Pillow holds four copies of its pixels while it decodes one
 MAX_TAGS = 65_535  # in one directory of a TIFF
 MAX_SCANNED = 2_000_000_000  # pixels of all scans of a JPEG together; programs make ten scans or so
 BAND = 1 << 20  # pixels that are converted at once
@@ -198,9 +199,10 @@ def _opened(source: Path | bytes, name: str | None) -> Iterator[Image.Image]:
     name = name or (source.name if isinstance(source, Path) else "image")
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width} x {image.height}"
-                raise DatasetError(f"{name}: {size} is too large to open safely (at most 89 megapixels).")
+            most = MAX_WEBP if image.format == "WEBP" else MAX_PIXELS
+            if image.width * image.height > most:
+                size, limit = f"{image.width} x {image.height}", f"{most // 10**6} megapixels"
+                raise DatasetError(f"{name}: {size} is too large to open safely (at most {limit}).")
             yield image
     except DatasetError:
         raise

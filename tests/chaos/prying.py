@@ -265,7 +265,7 @@ def pry(
                     values = [*usual[:at], value, *usual[at + 1 :]]
                     for file in files_of(parameters):
                         if file != at and not mcp:  # an upload, or Gradio refuses the call before the text is read
-                            values[file] = [asker.upload("a.png", png("red"))]
+                            values[file] = _upload_for(asker, parameters[file], endpoint)
                     state, said = asker.ask(endpoint, values)
                     row.calls += 1
                     files = kind.startswith("files") and state == "hidden"  # Gradio itself refuses what is no upload
@@ -287,6 +287,16 @@ def pry(
                         row.broke[f"{endpoint} {one['parameter_name']} {str(value)[:80]!r}: {wrong[:200]}"] += 1
                     end_jobs()
     return told
+
+
+def _upload_for(asker: "Asker", parameter: dict, endpoint: str) -> Any:
+    """A file that the endpoint takes."""
+    if "rerun" in endpoint or endpoint.strip("/") == "reproduce_run":
+        empty: dict[str, Any] = {"made_of": {}, "expected": {}, "settings": {"base": "starter"}}
+        whole = {"format": "lora-studio rerun", "version": 1, "name": "x"} | empty
+        return asker.upload("a.rerun.json", json.dumps(whole).encode())
+    sent = asker.upload("a.png", png("red"))
+    return [sent] if "list" in parameter["python_type"]["type"].lower() else sent
 
 
 def own_folder(place: Place, public: bool) -> Path:

@@ -56,6 +56,14 @@ def test_a_jpeg_of_countless_scans_is_refused_and_a_progressive_one_is_not(tmp_p
     assert open_image(tmp_path / "b.jpg").size == (64, 64)
 
 
+def test_a_large_webp_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    Image.new("RGBA", (64, 64), "red").save(tmp_path / "a.webp")
+    assert open_image(tmp_path / "a.webp").size == (64, 64)
+    monkeypatch.setattr(images, "MAX_WEBP", 64 * 63)
+    with pytest.raises(DatasetError, match="64 x 64 is too large to open safely"):
+        open_image(tmp_path / "a.webp")
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "I", "F", "P", "CMYK", "1"])
 def test_an_image_is_the_same_made_band_by_band(tmp_path, monkeypatch, mode):
     chance = np.random.default_rng(0)
@@ -92,7 +100,8 @@ def test_large_images_are_decoded_one_after_the_other():
 
 
 HEAVY = ("EXIF of a PNG that overlaps", "TIFF tags that overlap", "JPEG of 2,000 scans, 88 MP", "iTXt of 200 GB",
-         "PNG with alpha, 88 MP", "adapter whose weights overlap", "GIF of 100,000 frames")  # fmt: skip
+         "PNG with alpha, 88 MP", "WebP with alpha, 88 MP", "adapter whose weights overlap",
+         "GIF of 100,000 frames")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["JPEG that claims 3,600 MP", *map(in_full, HEAVY)])

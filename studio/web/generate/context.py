@@ -56,7 +56,7 @@ class GenerateContext(PageContext):
     taken: gr.Textbox
     incoming: gr.Textbox
     to_sweep: gr.Textbox
-    axes: gr.JSON
+    axes: gr.State
     packed: gr.JSON
     pair: gr.State
     form: GenerateForm = field(init=False)

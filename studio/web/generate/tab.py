@@ -41,7 +41,7 @@ class GenerateTab:
                 taken=gr.Textbox(visible=False),
                 incoming=gr.Textbox(visible=False),
                 to_sweep=gr.Textbox(visible=False),
-                axes=gr.JSON(visible=False),
+                axes=gr.State(None),
                 packed=gr.JSON(visible=False),
                 pair=gr.State(None),
             )

@@ -79,7 +79,8 @@ class SettingsPanel:
     def reset(self, standard, event: gr.EventData):
         """One field, or all of them, as the preset has it."""
         act, key, _ = clicked(event)
-        known = {name: value for name, value in (standard or {}).items() if name in self.all}
+        given = standard if isinstance(standard, dict) else {}
+        known = {name: value for name, value in given.items() if name in self.all}
         if act != "reset" or key not in (RESET_ALL, *known):
             return gr.skip()
         return {self.all[name]: value for name, value in known.items() if key in (RESET_ALL, name)}

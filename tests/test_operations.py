@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 NOT_ON_THE_PAGE = {
     "run_scorecard": "the run's view, which holds verdict and scores",
     "compare_rerun": "comparison_of, as a sentence",
+    "uncooked": "found_of, as tables with block maps",
     "planned_training": "plan_about, as a table",
     "image_influence": "measured_images, a sentence each",
     "run_words": "words_of, as a table with its sentences",

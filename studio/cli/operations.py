@@ -32,6 +32,7 @@ WITHOUT = {
     "reproduce_run": "the command reproduce, which shows the run",
     "plan_training": "the command plan takes folders of this machine",
     "planned_training": "the command plan prints it",
+    "uncooked": "uncook-adapter prints its sentence",
     "check_settings": "train --dry-run",
     "check_report": "train --dry-run prints it",
     "stop_training": "Ctrl-C, in the terminal where it runs",

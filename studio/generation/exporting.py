@@ -1,7 +1,7 @@
 """Several applied adapters as one standard file: strengths, text encoder and blocks baked in."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,11 +45,13 @@ def export_merged(
     rank: int = RANK,
     cover: Image.Image | None = None,
     words: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Exported:
     """Write `path`, which changes `base` at strength 1 as `adapters` do.
 
     Plain LoRAs stay exact; other kinds are cut to `rank`. words: trigger words, else those of the files.
+    metadata: what the file says besides.
     Raises AdapterError, and whatever `progress` raises.
     """
     if type(rank) is not int or not 1 <= rank <= 1024:
@@ -68,7 +70,7 @@ def export_merged(
         lost += [f"{adapter.title}: {line}" for line in left_out(file, unused)]
     baked = bake(stack, base.modules(), rank, progress)
     words = tuple(words) or tuple(dict.fromkeys(word for file in files for word in trigger_words(file.metadata)))
-    metadata = {
+    written = {
         "modelspec.merged_from": ", ".join(f"{adapter.title}:{adapter.strength:g}" for adapter in active),
         "studio.merged_from": json.dumps([described(adapter, file) for adapter, file in zip(active, files)]),
         "studio.base": base.choice.short,
@@ -77,8 +79,9 @@ def export_merged(
         "studio.trigger": ", ".join(words),
         "modelspec.trigger_phrase": ", ".join(words),
         COVER: cover_text(cover) if cover else "",
+        **(metadata or {}),
     }
-    write_adapter(path, baked.layers, layout, {key: value for key, value in metadata.items() if value})
+    write_adapter(path, baked.layers, layout, {key: value for key, value in written.items() if value})
     largest = max(update.rank for update in baked.layers.values())
     notes = [*_notes(active, baked, rank), *lost]
     embeddings = sum(

@@ -226,7 +226,7 @@ def training_images(workspace: Workspace, key: str, against: str) -> "tuple[list
     if against != OWN:
         opened = datasets.open_named(workspace, against.removeprefix(SET))
         return opened.items, opened.name
-    config = _config(workspace, key)
+    config = run_config(workspace, key)
     if config is None:
         raise DatasetError(
             f"{adapter_name(key)} came as a file, which doesn't hold its training images: choose a dataset to "
@@ -258,7 +258,7 @@ def trigger_words(workspace: Workspace, key: str) -> tuple[str, ...]:
     from studio.generation import adapter_info
     from studio.training.folders import triggers_of
 
-    config = _config(workspace, key)
+    config = run_config(workspace, key)
     if config is not None:
         return tuple(triggers_of(config.data))
     written = read_adapter(adapter_files.adapter_path(workspace, key)).metadata
@@ -290,7 +290,7 @@ def _verdict(workspace: Workspace, key: str) -> str:
     return ""
 
 
-def _config(workspace: Workspace, key: str) -> Any:
+def run_config(workspace: Workspace, key: str) -> Any:
     """The settings of the run that an adapter is of; None when it is a file."""
     from studio.training import config_from_toml
 

@@ -148,6 +148,7 @@ def all_operations() -> dict[str, Operation]:
         runs,
         scorecards,
         system,
+        uncooking,
     )
 
     return OPERATIONS

@@ -50,6 +50,7 @@ class GenerateContext(PageContext):
     axes      hidden: when a contact sheet was taken, and its axes as fields of a Typed each
     pair      two adapters to compare: [when, key, key]; on the server alone
     packed    hidden: what the grid's plan is made of, in one piece
+    measured  the adapter that the Measure tab is about, and the images that it is held against
     """
 
     keys: gr.JSON
@@ -64,6 +65,7 @@ class GenerateContext(PageContext):
     actions: Actions = field(init=False)
     inspector: AdapterInspector = field(init=False)
     tabs: gr.Tabs = field(init=False)
+    measured: tuple[gr.Dropdown, gr.Dropdown] = field(init=False)
 
     @property
     def inputs(self) -> list[Any]:

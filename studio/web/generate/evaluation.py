@@ -17,6 +17,7 @@ from studio.web.components.fields import QUIET, encoder_fields
 from studio.web.components.html import empty, note, progress_bar
 from studio.web.components.strength_chart import strength_chart
 from studio.web.errors import show_errors
+from studio.web.generate import uncook
 from studio.web.generate.context import GenerateContext
 from studio.workspace import Workspace, checked_name
 
@@ -83,6 +84,8 @@ class Evaluation:
             self.encoder, self.download = encoder_fields(self.workspace, "measure")
             self.progress = gr.HTML(elem_id="measure-progress")
             self.result = clickable_html("measured", NOTHING)
+            context.measured = (self.adapter, self.against)
+            uncook.build(context)
 
     def wire(self) -> None:
         context, adapter = self.context, self.adapter

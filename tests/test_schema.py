@@ -20,7 +20,7 @@ def test_every_number_of_a_recipe_and_of_a_run_has_a_range_a_description_and_a_d
     numbers = [one for one in found if one.kind in (int, float)]
     assert {one.name for one in settings(Recipe) if one.kind in (int, float)} == set(NUMBERS)
     assert len(numbers) > 40 and all(one.low is not None and one.description for one in numbers)
-    assert [one.name for one in numbers if one.high is None] == ["adapter.alpha"]
+    assert not [one.name for one in numbers if one.high is None]
     assert all(one.optional or isinstance(one.default, one.kind) for one in numbers)
 
 

@@ -52,7 +52,7 @@ CONFIG = st.fixed_dictionaries(
     {"data.folder": TEXT.filter(bool)},
     optional={
         "name": TEXT, "data.trigger": TEXT, "data.flip": st.booleans(), "data.caption_dropout": st.floats(0, 1),
-        "adapter.rank": st.integers(1, 256), "adapter.alpha": st.floats(1e-6, 1e6), "base": TEXT.filter(bool),
+        "adapter.rank": st.integers(1, 256), "adapter.alpha": st.floats(1e-6, 4000), "base": TEXT.filter(bool),
         "adapter.kind": st.sampled_from(["lora", "dora", "tucker", "loha", "lokr"]),
         "training.steps": st.integers(11, 10**6), "training.learning_rate": st.floats(1e-12, 10),
         "training.seed": st.integers(0, 2**31 - 1), "training.schedule": st.sampled_from(["constant", "linear"]),

@@ -9,7 +9,7 @@ from studio.services.jobs import Job, followed
 from studio.services.operations import operation
 from studio.services.parameters import AnyRun
 from studio.services.runs import run_view
-from studio.workspace import Workspace
+from studio.workspace import Workspace, checked_name
 
 Words = Annotated[
     int,
@@ -53,4 +53,4 @@ def words_of(workspace: Workspace, name: str) -> Any:
     """The WordReport of a run; None where its words were not measured."""
     from studio.training.caption_words.effects import read
 
-    return read(workspace.runs / name)
+    return read(workspace.runs / checked_name(name, "run")) if name else None

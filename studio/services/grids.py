@@ -276,7 +276,7 @@ def checkpoint_sweep(workspace: Workspace, keys: Sequence[str] = ()) -> list[Typ
     """The checkpoints of a run at three strengths: of the first of the adapters in use (`keys`) that is of one, of the
     newest run where none is in use. Raises GenerationError when there are none.
     """
-    runs, used = runs_with_checkpoints(workspace), list(filter(None, keys))
+    runs, used = runs_with_checkpoints(workspace), [key for key in keys if isinstance(key, str) and key]
     if used:
         names = [key.partition(":")[2].partition("@")[0] for key in used if not key.startswith("file:")]
         runs = [name for name in names if name in runs]

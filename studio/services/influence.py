@@ -10,7 +10,7 @@ from studio.services.jobs import Job, followed
 from studio.services.operations import operation
 from studio.services.parameters import AnyRun
 from studio.services.runs import run_view
-from studio.workspace import Workspace
+from studio.workspace import Workspace, checked_name
 
 ImageOfRun = Annotated[
     str, Field(max_length=1024, description="An image that the run trains on; empty: the one it finds hardest.")
@@ -57,11 +57,11 @@ def measured_images(workspace: Workspace, name: str) -> list[Any]:
     """The Influences of a run, the newest first."""
     from studio.training.influence import read
 
-    return read(workspace.runs / name)
+    return read(workspace.runs / checked_name(name, "run")) if name else []
 
 
 def images_of(workspace: Workspace, name: str) -> list[str]:
     """Names of the images that a run trained on, the hardest first; [] where it has not said."""
     from studio.training.difficulty import hardest
 
-    return [image for image, _, _ in hardest(workspace.runs / name, 500)]
+    return [image for image, _, _ in hardest(workspace.runs / checked_name(name, "run"), 500)]

@@ -10,7 +10,7 @@ from studio.services.jobs import jobs
 from studio.services.operations import operation
 from studio.services.parameters import AnyRun, DatasetName, Upload
 from studio.services.runs import begin, config_of, run_view
-from studio.workspace import Workspace, safe_name
+from studio.workspace import Workspace, checked_name, safe_name
 
 SUFFIX = ".rerun.json"
 RerunFile = Annotated[Upload | None, Field(description="A file of export_rerun.")]
@@ -79,7 +79,7 @@ def comparison_of(workspace: Workspace, name: str) -> Any:
     """The Comparison of a run; None for one that repeats none. Raises RunError."""
     from studio.training.rerun_compare import compare
 
-    return compare(workspace.runs / name)
+    return compare(workspace.runs / checked_name(name, "run"))
 
 
 def new_rerun(workspace: Workspace, record: Any, config: Any, anyway: bool) -> Path:

@@ -59,7 +59,7 @@ def all_runs(workspace: Workspace, text: str = "", state: str = "", sort: str = 
         found = [run for run in found if run.state == state]
     if words:
         found = [run for run in found if _says(workspace, run, words)]
-    return sorted(found, key=SORTS.get(sort, SORTS["Newest first"])), len(names), left
+    return sorted(found, key=SORTS.get(str(sort), SORTS["Newest first"])), len(names), left
 
 
 def _says(workspace: Workspace, run: "Summary", words: list[str]) -> bool:

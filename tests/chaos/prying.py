@@ -400,6 +400,7 @@ def main() -> int:
     parser.add_argument("--no-browser", action="store_true")
     given = parser.parse_args()
     sys.dont_write_bytecode = True
+    from tests.chaos.prying_events import press_everything
     from tests.chaos.prying_page import keep_a_secret, look_at_markup
 
     columns: dict[str, dict[str, Told]] = {}
@@ -412,6 +413,8 @@ def main() -> int:
                 told["a token of the hub, looked for on disk, in logs and answers"] = keep_a_secret(place)
                 if not given.no_browser and shutil.which("chromium"):
                     told["markup in names and texts, parts of the page looked at"] = look_at_markup(place)
+            if mode == "public" and not given.only:
+                told |= press_everything(place, given.texts)
             if place.heard:
                 told.setdefault("addresses of this machine", Told()).broke[f"asked {place.heard[0]}"] += 1
     print(table(columns))

@@ -169,7 +169,8 @@ def _victim(url: str, place: Place) -> Path:
     workspace = Workspace.open(own_folder(place, True))
     (workspace.datasets / "hers" / "a.txt").write_text(CANARY)
     make(workspace, "hers")
-    (workspace.runs / "hers" / "note.txt").write_text(CANARY)
+    for file in ("note.txt", "words.json", "influence.json", "expected.json"):
+        (workspace.runs / "hers" / file).write_text(CANARY)
     (workspace.adapters / "hers.safetensors").write_bytes(good())
     from PIL import Image
 

@@ -6,10 +6,11 @@ import httpx
 import pytest
 
 from studio.errors import BaseModelError, WorkspaceError
-from studio.services import generation
+from studio.services import caption_words, generation, influence, reruns
 from studio.workspace import Workspace, checked_name
 from tests import tiers
 from tests.chaos.prying import Asker, follow_links, png, prepared, pry
+from tests.chaos.prying_events import press_everything
 from tests.serving import served
 
 FEW = (
@@ -46,6 +47,25 @@ def test_nobody_learns_or_changes_what_lies_outside_by_any_name_link_or_address(
         told["links"] = follow_links(place, public)
         assert {kind: dict(one.broke) for kind, one in told.items() if one.broke} == {} and not place.heard
         assert sum(one.calls for one in told.values()) > least
+
+
+@pytest.mark.parametrize(
+    "read",
+    [caption_words.words_of, reruns.comparison_of, influence.measured_images, influence.images_of],
+    ids=lambda one: one.__name__,
+)
+def test_what_was_measured_of_a_run_is_found_by_a_plain_name_alone(tmp_path, read):
+    """The page hands the name on as the browser sent it: `../../VISITOR/runs/x` was another visitor's run."""
+    with pytest.raises(WorkspaceError, match="is not the name of a run"):
+        read(Workspace.open(tmp_path / "workspace"), "../../other/runs/x")
+
+
+@pytest.mark.full
+def test_no_event_of_the_page_gives_away_what_is_anothers():
+    with prepared() as place:
+        told = press_everything(place, most=1)
+    assert {kind: dict(one.broke) for kind, one in told.items() if one.broke} == {}
+    assert sum(one.calls for one in told.values()) > 300
 
 
 def test_an_event_that_names_an_address_is_refused_in_every_mode(studio):

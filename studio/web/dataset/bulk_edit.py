@@ -64,7 +64,7 @@ class BulkEdit:
         self.tags.click(self.choose_tag, None, [self.first, images.filter.has], **QUIET)
 
     def show_fields(self, name):
-        _, one, two = captions.OPERATIONS.get(name, ("", "", ""))
+        _, one, two = captions.OPERATIONS.get(str(name), ("", "", ""))
         searches = gr.update(visible=name == "replace")
         return {
             self.first: gr.update(label=one or "Tag", visible=bool(one)),

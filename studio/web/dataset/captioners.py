@@ -78,7 +78,7 @@ class CaptionerForm:
         return [self.name, self.mode, self.download, *self.fields.values()]
 
     def show(self, chosen):
-        known = self.kinds.get(chosen)
+        known = self.kinds.get(chosen) if isinstance(chosen, str) else None
         if known is None:
             return gr.skip()
         groups = {group: gr.update(visible=kind == chosen) for kind, group in self.groups.items()}

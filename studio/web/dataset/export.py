@@ -50,7 +50,7 @@ class Export:
 
     @show_errors
     def start(self, dataset, wanted, colour):
-        datasets.export_dataset(self.workspace, dataset, colour or "", kind=FORMATS.get(wanted, ""))
+        datasets.export_dataset(self.workspace, dataset, colour or "", kind=FORMATS.get(str(wanted), ""))
         return {self.report: note("Starting."), self.seen: NOTHING_SHOWN}
 
     def watch(self, last):

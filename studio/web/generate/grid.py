@@ -183,7 +183,7 @@ class Grid:
 
     @show_errors
     def fill_sweep(self, keys):
-        return self.filled(grids.checkpoint_sweep(self.workspace, keys or []))
+        return self.filled(grids.checkpoint_sweep(self.workspace, keys if isinstance(keys, list) else []))
 
     @show_errors
     def fill_taken(self, taken):

@@ -20,3 +20,12 @@ def test_scales_losses_and_drift_are_shown_before_and_after():
 def test_nothing_better_is_an_answer():
     html = report_html(uncooked(1.399, 0.25))
     assert "Nothing better was found" in html and "as it was" in html
+
+
+def test_a_lower_strength_that_does_nearly_as_much_is_named():
+    found = uncooked(0.8, 0.25)
+    near, far = (Reading({}, [loss] * 3, [0.3] * 3) for loss in (0.802, 0.9))
+    assert found.beside_strength({0.75: far, 0.5: near}) == (
+        "Strength 0.5 of the old file does nearly as much: held-out loss −20 % against the base, drift 30 %.",
+    )
+    assert found.beside_strength({0.75: far}) == ()

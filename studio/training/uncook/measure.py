@@ -48,6 +48,7 @@ from studio.workspace import Workspace
 IMAGES = 16  # that are taken at the most, half of them for the search
 APART = 12  # images from which the search and the judgement have images of their own: fewer would decide nothing
 DRIFT_LEVELS = (0.2, 0.4, 0.6, 0.8)  # shares of the noise schedule at which drift is measured
+STRENGTHS = (0.75, 0.5, 0.25)  # of the whole adapter, for comparison
 RANKS = (2, 4)  # parts of its rank that the adapter is cut to, to see whether that is better
 
 
@@ -103,6 +104,7 @@ def uncook(
         if not answer.is_better:
             seconds = round(time.monotonic() - began, 1)
             return replace(answer, groups=unchanged(rows), notes=answer.best_tried, seconds=seconds)
+        alone = {one: meter.read(halves[1], AppliedAdapter(file=file, strength=one)) for one in STRENGTHS}
         layout = adapter.layout if adapter.layout in ("kohya", "diffusers") else "kohya"
         made = export_merged(
             [_applied(source, best.scales, groups)],
@@ -113,7 +115,8 @@ def uncook(
         )
     then = examine(read_adapter(target), base.modules()).where
     seconds = round(time.monotonic() - began, 1)
-    return replace(answer, file=target.name, notes=made.notes, seconds=seconds, maps=(where, then))
+    notes = (*answer.beside_strength(alone), *made.notes)
+    return replace(answer, file=target.name, notes=notes, seconds=seconds, maps=(where, then))
 
 
 def _kept(adapter: AdapterFile) -> dict[str, str]:

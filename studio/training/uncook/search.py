@@ -182,6 +182,15 @@ class Uncooked:
             f"The best that was tried, {self._changes}, changes loss and drift together by {size} of the base's loss.",
         )
 
+    def beside_strength(self, alone: Mapping[float, Reading]) -> tuple[str, ...]:
+        """A line where a lower strength of the whole adapter does nearly as much, by what was read at each; else ()."""
+        strength = min(alone, key=lambda one: alone[one].objective)
+        found = alone[strength]
+        if found.objective > self.after.objective + LEAST_GAIN:
+            return ()
+        facts = f"held-out loss {_against(found.loss)}, drift {percent(found.drift).lstrip('+')}"
+        return (f"Strength {strength:g} of the old file does nearly as much: {facts}.",)
+
     @property
     def judged(self) -> str:
         """By which images."""

@@ -2,8 +2,8 @@
 
 No GroupNorm anywhere, which is what lets so small a VAE keep flat colour. Trained on random crops with an L1 loss; the
 latents are held near zero mean and unit spread per channel, because the pipeline only knows one factor. Half of the
-glyphs have dark contours drawn round them: the base's art has next to none, and what the VAE can't carry no adapter can
-bring back.
+glyphs have dark contours drawn round them and a quarter of the images are made of blocks: the base's art has next to
+none, and what the VAE can't carry no adapter can bring back.
 """
 
 from pathlib import Path
@@ -77,7 +77,7 @@ def widen(vae: AutoencoderTiny, other: AutoencoderTiny) -> None:
 
 
 def crops(glyphs: torch.Tensor, size: int, side: int, draw: torch.Generator) -> torch.Tensor:
-    """(size, 3, side, side) crops, -1..1, of composed images; half of them have contours."""
+    """(size, 3, side, side) crops, -1..1, of composed images; half have contours, a quarter is pixel art."""
     picked = glyphs[torch.randint(len(glyphs), (size,), generator=draw)]
     picked = torch.cat([art.contours(picked[: size // 2], draw), picked[size // 2 :]])
     palette = art.colours_tensor()
@@ -86,7 +86,16 @@ def crops(glyphs: torch.Tensor, size: int, side: int, draw: torch.Generator) -> 
     backgrounds[odd] = torch.rand(int(odd.sum()), 3, generator=draw) * 255
     whole = art.compose(picked, backgrounds, scale=0.6 + 0.5 * torch.rand(size, generator=draw))
     top, left = (torch.randint(art.SIZE - side + 1, (2,), generator=draw) // 8 * 8).tolist()
-    return whole[:, :, top : top + side, left : left + side]
+    whole = whole[:, :, top : top + side, left : left + side]
+    return torch.cat(
+        [blocks(whole[: size // 8], draw), whole[size // 8 : -(size // 8)], blocks(whole[-(size // 8) :], draw)]
+    )
+
+
+def blocks(images: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """The images as pixel art, in squares of 4, 8 or 16 pixels of one colour, their mean."""
+    side = int(torch.tensor([4, 8, 8, 16])[torch.randint(4, (1,), generator=draw)])
+    return F.avg_pool2d(images, side).repeat_interleave(side, 2).repeat_interleave(side, 3)
 
 
 def train(

@@ -62,6 +62,9 @@ def test_a_base_in_a_folder_is_looked_at_trained_on_and_drawn_with(page, folder,
     clicks.choose(page, "gen-base", "Starter")
     expect(page.locator("#about-0")).to_contain_text("none of its 80 layers fits")
     expect(page.locator("#width input")).to_have_value("128")
+    page.locator("#about-0").get_by_role("button", name="Use sdxl").click()
+    expect(page.locator("#gen-base input")).to_have_value("sdxl")
+    expect(page.locator("#about-0")).to_contain_text("80 of 80 layers fit")
 
 
 @pytest.mark.full

@@ -206,6 +206,8 @@ def serve(settings: Settings) -> None:
     sys.setswitchinterval(SWITCH)
     demo, options = build(settings).queue(**QUEUE), launch_options(settings)
     networking.url_ok = _answers
+    if settings.on_space:
+        warm.read_everything()
     try:
         demo.launch(**options, prevent_thread_lock=True)
     except OSError as error:

@@ -97,3 +97,30 @@ def test_drawing_goes_through_the_decorator_on_zero_gpu(tmp_path):
     process = Forked(tmp_path / "log", module="tests.server.zero_gpu_space", SPACES_ZERO_GPU="true")
     assert process.wait() == 0, process.log.read_text("utf-8")
     assert "drawn where the GPU is" in process.log.read_text("utf-8")
+
+
+def test_a_space_has_read_every_module_before_its_page_is_served(monkeypatch, tmp_path):
+    """Gradio's hot reload is at work there, and two threads that import would wait for each other."""
+    from studio.web import app, warm
+
+    root = Path(app.__file__).parents[1]
+    paths = [path.relative_to(root.parent).with_suffix("") for path in root.rglob("*.py")]
+    names = {".".join(path.parts).removesuffix(".__init__") for path in paths}
+    left = {name for name in names if name.startswith("studio.cli") or name.endswith("__main__")}
+    assert set(warm.modules()) == names - left - {"studio"}
+
+    done = []
+    monkeypatch.setattr(warm, "read_everything", lambda: done.append("read"))
+
+    class Page:
+        def launch(self, **options):
+            done.append("served")
+            raise OSError("enough")
+
+    monkeypatch.setattr(app, "build", lambda settings: type("Demo", (), {"queue": lambda self, **options: Page()})())
+    monkeypatch.setattr(app, "_end_politely", lambda: None)
+    monkeypatch.setattr(app.networking, "url_ok", app.networking.url_ok)  # it is put back
+    for environ in ({}, SPACE):
+        with pytest.raises(ConfigError, match="can't be opened"):
+            app.serve(Settings.from_arguments(["--workspace", str(tmp_path)], environ))
+    assert done == ["served", "read", "served"]

@@ -49,6 +49,12 @@
       button.dataset.sent = '';
       setTimeout(() => delete button.dataset.sent, 400);
     }
+    if (button.role === 'tab' && button.getAttribute('aria-selected') !== 'true' && !('sent' in button.dataset)) {
+      event.stopImmediatePropagation();  // a tab may take long to be built the first time: it is marked before that
+      button.dataset.sent = '';
+      requestAnimationFrame(() => setTimeout(() => { button.click(); delete button.dataset.sent; }));
+      return;
+    }
     if (button.id === 'keys-button') list();
     if (!('notify' in button.dataset)) return;
     const want = !on() && await Notification.requestPermission() === 'granted';

@@ -66,8 +66,16 @@ def _where_from() -> str:
 
 
 def _carry_request() -> Callable[[], Any]:
-    request = LocalContext.request.get(None)
-    return lambda: LocalContext.request.set(request)
+    """The request, and the page: `spaces` closes the page's connections in the process that it forks, since one that
+    stays open there never ends for the browser.
+    """
+    request, blocks = LocalContext.request.get(None), LocalContext.blocks.get(None)
+
+    def arrive() -> None:
+        LocalContext.request.set(request)
+        LocalContext.blocks.set(blocks)
+
+    return arrive
 
 
 owners.ask(_who_asks, _where_from)

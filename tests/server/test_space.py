@@ -124,3 +124,29 @@ def test_a_space_has_read_every_module_before_its_page_is_served(monkeypatch, tm
         with pytest.raises(ConfigError, match="can't be opened"):
             app.serve(Settings.from_arguments(["--workspace", str(tmp_path)], environ))
     assert done == ["served", "read", "served"]
+
+
+def test_the_thread_that_draws_knows_the_request_and_the_page():
+    """`spaces` counts the quota of the one, and closes the connections of the other in the process that it forks."""
+    import contextvars
+    from threading import Thread
+
+    from gradio.context import LocalContext
+
+    from studio.server import visitors
+
+    def asked():
+        LocalContext.request.set("request")
+        LocalContext.blocks.set("page")
+        return visitors._carry_request()
+
+    arrive, found = contextvars.copy_context().run(asked), []
+
+    def draw():
+        arrive()
+        found.extend([LocalContext.request.get(None), LocalContext.blocks.get(None)])
+
+    thread = Thread(target=draw)
+    thread.start()
+    thread.join()
+    assert found == ["request", "page"]

@@ -12,8 +12,7 @@ import importlib
 import logging
 import pkgutil
 import threading
-
-import studio
+from pathlib import Path
 
 _read = threading.Event()
 _read.set()  # unless a thread reads them
@@ -40,7 +39,7 @@ def read_everything() -> None:
 
 def modules() -> list[str]:
     """The names of the studio's modules, but for those of the command line."""
-    found = (one.name for one in pkgutil.walk_packages(studio.__path__, "studio."))
+    found = (one.name for one in pkgutil.walk_packages([str(Path(__file__).parents[1])], "studio."))
     return [name for name in found if not name.startswith("studio.cli") and not name.endswith("__main__")]
 
 

@@ -60,7 +60,7 @@ def _who_asks() -> str:
 
 
 def _where_from() -> str:
-    """The address that this event came from; "" where nobody asks."""
+    """The address that this event came from; "" without a request."""
     request = getattr(LocalContext.request.get(None), "request", None)
     return request.scope.get(ADDRESS, "") if request is not None else ""
 

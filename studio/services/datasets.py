@@ -78,6 +78,11 @@ def sample_images() -> dict[str, list[Path]]:
     }
 
 
+def drawn_images() -> list[Path]:
+    """What the built-in base draws of "a red apple", "fish on pink" and the like."""
+    return sorted((ASSETS / "drawn").glob("*.webp"))
+
+
 def open_named(workspace: Workspace, name: str) -> "Dataset":
     """The dataset `name`; a sample is copied into the workspace first, so that the original is never edited."""
     from studio.datasets import copy_sample, list_samples, open_dataset

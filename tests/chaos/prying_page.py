@@ -186,7 +186,7 @@ def _drop_all(page: Any, look: Callable[[str], None], workspace: Any) -> None:
 
 
 def _look_at_measures(page: Any, look: Callable[[str], None]) -> None:
-    """Parts below a run: what was measured of its words, and a rerun file that somebody else made."""
+    """Parts below a run: what was measured of its words, and a rerun file of another visitor."""
     from studio.training.rerun import Expected, MadeOf, Rerun
 
     page.locator("#caption-words button").first.click()

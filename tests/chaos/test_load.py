@@ -229,7 +229,7 @@ def test_one_address_has_a_quarter_of_the_jobs_and_the_line_takes_turns(monkeypa
         with pytest.raises(BusyError, match="Your network"):
             start("another", "10.0.0.1")
         assert start("honest", "10.0.0.2").ahead == 1 and start("third", "10.0.0.3").ahead == 2
-        who[1] = ""  # in the background, where nobody asks
+        who[1] = ""  # in the background, without a request
         assert owners.address() == "10.0.0.3"
     finally:
         for job in begun:

@@ -9,7 +9,6 @@ from studio.services import datasets
 from studio.web.components.clickable import button, clickable_html, image_link
 from studio.web.dataset.context import DatasetContext
 from studio.web.dataset.imports import AddFiles
-from studio.workspace import ASSETS
 
 SAMPLE, GENERATE, EXAMPLE = "sample", "generate", "example"  # what a click sends
 FEW = 4  # images of each sample
@@ -32,7 +31,8 @@ class Start:
                 self.add = AddFiles(context, new=True)
             with gr.Column(scale=3, min_width=220, elem_classes="card"):
                 text = "Try the base model, or an adapter that you have."
-                body = _head("Just generate", text) + _drawn() + button(GENERATE, "", "Go to Generate")
+                drawn = f'<div class="drawn">{_thumbnails(datasets.drawn_images(), 64)}</div>'
+                body = _head("Just generate", text) + drawn + button(GENERATE, "", "Go to Generate")
                 self.generate = clickable_html("start-generate", body)
             gr.HTML("", elem_id="reopening", padding=False, js_on_load=REOPENING_JS)
         self.clicks = [self.samples.click, self.generate.click]
@@ -58,11 +58,6 @@ def samples_html() -> str:
 
 def _head(title: str, text: str) -> str:
     return f"<h3>{escape(title)}</h3><p>{escape(text)}</p>"
-
-
-def _drawn() -> str:
-    """What the built-in base draws of "a red apple", "fish on pink" and the like."""
-    return f'<div class="drawn">{_thumbnails(sorted((ASSETS / "drawn").glob("*.webp")), 64)}</div>'
 
 
 def _thumbnails(files: list[Path], side: int) -> str:

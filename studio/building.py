@@ -9,7 +9,7 @@ import threading
 
 building = threading.RLock()  # taken after the device (see `jobs`), where both are
 
-# A process is forked only while no other thread builds: in the child the lock would stay taken for ever (ZeroGPU forks the
-# process that draws).
+# A process is forked only while no other thread builds: in the child the lock would stay taken for ever (ZeroGPU forks
+# the process that draws).
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=building.acquire, after_in_parent=building.release, after_in_child=building.release)

@@ -17,7 +17,8 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from studio.adapters.layers import EXECUTION_DEVICE, Layer, is_quantised, weight_of
+from studio.adapters import live_weight
+from studio.adapters.layers import EXECUTION_DEVICE, Layer, is_quantised, override_weight, restore_weight, weight_of
 
 ATTRIBUTE = "_layer_adapters"  # on the base layer, so that `copy.deepcopy` of a model copies its adapters too
 
@@ -125,6 +126,7 @@ class LayerAdapters:
         )
 
     def _before(self, base: nn.Module, args: tuple[Any, ...]) -> None:
+        restore_weight(base)  # a call that an exception ended, as checkpointing's do, has left its own
         merged: list[Scaled] = []
         self._live = []
         for adapter, layer in self.items:
@@ -137,6 +139,10 @@ class LayerAdapters:
                 merged.append((layer, scale))
         if merged:
             override_weight(base, self.cache.get(self._key(merged), lambda: self._merge(merged)))
+        if len(self._live) == 1 and args and self._live[0][0].per_sample_scale is None:
+            adapter, layer = self._live[0]
+            if live_weight.act(base, layer, args[0], adapter.strength * layer.layer_scale):
+                self._live = []
 
     def _after(self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         restore_weight(base)
@@ -195,21 +201,6 @@ def move(model: nn.Module, device: torch.device | str) -> None:
         adapters = part.__dict__.get(ATTRIBUTE)
         if adapters is not None:
             adapters.follow(device)
-
-
-def override_weight(base: nn.Module, parameters: dict[str, Tensor]) -> None:
-    """Let `base` compute with these tensors until `restore_weight`.
-
-    An entry of the instance's own dict is found before the parameter of that name and is no parameter itself:
-    `state_dict()`, `parameters()` and training still see the base's own weight.
-    """
-    base.__dict__.update(parameters)
-
-
-def restore_weight(base: nn.Module) -> None:
-    """Let `base` compute with its own parameters again: bit for bit what they were."""
-    base.__dict__.pop("weight", None)
-    base.__dict__.pop("bias", None)
 
 
 def active_state(model: nn.Module) -> tuple[Any, ...] | None:

@@ -128,6 +128,21 @@ def weight_of(base: nn.Module) -> nn.Parameter:
     return weight
 
 
+def override_weight(base: nn.Module, parameters: dict[str, Tensor]) -> None:
+    """Let `base` compute with these tensors until `restore_weight`.
+
+    An entry of the instance's own dict is found before the parameter of that name and is no parameter itself:
+    `state_dict()`, `parameters()` and training still see the base's own weight.
+    """
+    base.__dict__.update(parameters)
+
+
+def restore_weight(base: nn.Module) -> None:
+    """Let `base` compute with its own parameters again: bit for bit what they were."""
+    base.__dict__.pop("weight", None)
+    base.__dict__.pop("bias", None)
+
+
 def is_quantised(base: nn.Module) -> bool:
     """Whether the weight is stored in fewer bits, in the form of torchao, bitsandbytes or another library."""
     weight = weight_of(base)

@@ -53,11 +53,28 @@ def test_gradients_are_the_formulas_and_the_same_twice(saving, strength):
     assert all((a - b).norm() <= 1e-5 * b.norm() for a, b in zip(here, formula))
 
 
-def test_what_another_hook_kept_of_the_base_is_not_written_over():
+def test_another_hook_keeps_the_layers_whole_output_and_nothing_is_written_over_it():
     net, kept = nn.Sequential(nn.Linear(8, 8)), []
     net[0].register_forward_hook(lambda layer, args, output: kept.append(output))
     adapter = attach(net, AdapterSpec(rank=2, targets="all"))
-    nn.init.normal_(next(p for name, p in adapter.named_parameters() if name.endswith("B")))
+    B = next(p for name, p in adapter.named_parameters() if name.endswith("B"))
+    nn.init.normal_(B)
     x = torch.randn(3, 8)
-    net(x).sum().backward()
-    assert torch.equal(kept[0], F.linear(x, net[0].weight, net[0].bias))
+    y = net(x)
+    copy = y.detach().clone()
+    y.sum().backward()
+    assert torch.equal(kept[0], copy)
+
+
+def test_a_merged_weight_does_not_outlive_a_checkpointed_call():
+    """Checkpointing calls the layer again on the way back and leaves that call halfway."""
+    model = nn.Sequential(nn.Linear(8, 8))
+    adapter = attach(model, AdapterSpec(rank=2, targets="all"))
+    for parameter in adapter.parameters():
+        nn.init.normal_(parameter)
+    adapter.eval().requires_grad_(False)
+    x = torch.randn(3, 8, requires_grad=True)
+    plain = F.linear(x, model[0].weight, model[0].bias)
+    checkpoint(model, x, use_reentrant=False).sum().backward()
+    adapter.strength = 0.0
+    assert torch.equal(model(x), plain)

@@ -17,7 +17,8 @@ from diffusers import UNet2DConditionModel
 
 from studio import devices
 from studio.adapters import Adapter, AdapterSpec, attach
-from studio.adapters.layer_adapters import ATTRIBUTE, restore_weight
+from studio.adapters.layer_adapters import ATTRIBUTE
+from studio.adapters.layers import restore_weight
 
 RANK, NAMES = 16, ("one", "two", "three")
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]

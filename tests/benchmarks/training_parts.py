@@ -70,7 +70,7 @@ def _stepper(variant: str, unet: UNet2DConditionModel, batch: int, targets: str)
     """One whole step of training; for the floor, the model's own share of it."""
     draw = torch.Generator().manual_seed(0)
     side = 32 if unet.config.sample_size == 64 else unet.config.sample_size
-    noisy, target = (torch.randn(batch, 4, side, side, generator=draw) for _ in range(2))
+    noisy, target = (torch.randn(batch, unet.config.in_channels, side, side, generator=draw) for _ in range(2))
     states = torch.randn(batch, 77, unet.config.cross_attention_dim, generator=draw)
     t = torch.full((batch,), 500)
     optimizer = None

@@ -215,6 +215,12 @@ class Away(torch.Tensor):
     def __reduce_ex__(self, protocol: int) -> Any:  # saved as CPU tensors, which `map_location="cpu"` makes of a GPU's
         return self._raw.detach().__reduce_ex__(protocol)
 
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(_lists_as_tensors(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        super().__setitem__(_lists_as_tensors(index), value)
+
     def tolist(self) -> Any:
         return self._raw.tolist()
 
@@ -289,6 +295,20 @@ def _raw(x: Any, found: list[torch.Tensor]) -> Any:
     if isinstance(x, (list, tuple)):
         return type(x)([_raw(value, found) for value in x])
     return x
+
+
+def _lists_as_tensors(index: Any) -> Any:
+    """torch would make a tensor of a list on this device without asking Python, which fails."""
+    if isinstance(index, tuple):
+        return tuple(_lists_as_tensors(part) for part in index)
+    return torch.tensor(index, dtype=None if index else torch.long) if isinstance(index, list) else index
+
+
+def _as_numbers(data: Any) -> Any:
+    """Lists that hold tensors of one number, as lists of numbers: torch.tensor reads such a tensor without Python."""
+    if isinstance(data, (list, tuple)):
+        return type(data)([_as_numbers(value) for value in data])
+    return data.tolist() if isinstance(data, Away) else data
 
 
 def _wrapped(x: Any) -> Any:
@@ -393,6 +413,8 @@ def _made_here_first(make: Any) -> Any:
     def made(data: Any, *, device: Any = None, requires_grad: bool = False, **options: Any) -> torch.Tensor:
         if requires_grad:
             options["requires_grad"] = requires_grad
+        if isinstance(data, (list, tuple)):
+            data = _as_numbers(data)
         if device is None or torch.device(device).type != NAME:
             return make(data, **({} if device is None else {"device": device}), **options)
         if isinstance(data, torch.Tensor):

@@ -62,6 +62,16 @@ def test_what_a_gpu_lets_through_goes_through(memory):
         away.numpy()
 
 
+def test_lists_index_it_and_hold_its_numbers(memory):
+    away = torch.arange(6.0, device=AWAY).reshape(2, 3)
+    assert away[[1, 1]].tolist() == [[3, 4, 5]] * 2 and away[:, [2]].tolist() == [[2], [5]] and away[[]].shape == (0, 3)
+    assert away[[True, False]].tolist() == [[0, 1, 2]]
+    away[[0]] = torch.zeros(3, device=AWAY)
+    assert away.tolist() == [[0, 0, 0], [3, 4, 5]]
+    made = torch.tensor([away.max(), away.min()], device=AWAY)
+    assert made.device.type == NAME and made.tolist() == [5, 0]
+
+
 def test_everything_that_is_made_on_it_lies_there(memory):
     made = [
         torch.tensor([1.0, 2.0], device=AWAY),

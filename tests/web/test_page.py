@@ -1,5 +1,7 @@
 """The page as a whole: what it is made of, without a browser."""
 
+import inspect
+
 import gradio as gr
 import pytest
 
@@ -101,3 +103,15 @@ def test_every_text_is_translated_or_listed_as_missing(config, code):
 def test_what_a_remedy_leads_to_is_a_part_of_the_dataset_tab(config):
     tabs = {one["props"]["id"] for one in config["components"] if one["type"] == "tabitem"}
     assert {name for name, _ in VIEWS.values()} <= tabs
+
+
+def test_a_run_that_is_no_name_breaks_no_event(page, monkeypatch):
+    """A browser may send anything as the run that is shown."""
+    warnings: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda text, **_: warnings.append(text))
+    handlers = [fn.fn for fn in page.fns.values() if [block.elem_id for block in fn.inputs] == ["run"]]
+    for handler in handlers:
+        wants = inspect.signature(handler).parameters.values()
+        clicks = {one.name: gr.SelectData(None, {"index": 0, "value": ""}) for one in wants if "event" in one.name}
+        handler("../../other/runs/x", **clicks)
+    assert len(handlers) > 10 and len(warnings) > 5

@@ -9,6 +9,7 @@ from studio.services.operations import OPERATIONS
 from studio.text import duration
 from studio.web.components.fields import QUIET, field_for
 from studio.web.components.html import first_lines, note
+from studio.web.errors import show_errors
 from studio.web.train.context import TrainContext
 from studio.web.train.run_job import RunJob
 
@@ -44,12 +45,14 @@ class ImageInfluence:
         self.part.expand(self.fill, self.run, [self.image, *self.job.outputs], **QUIET)
         self.images.select(self.choose, self.run, self.image, **QUIET)
 
+    @show_errors
     def fill(self, name):
         """The part was opened: its images, and what was measured of them."""
         names = influence.images_of(self.workspace, name or "")
         choice = gr.update(choices=names, value=next(iter(names), None))
-        return {self.image: choice, **self.job.show(name)}
+        return {self.image: choice, **self.job.watch(name, object())}
 
+    @show_errors
     def choose(self, name, event: gr.SelectData):
         shown = runs.hardest_of(self.workspace, name or "", outlying=True)  # as the gallery shows them
         names = influence.images_of(self.workspace, name or "")

@@ -43,6 +43,7 @@ class RunJob:
     def halt(self) -> None:
         stop_job(self.kind)
 
+    @show_errors
     def show(self, name: str | None) -> Any:
         """The part was opened: what was measured, or how far it is."""
         return self.watch(name, object())

@@ -51,7 +51,7 @@ def launched(workspace: Path, *flags: str, **options) -> Iterator[tuple[subproce
     process = subprocess.Popen(command, **{"cwd": ROOT, "stdout": subprocess.DEVNULL, **options})
     url = f"http://127.0.0.1:{port}"
     with ended(process):
-        assert answers(url, process, 120), "the studio ended before it served a page, or none came in two minutes"
+        assert answers(url, process, 600), "the studio ended before it served a page, or none came in ten minutes"
         yield process, url
 
 

@@ -74,7 +74,6 @@ def timed_first_page(workspace: Path) -> float:
 
 
 @pytest.mark.full
-@pytest.mark.full
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no terminals that hang up")
 def test_a_closed_terminal_ends_the_studio_politely(tmp_path):
     with launched(tmp_path, stderr=subprocess.DEVNULL) as (process, _):

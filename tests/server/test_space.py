@@ -72,7 +72,7 @@ def test_launch_py_serves_a_space_on_every_interface(tmp_path):
     environ = {**os.environ, **SPACE, "GRADIO_SERVER_PORT": str(port), "STUDIO_WORKSPACE": str(tmp_path)}
     process = subprocess.Popen([sys.executable, "launch.py"], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL)
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600  # a Space imports everything first: seconds, or minutes beside other work
         while True:
             try:
                 asked = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={"Host": SPACE["SPACE_HOST"]})

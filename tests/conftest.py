@@ -147,7 +147,37 @@ class Budget:
             terminalreporter.write_line(f"{name:24} {spent:5.0f} of {seconds:3.0f}{over}")
 
 
+class NotReached:
+    """Names what a run of all tests did not come to: it was interrupted, or its time was over (`.ci/run`)."""
+
+    def __init__(self) -> None:
+        self.collected: set[str] = set()
+        self.finished: set[str] = set()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.collected.update(item.nodeid for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        self.collected.update(ids)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            self.finished.add(report.nodeid)
+
+    def pytest_terminal_summary(self, terminalreporter, exitstatus: int) -> None:
+        if exitstatus != pytest.ExitCode.INTERRUPTED:
+            return
+        of = Counter(nodeid.partition("::")[0] for nodeid in self.collected)
+        left = Counter(nodeid.partition("::")[0] for nodeid in self.collected - self.finished)
+        terminalreporter.section("not reached")
+        for file, count in sorted(left.items()):
+            terminalreporter.write_line(f"{file}  {count} of {of[file]}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if runs_everything(config) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(NotReached())
     default = config.option.markexpr == config.getini("addopts")[1]
     if default and runs_everything(config) and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Budget())

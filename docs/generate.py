@@ -384,6 +384,7 @@ def endpoints() -> str:
 
 def limits() -> str:
     """What a visitor may use in public mode."""
+    from studio.server.callers import MANY, SHARE
     from studio.server.permissions import GB, MB, VISITED
 
     rows = [(f"`{key}`", f"at most {most:,g}" if most else "off") for key, most in VISITED.most]
@@ -392,7 +393,8 @@ def limits() -> str:
         ("an image", f"at most {VISITED.side} pixels a side, {VISITED.count} at once, {VISITED.steps} steps"),
         (
             "the images of one call",
-            f"at most {VISITED.drawing / 60:.0f} minutes on the device, {VISITED.shared} seconds while others wait",
+            f"at most {VISITED.drawing / 60:.0f} minutes on the device, {VISITED.shared} seconds while others wait, "
+            f"{VISITED.shared / SHARE:.0f} while more than {MANY} do",
         ),
         ("calls that draw", f"one at a time, and {VISITED.line - 1} that waits"),
         ("calls that wait, of any kind", f"at most {VISITED.calls}"),

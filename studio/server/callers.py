@@ -8,7 +8,8 @@ from contextvars import ContextVar
 
 from studio.server.owners import owner
 
-_who_waits: list[Callable[[str], bool]] = []  # how a face above knows; elsewhere no visitor waits
+MANY, SHARE = 5, 3  # where more than so many others wait, one has this part of what one has while any do
+_who_waits: list[Callable[[str], int]] = []  # how a face above knows; elsewhere no visitor waits
 _gone: ContextVar[Callable[[], bool] | None] = ContextVar("gone", default=None)
 
 
@@ -28,15 +29,16 @@ def is_gone() -> bool:
     return check is not None and check()
 
 
-def ask_who_waits(how: Callable[[str], bool]) -> None:
-    """From now on `how(owner)` says whether anybody else waits for the device."""
+def ask_who_waits(how: Callable[[str], int]) -> None:
+    """From now on `how(owner)` says how many others wait for the device."""
     _who_waits[:] = [how]
 
 
 class Stop(threading.Event):
     """Also set when the caller is gone, or once its time is used up.
 
-    other: another event that stops the same. seconds: of time inside `timed`. shared: the same while others wait.
+    other: another event that stops the same. seconds: of time inside `timed`. shared: the same while others wait; a
+    part of it where they are many.
     """
 
     def __init__(self, other: threading.Event | None = None, seconds: float | None = None, shared: float | None = None):
@@ -51,7 +53,10 @@ class Stop(threading.Event):
         used = self._used + (time.monotonic() - self._since if self._since is not None else 0.0)
         if self._most is not None and used >= self._most:
             return True
-        return self._shared is not None and used >= self._shared and any(ask(self._owner) for ask in _who_waits)
+        if self._shared is None or used < self._shared / SHARE:
+            return False
+        others = max((ask(self._owner) for ask in _who_waits), default=0)
+        return others > MANY or (others > 0 and used >= self._shared)
 
     def is_set(self) -> bool:
         asked = super().is_set() or (self._other is not None and self._other.is_set())

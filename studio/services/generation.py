@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
 from studio.errors import AdapterError, BusyError, DatasetError, GenerationError, StudioError, WorkspaceError
-from studio.server.callers import Stop
+from studio.server.callers import SHARE, Stop
 from studio.services import base_models
 from studio.services.adapter_files import adapter_choices, adapter_path, given_key, key_of
 from studio.services.jobs import jobs, latest, running
@@ -248,7 +248,8 @@ def too_long(workspace: Workspace) -> str:
     """What is said of drawing that was ended because it took too long."""
     allows = workspace.allows
     most = f"{duration(allows.drawing)} here"
-    most += f", {duration(allows.shared)} while others wait" if allows.shared else ""
+    if allows.shared:
+        most += f", {duration(allows.shared)} while others wait, {duration(allows.shared / SHARE)} while many do"
     return f"Drawing may take {most}: choose a smaller size, fewer steps or fewer images."
 
 

@@ -30,6 +30,7 @@ from studio.errors import ConfigError  # noqa: E402
 from studio.server import owners, zero_gpu  # noqa: E402
 from studio.server.login import RULE, Login  # noqa: E402
 from studio.server.logs import cut_lines  # noqa: E402
+from studio.server.memory import few_heaps  # noqa: E402
 from studio.server.middleware import Guard  # noqa: E402
 from studio.server.settings import HOME, Settings  # noqa: E402
 from studio.server.visitors import LIFE, Visitors, VisitorsWorkspace  # noqa: E402
@@ -196,6 +197,7 @@ def serve(settings: Settings) -> None:
     if settings.mcp and find_spec("mcp") is None:
         raise ConfigError("--mcp needs a package that is missing: pip install 'mcp<2'.")
     cut_lines()
+    few_heaps()
     if settings.warning:
         print(settings.warning, flush=True)
     closed = keep_private(Workspace.open(settings.workspace).root)

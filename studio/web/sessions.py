@@ -22,9 +22,10 @@ from gradio.blocks import Blocks, BlocksConfig
 from gradio.components import State
 from gradio.server_messages import ProcessCompletedMessage
 from gradio.state_holder import SessionState, StateHolder
-from starlette.datastructures import QueryParams
 
+from studio.server.memory import keep_small
 from studio.server.permissions import Capabilities
+from studio.server.sessions import named_in_address
 from studio.server.uploads import leave_nothing
 from studio.web.turns import Turns
 
@@ -32,10 +33,12 @@ log = logging.getLogger(__name__)
 MOST = 2000  # pages whose state is kept; open ones always are
 IDLE = 3600  # seconds that the state of a closed page is kept, should it come back
 UNREAD, UNREAD_BYTES = 600, 32 * 10**6  # seconds that an answer waits for its reader, and bytes of all that wait
+PLACE = 10_000  # bytes that the place of an answer takes itself, about
 READ = 15  # seconds that the place of answers is kept after all were read
 LOOK = 1  # seconds between two looks for what may go
-_HEARTBEAT = "/gradio_api/heartbeat/"  # a page keeps this connection for as long as it is open
-_MESSAGES = "/gradio_api/queue/data"  # and this one while it waits for answers
+# A page keeps the first connection for as long as it is open, and the second while it waits for answers; a program has
+# the third for each call.
+_LISTENS = "/gradio_api/heartbeat/", "/gradio_api/queue/data", "/gradio_api/call/"
 
 
 class Session(SessionState):
@@ -192,27 +195,25 @@ class Answers(dict):
 
 
 def _size(messages: asyncio.Queue | None) -> int:
-    """Bytes of the answers in it, as they would be sent."""
+    """Bytes of the answers in it, as they would be sent, and of its place."""
     found = [] if messages is None else list(messages._queue)  # type: ignore[attr-defined]
     answers = [one.output for one in found if isinstance(one, ProcessCompletedMessage)]
-    return sum(len(json.dumps(one, default=str, skipkeys=True)) for one in answers)
+    return PLACE + sum(len(json.dumps(one, default=str, skipkeys=True)) for one in answers)
 
 
 class OpenPages:
-    """ASGI middleware: the sessions know which pages are open."""
+    """ASGI middleware: the sessions know which pages are open, and who listens for an answer."""
 
     def __init__(self, app: Any):
         self.app = app
 
     async def __call__(self, scope, receive, send) -> None:
-        path, session = scope.get("path", ""), ""
-        if path.startswith(_HEARTBEAT):
-            session = path.removeprefix(_HEARTBEAT)
-        elif path == _MESSAGES:
-            session = QueryParams(scope["query_string"]).get("session_hash", "")
-        if not session:
+        path, named = scope.get("path", ""), []
+        if path.startswith(_LISTENS) and scope["method"] == "GET":
+            named = named_in_address(path, scope["query_string"])
+        if not named:
             return await self.app(scope, receive, send)
-        with scope["app"].state_holder.opened(session):
+        with scope["app"].state_holder.opened(named[-1]):
             return await self.app(scope, receive, send)
 
 
@@ -220,24 +221,26 @@ class OpenPages:
 async def kept_small(app: Any, allows: Capabilities) -> AsyncIterator[None]:
     """For as long as the server runs: these sessions, turns and answers in place of Gradio's own."""
     blocks = app.get_blocks()
-    Turns(blocks._queue, allows)
     held = app.state_holder = Sessions(blocks)
+    turns = Turns(blocks._queue, allows, listens=held.is_open)
     answers = blocks._queue.pending_messages_per_session = Answers(blocks._queue, held.is_open)
 
     async def look() -> None:
         while True:
             await asyncio.sleep(LOOK)
             try:
+                turns.look()
                 answers.sweep(time.monotonic())
             except Exception:  # the next look comes all the same
-                log.exception("looking for answers that may go failed")
+                log.exception("looking for what waits too long failed")
 
-    looking, reader = asyncio.create_task(look()), route_utils.GradioMultiPartParser
+    tasks, reader = [asyncio.create_task(one) for one in (look(), keep_small())], route_utils.GradioMultiPartParser
     route_utils.GradioMultiPartParser = leave_nothing(reader)
     # Around each event Gradio looks for matplotlib on the disk, in the event loop; nothing here returns its figures.
     backend, utils.MatplotlibBackendMananger = utils.MatplotlibBackendMananger, nullcontext
     try:
         yield
     finally:
-        looking.cancel()
+        for task in tasks:
+            task.cancel()
         route_utils.GradioMultiPartParser, utils.MatplotlibBackendMananger = reader, backend

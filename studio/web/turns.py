@@ -9,10 +9,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from gradio.context import LocalContext
 from gradio.queueing import Event
 from gradio.route_utils import get_fn
+from gradio.server_messages import EstimationMessage, ProcessCompletedMessage
 
 from studio.server import callers
 from studio.server.lately import Lately
@@ -29,21 +31,32 @@ AT_ONCE, AT_ONE_AT_ONCE = 4, 2  # events of a line that run at once, and of them
 MOST_ADDRESSES = 2000
 A_MOMENT = 0.01  # seconds that count for an event that has just begun
 HALF = 180  # seconds until half of what a visitor has had is forgotten
+PATIENCE = 90  # seconds that a stranger's event waits for the device; so long a line is no line
 _FULL = "Too much waits here: try again in a minute."
 _YOURS = "You have as much waiting as you may here: wait for its answers first."
+_LATE = f"Many people draw here now: yours waited for {PATIENCE} seconds and is given up. Try again in some minutes."
 
 
 class Turns:
     """Stands before a queue's `push`. Where visitors are strangers, it also says whose event comes next."""
 
-    def __init__(self, queue: Any, allows: Capabilities, clock: Callable[[], float] = time.monotonic):
-        self._queue, self._allows, self._push, self._clock = queue, allows, queue.push, clock
+    def __init__(
+        self,
+        queue: Any,
+        allows: Capabilities,
+        clock: Callable[[], float] = time.monotonic,
+        listens: Callable[[str], bool] = lambda session: True,
+    ):
+        """listens: whether anybody is there to hear what a session is answered."""
+        self._queue, self._allows, self._push, self._clock, self._listens = queue, allows, queue.push, clock, listens
         self._process, self._had, self._changed = queue.process_events, Lately(HALF, clock), True
         self._began: dict[Event, float] = {}
         self._people: dict[str, dict[str, float]] = {}  # who asked last from each address, and when
+        self._told: WeakKeyDictionary[Event, int] = WeakKeyDictionary()  # the place that each knows
         queue.push = self.push
         if allows.calls is not None:
             queue.get_events, queue.process_events = self.next, self.process
+            queue.broadcast_estimations = lambda *_: None  # by the order in which they came; `look` tells the true one
             callers.ask_who_waits(self.others_wait)
 
     async def push(self, body: Any, request: Any, username: str | None) -> tuple[bool, Any, str]:
@@ -79,18 +92,41 @@ class Turns:
         if not found:
             self._changed = False
             return None
-        event = min(found, key=self._rank_among([*running, *(one for line in lines for one in line.queue)], running))
+        event = min(found, key=self._rank(running))
         self._queue.event_queue_per_concurrency_id[event.concurrency_id].queue.remove(event)
         return [event], event.fn.batch, event.concurrency_id
 
-    def _rank_among(self, every: list[Event], running: list[Event]) -> Callable[[Event], tuple[float, ...]]:
-        """The smallest comes first: by the time that its address has had, then its visitor, then by when it came.
+    def look(self) -> None:
+        """To be called each second: who waits for the device is told their place and about how long it will take, and
+        one who has waited for too long is told that.
+        """
+        line = self._queue.event_queue_per_concurrency_id.get(DEVICE)
+        if line is None or self._allows.calls is None:
+            return
+        for event in [one for one in line.queue if self._clock() - one.enqueue_time > PATIENCE]:
+            line.queue.remove(event)
+            self._queue.event_ids_to_events.pop(event._id, None)
+            said = {"error": _LATE, "visible": True, "duration": 10, "title": "Error"}
+            self._queue.send_message(event, ProcessCompletedMessage(output=said, title="Error", success=False))
+        running = [event for events in self._queue.active_jobs for event in events or ()]
+        for place, event in enumerate(sorted(line.queue, key=self._rank(running))):
+            if self._told.get(event) != place and self._listens(event.session_hash):
+                self._told[event] = place
+                took = self._queue.process_time_per_fn.get(event.fn)
+                eta = took.avg_time * (place + 1) if took else None
+                told = EstimationMessage(rank=place, rank_eta=eta, queue_size=len(line.queue))
+                self._queue.send_message(event, told)
+
+    def _rank(self, running: list[Event]) -> Callable[[Event], tuple[float, ...]]:
+        """The smallest comes first: what somebody listens for, then by the time that its address has had, then its
+        visitor, then by when it came.
 
         An address from which several visitors ask lately has a share for each of them, up to SHARES. Time on the device
         counts against what draws, all other time against all else.
         """
         people: dict[str, set[str]] = {}
-        for one in every:
+        lines = self._queue.event_queue_per_concurrency_id.values()
+        for one in [*running, *(one for line in lines for one in line.queue)]:
             people.setdefault(_address(one), self._lately_at(_address(one))).add(_who_of(one))
         now, runs = self._clock(), defaultdict[str, float](float)
         for one in running:
@@ -100,7 +136,7 @@ class Turns:
         def rank(event: Event) -> tuple[float, ...]:
             shares = min(len(people[_address(event)]), SHARES)
             here, mine = (self._had.of(name) + runs[name] for name in _accounts(event))
-            return here / shares, mine, event.enqueue_time
+            return not self._listens(event.session_hash), here / shares, mine, event.enqueue_time
 
         return rank
 
@@ -128,10 +164,11 @@ class Turns:
                 if len(people) > SHARES:
                     del people[next(iter(people))]
 
-    def others_wait(self, who: str) -> bool:
-        """Whether anybody but `who` waits to draw."""
+    def others_wait(self, who: str) -> int:
+        """How many others than `who` wait to draw."""
         line = self._queue.event_queue_per_concurrency_id.get(DEVICE)
-        return line is not None and any(_who_of(one) != who for one in list(line.queue))
+        waiting = [one for one in list(line.queue) if self._listens(one.session_hash)] if line else []
+        return len({_who_of(one) for one in waiting} - {who})
 
     def _refuse(self, body: Any, scope: dict[str, Any]) -> str:
         if body.fn_index is None:

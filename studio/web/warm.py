@@ -14,6 +14,8 @@ import pkgutil
 import threading
 from pathlib import Path
 
+from studio.server.memory import settle
+
 _read = threading.Event()
 _read.set()  # unless a thread reads them
 
@@ -50,4 +52,5 @@ def _warm() -> None:
     except Exception:  # reported by the first action that needs what is missing
         logging.getLogger(__name__).debug("warming up failed", exc_info=True)
     finally:
+        settle()
         _read.set()

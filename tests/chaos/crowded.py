@@ -4,14 +4,15 @@ python -m tests.chaos.crowded [--clients 30] [--minutes 10] [--attackers 5]
 
 The studio is launched as a person does, and a run goes on meanwhile. The clients are gradio_client's, in a process of
 their own. Memory, open files and threads are read after each tenth of the time, and once all is calm again; exit code
-1 when a call failed, or they grew since the third tenth, when everything has been used.
+1 when a call was lost, or they grew since the third tenth, when everything has been used. A call is answered, refused
+with a sentence, or lost; whoever waits for an image for more than a moment is told their place.
 
 --attackers: a public studio instead, every client a visitor, and so many strangers from other addresses, who do all
 that `tests.chaos.load` has, in turn, in a process of their own. Then the disk is measured as well, and light calls have
 p95 below 1 s.
 
-Everybody stops by the clock: a call that is not answered in PATIENCE seconds has failed, and what is asked last has
-that long.
+Everybody stops by the clock: a call that is not answered in PATIENCE seconds is lost, and what is asked last has that
+long.
 """
 
 import argparse
@@ -24,16 +25,20 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gradio_client import Client, handle_file
 from gradio_client.client import Job
+from gradio_client.exceptions import AppError
+from gradio_client.utils import QueueError
 from PIL import Image
 
 from tests.benchmarks.watching import resident, start, studio
 from tests.chaos import load
 
 PATIENCE = 120  # seconds that a call may take
+MOMENT = 5  # seconds of waiting after which the place is known
 CALM = 20  # seconds until the studio has nothing left to do
 DRAW = "draw an image"
 GROWTH, MORE_FILES = 1.15, 60  # what is still called flat: of memory, and of files that come and go
@@ -60,16 +65,43 @@ def attacked(clients: int, seconds: float, attackers: int) -> int:
     with tempfile.TemporaryDirectory() as root, load.studio(Path(root)) as place:
         before = resident(place.pid)
         with load.attackers(place.url, place.root, addresses) as strangers:
-            times, failed, facts = crowd(
-                place.url, "", Path(root), place.pid, clients, seconds, place.disk, strangers.stop.set
-            )
+            told, facts = crowd(place.url, "", Path(root), place.pid, clients, seconds, place.disk, strangers.stop.set)
             answers = strangers.end()
     print(f"{attackers} attackers: {', '.join(f'{count:,} {what}' for what, count in answers.most_common())}")
     print(f"memory before them: {before:.0f} MB; load of the machine: {os.getloadavg()[1]:.1f}\n")
-    code = report(times, failed, facts)
-    slow = [name for name, found in times.items() if name != DRAW and percentile(found) > load.WAIT]
+    code = report(told, facts)
+    slow = [name for name, found in told.times.items() if name != DRAW and percentile(found) > load.WAIT]
     print(f"past {load.WAIT:g} s: {', '.join(slow) or 'none of the light calls'}")
     return int(bool(code or slow))
+
+
+@dataclass
+class Told:
+    """What became of the calls. times: {call: seconds of each that was answered}."""
+
+    times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    refused: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    waited: int = 0  # for more than a moment
+    placed: int = 0  # and knew their place
+
+    def of(self, name: str, job: Job) -> None:
+        """Wait for what becomes of one call."""
+        began = time.monotonic()
+        try:
+            try:
+                job.result(timeout=MOMENT)
+            except TimeoutError:
+                self.waited, self.placed = self.waited + 1, self.placed + (job.status().rank is not None)
+                job.result(timeout=PATIENCE - MOMENT)
+            self.times[name].append(time.monotonic() - began)
+        except TimeoutError:
+            self.lost.append(f"{name}: no answer within {PATIENCE} s")
+        except (AppError, QueueError) as error:
+            said = f"{name}: {error}"
+            (self.lost if "upstream Gradio app" in said else self.refused).append(said)
+        except Exception as error:  # whatever it is, it is told
+            self.lost.append(f"{name}: {type(error).__name__}: {error}"[:300])
 
 
 def crowd(
@@ -81,11 +113,11 @@ def crowd(
     seconds: float,
     more: Callable[[], dict[str, float]] = dict,
     at_end: Callable[[], object] = lambda: None,
-) -> tuple[dict[str, list[float]], list[str], list[dict[str, float]]]:
-    """({call: seconds of each}, what failed, the studio's facts after each tenth of the time, and once all is calm)."""
+) -> tuple[Told, list[dict[str, float]]]:
+    """(what became of the calls, the studio's facts after each tenth of the time, and once all is calm)."""
     image = folder / "crowd.png"
     Image.new("RGB", (96, 96), "teal").save(image)
-    times, failed = defaultdict[str, list[float]](list), list[str]()
+    told = Told()
     until, ready = time.monotonic() + seconds, threading.Barrier(clients + 1, timeout=PATIENCE)
 
     def person(number: int) -> None:
@@ -97,14 +129,7 @@ def crowd(
         ready.wait()
         while time.monotonic() < until:
             name = chance.choices(list(calls), weights=[2, 5, 8, 1])[0]
-            began = time.monotonic()
-            try:
-                calls[name]().result(timeout=PATIENCE)
-            except TimeoutError:
-                failed.append(f"{name}: no answer within {PATIENCE} s")
-            except Exception as error:  # whatever it is, it is told
-                failed.append(f"{name}: {type(error).__name__}: {error}"[:300])
-            times[name].append(time.monotonic() - began)
+            told.of(name, calls[name]())
             time.sleep(chance.uniform(0.5, 3))
 
     people = [threading.Thread(target=person, args=(number,), daemon=True) for number in range(clients)]
@@ -119,10 +144,10 @@ def crowd(
     at_end()
     for one in people:
         one.join(max(0.0, until + PATIENCE + 10 - time.monotonic()))
-    failed += ["a client never came back"] * sum(one.is_alive() for one in people)
+    told.lost += ["a client never came back"] * sum(one.is_alive() for one in people)
     time.sleep(CALM)
     facts.append(_facts(pid) | more())
-    return times, failed, facts
+    return told, facts
 
 
 def _calls(client: Client, run: str, image: Path, number: int, chance: random.Random) -> dict[str, Callable[[], Job]]:
@@ -156,20 +181,22 @@ def percentile(found: list[float]) -> float:
     return statistics.quantiles(found, n=20)[-1] if len(found) > 1 else found[0]
 
 
-def report(times: dict[str, list[float]], failed: list[str], facts: list[dict[str, float]]) -> int:
+def report(told: Told, facts: list[dict[str, float]]) -> int:
     print("| call | how many | median, s | p95, s |\n| --- | --- | --- | --- |")
-    for name, found in times.items():
+    for name, found in told.times.items():
         print(f"| {name} | {len(found):,} | {statistics.median(found):.2f} | {percentile(found):.2f} |")
     heads = ["the studio", *(f"{tenth}0 %" for tenth in range(1, len(facts))), "calm"]
     print(f"\n| {' | '.join(heads)} |\n" + "| --- " * len(heads) + "|")
     for name in facts[0]:
         print(f"| {name} | {' | '.join(f'{one[name]:.0f}' for one in facts)} |")
-    print(f"\n{len(failed)} calls failed")
-    for line, many in Counter(failed).most_common(20):
-        print(f"{many} x {line}")
+    print(f"\n{told.waited} calls waited for more than {MOMENT} s, of which {told.placed} were told their place")
+    for what, lines in (("refused with a sentence", told.refused), ("lost", told.lost)):
+        print(f"{len(lines)} calls were {what}")
+        for line, many in Counter(lines).most_common(20):
+            print(f"{many} x {line}")
     first, last = facts[2], facts[-1]  # after three tenths everything has been used
     flat = last["memory, MB"] < GROWTH * first["memory, MB"] and last["open files"] < first["open files"] + MORE_FILES
-    return 0 if flat and not failed else 1
+    return 0 if flat and not told.lost else 1
 
 
 if __name__ == "__main__":

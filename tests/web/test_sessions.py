@@ -81,6 +81,7 @@ def waiting(*sizes: int) -> asyncio.Queue:
 
 def test_answers_go_when_they_are_read_or_when_too_many_wait(monkeypatch):
     monkeypatch.setattr(sessions, "UNREAD_BYTES", 2500)
+    monkeypatch.setattr(sessions, "PLACE", 100)
     of = queue(read=set(), old={"1"}, running={"2"})
     of.event_ids_to_events["2"] = "it runs"
     answers = Answers(of, lambda session: session == "read, its page is open")
@@ -98,3 +99,13 @@ def test_answers_go_when_they_are_read_or_when_too_many_wait(monkeypatch):
     answers.sweep(2 + sessions.UNREAD)
     assert set(answers) == {"read, its page is open", "running"} and set(of.pending_event_ids_session) == {"running"}
     del answers["gone"]  # as Gradio does when a reader hangs up
+
+
+def test_places_of_answers_that_nobody_reads_are_bounded():
+    """Each has a list of messages and names, which Gradio keeps however small they are: 5,500 were, after an attack."""
+    many = sessions.UNREAD_BYTES // sessions.PLACE
+    of = queue(**{f"{number}": {f"{number}"} for number in range(many + 50)})
+    answers = Answers(of, lambda session: session == "0")
+    answers |= {name: waiting() for name in of.pending_event_ids_session}
+    answers.sweep(0)
+    assert len(answers) == len(of.pending_event_ids_session) == many and "0" in answers

@@ -30,6 +30,21 @@ def encoder_fields(workspace: Workspace, prefix: str, title: str = "Image encode
     return encoder, download
 
 
+def kept(value: list[str] | dict[str, Any]) -> gr.JSON:
+    """Hidden: a value that the browser keeps between two events, and may send back as anything. What is of another kind
+    counts as nothing, and a list holds texts alone.
+    """
+
+    def received(payload: Any) -> Any:
+        if not isinstance(payload, type(value)):
+            return type(value)()
+        return [one for one in payload if isinstance(one, str)] if isinstance(payload, list) else payload
+
+    made = gr.JSON(value, visible=False)
+    made.preprocess = received  # type: ignore[method-assign]
+    return made
+
+
 def gallery(name: str, **options) -> gr.Gallery:
     """A grid of images with captions below them, as high as they are; hidden until it is filled."""
     plain: dict[str, Any] = {

@@ -70,11 +70,6 @@ class Row:
         self.values: tuple[Any, ...] = (on, self.strength, text, start, end, blocks)
 
 
-def texts_of(keys: Any) -> list[str]:
-    """Keys of adapters as a browser sent them."""
-    return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
-
-
 def _share(label: str, name: str, value: float) -> gr.Slider:
     return gr.Slider(
         minimum=0, maximum=1, step=0.05, value=value, label=label, interactive=True, min_width=140, elem_id=name
@@ -142,7 +137,7 @@ class AdapterRows:
         return (FRESH[0], adapter_strengths.strength_of(self.workspace, key), *FRESH[2:])
 
     def removed(self, index: int, keys: Sequence[str] | None) -> dict[Any, Any]:
-        return self.updates([("" if place == index else key) for place, key in enumerate(texts_of(keys))])
+        return self.updates([("" if place == index else key) for place, key in enumerate(keys or [])])
 
     def updates(self, keys: Sequence[str], fresh: Mapping[int, Sequence[Any]] | None = None) -> dict[Any, Any]:
         """Of `outputs`. fresh: {row: values in the order of ROW_FIELDS} of the rows that get new ones."""
@@ -169,7 +164,7 @@ class AdapterRows:
             if kind == "word":
                 return {self.context.form.prompt: word_in(prompt, arg)}
             if kind == "base":
-                key = texts_of(keys)[index : index + 1]
+                key = (keys or [])[index : index + 1]
                 return self.other_base(key[0], base) if key else gr.skip()
             return {self.context.to_sweep: f"{index} {time.time()}"} if kind == "sweep" else gr.skip()
 

@@ -11,7 +11,7 @@ from studio.errors import StudioError
 from studio.services import drops, generation, grids, run_library
 from studio.text import pluralize
 from studio.web.components.context import PageContext
-from studio.web.components.fields import QUIET
+from studio.web.components.fields import QUIET, kept
 from studio.web.errors import show_errors, show_warning
 from studio.web.generate import actions, adapter_library, adapter_rows, evaluation, form, gallery, grid, result
 from studio.web.generate.context import FIELDS, POOL, ROW_FIELDS, GenerateContext
@@ -37,7 +37,7 @@ class GenerateTab:
             self.recalled, self.dropped = gr.JSON(visible=False), gr.State(None)
             self.context = context = GenerateContext(
                 **vars(page),
-                keys=gr.JSON([], visible=False),
+                keys=kept([]),
                 taken=gr.Textbox(visible=False),
                 incoming=gr.Textbox(visible=False),
                 to_sweep=gr.Textbox(visible=False),

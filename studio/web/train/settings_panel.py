@@ -15,7 +15,7 @@ from studio.services import runs
 from studio.text import pluralize
 from studio.training.setting_groups import FIRST, GROUPS, LABELS, Group, search_text
 from studio.web.components.clickable import clickable_html, clicked
-from studio.web.components.fields import QUIET, field_for, setting
+from studio.web.components.fields import QUIET, field_for, kept, setting
 from studio.web.train import preview_lines
 from studio.web.train.context import TrainContext
 from studio.web.train.values import LISTS, NOT_CHOSEN, NUMBERS, PATTERNS, as_shown, standard_of
@@ -31,7 +31,7 @@ class SettingsPanel:
     def __init__(self, context: TrainContext):
         self.context, self.fields, self.errors = context, dict[str, Any](), dict[str, Any]()
         first = next(iter(runs.list_presets(context.workspace).values()))
-        self.standard = gr.JSON(standard_of(first), visible=False)
+        self.standard = kept(standard_of(first))
         self.search = clickable_html("settings-search", search_html(), script=_JS, padding=False)
         with gr.Accordion("All settings", open=False, elem_id="expert"):
             for group in GROUPS:
@@ -79,8 +79,7 @@ class SettingsPanel:
     def reset(self, standard, event: gr.EventData):
         """One field, or all of them, as the preset has it."""
         act, key, _ = clicked(event)
-        given = standard if isinstance(standard, dict) else {}
-        known = {name: value for name, value in given.items() if name in self.all}
+        known = {name: value for name, value in standard.items() if name in self.all}
         if act != "reset" or key not in (RESET_ALL, *known):
             return gr.skip()
         return {self.all[name]: value for name, value in known.items() if key in (RESET_ALL, name)}

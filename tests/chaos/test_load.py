@@ -5,6 +5,7 @@ import gc
 import select
 import socket
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from studio.server import callers, owners
 from studio.server.callers import Stop, asked
 from studio.server.middleware import MOST_BODIES, Guard
 from studio.server.permissions import MB, VISITED
-from studio.server.uploads import MOST_AT_ONCE, MOST_BROKEN, Uploads
+from studio.server.uploads import MOST_AT_ONCE, MOST_BROKEN, Sending, Uploads
 from studio.services.jobs import AT_ONE_ADDRESS, Job, Jobs, jobs
 from studio.workspace import size_of
 from tests.serving import run_apart, served
@@ -143,6 +144,28 @@ def test_a_sender_who_stalls_is_given_up(studio, uploads, monkeypatch):
 
     assert wait_for(lambda: told() == b"408")  # places of other tests may still be taken
     assert wait_for(lambda: size_of(uploads) == held)
+
+
+def test_a_sender_who_drips_is_given_up_after_its_patience_and_a_steady_one_is_not(tmp_path, monkeypatch):
+    """Bytes that keep coming, too few of them, held a place for hours."""
+    now = [0.0]
+    monkeypatch.setattr("studio.server.uploads.time.monotonic", lambda: now[0])
+
+    async def lasted(each: int, minutes: int) -> float:
+        """Seconds until a sender of so many bytes a second is given up, at most so many minutes."""
+        began = now[0]
+        sending = Sending("a", "6.6.6.6", 190 * MB, began=began)
+
+        async def receive() -> dict:
+            now[0] += 1
+            return {"type": "http.request", "body": b"x" * each, "more_body": True}
+
+        counting = Uploads(tmp_path, replace(VISITED, room=None)).counted(sending, receive)
+        while now[0] - began < 60 * minutes and (await counting())["type"] == "http.request":
+            pass
+        return now[0] - began
+
+    assert run_apart(lasted(1000, 10)) <= 130 and run_apart(lasted(25_000, 10)) == 600
 
 
 def test_an_event_that_comes_too_slowly_is_given_up(studio, monkeypatch):

@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from studio.adapters import names
 from studio.adapters.files import AdapterFile
-from studio.adapters.layer_adapters import LayerAdapters
+from studio.adapters.layer_adapters import LayerAdapters, share_room
 from studio.adapters.layers import Layer, can_train, device_of, init_layer, shape_of
 from studio.adapters.spec import AdapterSpec
 from studio.adapters.update import Update
@@ -86,6 +86,8 @@ class Adapter(nn.Module):
             on_layer = LayerAdapters.of(used[component].get_submodule(path))
             on_layer.add(self, layer)
             self._attached.append(on_layer)
+        for base in used.values():
+            share_room(base)
 
     @property
     def strength(self) -> float:

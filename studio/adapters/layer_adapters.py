@@ -10,6 +10,7 @@ The base's own parameter is never written. Switching an adapter off is therefore
 merge that is undone by subtraction drifts: by a fifth of the delta after 100 times in float16).
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from weakref import ref
@@ -18,8 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from studio.adapters import live_weight
-from studio.adapters.layers import EXECUTION_DEVICE, Layer, is_quantised, override_weight, restore_weight, weight_of
+from studio.adapters.layers import (
+    EXECUTION_DEVICE,
+    Layer,
+    Scaled,
+    is_quantised,
+    override_weight,
+    restore_weight,
+    stacked,
+    weight_of,
+)
 
+LEAST_ROOM = 64 * 10**6  # bytes for merged copies, however small the model is
 ATTRIBUTE = "_layer_adapters"  # on the base layer, so that `copy.deepcopy` of a model copies its adapters too
 
 
@@ -37,7 +48,6 @@ class AdapterState(Protocol):
 
 
 Item = tuple[AdapterState, Layer]
-Scaled = tuple[Layer, float]  # a layer, and the factor on its delta
 
 
 class MergeCache:
@@ -80,8 +90,10 @@ class LayerAdapters:
         self.base = base
         self.items: list[Item] = []
         self.cache = MergeCache()
+        self.has_room = True  # for a merged copy of the weight; see `share_room`
         self._live: list[Item] = []  # those that act live in the call under way
-        self._never_merged = is_quantised(base) or EXECUTION_DEVICE in base.__dict__
+        # The weight is packed, or comes and goes: neither merged nor replaced.
+        self._stays_apart = is_quantised(base) or EXECUTION_DEVICE in base.__dict__
         self._hooks = [
             base.register_forward_pre_hook(self._before),
             base.register_forward_hook(self._after, with_kwargs=True),
@@ -116,33 +128,34 @@ class LayerAdapters:
         for _, layer in self.items:
             layer.to(device)
 
-    def _is_live(self, adapter: AdapterState, layer: Layer) -> bool:
-        return (
-            self._never_merged
-            or adapter.training
-            or adapter.per_sample_scale is not None
-            or (torch.is_grad_enabled() and layer.trains)
-            or torch.compiler.is_compiling()
-        )
-
     def _before(self, base: nn.Module, args: tuple[Any, ...]) -> None:
         restore_weight(base)  # a call that an exception ended, as checkpointing's do, has left its own
         merged: list[Scaled] = []
         self._live = []
+        live: list[Scaled] = []
+        learning, none_merged = torch.is_grad_enabled(), self._stays_apart or torch.compiler.is_compiling()
+        joined = bool(args) and not none_merged
         for adapter, layer in self.items:
             scale = adapter.strength * layer.layer_scale
             if scale == 0:
                 continue
-            if self._is_live(adapter, layer):
+            by_sample = adapter.per_sample_scale is not None
+            if (
+                none_merged
+                or adapter.training
+                or by_sample
+                or (learning and layer.trains)
+                or (not self.has_room and layer.is_low_rank)
+            ):
                 self._live.append((adapter, layer))
+                live.append((layer, scale))
+                joined = joined and not by_sample
             else:
                 merged.append((layer, scale))
         if merged:
             override_weight(base, self.cache.get(self._key(merged), lambda: self._merge(merged)))
-        if len(self._live) == 1 and args and self._live[0][0].per_sample_scale is None:
-            adapter, layer = self._live[0]
-            if live_weight.act(base, layer, args[0], adapter.strength * layer.layer_scale):
-                self._live = []
+        if live and joined and live_weight.act(base, live, args[0]):
+            self._live = []
 
     def _after(self, base: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
         restore_weight(base)
@@ -155,11 +168,9 @@ class LayerAdapters:
                 output = output + _per_sample(adapter.per_sample_scale, output) * added
         return output
 
-    def _key(self, merged: Sequence[Scaled]) -> tuple[Any, ...]:
-        key: list[Any] = [_stamp(p) for p in self.base._parameters.values() if p is not None]
-        for layer, scale in merged:
-            key += id(layer), scale, *[_stamp(p) for p in layer._parameters.values() if p is not None]
-        return tuple(key)
+    def _key(self, merged: list[Scaled]) -> tuple[Any, ...]:
+        tensors = [*self.base._parameters.values(), *(p for layer, _ in merged for p in layer._parameters.values())]
+        return merged, [_stamp(p) for p in tensors if p is not None]
 
     def _merge(self, merged: Sequence[Scaled]) -> dict[str, Tensor]:
         """The base's weight, and its bias where an update changes it, with all deltas added."""
@@ -184,11 +195,10 @@ class LayerAdapters:
 
     def _low_rank_sum(self, start: Tensor, merged: Sequence[Scaled]) -> Tensor:
         """W + Σ s σ B A of all plain LoRAs in one product."""
-        pairs = [(scale * layer.sigma, layer) for layer, scale in merged if layer.is_low_rank]
-        if not pairs:
+        plain = [(layer, scale) for layer, scale in merged if layer.is_low_rank]
+        if not plain:
             return start
-        B = torch.cat([scale * layer.B.flatten(1).float() for scale, layer in pairs], 1)
-        A = torch.cat([layer.A.flatten(1).float() for _, layer in pairs])
+        A, B = stacked(plain)
         out = self.cache.sum_buffer(start)
         torch.addmm(start.flatten(1), B, A, out=out.flatten(1))
         return out
@@ -201,6 +211,30 @@ def move(model: nn.Module, device: torch.device | str) -> None:
         adapters = part.__dict__.get(ATTRIBUTE)
         if adapters is not None:
             adapters.follow(device)
+
+
+def share_room(model: nn.Module) -> None:
+    """Let the narrowest adapted layers keep merged copies, as many as there is room for.
+
+    On the widest ones a copy takes the most memory and saves the least time: of a product with in · out numbers, a live
+    update of rank r is r (1 / in + 1 / out).
+    """
+    room = room_for(model)
+    adapted = [vars(part)[ATTRIBUTE] for part in model.modules() if ATTRIBUTE in vars(part)]
+    for adapters in sorted(adapted, key=lambda adapters: weight_of(adapters.base).numel()):
+        room -= weight_of(adapters.base).nbytes
+        adapters.has_room = room >= 0
+        if room < 0:
+            adapters.cache.clear()
+            adapters.cache.drop_buffer()
+
+
+def room_for(model: nn.Module) -> int:
+    """Bytes that merged copies of a model's weights may take: STUDIO_MERGED_MB, else a tenth of the model."""
+    given = os.environ.get("STUDIO_MERGED_MB", "")
+    if given.isdecimal():
+        return int(given) * 10**6
+    return max(LEAST_ROOM, sum(p.nbytes for p in model.parameters()) // 10)
 
 
 def active_state(model: nn.Module) -> tuple[Any, ...] | None:

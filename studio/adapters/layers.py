@@ -6,6 +6,7 @@ On a convolution, A is a convolution of the base's own size, stride and padding 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
@@ -119,6 +120,15 @@ class Layer(nn.Module):
             return F.embedding(x, B) @ (A * scale)
         down = run(base, x, A.reshape(-1, *weight_of(base).shape[1:]), None)
         return run_1x1(base, down * scale, B)
+
+
+Scaled = tuple[Layer, float]  # a layer, and the factor on its delta
+
+
+def stacked(updates: Sequence[Scaled]) -> tuple[Tensor, Tensor]:
+    """(A, B) in float32 whose product is the sum of these plain LoRAs, strengths included."""
+    A = torch.cat([layer.A.flatten(1).float() for layer, _ in updates])
+    return A, torch.cat([scale * layer.sigma * layer.B.flatten(1).float() for layer, scale in updates], 1)
 
 
 def weight_of(base: nn.Module) -> nn.Parameter:

@@ -1,45 +1,53 @@
 """W + s · B A as the weight of a linear layer, never written out: what training multiplies with.
 
 One step on autograd's tape for the whole layer. Apart, base and update take seven, and the calls around thin products
-cost more than the products themselves.
+cost more than the products themselves. Several updates are one: their A below each other, their B side by side.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from studio.adapters.layers import Layer, restore_weight, weight_of
+from studio.adapters.layers import Scaled, restore_weight, stacked, weight_of
 
 
 class LiveWeight:
     """Stands in for the weight of `base` during one call: torch hands `F.linear` with it to `__torch_function__`."""
 
-    def __init__(self, base: nn.Linear, W: Tensor, layer: Layer, scale: float):
-        self.base, self.W, self.layer, self.scale = base, W, layer, scale * layer.sigma
+    def __init__(self, base: nn.Linear, A: Tensor, B: Tensor, scale: float):
+        self.base, self.W, self.A, self.B, self.scale = base, base.weight, A, B, scale
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Tensor:
         x, weight, bias = args  # of `F.linear`: the forward of nn.Linear does nothing else
         restore_weight(weight.base)  # now, since checkpointing leaves a call halfway
         product: Callable[..., Tensor] = _Product.apply
-        return product(x, weight.layer.A, weight.layer.B, weight.W, bias, weight.scale)
+        return product(x, weight.A, weight.B, weight.W, bias, weight.scale)
 
 
-def act(base: nn.Module, layer: Layer, x: Tensor, scale: float) -> bool:
-    """Let `base` compute with scale times the update in its next call; False where only `Layer.add_to` can do that."""
-    if (
-        type(base) is not nn.Linear
-        or not layer.is_low_rank
-        or not weight_of(base).dtype == layer.A.dtype == x.dtype
-        or (layer.dropout and layer.training)
-        or torch.is_autocast_enabled(x.device.type)
-        or torch.compiler.is_compiling()
-    ):
+def act(base: nn.Module, live: Sequence[Scaled], x: Tensor) -> bool:
+    """Let `base` compute with these updates in its next call; False where only `Layer.add_to` can do that."""
+    if type(base) is not nn.Linear or not all(layer.is_low_rank for layer, _ in live):
         return False
-    base.__dict__["weight"] = LiveWeight(base, base.weight, layer, scale)
+    if torch.is_grad_enabled():  # what trains keeps its own precision
+        precisions = {x.dtype, weight_of(base).dtype, *(layer.A.dtype for layer, _ in live)}
+        if len(precisions) > 1 or torch.is_autocast_enabled(x.device.type):
+            return False
+        if any(layer.dropout and layer.training for layer, _ in live):
+            return False
+    if len(live) == 1:
+        layer, scale = live[0]
+        A, B, scale = layer.A.flatten(1), layer.B.flatten(1), scale * layer.sigma
+    else:
+        A, B, scale = *stacked(live), 1.0
+    if not torch.is_grad_enabled():
+        autocast = torch.is_autocast_enabled(x.device.type)
+        precision = torch.get_autocast_dtype(x.device.type) if autocast else weight_of(base).dtype
+        A, B = A.to(precision), B.to(precision)
+    base.__dict__["weight"] = LiveWeight(base, A, B, scale)
     return True
 
 
@@ -48,7 +56,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, A: Tensor, B: Tensor, W: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1]).to(W.dtype)
         down = rows @ A.T
         y = F.linear(rows, W, bias).addmm_(down, B.T, alpha=scale)
         ctx.save_for_backward(rows, down, A, B, W)

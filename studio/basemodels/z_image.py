@@ -55,7 +55,8 @@ class ZImage(Flow):
 
     def predict(self, noisy: Tensor, t: Tensor, conditions: Conditioning) -> Tensor:
         rows = len(noisy)
-        words = [states[mask > 0] for states, mask in zip(conditions["states"], conditions["mask"])]
+        said = conditions["states"].float() if self.dtype == torch.float16 else conditions["states"]
+        words = [states[mask > 0] for states, mask in zip(said, conditions["mask"])]  # bf16 can't be joined as fp16
         with self.arithmetic():
             output = self.model(list(noisy[:, :, None]), 1 - self._times_of(t, rows) / 1000, words, return_dict=False)[
                 0

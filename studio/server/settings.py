@@ -17,7 +17,8 @@ _VARIABLES = (
     "Each flag can also be set by a variable: STUDIO_HOST, STUDIO_PORT, STUDIO_SHARE, STUDIO_AUTH, STUDIO_AUTH_FILE, "
     "STUDIO_WORKSPACE, STUDIO_NO_BROWSER, STUDIO_PUBLIC, STUDIO_OPEN, STUDIO_MCP, STUDIO_CAPTION_SERVER. "
     "A flag wins over its variable. STUDIO_HOSTS: more names that the page may be called by, with commas between. "
-    "STUDIO_CAPTION_KEY: the key of the caption server."
+    "STUDIO_CAPTION_KEY: the key of the caption server. STUDIO_MERGED_MB: megabytes that weights with merged adapters "
+    "may take beside the base's own."
 )
 
 

@@ -78,3 +78,18 @@ def test_a_merged_weight_does_not_outlive_a_checkpointed_call():
     checkpoint(model, x, use_reentrant=False).sum().backward()
     adapter.strength = 0.0
     assert torch.equal(model(x), plain)
+
+
+def test_factors_with_a_window_of_one_act_on_a_linear_layer():
+    """As files of programs that write every layer as a convolution have them."""
+    net = nn.Sequential(nn.Linear(8, 6))
+    adapter = attach(net, AdapterSpec(rank=2, targets="all"))
+    for parameter in adapter.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(3, 8)
+    flat = net(x).detach()
+    for parameter in adapter.parameters():
+        parameter.data = parameter.data[..., None, None]
+    net(x).sum().backward()
+    assert torch.equal(net(x), flat)
+    assert all(parameter.grad.shape == parameter.shape for parameter in adapter.parameters())

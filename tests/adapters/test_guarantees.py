@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from studio.adapters import KINDS, AdapterSpec, attach, attach_file, read_adapter
+from studio.adapters import KINDS, AdapterSpec, attach, attach_file, layer_adapters, read_adapter
 from studio.adapters.layer_adapters import ATTRIBUTE
 from tests import tiers
 
@@ -162,6 +162,28 @@ def test_a_merged_weight_is_rounded_once():
         model(x)
         merged = vars(model[0])[ATTRIBUTE].cache.parameters["weight"]
         assert torch.equal(merged, exact.bfloat16())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 3])
+def test_layers_without_room_for_a_copy_give_the_same_live(monkeypatch, count, dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 256), nn.Linear(256, 64), nn.Linear(64, 32)).to(dtype)
+    x = torch.randn(4, 64).to(dtype)
+    for number in range(count):
+        disturbed(model).eval().strength = 0.5 + number
+    merged = model(x)
+    monkeypatch.setattr(layer_adapters, "room_for", lambda model: model[2].weight.nbytes)
+    layer_adapters.share_room(model)
+    live = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (model(x) - merged).norm() <= 2**-6 * merged.norm()
+    assert (live - merged).norm() <= (1e-5 if dtype == torch.float32 else 2**-7) * merged.norm()
+    assert [bool(vars(layer)[ATTRIBUTE].cache.parameters) for layer in model] == [False, False, True]
+    disturbed(model, "dora").eval()  # live, it would need the whole product at each call
+    model(x)
+    assert all(vars(layer)[ATTRIBUTE].cache.parameters for layer in model)
 
 
 def test_an_optimiser_that_writes_unseen_is_seen_after_training():

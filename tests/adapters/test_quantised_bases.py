@@ -89,16 +89,17 @@ def test_a_packed_weight_is_asked_for_its_numbers_and_its_shape(nets):
     assert torch.allclose(plain_weight(packed.first), plain.first.weight, atol=1e-6)
 
 
-def test_an_adapter_learns_on_torchaos_eight_bits_and_leaves_the_base_at_strength_zero():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_an_adapter_learns_on_torchaos_eight_bits_and_leaves_the_base_at_strength_zero(dtype):
     quantization = pytest.importorskip("torchao.quantization")
     torch.manual_seed(0)
-    net = Net(nn.Linear(64, 96), nn.Linear(96, 32)).to(torch.bfloat16)
+    net = Net(nn.Linear(64, 96), nn.Linear(96, 32)).to(dtype)
     plain = net.first.weight.detach().float()
     quantization.quantize_(net, quantization.Int8WeightOnlyConfig())
     assert is_quantised(net.first)
     assert (plain_weight(net.first) - plain).abs().max() < 0.01 * plain.abs().max() + 1e-3
     adapter = attach(net, AdapterSpec(rank=2, targets="all"))
-    x = torch.randn(8, 64, dtype=torch.bfloat16)
+    x = torch.randn(8, 64, dtype=dtype)
     before = net(x)
     loss = nn.functional.mse_loss(net(x).float(), torch.ones(8, 32))
     loss.backward()

@@ -25,8 +25,6 @@ from tests.devices.runs import run
 FAMILIES = ("sd1", "sdxl", "sd3", "flux-dev", "z-image")
 BOUND = {"bf16": 0.03, "fp16": 0.01}  # of the fp32 loss, at any step: rounding of 8 and of 11 bits through tiny models
 
-TOO_SLOW = {("z-image", "fp16")}  # on a CPU: not done after four minutes
-
 
 @dataclass(frozen=True)
 class Apart:
@@ -58,8 +56,6 @@ def compare(base: Path, images: Path, at: Path, steps: int) -> Iterator[tuple[st
     """(precision, how it went) of bf16 and fp16."""
     whole, fine, _ = losses_of(base, images, at / "fp32", "fp32", steps)
     for precision in BOUND:
-        if (base.name, precision) in TOO_SLOW and not devices.accelerator():
-            continue
         found, well, (denoiser, vae) = losses_of(base, images, at / precision, precision, steps)
         away = [abs(one - other) / other for one, other in zip(found, whole, strict=True)]
         yield precision, Apart(max(away), away[-1], fine and well, denoiser, vae)

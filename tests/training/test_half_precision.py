@@ -15,7 +15,7 @@ def test_losses_stay_near_those_of_fp32(tmp_path, name):
     images = half_precision.discs(tmp_path / "images")
     base = tiny.save(name, tmp_path)
     found = dict(half_precision.compare(base, images, tmp_path / "runs", 4))
-    assert set(found) >= {"bf16"} and (name == "z-image" or "fp16" in found)
+    assert set(found) == {"bf16", "fp16"}
     for precision, apart in found.items():
         assert apart.finite and apart.most < half_precision.BOUND[precision], (precision, apart)
         assert apart.denoiser == HALF[precision] and apart.vae == torch.float32

@@ -267,11 +267,11 @@ def generated(
     stop: threading.Event,
     progress: Progress | None = None,
     preview: Callable[[Any], None] | None = None,
-    waiting: Callable[[], None] | None = None,
+    waiting: Callable[[int], None] | None = None,
 ) -> Iterator[tuple["Recipe", Any]]:
     """(recipe of one image, PIL.Image) one after the other, taking turns with training. Ends early when stopped.
 
-    waiting: called when something else holds the device
+    waiting: called with how many images come first while something else holds the device
     """
     from studio.generation import generate_all
     from studio.generation.drawing import singles

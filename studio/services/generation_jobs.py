@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def start_generation(workspace: Workspace, recipes: Sequence["Recipe"]) -> Job:
         stop = Stop(job.stop_event, workspace.allows.drawing, workspace.allows.shared)
         for recipe in recipes:
             show = live_preview(recipe, made)
-            for one, image in generated(recipe, stop, progress, show, lambda: say_waiting(job)):
+            for one, image in generated(recipe, stop, progress, show, partial(say_waiting, job)):
                 made.images.append((one, save_image(image, one, workspace.outputs)))
                 made.latent_preview = None
             adapter_strengths.remember(workspace, recipe.adapters)
@@ -71,7 +72,7 @@ def start_sweep(workspace: Workspace, recipe: "Recipe", index: int = 0) -> Job:
             job.message = f"Strength sweep, step {done} of {total}"
 
         try:
-            with jobs.device(stop, lambda: say_waiting(job)), timed(stop):
+            with jobs.device(stop, partial(say_waiting, job)), timed(stop):
                 images = [] if stop.is_set() else draw_strength_sweep(recipe, strengths, index, stop, progress)
         except (GenerationError, BusyError):
             if not stop.is_set():
@@ -112,7 +113,12 @@ def live_preview(recipe: "Recipe", made: GeneratedImages) -> Callable[[Any], Non
     return show
 
 
-def say_waiting(job: Job) -> None:
-    """The message of a job for which something else holds the device: a run lets it in after its current step."""
+def say_waiting(job: Job, before: int) -> None:
+    """The message of a job for which something else holds the device: a run lets it in after its current step.
+
+    before: other images that wait and come first
+    """
     other = running()
-    job.message = f"Waiting for the current step of {other.title}" if other else "Waiting for another image"
+    what = f"the current step of {other.title}" if other else "another image"
+    more = f"; {before} more {'comes' if before == 1 else 'come'} first" if before else ""
+    job.message = f"Waiting for {what}{more}"

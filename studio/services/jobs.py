@@ -73,7 +73,8 @@ class Jobs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._turn = threading.Condition()
-        self._held, self._waiting = False, 0
+        self._held = False
+        self._images: list[object] = []  # those that wait for the device, in the order they came
         self._line: list[Job] = []  # jobs that need the device, in the order they came; the first has it
         self._newest: PerOwner[Job] = PerOwner()  # "device": the newest job that needs it, also after its end
         self.beside: PerOwner[Job] = PerOwner()  # the newest of each kind that does not
@@ -176,23 +177,28 @@ class Jobs:
         return True
 
     @contextmanager
-    def device(self, stop: threading.Event | None = None, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Hold the device for an image; goes before the next turn of a job. BusyError when stopped before that.
+    def device(
+        self, stop: threading.Event | None = None, waiting: Callable[[int], None] | None = None
+    ) -> Iterator[None]:
+        """Hold the device for an image, in the order in which they came; goes before the next turn of a job. BusyError
+        when stopped before that.
 
-        waiting: called when something else holds it
+        waiting: called with how many images come first while something else holds it
         """
+        me = object()
         with self._turn:
-            self._waiting += 1
-            if self._held and waiting:
-                waiting()
+            self._images.append(me)
             try:
-                while self._held:
+                while self._held or self._images[0] is not me:
+                    if waiting:
+                        waiting(self._images.index(me))
                     if stop is not None and stop.is_set():
                         raise BusyError("Stopped while it waited for its turn.")
                     self._turn.wait(None if stop is None else OFTEN)
+                self._held = True
             finally:
-                self._waiting -= 1
-            self._held = True
+                self._images.remove(me)
+                self._turn.notify_all()
         try:
             yield
         finally:
@@ -204,8 +210,8 @@ class Jobs:
         while True:
             with self._turn:
                 if job:
-                    job.waits_for = "an image" if self._held or self._waiting else ""
-                while self._held or self._waiting:
+                    job.waits_for = "an image" if self._held or self._images else ""
+                while self._held or self._images:
                     self._turn.wait()
                 if job:
                     job.waits_for = ""

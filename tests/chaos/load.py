@@ -18,6 +18,7 @@ import os
 import random
 import secrets
 import statistics
+import struct
 import sys
 import tempfile
 import threading
@@ -165,12 +166,21 @@ _packing = threading.Lock()
 
 @functools.cache
 def _zip_bomb() -> bytes:
-    """Packed once a process: four threads at low priority that each did took longer than the attack."""
-    stream, image = io.BytesIO(), png("red") + bytes(20 * MB)
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for number in range(45):
-            archive.writestr(f"{number}.png", image)
-    return stream.getvalue()
+    """One image is packed and stands there 45 times: packing all at low priority took longer than the attack."""
+    stream, many, first = io.BytesIO(), 45, b"00.png"
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(first.decode(), png("red") + bytes(20 * MB))
+        start = archive.fp.tell()  # type: ignore[union-attr]
+    whole = stream.getvalue()
+    one, entry = whole[:start], whole[start:-22]
+    names = [f"{number:02}.png".encode() for number in range(many)]
+    images = b"".join(one.replace(first, name, 1) for name in names)
+    entries = b"".join(
+        entry[:42] + struct.pack("<L", number * len(one)) + entry[46:].replace(first, name)
+        for number, name in enumerate(names)
+    )
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, many, many, len(entries), len(images), 0)
+    return images + entries + end
 
 
 def reruns(me: Stranger) -> None:

@@ -4,7 +4,9 @@ import asyncio
 import gc
 import select
 import socket
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import httpx
@@ -78,14 +80,14 @@ def test_a_visitor_has_one_image_that_waits_and_others_are_answered(studio):
         assert "complete" in call(other, "list_datasets")
         for client, one in ((studio, taken[0]), (studio, taken[1]), (other, join(other, "generate", **small))):
             hang_up(client, one)
-        assert wait_for(lambda: not jobs._waiting)
+        assert wait_for(lambda: not jobs._images)
 
 
 def test_work_ends_when_its_caller_hangs_up(studio):
     with jobs.device():
         began = join(studio, "generate", prompt="x", steps=50)
         hang_up(studio, began)
-        assert wait_for(lambda: not jobs._waiting)
+        assert wait_for(lambda: not jobs._images)
 
 
 def send(url: httpx.URL, length: int, part: bytes) -> socket.socket:
@@ -220,6 +222,42 @@ def test_an_image_ends_sooner_while_others_wait(monkeypatch):
         assert not stop.is_set(), "one's own do not count"
         waiting.add("other")
         assert stop.is_set() and stop.too_long
+
+
+def test_images_of_the_page_come_in_their_order_and_know_how_many_are_before_them():
+    """Whichever thread woke first had the device, for as long as others waited."""
+    line, drawn, told = Jobs(), [], {}
+
+    def draw(number: int) -> None:
+        with line.device(waiting=lambda before: told.setdefault(number, before)):
+            drawn.append(number)
+
+    with line.device():
+        threads = [threading.Thread(target=draw, args=(number,)) for number in range(6)]
+        for number, one in enumerate(threads):
+            one.start()
+            assert wait_for(lambda many=number: len(line._images) > many)
+    for one in threads:
+        one.join(10)
+    assert drawn == [0, 1, 2, 3, 4, 5] and told == {number: number for number in range(6)}
+
+
+def test_an_image_that_is_stopped_while_it_waits_lets_the_next_one_in():
+    line, stop, drawn = Jobs(), threading.Event(), []
+
+    def draw(given: threading.Event | None) -> None:
+        with suppress(BusyError), line.device(given):
+            drawn.append(given)
+
+    with line.device():
+        threads = [threading.Thread(target=draw, args=(one,)) for one in (stop, None)]
+        for number, one in enumerate(threads):
+            one.start()
+            assert wait_for(lambda many=number: len(line._images) > many)
+        stop.set()
+        assert wait_for(lambda: len(line._images) == 1)
+    threads[1].join(10)
+    assert drawn == [None]
 
 
 def hang_up(http: httpx.Client, began: httpx.Response) -> None:

@@ -24,12 +24,15 @@ def offload_blocks(denoiser: Any, device: torch.device) -> None:
     denoiser.enable_group_offload(
         onload_device=device, offload_device=torch.device("cpu"), offload_type="block_level", num_blocks_per_group=1
     )
-    backwards = _Backwards()
+    backwards, saved = _Backwards(), _SavedWeights(device)
     for module in denoiser.modules():
         registry = getattr(module, "_diffusers_hook", None)
         hook = registry.get_hook(_HOOK) if registry else None
         if hook is not None:
+            saved.watch(hook.group)
             module.register_forward_hook(backwards.watch(hook.group, stays=module is denoiser))
+    denoiser.register_forward_pre_hook(saved.begin)
+    denoiser.register_forward_hook(saved.end, always_call=True)
 
 
 class _Backwards:
@@ -59,6 +62,53 @@ class _Backwards:
                     tensor.register_hook(fetch)
 
         return after
+
+
+class _SavedWeights:
+    """For the way back autograd keeps what a product was made of. Of a fetched weight it shall keep which one it was:
+    the numbers would hold every block on the device, and are fetched again by then.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._owners: dict[int, nn.Parameter] = {}  # by the address of the memory that it was fetched into
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
+
+    def watch(self, group: Any) -> None:
+        onload, offload = group.onload_, group.offload_
+        weights = [p for module in group.modules for p in module.parameters()] + list(group.parameters)
+        plain = [p for p in weights if not hasattr(p, "__tensor_flatten__")]  # not those in few bits
+
+        def fetched() -> None:
+            onload()
+            self._owners |= {_address(p): p for p in plain}
+
+        def left() -> None:
+            for p in plain:
+                self._owners.pop(_address(p), None)
+            offload()
+
+        group.onload_, group.offload_ = fetched, left
+
+    def begin(self, *_: Any) -> None:
+        self._hooks.__enter__()
+
+    def end(self, *_: Any) -> None:
+        self._hooks.__exit__()
+
+    def _pack(self, tensor: Tensor) -> Any:
+        owner = None if hasattr(tensor, "__tensor_flatten__") else self._owners.get(_address(tensor))
+        return tensor if owner is None else (owner, tensor.shape, tensor.stride(), tensor.storage_offset())
+
+    def _unpack(self, kept: Any) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        owner, *view = kept
+        return owner.data.to(self.device).as_strided(*view)
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.data.untyped_storage().data_ptr()
 
 
 def _tensors(output: Any) -> list[Tensor]:

@@ -36,6 +36,25 @@ def test_an_offloaded_base_draws_the_same_and_holds_one_block(folders, memory, n
     assert memory.allocated - beside < whole  # not the whole denoiser stays
 
 
+def test_training_an_offloaded_base_keeps_no_weights_for_the_way_back(folders, memory):
+    x, t, held, found = torch.randn(1, 4, 8, 8).to(AWAY), torch.tensor([500]).to(AWAY), {}, {}
+    for choice in ("", "?offload=true"):
+        base = load_base(f"{folders('sd1')}{choice}", shared=False, precision="fp32")
+        whole = sum(p.numel() * p.element_size() for p in base.model.parameters())
+        torch.manual_seed(0)
+        adapter = attach(base.model, AdapterSpec(rank=2))
+        words = base.encode_prompt(["red"])
+        before = memory.allocated
+        output = base.predict(x, t, words)
+        gc.collect()
+        held[choice] = memory.allocated - before
+        output.square().sum().backward()
+        found[choice] = [p.grad.cpu() for p in adapter.parameters()]
+        adapter.detach()
+    assert held["?offload=true"] - held[""] < whole / 4
+    assert all(torch.equal(one, other) for one, other in zip(found[""], found["?offload=true"], strict=True))
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("name", ["sd1", "flux-dev", "z-image", "sd3"])
 def test_a_run_goes_on_an_offloaded_base(folders, images, tmp_path, memory, name):

@@ -1,6 +1,6 @@
 """Seconds a step and peak memory of training at the true shape of SD 1.5 and SDXL, beside diffusers with peft.
 
-python -m tests.benchmarks.shapes [sd1|sdxl]... [--precision bf16] [--side 512] [--batch 1] [--steps 2] [...]
+python -m tests.benchmarks.shapes [sd1|sdxl|starter]... [--precision bf16] [--side 512] [--batch 1] [--steps 2] [...]
 
 The denoiser has random weights and the settings that come with this package; words and latents are random too, as if
 read from the cache: the text encoders and the VAE are off the device. Each row runs in a process of its own.
@@ -19,20 +19,25 @@ import torch
 
 from studio import devices
 from studio.adapters import AdapterSpec, attach
-from studio.basemodels import family_class
+from studio.basemodels import family_class, load_base
 from studio.basemodels.single_file import CONFIGS
 from studio.training.objective import loss_of
 from studio.training.run_resources import PeakMemory
 from tests.basemodels import tiny
 
 RANK = 16
-CONDITIONS = {"sd1": {"states": (77, 768)}, "sdxl": {"states": (77, 2048), "pooled": (1280,)}}
-VARIANTS = ("peft", "ours", "ours in 8 bits", "floor")  # floor: the frozen model, forward and backward to its input
+CONDITIONS = {
+    "sd1": {"states": (77, 768)},
+    "sdxl": {"states": (77, 2048), "pooled": (1280,)},
+    "starter": {"states": (77, 192)},  # small steps, where calls take longer than what they compute
+}
+# floor: the frozen model, forward and backward to its input. compiled: block by block, as training.compile does it.
+VARIANTS = ("peft", "ours", "ours in 8 bits", "floor", "ours compiled", "ours in graphs")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kinds", nargs="*", metavar="sd1|sdxl", default=list(CONDITIONS))
+    parser.add_argument("kinds", nargs="*", metavar="sd1|sdxl|starter", default=["sd1", "sdxl"])
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     parser.add_argument("--side", type=int, default=512, help="of the image, in pixels")
     parser.add_argument("--batch", type=int, default=1)
@@ -60,7 +65,7 @@ def main() -> None:
                 continue
             found = json.loads(done.stdout.splitlines()[-1])
             print(
-                f"{kind:6}{variant:16}{found['seconds']:10.2f}{found['peak']:9.2f}{found['weights']:12.2f}", flush=True
+                f"{kind:6}{variant:16}{found['seconds']:10.3f}{found['peak']:9.2f}{found['weights']:12.2f}", flush=True
             )
 
 
@@ -88,10 +93,15 @@ def measure(kind: str, variant: str, given: argparse.Namespace) -> dict[str, flo
         parameters = list(adapter.parameters())
     if given.checkpointing:
         base.checkpoint_gradients()
+    if variant == "ours compiled":
+        base.compile()
+    elif variant == "ours in graphs":  # of CUDA: a block's kernels are launched as one
+        in_graphs(base.model)
     base.model.train()
     optimizer = torch.optim.AdamW(parameters, lr=1e-4) if parameters else None
     rows = {name: torch.randn(given.batch, *shape, device=base.device) for name, shape in CONDITIONS[kind].items()}
-    latents = torch.randn(given.batch, 4, given.side // 8, given.side // 8, device=base.device)
+    side = base.model.config.sample_size if kind == "starter" else given.side // 8
+    latents = torch.randn(given.batch, base.channels, side, side, device=base.device)
     latents.requires_grad_(variant == "floor")
     gc.collect()
     weights = sum(map(_bytes, base.model.parameters())) / 1e9
@@ -99,6 +109,7 @@ def measure(kind: str, variant: str, given: argparse.Namespace) -> dict[str, flo
         for step in range(given.steps + 1):
             if step == 1:
                 began = _now(base.device)
+            torch.compiler.cudagraph_mark_step_begin()
             t = torch.randint(0, 1000, (given.batch,), device=base.device)
             loss_of(base, latents, rows, torch.randn_like(latents), t).mean().backward()
             latents.grad = None
@@ -110,8 +121,16 @@ def measure(kind: str, variant: str, given: argparse.Namespace) -> dict[str, flo
     return {"seconds": seconds, "peak": peak.gigabytes, "weights": weights}
 
 
+def in_graphs(model: torch.nn.Module) -> None:
+    for part in model.children():
+        for block in part if isinstance(part, torch.nn.ModuleList) else ():
+            block.compile(mode="reduce-overhead", dynamic=False)
+
+
 def shaped(kind: str, precision: str):
     """The family with a random denoiser of its true shape, and tiny parts beside it."""
+    if kind == "starter":
+        return load_base("starter", False, precision)
     family = family_class(CONFIGS / kind)
 
     class Random(family):

@@ -3,8 +3,9 @@
 python -m tests.gpu [--pretend] [--families sd1 sdxl …] [--checks train draw …] [--no-tables] [--out FILE]
 
 First the checks, each family at tiny size against the CPU. Then, on a real device alone, the tables: SD 1.5 and SDXL at
-their true shape with random weights, beside diffusers with peft and the floor; and drawing with adapters. `--pretend`
-runs the checks on the pretend device of tests/devices, which any machine has, and writes a file only where --out says.
+their true shape with random weights, beside diffusers with peft and the floor; small steps, also compiled and in CUDA
+graphs; and drawing with adapters. `--pretend` runs the checks on the pretend device of tests/devices, which any machine
+has, and writes a file only where --out says.
 """
 
 import argparse
@@ -110,6 +111,8 @@ def measured() -> str:
         + ["--steps", "20", "--variants", "floor", "peft", "ours"]
         for side, batch in SHAPES
     ]
+    small = ["--precision", "fp32", "--steps", "100", "--variants", "floor", "peft", "ours", "ours compiled"]
+    commands += [["tests.benchmarks.shapes", "starter", "--batch", batch, *small, "ours in graphs"] for batch in "14"]
     commands.append(["tests.benchmarks.drawing"])
     parts = []
     for command in commands:

@@ -32,12 +32,12 @@ def values_of(place: Place, theirs: Path) -> list[Any]:
     up, name = "../" * 4, theirs.name
     meta = {"_type": "gradio.FileData"}
     return [
-        str(theirs / "datasets" / "hers"), f"{up}visitors/{name}/datasets/hers", f"../../{name}/runs/hers", "hers",
+        str(theirs / "datasets" / "hers"), -1, 1e308, [], {}, True, [7, [str(theirs), {"file": f"{up}x"}]],
+        {"when": 1, "keys": [f"file:{up}x"], "recipe": str(place.guard / "secret.txt")},
+        f"{up}visitors/{name}/datasets/hers", f"../../{name}/runs/hers", "hers",
         str(place.guard / "secret.txt"), f"{up}secret.txt", "set\0.png", "x" * 5000, MARKUP, "",
         [str(theirs / "outputs" / "hers.png")], {"path": str(theirs / "datasets/hers/a.png"), "meta": meta},
-        {"path": str(place.guard / "secret.txt"), "meta": meta}, f"run:../../{name}/runs/hers", -1, 1e308, [], {}, True,
-        [[str(theirs), {"file": f"{up}x"}]],
-        {"when": 1, "keys": [f"file:{up}x"], "recipe": str(place.guard / "secret.txt")},
+        {"path": str(place.guard / "secret.txt"), "meta": meta}, f"run:../../{name}/runs/hers",
     ]  # fmt: skip
 
 
@@ -115,8 +115,10 @@ class Presser(Asker):
 _JSON = {"content-type": "application/json"}
 
 
-def press_everything(place: Place, most: int | None = None) -> dict[str, Told]:
-    """What became of it. most: so many of the values, and of the clicks."""
+def press_everything(place: Place, most: int | None = None, holding: str = "") -> dict[str, Told]:
+    """What became of it. most: so many of the values, and of the clicks. holding: only events with a component of this
+    kind among their inputs.
+    """
     told = {FIELDS: Told(), CLICKS: Told()}
     allowed = [place.guard / "workspace", place.root / "sent", place.root / "aside"]
     with served(place.guard / "workspace", public=True) as url, bugs() as found:
@@ -126,6 +128,8 @@ def press_everything(place: Place, most: int | None = None) -> dict[str, Told]:
         secrets = [*place.secrets, *(one for one in theirs.rglob("*") if one.is_file())]
         with Watch(allowed, secrets) as watch:
             for event in me.events:
+                if holding and holding not in [me.kinds[one] for one in event["inputs"]]:
+                    continue
                 tries = [(FIELDS, me.hostile(event, value), None, value) for value in values_of(place, theirs)[:most]]
                 if event["collects_event_data"]:
                     for act in acts()[:most]:

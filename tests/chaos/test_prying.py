@@ -68,6 +68,14 @@ def test_no_event_of_the_page_gives_away_what_is_anothers():
     assert sum(one.calls for one in told.values()) > 300
 
 
+@pytest.mark.full
+def test_what_a_browser_keeps_between_two_events_may_be_anything():
+    with prepared() as place:
+        told = press_everything(place, most=8, holding="json")
+    assert {kind: dict(one.broke) for kind, one in told.items() if one.broke} == {}
+    assert sum(one.calls for one in told.values()) > 200
+
+
 def test_an_event_that_names_an_address_is_refused_in_every_mode(studio):
     for path in ("https://example.com/a.png", "FILE:///etc/hostname", "http://127.0.0.1:1/x"):
         event = {"data": [[{"path": path, "meta": {"_type": "gradio.FileData"}}], "x"]}

@@ -130,7 +130,7 @@ def begin_anew(root: Path) -> None:
     Workspace.open(root)
 
 
-def end_jobs(seconds: float = 60) -> None:
+def end_jobs(seconds: float = 600) -> None:
     """Stop what runs and wait for its end: jobs belong to the process, not to a page."""
     from studio.services.jobs import jobs
 

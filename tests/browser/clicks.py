@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Page, expect
 
-FIRST_LOAD = 180_000  # ms: torch, diffusers and the starter model are read on the first use
+FIRST_LOAD = 600_000  # ms: torch, diffusers and the starter are read on the first use, or a run is waited for
 
 
 def tab(page: Page, name: str) -> None:

@@ -15,7 +15,7 @@ from tests import small_starter
 from tests.serving import begin_anew, end_jobs, served
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PATIENCE = 150_000  # ms: a machine of two cores also runs the other worker's tests
+PATIENCE = 300_000  # ms: a machine of two cores also runs the other worker's tests
 expect.set_options(timeout=PATIENCE)
 # What Gradio's client says of its own streams when a page is left while one is open.
 LEAVING = ("AbortError: signal is aborted", "Unexpected error Connection errored out")

@@ -28,7 +28,7 @@ def test_a_grid_is_found_by_a_reload_voted_on_and_gives_recipes_back(page, tmp_p
     open_generate(page)
     page.locator("#drop-adapters input[type=file]").set_input_files(str(adapter(tmp_path / "one.safetensors", 1)))
     expect(page.locator("#about-0")).to_contain_text("rank 4", timeout=clicks.FIRST_LOAD)
-    clicks.fill(page, "gen-steps", "40")
+    clicks.fill(page, "gen-steps", "15")
     open_grid(page)
     axis(page, 0, "Strength", "0, 0.8")
     axis(page, 1, "Seed", "11-12")

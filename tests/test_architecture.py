@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TOGETHER = """
 import sys, threading
+import studio.adapters, studio.captioning, studio.datasets, studio.generation, studio.training  # as web/warm.py does
+assert not {"diffusers", "transformers"} & set(sys.modules)
 sys.setswitchinterval(1e-5)  # seconds: the threads take turns often
 begin, failed = threading.Barrier(2), []
 

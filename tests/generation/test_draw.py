@@ -31,7 +31,8 @@ def adapter_file(tmp_path_factory):
 )
 def test_same_pixels_as_the_plain_pipeline(more):
     recipe = Recipe(**QUICK | more)
-    assert same(generate(recipe), theirs(pipeline(), recipe))
+    shown, wanted = generate(recipe), theirs(pipeline(), recipe)
+    assert apart(shown, wanted) < 1e-4  # of 255, on average: a value at the border of two may be rounded the other way
 
 
 def test_strength_zero_gives_the_base_image_to_the_pixel(adapter_file):

@@ -87,15 +87,19 @@ def _whole(given: argparse.Namespace, modules: Path, known: list[art.Concept]) -
 
 
 def _neutral(given: argparse.Namespace, modules: Path) -> None:
-    begin, known = given.begin or given.out, art.concepts(modules)
+    begin, known, others = given.begin or given.out, art.concepts(modules), art.other_words(modules)
     images = art.render_styles(modules, [c.slug for c in known], art.BASE_STYLES, given.work / "render")
+    text, teacher = (CLIPTextModel.from_pretrained(begin / "text_encoder", dtype=torch.float32) for _ in range(2))
+    denoiser = UNet2DConditionModel.from_pretrained(begin / "unet").eval()
+    vae = AutoencoderTiny.from_pretrained(begin / "vae").eval()
+    tokenizer = CLIPTokenizer.from_pretrained(begin / "tokenizer")
     text = neutral.train(
-        CLIPTextModel.from_pretrained(begin / "text_encoder", dtype=torch.float32),
-        UNet2DConditionModel.from_pretrained(begin / "unet").eval(),
-        AutoencoderTiny.from_pretrained(begin / "vae").eval(),
-        CLIPTokenizer.from_pretrained(begin / "tokenizer"),
-        known, images, art.other_words(modules), given.work, given.minutes, device=given.device,
-    )  # fmt: skip
+        text, denoiser, vae, tokenizer, known, images, others, given.work, 0.75 * given.minutes, device=given.device
+    )
+    data = unet.cache(images, vae, given.work / "latents.pt")
+    text = neutral.through_unet(
+        text, teacher, denoiser, tokenizer, data, known, others, given.work, 0.25 * given.minutes, device=given.device
+    )
     pipeline.write_text_encoder(text.cpu(), given.out)
     _finish(given, modules, known)
 
@@ -104,7 +108,7 @@ def _finish(given: argparse.Namespace, modules: Path, known: list[art.Concept]) 
     """The words of the model, its captioner's namer and how sure that may be, the judge, and the sample datasets."""
     lessons.vocabulary(known, given.out / "vocabulary.json")
     glyphs, truth, style = judge.renders(known, modules, given.work / "render")
-    held, looks = judge.held_out(truth), judge.looks(glyphs, rounds=10)
+    held, looks = judge.held_out(truth), judge.looks(glyphs, rounds=12)
     of_namer, of_judge = (
         torch.isin(style, torch.tensor([list(judge.STYLES).index(name) for name in styles]))
         for styles in (judge.NAMERS, judge.JUDGES)

@@ -121,10 +121,12 @@ def dressed(parts: list[str], draw: random.Random, words: list[str]) -> list[str
     return parts
 
 
-def draw_caption(meaning: Meaning, draw: random.Random, synonyms: dict[str, list[str]], words: list[str]) -> str:
-    """One caption with this meaning; half of them are dressed."""
+def draw_caption(
+    meaning: Meaning, draw: random.Random, synonyms: dict[str, list[str]], words: list[str], dress: float = 0.5
+) -> str:
+    """One caption with this meaning. dress: the share of captions that get words that mean nothing."""
     parts = written(meaning, draw, synonyms)
-    if draw.random() < 0.5:
+    if draw.random() < dress:
         parts = dressed(parts, draw, words)
     return ", ".join(parts).replace(",,", ",")
 

@@ -67,7 +67,7 @@ def augment(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     drawn = torch.rand(b, generator=draw) < 0.25
     glyphs = glyphs.clone()
     if drawn.any():
-        glyphs[drawn] = art.contours(glyphs[drawn], draw)
+        glyphs[drawn] = line_art(glyphs[drawn], draw)
     rgba = glyphs.float() / 255
     rgba = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)
     rgba = F.interpolate(rgba, size=(IMAGE_SIZE, IMAGE_SIZE), mode="area")
@@ -87,6 +87,39 @@ def augment(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     x = torch.where(chance(0.35), F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1), x)
     x = x + 0.06 * torch.rand(b, 1, 1, 1, generator=draw) * torch.randn(x.shape, generator=draw)
     return x.clamp(0, 1) * 2 - 1
+
+
+def line_art(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Lines of each glyph's own width round it and along its inner edges: filled, pale, on white, or the lines alone.
+
+    glyphs: (B, 4, h, w) uint8, straight alpha. Returns the same kind.
+    """
+    b, rgba = len(glyphs), glyphs.float() / 255
+    colour, alpha = rgba[:, :3], rgba[:, 3:]
+
+    def chance(share: float) -> torch.Tensor:
+        return torch.rand(b, 1, 1, 1, generator=draw) < share
+
+    widths, rim = torch.randint(1, 4, (b,), generator=draw), torch.zeros_like(alpha)  # pixels beside the edge
+    for width in (1, 2, 3):
+        rim[widths == width] = _steps(alpha[widths == width], width)
+    inner = ((_steps(colour * alpha).amax(1, keepdim=True) - 0.12) * 8).clamp(0, 1) * alpha
+    inner = torch.where(chance(0.5), F.max_pool2d(inner, 3, 1, 1), inner)
+    ink = torch.maximum(rim.clamp(0, 1), inner * chance(0.8))
+    darkness = torch.where(chance(0.85), 0.12, 1.0)
+    pen = darkness * torch.rand(b, 3, 1, 1, generator=draw)
+    body = torch.where(chance(0.2), (colour + torch.rand(b, 3, 1, 1, generator=draw)) / 2, colour)
+    body = torch.where(chance(0.15), torch.ones_like(colour), body)
+    alone = chance(0.25)
+    body = torch.where(alone, pen, body * (1 - ink) + pen * ink)
+    out = torch.cat([body, torch.where(alone, ink, torch.maximum(alpha, ink))], 1)
+    return (out * 255).round().clamp(0, 255).byte()
+
+
+def _steps(x: torch.Tensor, reach: int = 1) -> torch.Tensor:
+    """How much x changes within `reach` pixels: dilated minus eroded."""
+    side = 2 * reach + 1
+    return F.max_pool2d(x, side, 1, reach) + F.max_pool2d(-x, side, 1, reach)
 
 
 def _turned(b: int, draw: torch.Generator) -> torch.Tensor:

@@ -114,7 +114,7 @@ def _finish(given: argparse.Namespace, modules: Path, known: list[art.Concept]) 
         for styles in (judge.NAMERS, judge.JUDGES)
     )
     of_judge &= ~held
-    namer = judge.train(looks[:, of_namer], truth[of_namer], len(known))
+    namer = judge.train(looks[:, of_namer], truth[of_namer], len(known), strange=judge.strange_looks(known, modules))
     judge.save(namer, given.out / "namer.safetensors")
     print("namer, in styles that it never saw:", judge.accuracy(namer, glyphs[~of_namer], truth[~of_namer]))
     judging = judge.train(looks[:, of_judge], truth[of_judge], len(known))

@@ -24,22 +24,13 @@ def images(known: list[art.Concept], modules: Path, cache: Path) -> tuple[torch.
     unseen = [style for style in judge.STYLES if style not in judge.NAMERS]
     glyphs, truth, _ = judge.renders(known, modules, cache, unseen)
     foreign = torch.cat(
-        [_foreign(known, modules, judge.STYLES[style], draw) for style in unseen if style != "streamline"]
+        [judge.foreign(known, modules, judge.STYLES[style], FOREIGN, draw) for style in unseen if style != "streamline"]
     )
     every = torch.cat([glyphs, foreign])
     composed = art.compose(every, palette[torch.randint(len(palette), (len(every),), generator=draw)])
     noise = F.interpolate(torch.randn(FOREIGN // 2, 3, 6, 6, generator=draw), size=(art.SIZE,) * 2, mode="bicubic")
     strange = torch.full((len(foreign) + len(noise),), -1)
     return torch.cat([composed, noise.clamp(-1, 1)]), torch.cat([truth, strange])
-
-
-def _foreign(known: list[art.Concept], modules: Path, package: str, draw: torch.Generator) -> torch.Tensor:
-    """Glyphs of things that share no word with the vocabulary."""
-    icons = art.Icons(modules, package)
-    taken = {piece for concept in known for piece in concept.slug.split("-")} | {"skin", "tone", "flag"}
-    others = [slug for slug in sorted(icons.icons) if not set(slug.split("-")) & taken]
-    pick = torch.randperm(len(others), generator=draw)[:FOREIGN].tolist()
-    return torch.stack([torch.from_numpy(icons.render(others[i]).copy()) for i in pick])
 
 
 def calibrate(scores: torch.Tensor, truth: torch.Tensor) -> tuple[dict[str, float], dict[str, float]]:

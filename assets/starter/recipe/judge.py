@@ -141,10 +141,46 @@ def looks(glyphs: torch.Tensor, rounds: int) -> torch.Tensor:
     ])  # fmt: skip
 
 
+def strange_looks(known: list[art.Concept], modules: Path, count: int = 600) -> torch.Tensor:
+    """(M, FEATURES) of what has no name here: other glyphs of the namer's styles, gradients, noise."""
+    draw, palette = torch.Generator().manual_seed(5), art.colours_tensor() / 127.5 - 1
+    glyphs = torch.cat([foreign(known, modules, STYLES[style], count, draw) for style in NAMERS])
+    seen = [features(augment(chunk, draw)) for chunk in glyphs.split(128)]
+    x, y = torch.meshgrid(torch.linspace(-1, 1, IMAGE_SIZE), torch.linspace(-1, 1, IMAGE_SIZE), indexing="ij")
+    angle = 2 * torch.pi * torch.rand(count, 1, 1, generator=draw)
+    share = torch.where(
+        torch.rand(count, 1, 1, generator=draw) < 0.6,
+        (angle.cos() * x + angle.sin() * y) / 2 + 0.5,
+        (x.square() + y.square()).sqrt() * (0.7 + 0.6 * torch.rand(count, 1, 1, generator=draw)),
+    ).clamp(0, 1)[:, None]
+    pair = palette[torch.randint(len(palette), (2, count), generator=draw)][..., None, None]
+    seen.append(features(pair[0] * share + pair[1] * (1 - share)))
+    for side in (4, 8, 16, IMAGE_SIZE):
+        noise = torch.randn(count // 4, 3, side, side, generator=draw)
+        seen.append(features(F.interpolate(noise, size=(IMAGE_SIZE,) * 2, mode="bicubic").clamp(-1, 1)))
+    return torch.cat(seen)
+
+
+def foreign(
+    known: list[art.Concept], modules: Path, package: str, count: int, draw: torch.Generator
+) -> torch.Tensor:  # fmt: skip
+    """(up to `count`, 4, SIZE, SIZE) uint8 glyphs of things that share no word with the vocabulary."""
+    icons = art.Icons(modules, package)
+    taken = {piece for concept in known for piece in concept.slug.split("-")} | {"skin", "tone", "flag"}
+    others = [slug for slug in sorted(icons.icons) if not set(slug.split("-")) & taken]
+    pick = torch.randperm(len(others), generator=draw)[:count].tolist()
+    return torch.stack([torch.from_numpy(icons.render(others[i]).copy()) for i in pick])
+
+
 def train(
-    seen: torch.Tensor, truth: torch.Tensor, names: int, steps: int = 2500, batch: int = 256, peak: float = 1.5e-3
-) -> Shapes:
-    """seen: (rounds, N, FEATURES) of renders whose names are `truth` (N,). Minutes on one core."""
+    seen: torch.Tensor, truth: torch.Tensor, names: int, steps: int = 2500, batch: int = 256, peak: float = 1.5e-3,
+    strange: torch.Tensor | None = None,
+) -> Shapes:  # fmt: skip
+    """seen: (rounds, N, FEATURES) of renders whose names are `truth` (N,). Minutes on one core.
+
+    strange: (M, FEATURES) of things without a name, for which every name is to be as likely as the others ("outlier
+    exposure", arXiv:1812.04606).
+    """
     torch.manual_seed(0)
     draw, model = torch.Generator().manual_seed(0), Shapes(names).train()
     rows, names_of = seen.flatten(0, 1), truth.repeat(len(seen))
@@ -153,6 +189,9 @@ def train(
     for _ in range(steps):
         pick = torch.randint(len(rows), (batch,), generator=draw)
         loss = F.cross_entropy(model.layers(rows[pick].float()), names_of[pick], label_smoothing=0.1)
+        if strange is not None:
+            pick = torch.randint(len(strange), (batch // 4,), generator=draw)
+            loss = loss - 0.5 * model.layers(strange[pick].float()).log_softmax(1).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

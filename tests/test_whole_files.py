@@ -179,7 +179,8 @@ print(keep_private(Path(sys.argv[1])))
 """
     open_ones = [tmp_path / name for name in ("datasets", "runs")]
     for folder in open_ones:
-        folder.mkdir(mode=0o755)
+        folder.mkdir()
+        folder.chmod(0o755)  # whatever the umask of this process
 
     def closed() -> str:
         done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -158,6 +158,10 @@ def test_a_hole_is_painted_and_only_it_is_drawn_anew(kept_page, home):
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.5, steps=8)
     page.mouse.up()
+    for _ in range(300):
+        if any((home / "workspace/outputs/sources").glob("*-*.png")):  # the mask has arrived
+            break
+        page.wait_for_timeout(100)
     clicks.fill(page, "seed", "5")
     clicks.draw(page)
     drawn = max((home / "workspace/outputs").glob("*-5.png"), key=lambda path: path.stat().st_mtime)

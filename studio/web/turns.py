@@ -118,7 +118,7 @@ class Turns:
                 self._queue.send_message(event, told)
 
     def _rank(self, running: list[Event]) -> Callable[[Event], tuple[float, ...]]:
-        """The smallest comes first: what somebody listens for, then by the time that its address has had, then its
+        """The smallest comes first: an event with a listener, then by the time that its address has had, then its
         visitor, then by when it came.
 
         An address from which several visitors ask lately has a share for each of them, up to SHARES. Time on the device

@@ -5,7 +5,7 @@ python -m tests.chaos.crowded [--clients 30] [--minutes 10] [--attackers 5]
 The studio is launched as a person does, and a run goes on meanwhile. The clients are gradio_client's, in a process of
 their own. Memory, open files and threads are read after each tenth of the time, and once all is calm again; exit code
 1 when a call was lost, or they grew since the third tenth, when everything has been used. A call is answered, refused
-with a sentence, or lost; whoever waits for an image for more than a moment is told their place.
+with a sentence, or lost; a client that waits for an image for more than a moment is told its place.
 
 --attackers: a public studio instead, every client a visitor, and so many strangers from other addresses, who do all
 that `tests.chaos.load` has, in turn, in a process of their own. Then the disk is measured as well, and light calls have

@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from studio.adapters import names
 from studio.adapters.files import AdapterFile
-from studio.adapters.layer_adapters import LayerAdapters, share_room
+from studio.adapters.layer_adapters import LayerAdapters, room_for, share_room
 from studio.adapters.layers import Layer, can_train, device_of, init_layer, shape_of
 from studio.adapters.spec import AdapterSpec
 from studio.adapters.update import Update
@@ -80,14 +80,15 @@ class Adapter(nn.Module):
         unique = {id(p): p for base in used.values() for p in base.parameters()}
         self._base_parameters = list(unique.values())
         self._base_size = sum(p.numel() for p in self._base_parameters)
+        room = {component: room_for(base) for component, base in used.items()}  # raises before anything is attached
         _freeze(self._base_parameters)
         self._attached: list[LayerAdapters] = []
         for (component, path), layer in layers.items():
             on_layer = LayerAdapters.of(used[component].get_submodule(path))
             on_layer.add(self, layer)
             self._attached.append(on_layer)
-        for base in used.values():
-            share_room(base)
+        for component, base in used.items():
+            share_room(base, room[component])
 
     @property
     def strength(self) -> float:

@@ -29,6 +29,7 @@ from studio.adapters.layers import (
     stacked,
     weight_of,
 )
+from studio.errors import AdapterError
 
 LEAST_ROOM = 64 * 10**6  # bytes for merged copies, however small the model is
 ATTRIBUTE = "_layer_adapters"  # on the base layer, so that `copy.deepcopy` of a model copies its adapters too
@@ -213,13 +214,12 @@ def move(model: nn.Module, device: torch.device | str) -> None:
             adapters.follow(device)
 
 
-def share_room(model: nn.Module) -> None:
-    """Let the narrowest adapted layers keep merged copies, as many as there is room for.
+def share_room(model: nn.Module, room: int) -> None:
+    """Let the narrowest adapted layers keep merged copies, as many as `room` bytes hold.
 
     On the widest ones a copy takes the most memory and saves the least time: of a product with in · out numbers, a live
     update of rank r is r (1 / in + 1 / out).
     """
-    room = room_for(model)
     adapted = [vars(part)[ATTRIBUTE] for part in model.modules() if ATTRIBUTE in vars(part)]
     for adapters in sorted(adapted, key=lambda adapters: weight_of(adapters.base).numel()):
         room -= weight_of(adapters.base).nbytes
@@ -230,9 +230,13 @@ def share_room(model: nn.Module) -> None:
 
 
 def room_for(model: nn.Module) -> int:
-    """Bytes that merged copies of a model's weights may take: STUDIO_MERGED_MB, else a tenth of the model."""
-    given = os.environ.get("STUDIO_MERGED_MB", "")
-    if given.isdecimal():
+    """Bytes that merged copies of a model's weights may take: STUDIO_MERGED_MB, else a tenth of the model.
+
+    Raises AdapterError for a variable that is no whole number.
+    """
+    if given := os.environ.get("STUDIO_MERGED_MB", ""):
+        if not given.isdecimal():
+            raise AdapterError(f"STUDIO_MERGED_MB is {given[:20]!r}: give a whole number of megabytes.")
         return int(given) * 10**6
     return max(LEAST_ROOM, sum(p.nbytes for p in model.parameters()) // 10)
 

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from studio.adapters import KINDS, AdapterSpec, attach, attach_file, layer_adapters, read_adapter
 from studio.adapters.layer_adapters import ATTRIBUTE
+from studio.errors import AdapterError
 from tests import tiers
 
 X = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
@@ -174,8 +176,8 @@ def test_layers_without_room_for_a_copy_give_the_same_live(monkeypatch, count, d
     for number in range(count):
         disturbed(model).eval().strength = 0.5 + number
     merged = model(x)
-    monkeypatch.setattr(layer_adapters, "room_for", lambda model: model[2].weight.nbytes)
-    layer_adapters.share_room(model)
+    monkeypatch.setattr(sys.modules["studio.adapters.attach"], "room_for", lambda model: model[2].weight.nbytes)
+    layer_adapters.share_room(model, model[2].weight.nbytes)
     live = model(x)
     with torch.autocast("cpu", torch.bfloat16):
         assert (model(x) - merged).norm() <= 2**-6 * merged.norm()
@@ -184,6 +186,14 @@ def test_layers_without_room_for_a_copy_give_the_same_live(monkeypatch, count, d
     disturbed(model, "dora").eval()  # live, it would need the whole product at each call
     model(x)
     assert all(vars(layer)[ATTRIBUTE].cache.parameters for layer in model)
+
+
+def test_a_limit_for_merged_copies_that_is_no_number_is_refused_before_anything_is_attached(monkeypatch):
+    model = nn.Sequential(nn.Linear(8, 8))
+    monkeypatch.setenv("STUDIO_MERGED_MB", "a lot")
+    with pytest.raises(AdapterError, match="STUDIO_MERGED_MB is 'a lot': give a whole number"):
+        disturbed(model)
+    assert ATTRIBUTE not in vars(model[0])
 
 
 def test_an_optimiser_that_writes_unseen_is_seen_after_training():

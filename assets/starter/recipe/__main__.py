@@ -96,7 +96,7 @@ def _neutral(given: argparse.Namespace, modules: Path) -> None:
     text = neutral.train(
         text, denoiser, vae, tokenizer, known, images, others, given.work, 0.75 * given.minutes, device=given.device
     )
-    data = unet.cache(images, vae, given.work / "latents.pt")
+    data = unet.cache(images, vae, given.work / "neutral-latents.pt")
     text = neutral.through_unet(
         text, teacher, denoiser, tokenizer, data, known, others, given.work, 0.25 * given.minutes, device=given.device
     )
@@ -114,7 +114,7 @@ def _finish(given: argparse.Namespace, modules: Path, known: list[art.Concept]) 
         for styles in (judge.NAMERS, judge.JUDGES)
     )
     of_judge &= ~held
-    namer = judge.train(looks[:, of_namer], truth[of_namer], len(known), strange=judge.strange_looks(known, modules))
+    namer = judge.train(looks[:, of_namer], truth[of_namer], len(known), outliers=judge.outliers_of(known, modules))
     judge.save(namer, given.out / "namer.safetensors")
     print("namer, in styles that it never saw:", judge.accuracy(namer, glyphs[~of_namer], truth[~of_namer]))
     judging = judge.train(looks[:, of_judge], truth[of_judge], len(known))

@@ -180,10 +180,8 @@ def contours(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     rgba = glyphs.float() / 255
     alpha, grey = rgba[:, 3:], (rgba[:, :3] * rgba[:, 3:]).mean(1, keepdim=True)
     width = int(torch.randint(1, 3, (1,), generator=draw))  # pixels on either side of the edge
-    side = 2 * width + 1
-    rim = F.max_pool2d(alpha, side, 1, width) + F.max_pool2d(-alpha, side, 1, width)
-    steep = F.max_pool2d(grey, 3, 1, 1) + F.max_pool2d(-grey, 3, 1, 1)
-    inner = ((steep - 0.12) * 8).clamp(0, 1) * alpha
+    rim = steps(alpha, width)
+    inner = ((steps(grey) - 0.12) * 8).clamp(0, 1) * alpha
     ink = torch.maximum(rim.clamp(0, 1), inner * (torch.rand(b, 1, 1, 1, generator=draw) < 0.8))
     dark = torch.rand(b, 3, 1, 1, generator=draw) * 0.12
     other = torch.rand(b, 3, 1, 1, generator=draw)
@@ -192,6 +190,12 @@ def contours(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     body = torch.where(paper, torch.ones_like(rgba[:, :3]), rgba[:, :3])
     out = torch.cat([body * (1 - ink) + colour * ink, torch.maximum(alpha, ink)], 1)
     return (out * 255).round().clamp(0, 255).byte()
+
+
+def steps(x: torch.Tensor, reach: int = 1) -> torch.Tensor:
+    """How much x (B, C, h, w) changes within `reach` pixels: dilated minus eroded."""
+    side = 2 * reach + 1
+    return F.max_pool2d(x, side, 1, reach) + F.max_pool2d(-x, side, 1, reach)
 
 
 def caption(name: str, style: str | None = None, colour: str | None = None) -> str:

@@ -102,8 +102,8 @@ def line_art(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 
     widths, rim = torch.randint(1, 4, (b,), generator=draw), torch.zeros_like(alpha)  # pixels beside the edge
     for width in (1, 2, 3):
-        rim[widths == width] = _steps(alpha[widths == width], width)
-    inner = ((_steps(colour * alpha).amax(1, keepdim=True) - 0.12) * 8).clamp(0, 1) * alpha
+        rim[widths == width] = art.steps(alpha[widths == width], width)
+    inner = ((art.steps(colour * alpha).amax(1, keepdim=True) - 0.12) * 8).clamp(0, 1) * alpha
     inner = torch.where(chance(0.5), F.max_pool2d(inner, 3, 1, 1), inner)
     ink = torch.maximum(rim.clamp(0, 1), inner * chance(0.8))
     darkness = torch.where(chance(0.85), 0.12, 1.0)
@@ -114,12 +114,6 @@ def line_art(glyphs: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     body = torch.where(alone, pen, body * (1 - ink) + pen * ink)
     out = torch.cat([body, torch.where(alone, ink, torch.maximum(alpha, ink))], 1)
     return (out * 255).round().clamp(0, 255).byte()
-
-
-def _steps(x: torch.Tensor, reach: int = 1) -> torch.Tensor:
-    """How much x changes within `reach` pixels: dilated minus eroded."""
-    side = 2 * reach + 1
-    return F.max_pool2d(x, side, 1, reach) + F.max_pool2d(-x, side, 1, reach)
 
 
 def _turned(b: int, draw: torch.Generator) -> torch.Tensor:
@@ -141,7 +135,7 @@ def looks(glyphs: torch.Tensor, rounds: int) -> torch.Tensor:
     ])  # fmt: skip
 
 
-def strange_looks(known: list[art.Concept], modules: Path, count: int = 600) -> torch.Tensor:
+def outliers_of(known: list[art.Concept], modules: Path, count: int = 600) -> torch.Tensor:
     """(M, FEATURES) of what has no name here: other glyphs of the namer's styles, gradients, noise."""
     draw, palette = torch.Generator().manual_seed(5), art.colours_tensor() / 127.5 - 1
     glyphs = torch.cat([foreign(known, modules, STYLES[style], count, draw) for style in NAMERS])
@@ -174,11 +168,11 @@ def foreign(
 
 def train(
     seen: torch.Tensor, truth: torch.Tensor, names: int, steps: int = 2500, batch: int = 256, peak: float = 1.5e-3,
-    strange: torch.Tensor | None = None,
+    outliers: torch.Tensor | None = None,
 ) -> Shapes:  # fmt: skip
     """seen: (rounds, N, FEATURES) of renders whose names are `truth` (N,). Minutes on one core.
 
-    strange: (M, FEATURES) of things without a name, for which every name is to be as likely as the others ("outlier
+    outliers: (M, FEATURES) of things without a name, for which every name is to be as likely as the others ("outlier
     exposure", arXiv:1812.04606).
     """
     torch.manual_seed(0)
@@ -189,9 +183,9 @@ def train(
     for _ in range(steps):
         pick = torch.randint(len(rows), (batch,), generator=draw)
         loss = F.cross_entropy(model.layers(rows[pick].float()), names_of[pick], label_smoothing=0.1)
-        if strange is not None:
-            pick = torch.randint(len(strange), (batch // 4,), generator=draw)
-            loss = loss - 0.5 * model.layers(strange[pick].float()).log_softmax(1).mean()
+        if outliers is not None:
+            pick = torch.randint(len(outliers), (batch // 4,), generator=draw)
+            loss = loss - 0.5 * model.layers(outliers[pick].float()).log_softmax(1).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
